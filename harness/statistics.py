@@ -1,0 +1,122 @@
+"""Intervals and paired tests. No torch; of SciPy only its special functions, which load in a tenth of a second.
+
+Every interval is two-sided and every accuracy a share in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+from scipy import special
+
+CONFIDENCE = 0.95
+
+
+def normal_quantile(confidence: float = CONFIDENCE) -> float:
+    """The z that leaves ``(1 - confidence) / 2`` in each tail of a standard normal: 1.96 for 95 %."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The score interval of a proportion (Wilson, 1927), in [0, 1]; of no trials it is all of [0, 1].
+
+    Raises `ValueError` unless ``0 <= successes <= n``.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} trials")
+    if n == 0:
+        return 0.0, 1.0
+    z = normal_quantile(confidence)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else max(0.0, centre - half)  # exact at the ends, where rounding is not
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
+
+
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Mean and Student-t interval of independent values; one value has an unbounded interval.
+
+    Raises `ValueError` for no values.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("a mean of no values")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return mean, -math.inf, math.inf
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * math.sqrt(variance / n)
+    return mean, mean - half, mean + half
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Two-sided p of ``b`` changes one way and ``c`` the other, under a fair coin (McNemar, 1947; exact form)."""
+    if b < 0 or c < 0:
+        raise ValueError(f"counts of changes must not be negative, not {b} and {c}")
+    if b == c:
+        return 1.0
+    return min(1.0, 2 * float(special.bdtr(min(b, c), b + c, 0.5)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted so that 5 % is the chance of any false alarm in the family (Holm, 1979), in input order."""
+    m = len(p_values)
+    adjusted = [0.0] * m
+    running = 0.0
+    for rank, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (m - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def paired_difference_interval(
+    losses: int, gains: int, n: int, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """``(gains - losses) / n`` and its interval for paired proportions (Agresti and Min, 2005), in [-1, 1].
+
+    ``losses`` examples were right before and wrong after, ``gains`` the reverse, of ``n`` examples. The
+    interval is Wald's after half a count is added to each cell of the two-by-two table.
+    Raises `ValueError` unless ``losses + gains <= n`` and ``n > 0``.
+    """
+    if losses < 0 or gains < 0 or n < 1 or losses + gains > n:
+        raise ValueError(f"{losses} losses and {gains} gains among {n} examples")
+    total, change, moved = n + 2, gains - losses, losses + gains + 1
+    half = normal_quantile(confidence) * math.sqrt(moved - change * change / total) / total
+    return (gains - losses) / n, max(-1.0, change / total - half), min(1.0, change / total + half)
+
+
+def smallest_detectable_difference(changed: int, n: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The paired difference that McNemar's test at level ``alpha`` would find with this power (Connor, 1987).
+
+    ``changed`` of ``n`` examples changed either way; that share is taken as the noise of a comparison. A
+    difference cannot exceed the share that changes, so the share is raised to the difference where needed.
+    Returns a share in (0, 1]; 1 when no difference among so few examples would be found.
+    """
+    if not 0 <= changed <= n or n < 1:
+        raise ValueError(f"{changed} changed among {n} examples")
+    reject, miss = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
+    noise = changed / n
+
+    def needed(difference: float) -> float:
+        share = max(noise, difference)
+        return (reject * math.sqrt(share) + miss * math.sqrt(share - difference**2)) ** 2 / difference**2
+
+    low, high = 0.0, 1.0
+    if needed(high) > n:
+        return 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if needed(middle) <= n else (middle, high)
+    return high
+
+
+def difference_test(value_a: float, error_a: float, value_b: float, error_b: float) -> float:
+    """Two-sided p of the unpaired z-test for two means with these standard errors."""
+    error = math.hypot(error_a, error_b)
+    if error == 0:
+        return 1.0 if value_a == value_b else 0.0
+    return 2 * NormalDist().cdf(-abs(value_b - value_a) / error)
