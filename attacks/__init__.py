@@ -1,0 +1,1 @@
+"""Attacks, one a file, and the norms they move under."""

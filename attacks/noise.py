@@ -1,0 +1,20 @@
+"""Random noise: the attack that knows nothing, and so the baseline of every other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attacks.base import Attack, Network
+from attacks.norms import RowNoise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Attack):
+    """One point drawn uniformly from the ball of radius ε around the image."""
+
+    def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
+        return x + self.norm.start(noise, x, eps)

@@ -1,0 +1,223 @@
+"""What is kept of a finished cell: the format, the atomic write, the read, the query. No torch.
+
+One JSON file a cell at ``RESULTS/cells/<id>.json``; its pictures, where there are any, beside it in
+``RESULTS/pictures/<id>.npz``. Every field is documented in ``docs/records.md``.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "failed", "void"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Metric(_Part):
+    """A measured number with its 95 % interval (``None`` where it has none) and the examples behind it."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+class Finding(_Part):
+    """A structured remark of an audit. One that voids says the cell's numbers mean nothing."""
+
+    code: str
+    severity: Literal["void", "warning"]
+    message: str
+    evidence: dict[str, Any] = Field(default_factory=dict)
+
+
+class Failure(_Part):
+    """Why a cell has no numbers: the exception's type, message and traceback."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class Verdicts(_Part):
+    """Per-example truth, in the order of the evaluated examples: base64 of bits, most significant bit first."""
+
+    n: int
+    clean: str
+    robust: str
+
+    @classmethod
+    def pack(cls, clean: np.ndarray, robust: np.ndarray) -> Verdicts:
+        """Two boolean arrays of shape (n,): right on the clean image; right there and after the attack."""
+        return cls(n=len(clean), clean=pack_bits(clean), robust=pack_bits(robust))
+
+    def unpack(self) -> tuple[np.ndarray, np.ndarray]:
+        """The two boolean arrays of shape (n,) that `pack` took."""
+        return unpack_bits(self.clean, self.n), unpack_bits(self.robust, self.n)
+
+
+class Record(BaseModel):
+    """Everything kept of one cell. ``cell`` is the resolved cell in canonical form."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    id: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    status: Status
+    suite: str = ""
+    cell: dict[str, Any]
+    code: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    cost: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    curves: dict[str, list[float]] = Field(default_factory=dict)
+    verdicts: Verdicts | None = None
+    findings: tuple[Finding, ...] = ()
+    failure: Failure | None = None
+    pictures: bool = False
+    environment: dict[str, Any] = Field(default_factory=dict)
+    started: str = ""
+    finished: str = ""
+
+
+def pack_bits(bits: np.ndarray) -> str:
+    """A boolean array as base64 of packed bits, eight examples a byte."""
+    return base64.b64encode(np.packbits(np.asarray(bits, dtype=bool)).tobytes()).decode("ascii")
+
+
+def unpack_bits(text: str, n: int) -> np.ndarray:
+    """The first ``n`` booleans that `pack_bits` packed. Raises `ValueError` when there are fewer."""
+    packed = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+    if len(packed) * 8 < n:
+        raise ValueError(f"{len(packed) * 8} packed bits where {n} are promised")
+    return np.unpackbits(packed)[:n].astype(bool)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write so that, whatever happens, ``path`` holds either its old content or all of the new.
+
+    The bytes reach the disk before the name does: temporary file, fsync, rename, fsync of the folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def record_path(results: Path, identity: str) -> Path:
+    """Where the record of the cell with this id lies."""
+    return results / "cells" / f"{identity}.json"
+
+
+def write_record(results: Path, record: Record) -> Path:
+    """Write a record atomically and return its path."""
+    path = record_path(results, record.id)
+    write_atomically(path, (record.model_dump_json(indent=1) + "\n").encode())
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read one record. Raises `InputError` naming the file and the remedy when it is not one."""
+    remedy = "delete the file and run the suite again to measure this cell anew"
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    try:
+        record = Record.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path}: not a record: {where}: {first['msg']}; {remedy}") from error
+    if record.schema_version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: schema_version {record.schema_version}, this version of epsbench reads {SCHEMA_VERSION}; {remedy}"
+        )
+    if record.id != path.stem:
+        raise InputError(f"{path}: holds the record of cell {record.id}, not of {path.stem}; {remedy}")
+    if record.verdicts is not None:
+        try:
+            record.verdicts.unpack()
+        except ValueError as error:
+            raise InputError(f"{path}: not a record: verdicts: {error}; {remedy}") from error
+    return record
+
+
+def read_records(results: Path) -> list[Record]:
+    """All records of a results folder, oldest first. Raises one `InputError` naming every unreadable file."""
+    records, problems = [], []
+    for path in sorted((results / "cells").glob("*.json")):
+        try:
+            records.append(read_record(path))
+        except InputError as error:
+            problems.extend(error.messages)
+    if problems:
+        raise InputError(problems)
+    return sorted(records, key=lambda record: (record.started, record.id))
+
+
+def write_pictures(results: Path, identity: str, arrays: dict[str, np.ndarray]) -> None:
+    """Keep the arrays a cell's figures are drawn from. Written before the record that says they are there."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(results / "pictures" / f"{identity}.npz", buffer.getvalue())
+
+
+def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
+    """The arrays kept with a record; empty when there are none or the file is gone."""
+    path = results / "pictures" / f"{record.id}.npz"
+    if not record.pictures or not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise InputError(f"{path}: not a picture archive ({error}); delete it and its record, then run again") from error
+
+
+def flatten(record: Record) -> dict[str, Any]:
+    """A record as one flat row: cell, status, every metric with its interval, every cost."""
+    row: dict[str, Any] = {"id": record.id, "status": record.status, "suite": record.suite}
+    for key, value in record.cell.items():
+        row[key] = value["name"] if isinstance(value, dict) and "name" in value else value
+    for name, metric in record.metrics.items():
+        row |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high, f"{name}_n": metric.n}
+    row |= {f"cost_{name}": value for name, value in record.cost.items()}
+    row["findings"] = ", ".join(finding.code for finding in record.findings)
+    return row | {"started": record.started, "finished": record.finished}
+
+
+def frame(records: list[Record]) -> pd.DataFrame:
+    """Records as a pandas table, one row each (see `flatten`)."""
+    import pandas as pd
+
+    return pd.DataFrame([flatten(record) for record in records])

@@ -1,0 +1,1 @@
+"""Doing it: data, training, victims, the attack engine and the runner."""

@@ -1,0 +1,48 @@
+"""Random numbers keyed by (seed, example, restart): the same on every device, at every batch size."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# SplitMix64 (Steele, Lea and Flood, 2014), its constants as signed 64-bit integers.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+class KeyedNoise:
+    """Draws for a batch of rows, each row from its own stream.
+
+    A counter-based generator: number k of a row is a hash of (seed, example, restart, draw, k) in integer
+    arithmetic, so it is bit-identical on CPU and GPU and depends on no other row.
+    """
+
+    def __init__(self, seed: int, example: Tensor, restart: Tensor) -> None:
+        """``example`` and ``restart`` are int64 of shape (N,), on the device the numbers are wanted on."""
+        key = _mix(torch.full_like(example, seed) + _GOLDEN)
+        key = _mix(key ^ (example * _MIX_1))
+        self._key = _mix(key ^ (restart * _MIX_2))
+        self._draws = 0
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(N, *shape) float32, uniform on the 2²⁴ multiples of 2⁻²⁴ in [0, 1)."""
+        self._draws += 1
+        key = _mix(self._key + self._draws * 0x632BE59BD9B4E019)
+        counter = torch.arange(math.prod(shape), device=key.device) * _GOLDEN
+        bits = _mix(key[:, None] + counter)
+        # The shift is arithmetic: the mask keeps the top 24 bits as an unsigned number.
+        return ((bits >> 40) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24).view(-1, *shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(N, *shape) float32, standard normal (Box and Muller, 1958)."""
+        radius = (-2.0 * torch.log1p(-self.uniform(*shape))).sqrt_()
+        return radius * torch.cos(2.0 * math.pi * self.uniform(*shape))
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ ((z >> 30) & (2**34 - 1))) * _MIX_1
+    z = (z ^ ((z >> 27) & (2**37 - 1))) * _MIX_2
+    return z ^ ((z >> 31) & (2**33 - 1))

@@ -1,0 +1,40 @@
+"""One step of a gradient attack, shared by the engine and by training: the gradient, then the move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attacks.base import GradientAttack, State
+from attacks.norms import Norm
+
+
+def input_gradient(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of the summed cross-entropy at pixels ``x`` (N, C, H, W), and the logits (N, classes), both float32.
+
+    A sum, never a mean: a mean divides by N before the backward pass, and a half-precision gradient of
+    a confident example then rounds to exactly 0, which the sign turns into "robust".
+    """
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = network(x).float()
+        loss = F.cross_entropy(logits, y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x)
+    return gradient.float(), logits.detach()
+
+
+def into_ball(norm: Norm, x: Tensor, x_adv: Tensor, eps: Tensor) -> Tensor:
+    """The nearest point of the ε-ball around ``x`` and of the box [0, 1] to ``x_adv``."""
+    delta = norm.project(x_adv - x, eps)
+    return (x + delta).clamp(0.0, 1.0)
+
+
+def advance(
+    attack: GradientAttack, x: Tensor, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """One move of the attack from ``x_adv``, projected. ``eps`` and ``step`` have shape (N, 1, 1, 1)."""
+    moved, state = attack.move(x_adv, gradient, eps, step, state)
+    return into_ball(attack.norm, x, moved, eps), state

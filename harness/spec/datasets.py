@@ -1,0 +1,64 @@
+"""The data sets epsbench knows: shape, classes, size, and the split that is part of their identity. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """What a model must know of a data set before a single image is read.
+
+    ``shape`` is (channels, height, width); ``mean`` and ``std`` are per channel, in pixel units [0, 1].
+    ``sizes`` are the examples of train, validation and test. Where ``own_test`` is true the data set
+    brings its own test set and only the rest is split; otherwise all three come from one pool.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    classes: int
+    sizes: tuple[int, int, int]
+    own_test: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    split_seed: int = 42
+
+    def split(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices of the train, validation and test examples.
+
+        The first two index the training pool; the third indexes the test set, or the pool where there is
+        no test set. ``RandomState.permutation`` is frozen by NumPy's compatibility policy, so the split
+        is the same on every machine and version.
+        """
+        train, validation, test = self.sizes
+        pool = train + validation + (0 if self.own_test else test)
+        order = np.random.RandomState(self.split_seed).permutation(pool)
+        parts = order[:train], order[train : train + validation], order[train + validation :]
+        return (parts[0], parts[1], np.arange(test)) if self.own_test else parts
+
+    @property
+    def identity(self) -> str:
+        """A digest of the name and of every index of the split: the same digest, the same examples."""
+        digest = hashlib.sha256(self.name.encode())
+        for part in self.split():
+            digest.update(part.astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+
+DATASETS: dict[str, DataDescription] = {
+    d.name: d
+    for d in (
+        DataDescription("digits", (1, 8, 8), 10, (1197, 100, 500), False, (0.305,), (0.376,)),
+        DataDescription("mnist", (1, 28, 28), 10, (54_000, 6_000, 10_000), True, (0.1307,), (0.3081,)),
+        DataDescription("fashion-mnist", (1, 28, 28), 10, (54_000, 6_000, 10_000), True, (0.2860,), (0.3530,)),
+        DataDescription(
+            "cifar10", (3, 32, 32), 10, (45_000, 5_000, 10_000), True, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+        ),
+        DataDescription(
+            "cifar100", (3, 32, 32), 100, (45_000, 5_000, 10_000), True, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+        ),
+    )
+}
