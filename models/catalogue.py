@@ -1,0 +1,226 @@
+"""The architectures a suite can name, as frozen values. Torch is imported inside ``build`` alone.
+
+Every classifier built here takes pixels (N, C, H, W) in [0, 1]: its normalisation is its own first layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.base import Architecture, DataShape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.vae import VAENetwork
+
+
+@dataclass(frozen=True)
+class SmallCNN(Architecture):
+    """Two strided 4×4 convolutions and two linear layers: the MNIST network of Wong & Kolter (2018), any input size.
+
+    ``width`` is the number of filters of the first convolution (the second has twice as many), ``hidden`` the
+    number of units before the logits.
+    """
+
+    width: int = 16
+    hidden: int = 100
+
+    def __post_init__(self) -> None:
+        _at_least(1, width=self.width, hidden=self.hidden)
+
+    def check(self, data: DataShape) -> None:
+        _at_least_pixels(4, "smallcnn", data)
+
+    def build(self, data: DataShape) -> nn.Module:
+        from models.smallcnn import SmallCNNNetwork
+
+        return SmallCNNNetwork(data, self.width, self.hidden)
+
+
+@dataclass(frozen=True)
+class ResNet18(Architecture):
+    """ResNet-18 (He et al., 2016) with the CIFAR stem: a 3×3 convolution of stride 1 and no max-pooling."""
+
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        _at_least(1, width=self.width)
+
+    def build(self, data: DataShape) -> nn.Module:
+        from models.resnet import ResNet18Network
+
+        return ResNet18Network(data, self.width)
+
+
+@dataclass(frozen=True)
+class Timm(Architecture):
+    """Any classifier of timm, with timm's own mean and standard deviation inside.
+
+    The input is resized only where the architecture cannot take the data's size.
+    """
+
+    name: str
+    pretrained: bool = False
+
+    def build(self, data: DataShape) -> nn.Module:
+        from models.hub import timm_classifier
+
+        return timm_classifier(self.name, data, self.pretrained)
+
+
+@dataclass(frozen=True)
+class TorchVision(Architecture):
+    """Any classifier of torchvision, with its weights' own mean and standard deviation inside (else ImageNet's).
+
+    The input is resized only where the architecture cannot take the data's size.
+    """
+
+    name: str
+    pretrained: bool = False
+
+    def build(self, data: DataShape) -> nn.Module:
+        from models.hub import torchvision_classifier
+
+        return torchvision_classifier(self.name, data, self.pretrained)
+
+
+@dataclass(frozen=True)
+class FromFile(Architecture):
+    """A named architecture with the weights of a local safetensors or state-dict file.
+
+    ``architecture`` is a name (``"resnet18"``, ``"timm:NAME"``) or a table (``{name = "resnet18", width = 32}``).
+    """
+
+    path: str
+    architecture: str | Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self.inner()
+
+    def inner(self) -> Architecture:
+        """The architecture the weights belong to, with its parameters."""
+        return architecture(self.architecture)
+
+    def digest(self) -> str:
+        """A digest of the file's content: other weights under the same path are another model.
+
+        Raises `ValueError` when the file cannot be read.
+        """
+        try:
+            with Path(self.path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError as error:
+            raise ValueError(
+                f"weights {self.path}: cannot be read ({error.strerror}); give the path of a file"
+            ) from error
+
+    def check(self, data: DataShape) -> None:
+        self.digest()
+        self.inner().check(data)
+
+    def build(self, data: DataShape) -> nn.Module:
+        from models.hub import load_into, load_state
+
+        network = self.inner().build(data)
+        load_into(network, load_state(Path(self.path)), self.path)
+        return network
+
+
+@dataclass(frozen=True)
+class Custom(Architecture):
+    """A user's module class or function, called with its parameters and with what it asks for of the data.
+
+    Of ``shape``, ``classes`` and ``num_classes`` it is given those its signature has. It must return a module
+    from pixels in [0, 1] to logits: whoever brings a network brings its normalisation.
+    """
+
+    factory: Callable[..., Any]
+    params: tuple[tuple[str, Any], ...] = ()
+
+    def build(self, data: DataShape) -> nn.Module:
+        from models.hub import verified
+
+        offered = {"shape": data.shape, "classes": data.classes, "num_classes": data.classes}
+        accepted = inspect.signature(self.factory).parameters.values()
+        greedy = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted)
+        wanted = {parameter.name for parameter in accepted}
+        # A factory with **kwargs gets only what it also names: an unexpected "shape" might travel anywhere.
+        given = {name: value for name, value in offered.items() if name in wanted}
+        unknown = [] if greedy else [name for name, _ in self.params if name not in wanted]
+        if unknown:
+            raise ValueError(f"{_name_of(self.factory)} takes no parameter {unknown[0]!r}")
+        return verified(self.factory(**given | dict(self.params)), data, _name_of(self.factory))
+
+
+@dataclass(frozen=True)
+class VAE:
+    """A convolutional variational autoencoder with a categorical likelihood over ``levels`` grey levels.
+
+    Kingma & Welling (2014); ``filters`` is the number of channels of its first convolution.
+    """
+
+    filters: int = 32
+    levels: int = 16
+
+    def __post_init__(self) -> None:
+        _at_least(1, filters=self.filters)
+        if not 2 <= self.levels <= 256:
+            raise ValueError(f"levels must lie between 2 and 256 (8-bit images have no more), not {self.levels}")
+
+    def check(self, data: DataShape, z_dim: int = 20) -> None:
+        """Raise `ValueError` when there is no such VAE for the data's shape and ``z_dim`` latent dimensions."""
+        _at_least(1, z_dim=z_dim)
+        _at_least_pixels(8, "vae", data)
+
+    def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
+        """A module whose ``elbo`` takes pixels (N, C, H, W) in [0, 1]."""
+        from models.vae import VAENetwork
+
+        self.check(data, z_dim)
+        return VAENetwork(data.shape, z_dim, self.filters, self.levels)
+
+
+BUILT_IN: dict[str, type[Architecture]] = {"smallcnn": SmallCNN, "resnet18": ResNet18}
+PREFIXES: dict[str, type[Architecture]] = {"timm": Timm, "torchvision": TorchVision}
+
+
+def architecture(wanted: str | Mapping[str, Any]) -> Architecture:
+    """The architecture of a name, or of a table with a ``name`` and parameters. Raises `ValueError` with the remedy."""
+    table = {"name": wanted} if isinstance(wanted, str) else dict(wanted)
+    name = table.pop("name", None)
+    if not isinstance(name, str):
+        raise ValueError("architecture needs a name, such as 'resnet18' or {name = 'resnet18', width = 32}")
+    prefix, colon, rest = name.partition(":")
+    kind = PREFIXES.get(prefix) if colon else BUILT_IN.get(name)
+    if kind is None:
+        near = get_close_matches(name, BUILT_IN, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(BUILT_IN)}, timm:NAME, torchvision:NAME"
+        raise ValueError(f"unknown architecture {name!r}; {hint}")
+    known = {field.name for field in fields(kind)} - ({"name"} if colon else set())
+    for key in table:
+        if key not in known:
+            raise ValueError(f"architecture {name!r} takes no parameter {key!r}; it takes {', '.join(sorted(known))}")
+    return kind(**({"name": rest} if colon else {}), **table)
+
+
+def _name_of(factory: Callable[..., Any]) -> str:
+    return getattr(factory, "__qualname__", repr(factory))
+
+
+def _at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _at_least_pixels(least: int, model: str, data: DataShape) -> None:
+    _, height, width = data.shape
+    if min(height, width) < least:
+        raise ValueError(f"{model} needs images of at least {least}×{least} pixels; {data.name} has {height}×{width}")
