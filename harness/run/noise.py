@@ -30,7 +30,7 @@ class KeyedNoise:
     def uniform(self, *shape: int) -> Tensor:
         """(N, *shape) float32, uniform on the 2²⁴ multiples of 2⁻²⁴ in [0, 1)."""
         self._draws += 1
-        key = _mix(self._key + self._draws * 0x632BE59BD9B4E019)
+        key = _mix(self._key + torch.full_like(self._key, self._draws) * _MIX_2)
         counter = torch.arange(math.prod(shape), device=key.device) * _GOLDEN
         bits = _mix(key[:, None] + counter)
         # The shift is arithmetic: the mask keeps the top 24 bits as an unsigned number.

@@ -1,0 +1,111 @@
+"""What an attack leaves behind: the judge's verdicts, and the evidence the audits need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attacks.norms import Norm
+from harness.run.noise import KeyedNoise
+from harness.run.victim import Judge
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The examples to attack: those the judge gets right on the clean image.
+
+    ``pixels`` maps int64 positions (k,) to images (k, C, H, W) in [0, 1] on the device; ``labels`` has
+    shape (n,); ``index`` (n,) are the examples' indices in their split, which key the noise.
+    """
+
+    pixels: Callable[[Tensor], Tensor]
+    labels: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def noise(self, seed: int, positions: Tensor, restart: Tensor) -> KeyedNoise:
+        return KeyedNoise(seed, self.index[positions], restart)
+
+
+@dataclass
+class Outcome:
+    """One attack at one ε: arrays of shape (n,) over the targets, and what it cost.
+
+    ``size`` is ‖δ‖ of the image that was judged, ``low`` and ``high`` its extreme pixels, ``loss`` the
+    judge's cross-entropy there. ``images`` (k, C, H, W) and ``predicted`` (k,) are kept for the first k.
+    """
+
+    eps: Fraction
+    fooled: np.ndarray
+    size: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    loss: np.ndarray
+    images: Tensor
+    predicted: np.ndarray
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+    judge_forwards: int = 0
+    steps: dict[str, int] = field(default_factory=dict)
+
+
+class Ledger:
+    """Judges finished rows and keeps one `Outcome` an ε."""
+
+    def __init__(self, judge: Judge, targets: Targets, norm: Norm, eps: list[Fraction], keep: int) -> None:
+        self.judge, self.targets, self.norm = judge, targets, norm
+        n, keep = len(targets), min(keep, len(targets))
+        shape = targets.pixels(targets.index.new_zeros(1)).shape[1:]
+
+        def blank() -> np.ndarray:
+            return np.full(n, np.nan, dtype=np.float32)
+
+        self.outcomes = [
+            Outcome(
+                eps=e,
+                fooled=np.zeros(n, dtype=bool),
+                size=blank(),
+                low=blank(),
+                high=blank(),
+                loss=blank(),
+                images=torch.zeros(keep, *shape),
+                predicted=np.full(keep, -1),
+            )
+            for e in eps
+        ]
+
+    def verdicts(self, x: Tensor, x_adv: Tensor, y: Tensor, batch: int) -> np.ndarray:
+        """Judge images (k, C, H, W): float32 (6, k) of fooled, ‖δ‖, lowest and highest pixel, loss, class.
+
+        An image that is not finite fools nobody; the audit voids its cell.
+        """
+        logits = self.judge.logits(x_adv, batch)
+        predicted = logits.argmax(1)
+        flat = x_adv.flatten(1)
+        fooled = (predicted != y) & flat.isfinite().all(1)
+        loss = F.cross_entropy(logits, y, reduction="none")
+        columns = (fooled, self.norm.size(x_adv - x), flat.amin(1), flat.amax(1), loss, predicted)
+        return torch.stack([column.float() for column in columns]).cpu().numpy()
+
+    def note(self, eps_index: np.ndarray, example: np.ndarray, verdicts: np.ndarray, x_adv: Tensor) -> None:
+        """Keep the verdicts of rows that are over; a row that fooled is never overwritten by one that did not."""
+        fresh = ~np.array([self.outcomes[e].fooled[i] for e, i in zip(eps_index, example, strict=True)], dtype=bool)
+        for e in np.unique(eps_index[fresh]):
+            outcome, rows = self.outcomes[e], np.flatnonzero(fresh & (eps_index == e))
+            at = example[rows]
+            outcome.fooled[at] = verdicts[0, rows] > 0
+            outcome.size[at], outcome.low[at], outcome.high[at], outcome.loss[at] = verdicts[1:5, rows]
+            kept = at < len(outcome.images)
+            if kept.any():
+                chosen = torch.from_numpy(rows[kept]).to(x_adv.device)
+                outcome.images[torch.from_numpy(at[kept])] = x_adv[chosen].to("cpu", torch.float32)
+                outcome.predicted[at[kept]] = verdicts[5, rows[kept]].astype(int)

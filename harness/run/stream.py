@@ -1,0 +1,272 @@
+"""Gradient attacks as one stream of rows through fixed-size slots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.base import GradientAttack
+from harness.run.ledger import Ledger, Outcome, Targets
+from harness.run.memory import in_chunks, is_out_of_memory, release
+from harness.run.schedule import Schedule
+from harness.run.step import advance, into_ball
+from harness.run.victim import Victim
+
+
+@dataclass
+class Bundle:
+    """Some rows and everything that travels with them: tensors whose first axis is the row."""
+
+    rows: np.ndarray
+    tensors: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: np.ndarray) -> Bundle:
+        """The rows at these positions, copied."""
+        chosen = torch.from_numpy(which).to(self.tensors["y"].device)
+        return Bundle(self.rows[which], {name: t.index_select(0, chosen) for name, t in self.tensors.items()})
+
+    @staticmethod
+    def cat(bundles: list[Bundle]) -> Bundle:
+        """All rows in order."""
+        if len(bundles) == 1:
+            return bundles[0]
+        names = bundles[0].tensors
+        tensors = {name: torch.cat([b.tensors[name] for b in bundles]) for name in names}
+        return Bundle(np.concatenate([b.rows for b in bundles]), tensors)
+
+
+class CleanGradients:
+    """The gradient at every clean image, computed once and shared by each attack and ε that starts there."""
+
+    LIMIT = 2**30  # bytes; beyond it every row computes its own
+
+    def __init__(self, victim: Victim, targets: Targets, batch: int) -> None:
+        self._victim, self._targets, self._batch = victim, targets, batch
+        self._gradients: Tensor | None = None
+        self.seconds = 0.0
+
+    def fits(self) -> bool:
+        one = self._targets.pixels(self._targets.index.new_zeros(1))
+        return one.numel() * 4 * len(self._targets) <= self.LIMIT
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Gradients (k, C, H, W) of the targets at these positions."""
+        if self._gradients is None:
+            started = time.perf_counter()
+            everything = torch.arange(len(self._targets), device=positions.device)
+
+            def gradients(rows: slice) -> Tensor:
+                x = self._targets.pixels(everything[rows])
+                return self._victim.gradient(x, self._targets.labels[rows])[0]
+
+            self._gradients = in_chunks(gradients, len(everything), self._batch)
+            if positions.is_cuda:
+                torch.cuda.synchronize()
+            self.seconds = time.perf_counter() - started
+        return self._gradients[positions]
+
+
+class Stream:
+    """One gradient attack over all its ε and restarts."""
+
+    def __init__(
+        self,
+        attack: GradientAttack,
+        eps: list[Fraction],
+        victim: Victim,
+        targets: Targets,
+        ledger: Ledger,
+        clean: CleanGradients,
+        *,
+        batch: int,
+        seed: int,
+        early_stop: bool,
+        poll: int,
+    ) -> None:
+        self.attack, self.victim, self.targets, self.ledger, self.clean = attack, victim, targets, ledger, clean
+        self.size, self.seed, self.early_stop, self.poll = batch, seed, early_stop, poll
+        self.device = targets.labels.device
+        self.schedule = Schedule(len(eps), len(targets), attack.restarts)
+        self.eps = torch.tensor([float(e) for e in eps], device=self.device)
+        self.from_clean = not attack.random_start and clean.fits()
+        self.slots = Bundle(np.empty(0, dtype=np.int64), {})
+        self.step = np.empty(0, dtype=np.int64)  # the host's copy of the slots' step counters
+        self.parked: list[Bundle] = []
+        self.waiting: list[Bundle] = []
+
+    def run(self) -> Iterator[Outcome]:
+        """Outcomes in order of ε, each as soon as its last verdict is in."""
+        next_eps = 0
+        while True:
+            self._fill()
+            if len(self.slots):
+                self._burst()
+                self._retire()
+            waiting = sum(map(len, self.waiting))
+            if waiting and (waiting >= self.size or self._starving()):
+                self._verdicts()
+            while next_eps < len(self.eps) and self.schedule.finished(next_eps):
+                yield self.ledger.outcomes[next_eps]
+                next_eps += 1
+            if next_eps == len(self.eps):
+                return
+
+    def _starving(self) -> bool:
+        """Whether only a verdict can bring new rows to free slots."""
+        return not len(self.slots) or (self.attack.restarts > 1 and not len(self.schedule))
+
+    def _fill(self) -> None:
+        """Give every free slot a row: first those that were sent back, then new ones."""
+        while len(self.slots) < self.size and sum(map(len, self.waiting)) < self.size:
+            room = self.size - len(self.slots)
+            if self.parked:
+                bundle = Bundle.cat(self.parked)
+                self.parked = [bundle.take(np.arange(room, len(bundle)))] if len(bundle) > room else []
+                bundle = bundle.take(np.arange(min(room, len(bundle))))
+            elif len(self.schedule):
+                bundle = self._fresh(self.schedule.take(room))
+            else:
+                return
+            if self.from_clean and self.attack.steps == 1:  # the shared gradient was its only step
+                self.waiting.append(bundle)
+            else:
+                self.slots = Bundle.cat([self.slots, bundle]) if len(self.slots) else bundle
+        self.step = self.slots.tensors["step"].cpu().numpy() if len(self.slots) else self.step[:0]
+
+    def _fresh(self, rows: np.ndarray) -> Bundle:
+        """Rows at their start: a random point of the ball, or the clean image and the shared gradient's step."""
+        eps_index, restart, example = (torch.from_numpy(part).to(self.device) for part in self.schedule.split(rows))
+        x = self.targets.pixels(example)
+        eps = self.eps[eps_index].view(-1, 1, 1, 1)
+        x_adv, state = x, self.attack.state(x)
+        step = torch.zeros_like(example)
+        if self.attack.random_start:
+            noise = self.targets.noise(self.seed, example, restart)
+            x_adv = into_ball(self.attack.norm, x, x + self.attack.norm.start(noise, x, eps), eps)
+        elif self.from_clean:
+            gradient = self.clean.at(example)
+            x_adv, state = advance(self.attack, x, x, gradient, eps, step.view(-1, 1, 1, 1), state)
+            step += 1
+        tensors = {"x": x, "x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step}
+        tensors |= {"frozen": torch.zeros_like(step, dtype=torch.bool), "veto": torch.full_like(step, -1)}
+        if not self.early_stop:
+            tensors |= {"candidate": x_adv.clone(), "has_candidate": torch.zeros_like(tensors["frozen"])}
+        return Bundle(rows, tensors | {f"state.{name}": value for name, value in state.items()})
+
+    def _burst(self) -> None:
+        """Some steps of all slots without asking the device anything."""
+        started = time.perf_counter()
+        longest = int((self.attack.steps - self.step).min())
+        count, taken = (min(self.poll, longest) if self.early_stop else longest), 0
+        exhausted = False
+        while taken < count and not exhausted:
+            try:
+                self._one_step()
+                taken += 1
+            except (RuntimeError, MemoryError) as error:
+                if len(self.slots) == 1 or not is_out_of_memory(error):
+                    raise
+                exhausted = True
+        self._charge(taken, started)
+        if exhausted:
+            self._shrink()
+
+    def _one_step(self) -> None:
+        t = self.slots.tensors
+        gradient, logits = self.victim.gradient(t["x_adv"], t["y"])
+        looks_fooled = (logits.argmax(1) != t["y"]) & (t["step"] != t["veto"])
+        state = {name[6:]: value for name, value in t.items() if name.startswith("state.")}
+        step = t["step"].view(-1, 1, 1, 1)
+        moved, new_state = advance(self.attack, t["x"], t["x_adv"], gradient, t["eps"], step, state)
+        new = {"x_adv": moved} | {f"state.{name}": value for name, value in new_state.items()}
+        if self.early_stop:
+            frozen = t["frozen"] | looks_fooled
+            still = frozen.view(-1, 1, 1, 1)
+            new = {name: torch.where(_like(still, value), t[name], value) for name, value in new.items()}
+            new |= {"frozen": frozen, "step": t["step"] + ~frozen}
+        else:
+            first = (looks_fooled & ~t["has_candidate"]).view(-1, 1, 1, 1)
+            new["candidate"] = torch.where(first, t["x_adv"], t["candidate"])
+            new |= {"has_candidate": t["has_candidate"] | looks_fooled, "step": t["step"] + 1}
+        t.update(new)  # only now: whatever raised above left the slots as they were
+
+    def _charge(self, taken: int, started: float) -> None:
+        """Split a burst's gradients and seconds among the ε that had rows in it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds, total = time.perf_counter() - started, len(self.slots)
+        counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.eps))
+        for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
+            outcome.forwards += taken * count
+            outcome.backwards += taken * count
+            outcome.seconds += seconds * count / total
+
+    def _shrink(self) -> None:
+        """Halve the slots; the rows that lost theirs are parked as they stand."""
+        release()
+        self.size = max(1, len(self.slots) // 2)
+        everyone = np.arange(len(self.slots))
+        self.parked.append(self.slots.take(everyone[self.size :]))
+        self.slots = self.slots.take(everyone[: self.size])
+
+    def _retire(self) -> None:
+        """Move fooled-looking and exhausted rows out of their slots; the last slots close the gaps."""
+        t = self.slots.tensors
+        flags = torch.where(t["frozen"], self.attack.steps, t["step"]).cpu().numpy()
+        self.step = flags
+        over = flags >= self.attack.steps
+        if over.any():
+            self.waiting.append(self.slots.take(np.flatnonzero(over)))
+            self.slots = self.slots.take(np.flatnonzero(~over))
+
+    def _verdicts(self) -> None:
+        """The judge's word on every waiting row. A nominee it refuses goes on from where it stood."""
+        started = time.perf_counter()
+        bundle, self.waiting = Bundle.cat(self.waiting), []
+        t = bundle.tensors
+        verdicts = self.ledger.verdicts(t["x"], t["x_adv"], t["y"], self.size)
+        asked = np.ones(len(bundle), dtype=int)
+        if not self.early_stop:
+            self._second_thoughts(bundle, verdicts, asked)
+        fooled = verdicts[0] > 0
+        refused = ~fooled & (t["step"].cpu().numpy() < self.attack.steps)
+        if refused.any():
+            back = bundle.take(np.flatnonzero(refused))
+            back.tensors["veto"] = back.tensors["step"].clone()
+            back.tensors["frozen"] = torch.zeros_like(back.tensors["frozen"])
+            self.parked.append(back)
+        over = np.flatnonzero(~refused)
+        eps_index, _, example = self.schedule.split(bundle.rows)
+        self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["x_adv"][torch.from_numpy(over)])
+        self.schedule.settle(bundle.rows[over], fooled[over])
+        seconds = time.perf_counter() - started
+        for e in np.unique(eps_index):
+            outcome, mine = self.ledger.outcomes[e], eps_index == e
+            outcome.judge_forwards += int(asked[mine].sum())
+            outcome.seconds += seconds * int(asked[mine].sum()) / int(asked.sum())
+
+    def _second_thoughts(self, bundle: Bundle, verdicts: np.ndarray, asked: np.ndarray) -> None:
+        """Without early stopping a row may have looked fooled earlier and not at its end: judge that image too."""
+        t = bundle.tensors
+        doubtful = np.flatnonzero((verdicts[0] == 0) & t["has_candidate"].cpu().numpy())
+        if not len(doubtful):
+            return
+        rows = torch.from_numpy(doubtful).to(self.device)
+        again = self.ledger.verdicts(t["x"][rows], t["candidate"][rows], t["y"][rows], self.size)
+        asked[doubtful] += 1
+        better = again[0] > 0
+        verdicts[:, doubtful[better]] = again[:, better]
+        t["x_adv"][rows[torch.from_numpy(better).to(self.device)]] = t["candidate"][rows][torch.from_numpy(better)]
+
+
+def _like(flag: Tensor, value: Tensor) -> Tensor:
+    return flag.view(-1, *[1] * (value.dim() - 1))

@@ -1,0 +1,154 @@
+"""The classifier under attack, twice: the Victim gives gradients fast, the Judge decides in float32."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental import optimization
+from torch.nn import functional as F
+
+from harness.records import Finding
+from harness.run.memory import in_chunks, is_out_of_memory
+from harness.run.step import input_gradient
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision for the network alone: "bf16", "fp16", or nothing at all for "float32"."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy in evaluation mode whose parameters ask for no gradient; the caller's model is not touched."""
+    return copy.deepcopy(model).to(device).eval().requires_grad_(False)
+
+
+class Judge:
+    """The untouched model in float32 and evaluation mode. Only its word makes an example correct or fooled."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.network = frozen_copy(model, device).float()
+        self.device = device
+        self.forwards = 0
+
+    @torch.no_grad()
+    def logits(self, x: Tensor, batch: int) -> Tensor:
+        """Float32 logits (N, classes) of pixels (N, C, H, W)."""
+        self.forwards += len(x)
+        with torch.autocast(self.device.type, enabled=False):
+            return in_chunks(lambda rows: self.network(x[rows]).float(), len(x), batch)
+
+
+@dataclass
+class Victim:
+    """A trained classifier prepared for attack. Calls it are counted in rows, forwards and backwards apart.
+
+    ``form`` says what was done to it; ``findings`` say which preparation it refused.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+    precision: str
+    form: str
+    channels_last: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    forwards: int = 0
+    backwards: int = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (N, classes), float32 in type, of the victim's precision in value."""
+        self.forwards += len(x)
+        return self._forward(x)
+
+    def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of the summed cross-entropy at ``x`` (N, C, H, W), and the logits; both float32."""
+        self.forwards += len(x)
+        self.backwards += len(x)
+        return input_gradient(self._forward, x, y)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            return self.network(x).float()
+
+
+def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y: Tensor) -> Victim:
+    """The fastest form of the model that still computes the same function on the probe ``x`` (N, C, H, W), ``y`` (N,).
+
+    Folded batch norm and channels-last come first; a model that refuses either takes the plainer form,
+    and a finding says so. Raises what the model raises when even its plain form cannot be differentiated.
+    """
+    bare = Victim(frozen_copy(model, device), device, "float32", "plain")
+    reference, reference_logits = bare.gradient(x, y)
+    findings: list[Finding] = []
+    for candidate in _forms(model, device, findings):
+        if _agrees(candidate, x, y, reference, reference_logits, findings):
+            candidate.precision = _precision(candidate, precision, x, y, findings)
+            candidate.findings = findings
+            candidate.forwards = candidate.backwards = 0
+            return candidate
+    return Victim(bare.network, device, _precision(bare, precision, x, y, findings), "plain", findings=findings)
+
+
+def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> Iterator[Victim]:
+    plain = frozen_copy(model, device)
+    has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
+    if has_batch_norm:
+        try:
+            folded = optimization.fuse(plain)
+        except (torch.fx.proxy.TraceError, NotImplementedError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+            findings.append(_slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
+        else:
+            folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
+            yield Victim(folded, device, "float32", "folded, channels-last", channels_last=True)
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    yield Victim(last, device, "float32", "channels-last", channels_last=True)
+
+
+def _agrees(
+    candidate: Victim, x: Tensor, y: Tensor, reference: Tensor, reference_logits: Tensor, findings: list[Finding]
+) -> bool:
+    """Whether a prepared form computes the reference's logits and gradient, to float32 rounding."""
+    try:
+        gradient, logits = candidate.gradient(x, y)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        findings.append(_slower("not-prepared", f"the form '{candidate.form}' raises", error))
+        return False
+    close = torch.allclose(logits, reference_logits, rtol=1e-3, atol=1e-3 * float(reference_logits.abs().max() + 1e-6))
+    turned = F.cosine_similarity(gradient.flatten(1), reference.flatten(1)).min()
+    if close and (turned > 0.99 or not reference.any()):
+        return True
+    findings.append(_slower("not-prepared", f"the form '{candidate.form}' computes something else than the model", None))
+    return False
+
+
+def _precision(candidate: Victim, wanted: str, x: Tensor, y: Tensor, findings: list[Finding]) -> str:
+    """The precision asked for, or float32 when the model cannot run in it."""
+    trial = Victim(candidate.network, candidate.device, wanted, candidate.form, candidate.channels_last)
+    try:
+        gradient, _ = trial.gradient(x, y)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        findings.append(_slower("not-mixed", f"the model raises in {wanted}; float32 is used", error))
+        return "float32"
+    if not gradient.isfinite().all():
+        findings.append(_slower("not-mixed", f"gradients in {wanted} are not finite; float32 is used", None))
+        return "float32"
+    return wanted
+
+
+def _slower(code: str, message: str, error: BaseException | None) -> Finding:
+    reason = f" ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})" if error else ""
+    return Finding(code=code, severity="warning", message=f"{message}{reason}; numbers are unaffected, speed is")

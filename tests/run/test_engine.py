@@ -1,0 +1,227 @@
+"""The engine against closed forms, an independent library, and itself at other batch sizes."""
+
+from __future__ import annotations
+
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attacks.base import GradientAttack
+from attacks.fgsm import FGSM
+from attacks.mifgsm import MIFGSM
+from attacks.noise import Noise
+from attacks.norms import L2, NORMS
+from attacks.pgd import PGD
+from harness.run.engine import Engine
+from harness.run.ledger import Targets
+from harness.run.victim import Judge, Victim, frozen_copy, prepare
+
+CPU = torch.device("cpu")
+EPS = [Fraction(1, 20), Fraction(1, 10), Fraction(1, 5)]
+
+
+def plain(network: nn.Module) -> Victim:
+    return Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+
+
+def targets_of(network: nn.Module, digits, n: int) -> tuple[torch.Tensor, torch.Tensor, Targets]:
+    """The first n digits that the network has right."""
+    x, y = digits
+    with torch.no_grad():
+        right = (network(x).argmax(1) == y).nonzero().flatten()[:n]
+    x, y = x[right], y[right]
+    return x, y, Targets(lambda rows: x[rows], y, right)
+
+
+def attack_all(network, targets, attack, eps=EPS, batch=64, victim=None, **options):
+    keep = options.pop("keep", len(targets))
+    engine = Engine(victim or plain(network), Judge(network, CPU), targets, batch, keep=keep, **options.pop("engine", {}))
+    return list(engine.run(attack, eps, seed=0, **options)), engine
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [FGSM(), PGD(steps=7), PGD(steps=5, random_start=True, restarts=3), Noise(), MIFGSM(steps=4), PGD(norm=L2()), Noise(norm=L2())],
+    ids=repr,
+)
+def test_verdicts_do_not_depend_on_the_batch_size(network, digits, attack):
+    _, _, targets = targets_of(network, digits, 150)
+    verdicts = []
+    for batch in (1, 7, 64, 512):
+        outcomes, _ = attack_all(network, targets, attack, batch=batch)
+        verdicts.append(np.stack([o.fooled for o in outcomes]))
+    for other in verdicts[1:]:
+        np.testing.assert_array_equal(other, verdicts[0])
+    assert 0 < verdicts[0].mean() < 1 or isinstance(attack, Noise)
+
+
+def reference(network, name, eps, x, y, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is a test extra")
+        return getattr(torchattacks, name)(network, eps=eps, **options)(x, y)
+
+
+@pytest.mark.parametrize("eps", EPS)
+def test_fgsm_equals_torchattacks(network, digits, eps):
+    x, y, targets = targets_of(network, digits, 200)
+    (outcome,), _ = attack_all(network, targets, FGSM(), [eps])
+    expected = reference(network, "FGSM", float(eps), x, y)
+    assert (outcome.images - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("eps", EPS)
+def test_pgd_linf_equals_torchattacks(network, digits, eps):
+    x, y, targets = targets_of(network, digits, 200)
+    (outcome,), _ = attack_all(network, targets, PGD(steps=10), [eps], early_stop=False)
+    expected = reference(network, "PGD", float(eps), x, y, alpha=0.25 * float(eps), steps=10, random_start=False)
+    with torch.no_grad():
+        last_fools = network(expected).argmax(1) != y
+    # Where the last iterate does not fool, the engine may keep an earlier one that did; the rest is the same path.
+    same = last_fools | ~torch.from_numpy(outcome.fooled)
+    assert (outcome.images - expected)[same].abs().max() <= 1e-5
+    assert same.float().mean() > 0.97
+    assert (torch.from_numpy(outcome.fooled) >= last_fools).all()
+
+
+@pytest.mark.parametrize("eps", [0.5, 1.0])
+def test_pgd_l2_equals_torchattacks(network, digits, eps):
+    x, y, targets = targets_of(network, digits, 200)
+    (outcome,), _ = attack_all(network, targets, PGD(steps=10, norm=L2()), [Fraction(eps)], early_stop=False)
+    # Its default of 1e-10 under the division outweighs the gradient of a confident example.
+    options = {"alpha": 0.25 * eps, "steps": 10, "random_start": False, "eps_for_division": 1e-30}
+    expected = reference(network, "PGDL2", eps, x, y, **options)
+    with torch.no_grad():
+        last_fools = network(expected).argmax(1) != y
+    same = last_fools | ~torch.from_numpy(outcome.fooled)
+    assert (outcome.images - expected)[same].abs().max() <= 1e-5
+    assert same.float().mean() > 0.97
+
+
+def test_early_stopping_changes_cost_but_no_verdict(network, digits):
+    _, _, targets = targets_of(network, digits, 150)
+    stopped, _ = attack_all(network, targets, PGD(steps=10, random_start=True))
+    full, _ = attack_all(network, targets, PGD(steps=10, random_start=True), early_stop=False)
+    for a, b in zip(stopped, full, strict=True):
+        np.testing.assert_array_equal(a.fooled, b.fooled)
+        assert b.backwards == 10 * len(targets)
+        assert a.backwards < b.backwards
+
+
+def test_the_clean_gradient_is_computed_once_for_all_eps_and_attacks(network, digits):
+    _, _, targets = targets_of(network, digits, 100)
+    victim = plain(network)
+    engine = Engine(victim, Judge(network, CPU), targets, 32)
+    list(engine.run(FGSM(), EPS, seed=0))
+    assert victim.backwards == len(targets)
+    list(engine.run(PGD(steps=3), EPS, seed=0, early_stop=False))
+    assert victim.backwards == len(targets) + 2 * len(targets) * len(EPS)
+
+
+def test_restarts_attack_survivors_only(network, digits):
+    _, _, targets = targets_of(network, digits, 120)
+    one, _ = attack_all(network, targets, PGD(steps=3, random_start=True), early_stop=False)
+    five, _ = attack_all(network, targets, PGD(steps=3, random_start=True, restarts=5), early_stop=False)
+    for a, b in zip(one, five, strict=True):
+        assert (b.fooled >= a.fooled).all()
+        assert b.backwards <= 3 * (len(targets) + 4 * (len(targets) - a.fooled.sum()))
+
+
+@settings(max_examples=25)
+@given(
+    steps=st.integers(1, 6), restarts=st.integers(1, 3), batch=st.integers(1, 90), n=st.integers(1, 60),
+    count=st.integers(1, 3), early=st.booleans(), poll=st.integers(1, 4), norm=st.sampled_from(["linf", "l2"]),
+)  # fmt: skip
+def test_packed_equals_one_row_at_a_time(network, digits, steps, restarts, batch, n, count, early, poll, norm):
+    """Any mix of ε, steps, restarts, batch size, polling and retirement gives the verdicts of a plain loop."""
+    x, y, targets = targets_of(network, digits, n)
+    attack = PGD(steps=steps, restarts=restarts, random_start=restarts > 1, norm=NORMS[norm])
+    eps = EPS[:count]
+    outcomes, _ = attack_all(network, targets, attack, eps, batch=batch, early_stop=early, engine={"poll": poll})
+    for e, outcome in zip(eps, outcomes, strict=True):
+        np.testing.assert_array_equal(outcome.fooled, plain_loop(network, attack, float(e), x, y, targets))
+
+
+def plain_loop(network, attack: GradientAttack, eps: float, x, y, targets: Targets) -> np.ndarray:
+    """The attack as a paper writes it: no slots, no retirement, no sharing."""
+    everyone = torch.arange(len(x))
+    fooled = torch.zeros(len(x), dtype=torch.bool)
+    radius = torch.full((len(x), 1, 1, 1), eps)
+    for restart in range(attack.restarts):
+        x_adv = x
+        if attack.random_start:
+            noise = targets.noise(0, everyone, torch.full_like(everyone, restart))
+            x_adv = (x + attack.norm.project(attack.norm.start(noise, x, radius), radius)).clamp(0, 1)
+        for _ in range(attack.steps):
+            at = x_adv.detach().requires_grad_(True)
+            loss = nn.functional.cross_entropy(network(at), y, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, at)
+            moved = x_adv + attack.relative_step_size * eps * attack.norm.direction(gradient)
+            x_adv = (x + attack.norm.project(moved - x, radius)).clamp(0, 1).detach()
+            with torch.no_grad():
+                fooled |= network(x_adv).argmax(1) != y
+        if attack.random_start:
+            with torch.no_grad():
+                noise = targets.noise(0, everyone, torch.full_like(everyone, restart))
+                start = (x + attack.norm.project(attack.norm.start(noise, x, radius), radius)).clamp(0, 1)
+                fooled |= network(start).argmax(1) != y
+    return fooled.numpy()
+
+
+class Stingy(nn.Module):
+    """Runs out of memory above a batch size, like a device would."""
+
+    def __init__(self, network: nn.Module, most: int) -> None:
+        super().__init__()
+        self.network, self.most = network, most
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError(f"no room for {len(x)}")
+        return self.network(x)
+
+
+@pytest.mark.parametrize("attack", [PGD(steps=6, random_start=True, restarts=2), FGSM(), Noise(), MIFGSM(steps=4)], ids=repr)
+def test_out_of_memory_halves_the_batch_and_loses_no_row(network, digits, attack):
+    _, _, targets = targets_of(network, digits, 100)
+    expected, _ = attack_all(network, targets, attack)
+    stingy = Victim(Stingy(network, 10), CPU, "float32", "plain")
+    engine = Engine(stingy, Judge(Stingy(network, 10), CPU), targets, 64)
+    outcomes = list(engine.run(attack, EPS, seed=0))
+    for a, b in zip(outcomes, expected, strict=True):
+        np.testing.assert_array_equal(a.fooled, b.fooled)
+    if isinstance(attack, PGD):
+        assert engine.batch <= 10
+
+
+def test_out_of_memory_at_one_row_is_raised(network, digits):
+    _, _, targets = targets_of(network, digits, 20)
+    engine = Engine(Victim(Stingy(network, 0), CPU, "float32", "plain"), Judge(network, CPU), targets, 8)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(engine.run(PGD(steps=2), EPS, seed=0))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_prepared_victims_agree_with_the_plain_loop_and_leave_the_model_alone(network, digits, precision):
+    _, _, targets = targets_of(network, digits, 200)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    x, y = targets.pixels(torch.arange(16)), targets.labels[:16]
+    victim = prepare(network, CPU, precision, x, y)
+    prepared, _ = attack_all(network, targets, PGD(steps=10), victim=victim)
+    assert network.training
+    network.eval()
+    assert victim.form == "folded, channels-last"
+    assert not victim.findings
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(p.requires_grad for p in network.parameters())
+    expected, _ = attack_all(network, targets, PGD(steps=10))
+    for a, b in zip(prepared, expected, strict=True):
+        assert abs(a.fooled.mean() - b.fooled.mean()) <= (0.0 if precision == "float32" else 0.03)
