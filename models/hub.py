@@ -1,0 +1,243 @@
+"""Networks and weights from elsewhere: timm, torchvision, a local file, a user's own module."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.base import DataShape
+from models.layers import Normalise
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# The ways networks refuse an input they were not made for.
+_REFUSALS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError)
+# torchvision's two networks with auxiliary heads: without them they return logits and no tuple.
+_AUXILIARY: dict[str, dict[str, bool]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+class HubNetwork(nn.Module):
+    """A foreign network behind its own preparation: grey to colour, resizing and normalisation, each where needed."""
+
+    def __init__(self, network: nn.Module, normalise: Normalise, size: tuple[int, int] | None = None) -> None:
+        """``size`` is the (height, width) the network insists on, or None where it takes images as they are."""
+        super().__init__()
+        self.normalise = normalise
+        self.network = network
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) in [0, 1] to logits (N, classes)."""
+        if self.size is not None:
+            x = F.interpolate(x, self.size, mode="bilinear", align_corners=False)
+        return self.network(self.normalise(x))
+
+
+def timm_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:
+    """A timm classifier for the data's channels and classes, with timm's own normalisation inside.
+
+    Raises `ValueError` for an unknown name, for weights that are not to be had, and where nothing fits.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(f"timm has no model {name!r}{_near(name, timm.list_models())}")
+    channels, height, width = data.shape
+
+    def create(**extra: Any) -> nn.Module:
+        with _weights_of("timm", name):
+            return timm.create_model(name, pretrained=pretrained, num_classes=data.classes, in_chans=channels, **extra)
+
+    def prepared(network: nn.Module, size: tuple[int, int] | None = None) -> nn.Module:
+        settings: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+        mean, std = (_for_channels(settings[key], channels) for key in ("mean", "std"))
+        return verified(HubNetwork(network, Normalise(mean, std), size), data, f"timm:{name}")
+
+    try:
+        network = create(img_size=(height, width))
+    except TypeError:  # a convolutional network, which has no fixed size to set
+        network = create()
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))
+    if height % patch[0] == 0 and width % patch[1] == 0:  # else its last pixels would be cut off in silence
+        try:
+            return prepared(network)
+        except ValueError:  # too small for its poolings, or not a size of its windows
+            pass
+    network = create()
+    return prepared(network, tuple(network.pretrained_cfg["input_size"][1:]))  # type: ignore[index, arg-type]
+
+
+def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:
+    """A torchvision classifier for the data's classes; grey images are given to it as colour.
+
+    Raises `ValueError` for an unknown name, for weights that are not to be had, and where nothing fits.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(f"torchvision has no classifier {name!r}{_near(name, known)}")
+    weights = models.get_model_weights(name).DEFAULT
+    settings = weights.transforms()
+    if pretrained:
+        with _weights_of("torchvision", name):
+            network = models.get_model(name, weights=weights)
+        _without_auxiliary_heads(network)
+        if data.classes != len(weights.meta["categories"]):
+            _replace_head(network, len(weights.meta["categories"]), data.classes)
+    else:
+        network = models.get_model(name, weights=None, num_classes=data.classes, **_AUXILIARY.get(name, {}))
+    # Statistics of three channels: subtracting them turns one grey channel into three.
+    normalise = Normalise(*((settings.mean, settings.std) if pretrained else (IMAGENET_MEAN, IMAGENET_STD)))
+    try:
+        return verified(HubNetwork(network, normalise), data, f"torchvision:{name}")
+    except ValueError:  # too small for its poolings, or not its one size
+        size = (settings.crop_size[0], settings.crop_size[0])
+        return verified(HubNetwork(network, normalise, size), data, f"torchvision:{name}")
+
+
+def verified(network: Any, data: DataShape, name: str) -> nn.Module:
+    """``network``, when it is a module that turns the data's images into (N, classes) logits; else `ValueError`."""
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"model {name} gave {type(network).__name__} where a torch.nn.Module is needed")
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network(torch.full((2, *data.shape), 0.5))
+    except _REFUSALS as error:
+        shape = "×".join(map(str, data.shape))
+        raise ValueError(f"model {name} does not take the {shape} images of {data.name}: {error}") from error
+    finally:
+        network.train(was_training)
+    if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"model {name} gives {found} for 2 images of {data.name}; logits of shape (2, {data.classes}) are needed"
+        )
+    return network
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a state dict that torch saved. Runs no code from the file.
+
+    A checkpoint that holds the state dict under "state_dict" or "model", and the prefixes of DataParallel and
+    torch.compile, are unwrapped. Raises `ValueError` for anything else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(
+            f"weights {path}: cannot be read ({error.strerror or error}); give the path of a file"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"weights {path}: refused: it is no plain state dict, and loading it could run code from the file; "
+            "save the weights with safetensors.torch.save_file(model.state_dict(), path)"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"weights {path}: neither safetensors nor a state dict, or damaged ({error})") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"weights {path}: not a state dict (names and tensors); save model.state_dict()")
+    for prefix in ("module.", "_orig_mod."):
+        content = _without_prefix(content, prefix)
+    return content
+
+
+def load_into(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Copy ``state`` into ``network``, of which it must have every tensor. Raises `ValueError` naming the misfit."""
+    target = network
+    if isinstance(network, HubNetwork):  # the file may come from the library or from epsbench's own cache
+        target, state = network.network, _without_prefix(state, "network.")
+    own = target.state_dict()
+    misfits = [
+        f"{name} is {tuple(state[name].shape)} in the file and {tuple(own[name].shape)} here"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    if misfits:
+        raise ValueError(
+            f"weights {where}: {sorted(misfits)[0]}; they belong to another architecture, another input shape "
+            "or another number of classes"
+        )
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unexpected:
+        what = f"no tensor {missing[0]!r}" if missing else f"a tensor {unexpected[0]!r} that does not belong there"
+        raise ValueError(
+            f"weights {where}: {what} ({len(missing)} missing, {len(unexpected)} unknown); "
+            "name the architecture these weights were trained for"
+        )
+    target.load_state_dict(state)
+
+
+class _weights_of:  # noqa: N801 - used as a function
+    """Turns the many ways a download fails into one `ValueError`."""
+
+    def __init__(self, library: str, name: str) -> None:
+        self._model = f"{library}:{name}"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "pretrained" in str(error).lower()):
+            raise ValueError(
+                f"pretrained weights of {self._model} cannot be had ({' '.join(str(error).split())[:200]}); go online, "
+                "set pretrained = false, or load a local file with file:PATH"
+            ) from error
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=3)
+    return f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
+def _for_channels(values: Sequence[float], channels: int) -> Sequence[float]:
+    """Statistics of another number of channels: the mean of those there are."""
+    return values if len(values) == channels else [sum(values) / len(values)] * channels
+
+
+def _without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    if not state or not all(name.startswith(prefix) for name in state):
+        return state
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _without_auxiliary_heads(network: nn.Module) -> None:
+    for name in ("AuxLogits", "aux1", "aux2"):
+        if hasattr(network, name):
+            setattr(network, name, None)
+    if hasattr(network, "aux_logits"):
+        network.aux_logits = False  # type: ignore[assignment]
+
+
+def _replace_head(network: nn.Module, old: int, new: int) -> None:
+    """Put a fresh last layer of ``new`` outputs in the place of the one with ``old``."""
+    makers: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+        nn.Linear: lambda layer: nn.Linear(layer.in_features, new, layer.bias is not None),
+        nn.Conv2d: lambda layer: nn.Conv2d(layer.in_channels, new, layer.kernel_size),
+    }
+    for path, layer in reversed(list(network.named_modules())):
+        outputs = getattr(layer, "out_features", getattr(layer, "out_channels", None))
+        if type(layer) in makers and outputs == old:
+            parent, _, name = path.rpartition(".")
+            setattr(network.get_submodule(parent), name, makers[type(layer)](layer))
+            return
+    raise ValueError(f"no last layer of {old} classes to replace; build it with pretrained = false")

@@ -1,0 +1,155 @@
+"""A variational autoencoder with a categorical likelihood over grey levels (Kingma & Welling, 2014)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Encoder(nn.Module):
+    """Three stride-2 convolutions with two plain ones between, and linear heads for mean and log-std."""
+
+    def __init__(self, shape: tuple[int, int, int], z_dim: int, filters: int) -> None:
+        super().__init__()
+        channels, c = shape[0], filters
+        height, width = halvings(shape)[-1]
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, c, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(c, c, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(c, 2 * c, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * c, 2 * c, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * c, 2 * c, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Flatten(),
+        )
+        self.mean = nn.Linear(2 * c * height * width, z_dim)
+        self.log_std = nn.Linear(2 * c * height * width, z_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) in [−1, 1] to the mean and log-std of q(z|x), each (N, z_dim)."""
+        features = self.layers(x)
+        return self.mean(features), self.log_std(features)
+
+
+class Decoder(nn.Module):
+    """The encoder's way back, with transposed convolutions; its last layer gives logits, unsquashed."""
+
+    def __init__(self, shape: tuple[int, int, int], z_dim: int, filters: int, levels: int) -> None:
+        super().__init__()
+        channels, c = shape[0], filters
+        full, half, quarter, eighth = halvings(shape)
+        self.layers = nn.Sequential(
+            nn.Linear(z_dim, 2 * c * eighth[0] * eighth[1]),
+            nn.GELU(),
+            nn.Unflatten(1, (2 * c, *eighth)),
+            _doubling(2 * c, 2 * c, eighth, quarter),
+            nn.GELU(),
+            nn.Conv2d(2 * c, 2 * c, 3, padding=1),
+            nn.GELU(),
+            _doubling(2 * c, c, quarter, half),
+            nn.GELU(),
+            nn.Conv2d(c, c, 3, padding=1),
+            nn.GELU(),
+            _doubling(c, levels * channels, half, full),
+            nn.Unflatten(1, (levels, channels)),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latents (N, z_dim) to logits (N, levels, C, H, W)."""
+        return self.layers(z)
+
+
+class VAENetwork(nn.Module):
+    """Encoder, decoder, and the evidence lower bound between them.
+
+    The prior is standard normal, the posterior a diagonal normal, the likelihood of every pixel (and colour)
+    categorical over ``levels`` grey levels. Nats everywhere, float32 for every likelihood and KL.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], z_dim: int = 20, filters: int = 32, levels: int = 16) -> None:
+        super().__init__()
+        self.shape, self.z_dim, self.levels = shape, z_dim, levels
+        self.encoder = Encoder(shape, z_dim, filters)
+        self.decoder = Decoder(shape, z_dim, filters, levels)
+
+    def encode(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-std of q(z|x), float32 (N, z_dim), for grey levels ``target`` (N, C, H, W)."""
+        mean, log_std = self.encoder(rescale(target, self.levels) * 2 - 1)
+        return mean.float(), log_std.float()
+
+    def elbo(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Distortion −log p(x|z) and rate KL(q(z|x) ‖ p(z)), each (N,) in nats; their sum is the negative ELBO.
+
+        ``x`` is (N, C, H, W) in [0, 1]; ``noise`` (N, z_dim) is standard normal: z = μ + σ·noise.
+        """
+        target = quantise(x, self.levels)
+        mean, log_std = self.encode(target)
+        z = mean + log_std.exp() * noise
+        return -log_likelihood(self.decoder(z), target), kl_standard_normal(mean, log_std)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean image of p(x|z) at the posterior's mean: (N, C, H, W) in [0, 1]."""
+        mean, _ = self.encode(quantise(x, self.levels))
+        return self.mean_image(mean)
+
+    @torch.no_grad()
+    def mean_image(self, z: Tensor) -> Tensor:
+        """The expected pixel under p(x|z), for latents (N, z_dim): (N, C, H, W) in [0, 1]."""
+        grey = torch.linspace(0, 1, self.levels, device=z.device).view(1, -1, 1, 1, 1)
+        return (self.decoder(z).float().softmax(1) * grey).sum(1)
+
+    @torch.no_grad()
+    def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images drawn pixel by pixel from p(x|z), for latents (N, z_dim): (N, C, H, W) in [0, 1]."""
+        probabilities = self.decoder(z).float().softmax(1)
+        levels = torch.multinomial(probabilities.movedim(1, -1).reshape(-1, self.levels), 1, generator=generator)
+        return rescale(levels.view(len(z), *self.shape), self.levels)
+
+
+def quantise(x: Tensor, levels: int) -> Tensor:
+    """Grey levels floor(levels·x), int64, clamped to levels − 1: x = 1 belongs to the last level."""
+    return (x * levels).long().clamp_(0, levels - 1)
+
+
+def rescale(target: Tensor, levels: int) -> Tensor:
+    """Grey levels 0 to levels − 1 as pixels in [0, 1]."""
+    return target.float() / (levels - 1)
+
+
+def log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
+    """Log-probability in nats (N,) of grey levels (N, C, H, W) under logits (N, levels, C, H, W)."""
+    return -F.cross_entropy(logits.float(), target, reduction="none").flatten(1).sum(1)
+
+
+def kl_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, 1)) summed over dimensions, in nats (N,) (Kingma & Welling, 2014, appendix B)."""
+    mean, log_std = mean.float(), log_std.float()
+    return 0.5 * ((2 * log_std).exp() + mean.square() - 1 - 2 * log_std).sum(1)
+
+
+def bits_per_dimension(nats: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Nats an image as bits a pixel (and colour)."""
+    return nats / (math.prod(shape) * math.log(2))
+
+
+def halvings(shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Height and width before and after each of the three stride-2 convolutions."""
+    sizes = [(shape[1], shape[2])]
+    for _ in range(3):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+def _doubling(inputs: int, outputs: int, before: tuple[int, int], after: tuple[int, int]) -> nn.ConvTranspose2d:
+    """A 3×3 transposed convolution of stride 2 that undoes a halving, of even and of odd sizes."""
+    padding = (after[0] - 2 * before[0] + 1, after[1] - 2 * before[1] + 1)
+    return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=padding)
