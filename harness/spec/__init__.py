@@ -1,0 +1,1 @@
+"""What to do: suites, cells, names and plans. No torch."""

@@ -1,0 +1,194 @@
+"""A cell: one point of a suite with every default filled in, and the id that says which point it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, ClassVar
+
+from harness.spec.epsilon import format_epsilon
+
+Items = tuple[tuple[str, Any], ...]
+
+
+class Table(tuple[tuple[str, Any], ...]):
+    """A mapping as a hashable value: its items in the order of their keys."""
+
+    __slots__ = ()
+
+
+def freeze(value: Any) -> Any:
+    """A JSON-able value as a hashable one: lists become tuples, tables become `Table`, fractions their spelling.
+
+    Raises `TypeError` for what JSON cannot hold.
+    """
+    if isinstance(value, Mapping):
+        return Table(sorted((str(key), freeze(item)) for key, item in value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(freeze(item) for item in value)
+    if isinstance(value, Fraction):
+        return format_epsilon(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} has no place in a cell")
+
+
+def thaw(value: Any) -> Any:
+    """The JSON-able value that `freeze` froze."""
+    if isinstance(value, Table):
+        return {key: thaw(item) for key, item in value}
+    return [thaw(item) for item in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Named:
+    """A name with its parameters resolved: every default filled in, sorted by key, values frozen.
+
+    ``changed`` names the parameters that differ from their defaults; it is derived, so no part of equality.
+    """
+
+    name: str
+    params: Items = ()
+    changed: tuple[str, ...] = field(default=(), compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """``{"name": ..., **parameters}``, as in a record."""
+        return {"name": self.name} | {key: thaw(value) for key, value in self.params}
+
+    def label(self) -> str:
+        """``"pgd(steps=40)"``: the name with the parameters that differ from their defaults."""
+        shown = ", ".join(f"{key}={thaw(value)}" for key, value in self.params if key in self.changed)
+        return f"{self.name}({shown})" if shown else self.name
+
+
+def digest(value: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What both kinds of cell share: where its id and its weights' key come from."""
+
+    task: ClassVar[str]
+    _decides_weights: ClassVar[tuple[str, ...]]
+
+    def canonical(self) -> dict[str, Any]:
+        """The cell as it stands in its record."""
+        raise NotImplementedError
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Versions of the code behind its names, and the identity of its data's split."""
+        raise NotImplementedError
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of the cell and of the code behind it: equal ids, equal measurements."""
+        return digest({"cell": self.canonical(), "code": self.code})
+
+    @cached_property
+    def weights_key(self) -> str:
+        """A hash of all that determines the trained weights: cells that share it share one model."""
+        canonical = self.canonical()
+        code = {key: version for key, version in self.code.items() if key != "attack"}
+        return digest({"cell": {key: canonical[key] for key in self._decides_weights}, "code": code})
+
+
+@dataclass(frozen=True)
+class RobustnessCell(_Cell):
+    """A classifier, how it was trained, and the attack it has to stand. ``eps`` is in pixel units."""
+
+    task: ClassVar[str] = "robustness"
+    _decides_weights: ClassVar[tuple[str, ...]] = (
+        "task", "data", "model", "defense", "augmentation", "training", "seed", "limit", "precision",
+    )  # fmt: skip
+
+    data: str
+    model: Named
+    defense: Named
+    augmentation: str
+    training: Items
+    attack: Named
+    norm: str
+    eps: Fraction
+    seed: int
+    limit: int | None
+    precision: str
+    early_stop: bool
+    versions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def code(self) -> dict[str, str]:
+        return dict(self.versions)
+
+    def canonical(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "data": self.data,
+            "model": self.model.as_dict(),
+            "defense": self.defense.as_dict(),
+            "augmentation": self.augmentation,
+            "training": dict(self.training),
+            "attack": self.attack.as_dict(),
+            "norm": self.norm,
+            "eps": format_epsilon(self.eps),
+            "seed": self.seed,
+            "limit": self.limit,
+            "precision": self.precision,
+            "early_stop": self.early_stop,
+        }
+
+    def label(self) -> str:
+        """One line that tells this cell from its neighbours."""
+        trained = f"{self.data} {self.model.label()} {self.defense.label()} {self.augmentation}"
+        return f"{trained} · {self.attack.label()} {self.norm} ε={format_epsilon(self.eps)} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class GenerationCell(_Cell):
+    """A generative model and how it was trained."""
+
+    task: ClassVar[str] = "generation"
+    _decides_weights: ClassVar[tuple[str, ...]] = (
+        "task", "data", "model", "z_dim", "beta", "training", "seed", "limit", "precision",
+    )  # fmt: skip
+
+    data: str
+    model: Named
+    z_dim: int
+    beta: float
+    training: Items
+    seed: int
+    limit: int | None
+    precision: str
+    versions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def code(self) -> dict[str, str]:
+        return dict(self.versions)
+
+    def canonical(self) -> dict[str, Any]:
+        return {
+            "task": self.task,
+            "data": self.data,
+            "model": self.model.as_dict(),
+            "z_dim": self.z_dim,
+            "beta": self.beta,
+            "training": dict(self.training),
+            "seed": self.seed,
+            "limit": self.limit,
+            "precision": self.precision,
+        }
+
+    def label(self) -> str:
+        """One line that tells this cell from its neighbours."""
+        return f"{self.data} {self.model.label()} z={self.z_dim} β={self.beta:g} seed {self.seed}"
+
+
+Cell = RobustnessCell | GenerationCell

@@ -1,0 +1,66 @@
+"""ε as an exact fraction of the pixel range, under one spelling, so that no id holds a rounded float."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+_RATIO = re.compile(r"[+-]?\d+\s*/\s*\d+", re.ASCII)
+_LONGEST = 40
+_REMEDY = 'give a fraction such as "8/255" or a decimal such as 0.03, in pixel units'
+
+
+def parse_epsilon(value: object) -> Fraction:
+    """The exact ε of ``"8/255"``, ``"0.3"``, ``0.3``, ``1`` or a `Fraction`, in pixel units.
+
+    A float means the decimal it prints as, so ``0.3`` is 3/10. Raises `ValueError`, with the remedy, for what
+    is no number, is not finite, or lies outside [0, 1].
+    """
+    fraction = _exact(value)
+    if fraction < 0:
+        raise ValueError(f"ε must not be negative, not {_show(value)}; {_REMEDY}")
+    if fraction > 1:
+        raise ValueError(f"ε must not be above 1, the whole pixel range, not {_show(value)}; {_REMEDY}")
+    return fraction
+
+
+def format_epsilon(eps: Fraction) -> str:
+    """The one spelling of an ε: ``"0.3"``, else ``"8/255"``, else a short decimal, else ``"1/7"``."""
+    for digits, wanted in ((2, 100), (None, 255), (6, 10**6)):
+        scaled = eps * wanted
+        if scaled.denominator == 1:
+            return f"{scaled}/255" if digits is None else _decimal(scaled.numerator, digits)
+    return f"{eps.numerator}/{eps.denominator}"
+
+
+def _exact(value: object) -> Fraction:
+    if isinstance(value, Fraction):
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"ε must be a number, not {_show(value)}; {_REMEDY}")
+    text = value.strip() if isinstance(value, str) else repr(value) if _is_short(value) else ""
+    # The length and the two-digit exponent keep "1e999999999" from becoming a number of a gigabyte.
+    if len(text) <= _LONGEST:
+        if _DECIMAL.fullmatch(text):
+            return Fraction(text)
+        if _RATIO.fullmatch(text):
+            numerator, denominator = (int(part) for part in text.split("/"))
+            if denominator == 0:
+                raise ValueError(f"ε {_show(value)} divides by zero; {_REMEDY}")
+            return Fraction(numerator, denominator)
+    raise ValueError(f"ε {_show(value)} is not a number; {_REMEDY}")
+
+
+def _is_short(value: int | float) -> bool:
+    return isinstance(value, float) or value.bit_length() <= 64
+
+
+def _decimal(scaled: int, digits: int) -> str:
+    whole, part = divmod(scaled, 10**digits)
+    return f"{whole}.{part:0{digits}d}".rstrip("0").rstrip(".")
+
+
+def _show(value: object) -> str:
+    shown = repr(value) if not isinstance(value, int) or _is_short(value) else "a huge integer"
+    return shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "…"

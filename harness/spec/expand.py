@@ -1,0 +1,243 @@
+"""From the parts of a suite to its cells: the matrix, its excludes and includes, and what is expected of which cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError, did_you_mean
+from harness.spec.cell import Cell, GenerationCell, Named, RobustnessCell
+from harness.spec.datasets import DATASETS
+from harness.spec.epsilon import format_epsilon, parse_epsilon
+from harness.spec.names import KINDS, make, name_with_parameters, versions
+from harness.spec.schema import Bound, GenerationPart, Part, RobustnessPart, TaskPart
+
+Point = dict[str, Any]
+Problems = list[str]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Bounds that the records of ``cells`` must hold. ``strict`` judges the value, not its interval."""
+
+    task: str
+    where: dict[str, Any]
+    bounds: dict[str, Bound]
+    strict: bool
+    cells: tuple[Cell, ...]
+    label: str
+
+
+def expand(part: RobustnessPart | GenerationPart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expectation, ...]]:
+    """The cells of a part, in the order of its axes, and its expectations.
+
+    Raises one `InputError` with every problem of the part, each beginning with its key path.
+    """
+    problems: Problems = []
+    matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
+    points = [dict(zip(matrix, values, strict=True)) for values in product(*matrix.values())]
+    points = _excluded(part, points, base, problems)
+    _include(part, points, matrix, problems)
+    if not points and not problems:
+        problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
+    problems += _misfits(part, points, base)
+    if problems:
+        raise InputError(problems)
+    build = _robustness_cell if isinstance(part, RobustnessPart) else _generation_cell
+    code = _Versions(part, base)
+    cells = tuple(build(part, point, code) for point in points)  # type: ignore[arg-type]
+    expectations = _expectations(part, points, cells, base, problems)
+    if problems:
+        raise InputError(problems)
+    return cells, expectations
+
+
+def _values(part: TaskPart, source: Part, axis: str, base: Path) -> list[Any]:
+    given = getattr(source, axis)
+    if given:
+        return list(given)
+    default = part.defaults[axis]
+    return [name_with_parameters(axis, default, base) if axis in KINDS else default]
+
+
+def _excluded(
+    part: RobustnessPart | GenerationPart, points: list[Point], base: Path, problems: Problems
+) -> list[Point]:
+    dropped: set[int] = set()
+    for position, where in enumerate(part.exclude):
+        path = f"{part.task}.exclude[{position}]"
+        if not where:
+            problems.append(f"{path}: is empty and would exclude every cell; name at least one axis")
+        dropped |= set(_matching(where, points, path, base, problems))
+    return [point for position, point in enumerate(points) if position not in dropped]
+
+
+def _include(
+    part: RobustnessPart | GenerationPart, points: list[Point], matrix: Mapping[str, list[Any]], problems: Problems
+) -> None:
+    for position, include in enumerate(part.include):
+        path = f"{part.task}.include[{position}]"
+        if not include.model_fields_set:
+            problems.append(f"{path}: is empty; name at least one axis")
+            continue
+        axes = {axis: list(getattr(include, axis)) or values for axis, values in matrix.items()}
+        unsaid = [axis for axis, values in axes.items() if len(values) > 1 and axis not in include.model_fields_set]
+        problems += [
+            f"{path}: leaves {axis} open, and the matrix has {len(axes[axis])} values of it; name {axis} here too"
+            for axis in unsaid
+        ]
+        added = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+        fresh = [point for point in added if point not in points]
+        if not fresh and not unsaid:
+            problems.append(f"{path}: adds no cell that is not there already; remove it")
+        points += fresh if not unsaid else []
+
+
+def _misfits(part: RobustnessPart | GenerationPart, points: Iterable[Point], base: Path) -> Problems:
+    """Models that cannot be built for the part's data, or do not belong in the part; each told once."""
+    from models.base import Architecture
+    from models.catalogue import VAE
+
+    wanted, other = (Architecture, "generation") if part.task == "robustness" else (VAE, "robustness")
+    data = DATASETS[part.data]
+    problems: dict[str, None] = {}
+    for point in points:
+        name = point["model"].name
+        path = f"{part.task}.matrix.model"
+        try:
+            model = make("model", point["model"], base)
+            if not isinstance(model, wanted):
+                problems[f"{path}: {name!r} is no model for [{part.task}]; it may belong in [{other}]"] = None
+            elif isinstance(model, VAE):
+                model.check(data, z_dim=point["z_dim"])
+            else:
+                model.check(data)
+        except (ValueError, InputError) as error:
+            problems[f"{path}: {name!r} does not fit {part.data!r}: {error}"] = None
+    return list(problems)
+
+
+class _Versions:
+    """Versions of the code behind the names of a part, each computed once."""
+
+    def __init__(self, part: TaskPart, base: Path) -> None:
+        self._base = base
+        self._data = DATASETS[part.data].identity
+        self._known: dict[tuple[str, Named], dict[str, str]] = {}
+
+    def __call__(self, **named: Named) -> tuple[tuple[str, str], ...]:
+        found = {"data": self._data}
+        for kind, value in named.items():
+            key = (kind, value)
+            if key not in self._known:
+                self._known[key] = versions(kind, value, self._base)
+            found |= self._known[key]
+        return tuple(sorted(found.items()))
+
+
+def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> RobustnessCell:
+    return RobustnessCell(
+        data=part.data,
+        training=tuple(sorted(part.training.model_dump().items())),
+        limit=part.limit,
+        precision=part.precision,
+        early_stop=part.early_stop,
+        versions=code(model=point["model"], defense=point["defense"], attack=point["attack"]),
+        **point,
+    )
+
+
+def _generation_cell(part: GenerationPart, point: Point, code: _Versions) -> GenerationCell:
+    return GenerationCell(
+        data=part.data,
+        training=tuple(sorted(part.training.model_dump().items())),
+        limit=part.limit,
+        precision=part.precision,
+        versions=code(model=point["model"]),
+        **point,
+    )
+
+
+def _expectations(
+    part: RobustnessPart | GenerationPart,
+    points: list[Point],
+    cells: tuple[Cell, ...],
+    base: Path,
+    problems: Problems,
+) -> tuple[Expectation, ...]:
+    found = []
+    for position, expect in enumerate(part.expect):
+        path = f"{part.task}.expect[{position}]"
+        matching = _matching(expect.where, points, path, base, problems, key=".where")
+        condition = ", ".join(f"{axis} = {_told(value)}" for axis, value in expect.where.items())
+        found.append(
+            Expectation(
+                task=part.task,
+                where=expect.where,
+                bounds=expect.bounds,
+                strict=expect.strict,
+                cells=tuple(cells[index] for index in matching),
+                label=f"{path} ({condition or 'every cell'})",
+            )
+        )
+    return tuple(found)
+
+
+def _matching(
+    where: Mapping[str, Any], points: list[Point], path: str, base: Path, problems: Problems, key: str = ""
+) -> list[int]:
+    """Positions of the points that ``where`` matches. No match, or a value no point has, is a problem."""
+    tests: list[tuple[str, list[Callable[[Any], bool]]]] = []
+    before = len(problems)
+    for axis, wanted in where.items():
+        present = [point[axis] for point in points]
+        alternatives = []
+        for value in wanted if isinstance(wanted, list) else [wanted]:
+            try:
+                test = _test(axis, value, base)
+            except (ValueError, InputError) as error:
+                problems.append(f"{path}{key}.{axis}: {error}")
+                continue
+            alternatives.append(test)
+            if points and not any(test(each) for each in present):
+                problems.append(f"{path}{key}.{axis}: no cell has {_told(value)}{_nearest(value, present)}")
+        tests.append((axis, alternatives))
+    matching = [
+        position
+        for position, point in enumerate(points)
+        if all(any(test(point[axis]) for test in alternatives) for axis, alternatives in tests)
+    ]
+    if not matching and len(problems) == before:
+        problems.append(f"{path}: matches no cell; correct it or remove it")
+    return matching
+
+
+def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
+    """Whether an axis's value is the wanted one. Raises `ValueError` or `InputError` where none could be."""
+    if axis == "eps":
+        eps = parse_epsilon(value)
+        return lambda actual: bool(actual == eps)
+    if isinstance(value, dict) and axis in KINDS:
+        wanted = name_with_parameters(axis, value, base)
+        given = {(key, item) for key, item in wanted.params if key in value}
+        return lambda actual: actual.name == wanted.name and given <= set(actual.params)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"must be a value of the axis or a list of them, not {value!r}")
+    return lambda actual: bool((actual.name if isinstance(actual, Named) else actual) == value)
+
+
+def _nearest(value: Any, present: Iterable[Any]) -> str:
+    shown = {each.name if isinstance(each, Named) else _told(each) for each in present}
+    return did_you_mean(value if isinstance(value, str) else _told(value), shown)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Fraction):
+        return format_epsilon(value)
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_told(item)}" for key, item in value.items()) + " }"
+    return str(value)

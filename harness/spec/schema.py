@@ -1,0 +1,325 @@
+"""What a suite file may say: its parts, axes, recipes and bounds, as pydantic models.
+
+Names are resolved while the file is validated, relative to the folder in the validation context's ``"base"``,
+so a wrong name is reported together with every other error of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import core_schema
+
+from harness.errors import InputError, did_you_mean
+from harness.spec.cell import Named
+from harness.spec.datasets import DATASETS
+from harness.spec.epsilon import parse_epsilon
+from harness.spec.names import AUGMENTATIONS, KINDS, NORMS, check_plain, name_with_parameters
+
+Precision = Literal["auto", "bf16", "fp16", "float32"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+ROBUSTNESS_AXES = ("model", "defense", "augmentation", "seed", "attack", "norm", "eps")
+GENERATION_AXES = ("model", "z_dim", "beta", "seed")
+
+
+class Part(BaseModel):
+    """A table of the suite: unknown keys, wrong types, NaN and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Marks a list of distinct values that may be written as one value; ``item`` is a value's JSON Schema."""
+
+    item: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        several = core_schema.no_info_after_validator_function(_distinct, handler(source))
+        return core_schema.no_info_before_validator_function(_as_list, several)
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [self.item, {"type": "array", "items": self.item, "minItems": 1, "uniqueItems": True}]}
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if not values:
+        raise ValueError("is empty; give at least one value, or leave the key out")
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(f"entry {position} repeats entry {values.index(value)}; give every value once")
+    return values
+
+
+def _named(kind: str) -> PlainValidator:
+    def resolve(entry: Any, info: ValidationInfo) -> Named:
+        if not isinstance(entry, str | dict):
+            raise ValueError(f'must be a name or a table such as {{ name = "..." }}, not {entry!r}')
+        try:
+            return name_with_parameters(kind, entry, (info.context or {}).get("base", Path()))
+        except InputError as error:
+            raise ValueError("; ".join(error.messages)) from error
+
+    return PlainValidator(resolve)
+
+
+def _plain(kind: str) -> PlainValidator:
+    def check(name: object) -> str:
+        return check_plain(kind, name)
+
+    return PlainValidator(check)
+
+
+def _name_or_table(kind: str) -> dict[str, Any]:
+    """Any address is allowed, so the built-in names are only a hint to editors."""
+    name = {"type": "string", "minLength": 1, "examples": list(KINDS[kind].built_in)}
+    return {"anyOf": [name, {"type": "object", "properties": {"name": name}, "required": ["name"]}]}
+
+
+_EPSILON = {"anyOf": [{"type": "string", "examples": ["8/255"]}, {"type": "number", "minimum": 0, "maximum": 1}]}
+_SEED = Field(ge=0, le=2**32 - 1)
+_Z_DIM = Field(ge=1, le=65_536)
+_BETA = Field(ge=0)
+
+Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
+Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
+Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
+Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS)})]
+Augmentations = Annotated[list[Annotated[str, _plain("augmentation")]], Axis({"enum": list(AUGMENTATIONS)})]
+Epsilons = Annotated[list[Annotated[Fraction, PlainValidator(parse_epsilon)]], Axis(_EPSILON)]
+Seeds = Annotated[list[Annotated[int, _SEED]], Axis({"type": "integer", "minimum": 0, "maximum": 2**32 - 1})]
+Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
+Betas = Annotated[list[Annotated[float, _BETA]], Axis({"type": "number", "minimum": 0})]
+Data = Annotated[str, _plain("data set"), WithJsonSchema({"enum": list(DATASETS)})]
+
+
+def _axes_of(axes: tuple[str, ...]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def check(where: dict[str, Any]) -> dict[str, Any]:
+        for key, value in where.items():
+            if key not in axes:
+                raise ValueError(f"{key!r} is no axis{did_you_mean(key, axes)}")
+            if isinstance(value, list) and not value:
+                raise ValueError(f"{key} lists no value; give at least one, or leave the key out")
+        return where
+
+    return check
+
+
+RobustnessWhere = Annotated[dict[str, Any], AfterValidator(_axes_of(ROBUSTNESS_AXES))]
+GenerationWhere = Annotated[dict[str, Any], AfterValidator(_axes_of(GENERATION_AXES))]
+
+
+class RobustnessInclude(Part):
+    """Further points: an axis left out takes the matrix's only value, or its default."""
+
+    model: Models = Field(default_factory=list)
+    defense: Defenses = Field(default_factory=list)
+    augmentation: Augmentations = Field(default_factory=list)
+    attack: Attacks = Field(default_factory=list)
+    norm: Norms = Field(default_factory=list)
+    eps: Epsilons = Field(default_factory=list)
+    seed: Seeds = Field(default_factory=list)
+
+
+class RobustnessMatrix(RobustnessInclude):
+    """The axes whose every combination is a cell."""
+
+    model: Models
+    attack: Attacks
+    eps: Epsilons = Field(description='ε in pixel units, such as "8/255"')
+
+
+class GenerationInclude(Part):
+    """Further points: an axis left out takes the matrix's only value, or its default."""
+
+    model: Models = Field(default_factory=list)
+    z_dim: Latents = Field(default_factory=list)
+    beta: Betas = Field(default_factory=list)
+    seed: Seeds = Field(default_factory=list)
+
+
+class GenerationMatrix(GenerationInclude):
+    """The axes whose every combination is a cell."""
+
+
+class RobustnessTraining(Part):
+    """How classifiers are trained."""
+
+    epochs: int = Field(default=10, ge=0, le=100_000, description="0 keeps the weights a model comes with")
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
+    step_epochs: int = Field(default=7, ge=1, description="of the step schedule: epochs between two steps")
+    gamma: float = Field(default=0.1, gt=0, le=1, description="of the step schedule: the factor of a step")
+
+
+class GenerationTraining(Part):
+    """How generative models are trained: Adam at a constant learning rate."""
+
+    epochs: int = Field(default=80, ge=0, le=100_000)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+
+
+class Bound(Part):
+    """What a metric must reach (``min``), must not exceed (``max``), or both."""
+
+    min: float | None = Field(default=None, ge=0)
+    max: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _is_a_bound(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("bounds nothing; give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class Share(Bound):
+    """A bound on a share of the examples."""
+
+    min: float | None = Field(default=None, ge=0, le=1)
+    max: float | None = Field(default=None, ge=0, le=1)
+
+
+class Expect(Part):
+    """Bounds on the metrics of every cell that ``where`` matches; of every cell, without it."""
+
+    strict: bool = Field(default=False, description="judge the value itself, not its 95 % interval")
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        """The bounds given, by metric."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in given.items() if isinstance(value, Bound)}
+
+    @model_validator(mode="after")
+    def _expects_something(self) -> Expect:
+        if not self.bounds:
+            metrics = [name for name in type(self).model_fields if name not in ("where", "strict")]
+            raise ValueError(f"expects nothing; bound at least one of {', '.join(metrics)}")
+        return self
+
+
+class RobustnessExpect(Expect):
+    """What the records of some robustness cells must hold."""
+
+    where: RobustnessWhere = Field(default_factory=dict)
+    clean_accuracy: Share | None = None
+    robust_accuracy: Share | None = None
+    attack_success_rate: Share | None = None
+
+
+class GenerationExpect(Expect):
+    """What the records of some generation cells must hold, in bits per dimension."""
+
+    where: GenerationWhere = Field(default_factory=dict)
+    train_bpd: Bound | None = None
+    validation_bpd: Bound | None = None
+    test_bpd: Bound | None = None
+    rate_bpd: Bound | None = None
+    distortion_bpd: Bound | None = None
+
+
+class TaskPart(Part):
+    """What both parts of a suite share."""
+
+    task: ClassVar[str]
+    axes: ClassVar[tuple[str, ...]]
+    defaults: ClassVar[dict[str, Any]]
+
+    data: Data
+    limit: int | None = Field(default=None, ge=1, description="use at most this many examples of each split")
+    precision: Precision = Field(default="auto", description="auto: bf16 on CUDA, float32 on a CPU")
+
+
+class RobustnessPart(TaskPart):
+    """Classifiers under attack."""
+
+    task: ClassVar[str] = "robustness"
+    axes: ClassVar[tuple[str, ...]] = ROBUSTNESS_AXES
+    defaults: ClassVar[dict[str, Any]] = {"defense": "none", "augmentation": "none", "norm": "linf", "seed": 0}
+
+    early_stop: bool = Field(default=True, description="stop attacking an image once it is fooled")
+    training: RobustnessTraining = Field(default_factory=RobustnessTraining)
+    matrix: RobustnessMatrix
+    include: list[RobustnessInclude] = Field(default_factory=list)
+    exclude: list[RobustnessWhere] = Field(default_factory=list)
+    expect: list[RobustnessExpect] = Field(default_factory=list)
+
+
+class GenerationPart(TaskPart):
+    """Generative models."""
+
+    task: ClassVar[str] = "generation"
+    axes: ClassVar[tuple[str, ...]] = GENERATION_AXES
+    defaults: ClassVar[dict[str, Any]] = {"model": "vae", "z_dim": 20, "beta": 1.0, "seed": 0}
+
+    training: GenerationTraining = Field(default_factory=GenerationTraining)
+    matrix: GenerationMatrix = Field(default_factory=GenerationMatrix)
+    include: list[GenerationInclude] = Field(default_factory=list)
+    exclude: list[GenerationWhere] = Field(default_factory=list)
+    expect: list[GenerationExpect] = Field(default_factory=list)
+
+
+class SuiteFile(Part):
+    """A suite: what to train, attack, generate and expect."""
+
+    description: str = ""
+    robustness: RobustnessPart | None = None
+    generation: GenerationPart | None = None
+
+    @model_validator(mode="after")
+    def _has_a_part(self) -> SuiteFile:
+        if self.robustness is None and self.generation is None:
+            raise ValueError("holds neither a [robustness] nor a [generation] part; give one or both")
+        return self
+
+    @property
+    def parts(self) -> tuple[RobustnessPart | GenerationPart, ...]:
+        """The parts the file holds."""
+        return tuple(part for part in (self.robustness, self.generation) if part is not None)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a suite file."""
+    schema = SuiteFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "epsbench suite"} | _without_null(
+        schema
+    )
+
+
+def _without_null(schema: Any) -> Any:
+    """TOML has no null: a key that may be left out is not a key that may be null."""
+    if isinstance(schema, list):
+        return [_without_null(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: _without_null(value) for key, value in schema.items() if (key, value) != ("default", None)}
+    options = [option for option in plain.get("anyOf", []) if option != {"type": "null"}]
+    if len(options) == 1:
+        return {key: value for key, value in plain.items() if key != "anyOf"} | options[0]
+    return plain | ({"anyOf": options} if options else {})

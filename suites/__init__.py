@@ -1,0 +1,1 @@
+"""The suites that ship with epsbench, and the JSON Schema of a suite."""
