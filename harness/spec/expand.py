@@ -14,7 +14,7 @@ from harness.spec.cell import Cell, GenerationCell, Named, RobustnessCell
 from harness.spec.datasets import DATASETS
 from harness.spec.epsilon import format_epsilon, parse_epsilon
 from harness.spec.names import KINDS, make, name_with_parameters, versions
-from harness.spec.schema import Bound, GenerationPart, Part, RobustnessPart, TaskPart
+from harness.spec.schema import Bound, GenerationPart, Part, RobustnessPart, SuitePart, TaskPart
 
 Point = dict[str, Any]
 Problems = list[str]
@@ -32,7 +32,7 @@ class Expectation:
     label: str
 
 
-def expand(part: RobustnessPart | GenerationPart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expectation, ...]]:
+def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expectation, ...]]:
     """The cells of a part, in the order of its axes, and its expectations.
 
     Raises one `InputError` with every problem of the part, each beginning with its key path.
@@ -64,9 +64,7 @@ def _values(part: TaskPart, source: Part, axis: str, base: Path) -> list[Any]:
     return [name_with_parameters(axis, default, base) if axis in KINDS else default]
 
 
-def _excluded(
-    part: RobustnessPart | GenerationPart, points: list[Point], base: Path, problems: Problems
-) -> list[Point]:
+def _excluded(part: SuitePart, points: list[Point], base: Path, problems: Problems) -> list[Point]:
     dropped: set[int] = set()
     for position, where in enumerate(part.exclude):
         path = f"{part.task}.exclude[{position}]"
@@ -76,9 +74,7 @@ def _excluded(
     return [point for position, point in enumerate(points) if position not in dropped]
 
 
-def _include(
-    part: RobustnessPart | GenerationPart, points: list[Point], matrix: Mapping[str, list[Any]], problems: Problems
-) -> None:
+def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any]], problems: Problems) -> None:
     for position, include in enumerate(part.include):
         path = f"{part.task}.include[{position}]"
         if not include.model_fields_set:
@@ -97,7 +93,7 @@ def _include(
         points += fresh if not unsaid else []
 
 
-def _misfits(part: RobustnessPart | GenerationPart, points: Iterable[Point], base: Path) -> Problems:
+def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
     """Models that cannot be built for the part's data, or do not belong in the part; each told once."""
     from models.base import Architecture
     from models.catalogue import VAE
@@ -163,7 +159,7 @@ def _generation_cell(part: GenerationPart, point: Point, code: _Versions) -> Gen
 
 
 def _expectations(
-    part: RobustnessPart | GenerationPart,
+    part: SuitePart,
     points: list[Point],
     cells: tuple[Cell, ...],
     base: Path,

@@ -188,9 +188,12 @@ def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
     return found
 
 
+_PLAIN: dict[str, Mapping[str, Any]] = {"norm": NORMS, "augmentation": AUGMENTATIONS, "data set": DATASETS}
+
+
 def check_plain(kind: str, name: object) -> str:
     """A name that takes no parameters: of a norm, an augmentation or a data set. Raises `ValueError`."""
-    known: Mapping[str, Any] = {"norm": NORMS, "augmentation": AUGMENTATIONS, "data set": DATASETS}[kind]
+    known = _PLAIN[kind]
     if not isinstance(name, str):
         raise ValueError(f"must be the name of a {kind}, not {name!r}; known: {', '.join(known)}")
     if name not in known:

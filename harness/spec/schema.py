@@ -208,6 +208,7 @@ class Share(Bound):
 class Expect(Part):
     """Bounds on the metrics of every cell that ``where`` matches; of every cell, without it."""
 
+    where: dict[str, Any] = Field(default_factory=dict)
     strict: bool = Field(default=False, description="judge the value itself, not its 95 % interval")
 
     @property
@@ -285,6 +286,9 @@ class GenerationPart(TaskPart):
     expect: list[GenerationExpect] = Field(default_factory=list)
 
 
+SuitePart = RobustnessPart | GenerationPart
+
+
 class SuiteFile(Part):
     """A suite: what to train, attack, generate and expect."""
 
@@ -299,17 +303,16 @@ class SuiteFile(Part):
         return self
 
     @property
-    def parts(self) -> tuple[RobustnessPart | GenerationPart, ...]:
+    def parts(self) -> tuple[SuitePart, ...]:
         """The parts the file holds."""
         return tuple(part for part in (self.robustness, self.generation) if part is not None)
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a suite file."""
-    schema = SuiteFile.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "epsbench suite"} | _without_null(
-        schema
-    )
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    schema = _without_null(SuiteFile.model_json_schema())
+    return {"$schema": dialect} | schema | {"title": "epsbench suite"}
 
 
 def _without_null(schema: Any) -> Any:

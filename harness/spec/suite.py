@@ -52,9 +52,9 @@ def load_suite(name_or_path: str, limit: int | None = None, precision: str | Non
     path = _locate(name_or_path)
     document = _parse(path)
     over = {key: value for key, value in (("limit", limit), ("precision", precision)) if value is not None}
-    for part in ("robustness", "generation"):
-        if isinstance(document.get(part), dict):
-            document[part] |= over
+    for task in ("robustness", "generation"):
+        if isinstance(document.get(task), dict):
+            document[task] |= over
     try:
         parsed = SuiteFile.model_validate(document, context={"base": path.parent})
     except ValidationError as error:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import tokenize
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +36,7 @@ def _superfluous(source: str) -> Iterator[tokenize.TokenInfo]:
     """Comments, and statements that are nothing but one string literal."""
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     before = tokenize.NEWLINE
-    for token, after in zip(tokens, tokens[1:], strict=False):
+    for token, after in pairwise(tokens):
         alone = token.type == tokenize.STRING and before == tokenize.NEWLINE and after.type == tokenize.NEWLINE
         if token.type == tokenize.COMMENT or alone:
             yield token
@@ -52,10 +53,10 @@ def code_version(obj: Any, *modules: str) -> str:
     """
     parts: set[str] = set()
     for part in inspect.getmro(obj) if inspect.isclass(obj) else (obj,):
-        if "version" in vars(part):
+        if (declared := vars(part).get("version")) is not None:
             if not parts:
-                return f"v{part.version}"
-            parts.add(f"v{part.version}")
+                return f"v{declared}"
+            parts.add(f"v{declared}")
             break
         package = part.__module__.partition(".")[0]
         if package not in _FOREIGN:
