@@ -77,7 +77,7 @@ class Engine:
             self.batch = min(self.batch, stream.size) if stream.size < len(self.targets) * len(eps) else self.batch
             if stream.from_clean:
                 # Priced as if this stream had paid for the shared gradient: one an image, split over its ε.
-                outcome.steps["shared_backwards"] = len(self.targets)
+                outcome.shared_backwards = len(self.targets)
                 outcome.seconds += self.clean.seconds / len(eps)
             yield outcome
 

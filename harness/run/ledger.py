@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -55,7 +55,7 @@ class Outcome:
     backwards: int = 0
     seconds: float = 0.0
     judge_forwards: int = 0
-    steps: dict[str, int] = field(default_factory=dict)
+    shared_backwards: int = 0
 
 
 class Ledger:

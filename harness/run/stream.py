@@ -51,7 +51,7 @@ class CleanGradients:
 
     def __init__(self, victim: Victim, targets: Targets, batch: int) -> None:
         self._victim, self._targets, self._batch = victim, targets, batch
-        self._gradients: Tensor | None = None
+        self.known: Tensor | None = None
         self.seconds = 0.0
 
     def fits(self) -> bool:
@@ -60,7 +60,7 @@ class CleanGradients:
 
     def at(self, positions: Tensor) -> Tensor:
         """Gradients (k, C, H, W) of the targets at these positions."""
-        if self._gradients is None:
+        if self.known is None:
             started = time.perf_counter()
             everything = torch.arange(len(self._targets), device=positions.device)
 
@@ -68,11 +68,11 @@ class CleanGradients:
                 x = self._targets.pixels(everything[rows])
                 return self._victim.gradient(x, self._targets.labels[rows])[0]
 
-            self._gradients = in_chunks(gradients, len(everything), self._batch)
+            self.known = in_chunks(gradients, len(everything), self._batch)
             if positions.is_cuda:
                 torch.cuda.synchronize()
             self.seconds = time.perf_counter() - started
-        return self._gradients[positions]
+        return self.known[positions]
 
 
 class Stream:

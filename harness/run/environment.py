@@ -1,0 +1,87 @@
+"""What a number depends on besides the suite: machine, versions, flags, and the state of the source."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import __version__
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "safetensors")
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """The environment as it goes into every record."""
+    described: dict[str, Any] = {
+        "epsbench": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": {"type": device.type, "name": _device_name(device)},
+        "threads": torch.get_num_threads(),
+        "flags": {
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "cudnn_deterministic": torch.backends.cudnn.deterministic,
+            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+        },
+        "git": _git(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        described["device"] |= {
+            "memory_bytes": properties.total_memory,
+            "capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver_and_clocks": _asked("nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem", "--format=csv,noheader"),
+        }
+    return described
+
+
+def device_name(described: dict[str, Any]) -> str:
+    """The device of a described environment, for tables."""
+    return str(described["device"]["name"])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _git() -> dict[str, Any]:
+    """The commit of the running source and whether it was changed; empty outside a checkout."""
+    folder = Path(__file__).parent
+    commit = _asked("git", "-C", str(folder), "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    return {"commit": commit, "dirty": bool(_asked("git", "-C", str(folder), "status", "--porcelain", "-uno"))}
+
+
+def _asked(*command: str) -> str | None:
+    """What a command prints, or ``None`` when it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,45 @@
+"""Everything that can be found wrong before the first training step, all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from harness.errors import InputError
+from harness.run.context import Context
+from harness.run.robustness import build
+from harness.spec.cell import RobustnessCell
+from harness.spec.plan import Job
+
+
+def preflight(jobs: Sequence[Job], context: Context) -> None:
+    """Read every data set and build every classifier once. Raises one `InputError` with all that is wrong."""
+    problems: list[str] = []
+    seen: set[object] = set()
+    for job in jobs:
+        cell = job.cells[0]
+        try:
+            data = context.data(cell.data, cell.limit)
+        except InputError as error:
+            problems.extend(message for message in error.messages if message not in problems)
+            continue
+        if not isinstance(cell, RobustnessCell) or (cell.model, cell.data) in seen:
+            continue
+        seen.add((cell.model, cell.data))
+        try:
+            network = build(cell, data, context).eval()
+            with torch.no_grad():
+                shape = tuple(network(data.test.pixels(torch.arange(2, device=context.device))).shape)
+        except (ValueError, RuntimeError, TypeError, OSError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            problems.append(f"model {cell.model.label()!r} cannot be built for {cell.data}: {reason}")
+            continue
+        wanted = (2, data.description.classes)
+        if shape != wanted:
+            problems.append(
+                f"model {cell.model.label()!r} gives outputs of shape {shape} for two images of {cell.data}, "
+                f"not {wanted}: it must return one logit for each of the {wanted[1]} classes"
+            )
+    if problems:
+        raise InputError(problems)

@@ -1,0 +1,243 @@
+"""One classifier and all its attack cells: from data to records."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.records import Finding, Metric, Record, Verdicts, write_pictures
+from harness.run.audit import audit_model, audit_outcome, voids, zero_gradients
+from harness.run.context import Context
+from harness.run.data import Data
+from harness.run.engine import Engine
+from harness.run.failure import failed
+from harness.run.ledger import Outcome, Targets
+from harness.run.profiling import profile_attack
+from harness.run.training import seeded, train_classifier
+from harness.run.victim import Judge, prepare
+from harness.run.weights import load_weights, save_weights
+from harness.spec import names
+from harness.spec.cell import RobustnessCell
+from harness.spec.plan import Job
+from harness.statistics import wilson
+
+PICTURES = 8
+DEFAULT_BATCH = {"cpu": 256, "cuda": 1024}
+
+
+def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
+    """Records of a job's cells, in streams of one attack each. A stream that raises fails its own cells alone."""
+    first = job.cells[0]
+    data = context.data(first.data, first.limit)
+    network, training = trained(first, data, context)
+    bench = Bench(network, first, data, context, training)
+    for _, group in groupby(job.cells, key=lambda cell: (cell.attack, cell.norm, cell.early_stop)):
+        yield from bench.stream(list(group))
+
+
+def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
+    """The cell's network before training, its first weights drawn from the cell's seed."""
+    model = names.make("model", cell.model, context.base)
+    network: nn.Module = seeded(lambda: model.build(data.description), cell.seed).to(context.device)
+    return network
+
+
+def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Module, dict[str, Any]]:
+    """The cell's network with its trained weights, from the cache when they are there, and what training cost."""
+    network = build(cell, data, context)
+    cached = load_weights(context.weights, cell.weights_key, network)
+    if cached is not None:
+        return network.eval(), cached | {"cached": True}
+    recipe = dict(cell.training)
+    defense = names.make("defense", cell.defense, context.base)
+    board = context.board(cell.weights_key)
+    started = time.perf_counter()
+    with context.progress.task(f"training {cell.model.label()} · {cell.defense.label()}", recipe["epochs"]) as task:
+
+        def on_epoch(epoch: int, values: dict[str, float]) -> None:
+            for name, value in values.items():
+                board.add_scalar(f"training/{name}", value, epoch)
+            task.advance(1, **values)
+
+        curves = train_classifier(
+            network,
+            defense,
+            data,
+            cell.augmentation,
+            recipe,
+            seed=cell.seed,
+            precision=context.precision(cell.precision),
+            on_epoch=on_epoch,
+            on_step=lambda: None,
+        )
+    seconds = time.perf_counter() - started
+    images = recipe["epochs"] * len(data.train)
+    info = {
+        "seconds": seconds,
+        "epochs": recipe["epochs"],
+        "images_per_second": images / seconds,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "curves": curves,
+    }
+    saved = save_weights(context.weights, cell.weights_key, network, info)
+    return network.eval(), saved | {"cached": False}
+
+
+class Bench:
+    """One trained classifier on the bench: judged once when clean, then attacked stream after stream."""
+
+    def __init__(
+        self, network: nn.Module, cell: RobustnessCell, data: Data, context: Context, training: dict[str, Any]
+    ) -> None:
+        self.context, self.data = context, data
+        self.curves = training.pop("curves", {})
+        self.training = training
+        self.batch = min(context.batch_size or DEFAULT_BATCH[context.device.type], len(data.test))
+        self.judge = Judge(network, context.device)
+        logits = self._logits()
+        self.right = logits.argmax(1) == data.test.labels
+        self.positions = self.right.nonzero().flatten()
+        labels = data.test.labels[self.positions]
+        self.clean_loss = F.cross_entropy(logits[self.positions], labels, reduction="none").cpu().numpy()
+        probe = slice(0, min(64, len(data.test)))
+        x, y = data.test.pixels(torch.arange(probe.stop, device=context.device)), data.test.labels[probe]
+        self.findings = audit_model(self.judge.logits(x, self.batch), self.judge.logits(x, self.batch))
+        self.victim = prepare(network, context.device, context.precision(cell.precision), x, y)
+        targets = Targets(lambda at: data.test.pixels(self.positions[at]), labels, self.positions)
+        self.engine = Engine(self.victim, self.judge, targets, self.batch, keep=PICTURES)
+
+    def _logits(self) -> Tensor:
+        parts = []
+        for rows in torch.arange(len(self.data.test), device=self.context.device).split(self.batch):
+            parts.append(self.judge.logits(self.data.test.pixels(rows), self.batch))
+        return torch.cat(parts)
+
+    def stream(self, cells: list[RobustnessCell]) -> Iterator[Record]:
+        """One attack at all its ε. Cells already yielded stand; the rest of a stream that raises are failed."""
+        started = self.context.clock()
+        pending = sorted(cells, key=lambda cell: cell.eps)
+        with self.context.progress.task(cells[0].attack.label(), len(cells)) as task:
+            try:
+                attack = names.make("attack", pending[0].attack, self.context.base, norm=pending[0].norm)
+                _reset_peak(self.context.device)
+                for outcome in self.engine.run(
+                    attack, [cell.eps for cell in pending], seed=pending[0].seed, early_stop=pending[0].early_stop
+                ):
+                    yield self._record(pending[0], outcome, started)
+                    pending = pending[1:]
+                    task.advance()
+                if self.context.profile:
+                    profile_attack(self.engine, attack, cells[0], self.context.results)
+            # The attack and the model are the user's code and may raise anything; it becomes the cells' record.
+            except Exception as error:  # noqa: BLE001
+                yield from (failed(cell, error, self.context, started) for cell in pending)
+
+    def _record(self, cell: RobustnessCell, outcome: Outcome, started: str) -> Record:
+        findings = self._findings(outcome)
+        right = self.right.cpu().numpy()
+        robust = right.copy()
+        robust[self.positions.cpu().numpy()[outcome.fooled]] = False
+        pictures = len(outcome.images) > 0
+        if pictures:
+            write_pictures(self.context.results, cell.id, self._pictures(outcome))
+        return Record(
+            id=cell.id,
+            status="void" if voids(findings) else "ok",
+            suite=self.context.suite,
+            cell=cell.canonical(),
+            code=cell.code,
+            metrics=_metrics(right, robust, outcome.fooled),
+            cost=self._cost(outcome),
+            training=self.training,
+            curves=self.curves,
+            verdicts=Verdicts.pack(right, robust),
+            findings=tuple(findings),
+            pictures=pictures,
+            environment=self.context.environment,
+            started=started,
+            finished=self.context.clock(),
+        )
+
+    def _findings(self, outcome: Outcome) -> list[Finding]:
+        return [*self.findings, *self.victim.findings, *audit_outcome(outcome, self.clean_loss), *self._zero_gradients()]
+
+    def _zero_gradients(self) -> list[Finding]:
+        known = self.engine.clean.known
+        return zero_gradients(known) if known is not None else []
+
+    def _pictures(self, outcome: Outcome) -> dict[str, np.ndarray]:
+        k = len(outcome.images)
+        at = torch.arange(k, device=self.context.device)
+        return {
+            "original": self.engine.targets.pixels(at).cpu().numpy(),
+            "adversarial": outcome.images.numpy(),
+            "labels": self.engine.targets.labels[:k].cpu().numpy(),
+            "predicted": outcome.predicted,
+            "fooled": outcome.fooled[:k],
+        }
+
+    def _cost(self, outcome: Outcome) -> dict[str, Any]:
+        attacked = len(outcome.fooled)
+        shared = outcome.shared_backwards
+        gradients = outcome.backwards + shared
+        seconds = outcome.seconds
+        return {
+            "forwards": outcome.forwards,
+            "backwards": outcome.backwards,
+            "shared_backwards": shared,
+            "judge_forwards": outcome.judge_forwards,
+            "attacked": attacked,
+            "gradients_per_image": gradients / attacked if attacked else 0.0,
+            "seconds": seconds,
+            "images_per_second": attacked / seconds if seconds else None,
+            "gradients_per_second": gradients / seconds if seconds else None,
+            "peak_bytes": _peak(self.context.device),
+            "compile_seconds": 0.0,
+            "batch_size": self.engine.batch,
+            "precision": self.victim.precision,
+            "form": self.victim.form,
+            "device": self.context.environment.get("device", {}).get("name", self.context.device.type),
+        }
+
+
+def _metrics(right: np.ndarray, robust: np.ndarray, fooled: np.ndarray) -> dict[str, Metric]:
+    metrics = {"clean_accuracy": proportion(right), "robust_accuracy": proportion(robust)}
+    if len(fooled):
+        metrics["attack_success_rate"] = proportion(fooled)
+    return metrics
+
+
+def proportion(bits: np.ndarray) -> Metric:
+    """The share of true bits with its Wilson interval."""
+    low, high = wilson(int(bits.sum()), len(bits))
+    return Metric(value=float(bits.mean()), low=low, high=high, n=len(bits))
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux alone can reset it; elsewhere the peak is the process's since its start
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak(device: torch.device) -> int:
+    """Peak bytes: allocated on a CUDA device, resident for a CPU process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

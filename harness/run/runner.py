@@ -1,0 +1,143 @@
+"""Runs what a suite has not recorded yet."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from rich.console import Console
+
+from harness.errors import InputError, did_you_mean
+from harness.options import Options
+from harness.records import Record
+from harness.run.context import Context
+from harness.run.environment import describe
+from harness.run.preflight import preflight
+from harness.run.progress import Silent, Terminal
+from harness.spec.plan import Job, Plan, plan
+from harness.spec.suite import Suite
+
+EXECUTORS = {"local": "harness.run.executors.local", "ray": "harness.run.executors.ray"}
+INTERRUPTED = 130  # the shell's code for a command ended by Ctrl-C
+
+
+def run_suite(suite: Suite, results: Path, options: Options) -> int:
+    """Measure every cell without a record: 0 all went well, 1 a cell failed or is void, 130 stopped by Ctrl-C.
+
+    Raises `InputError` before any training when the data, the device or the results folder cannot be used.
+    """
+    _check_writable(results)
+    work = plan(suite, results)
+    context = _context(suite, results, options)
+    jobs = [job for job in work.pending_jobs]
+    preflight(jobs, context)
+    execute = _executor(options.executor)
+    console = Console(stderr=True)
+    try:
+        with _terminate_as_interrupt():
+            bad = _drive(execute(jobs, context), work, context, console, options)
+    except KeyboardInterrupt:
+        left = len(plan(suite, results).pending)
+        console.print(f"stopped: {len(suite.cells) - left} of {len(suite.cells)} cells are recorded in {results}; "
+                      "the same command goes on from there", highlight=False, markup=False)  # fmt: skip
+        return INTERRUPTED
+    return 1 if bad else 0
+
+
+def _drive(records: Iterator[Record], work: Plan, context: Context, console: Console, options: Options) -> int:
+    """Take the records as they come, with bars where there is a terminal, and count the bad ones."""
+    bad = 0
+    if options.quiet or not console.is_terminal:
+        for record in records:
+            bad += record.status != "ok"
+        return bad
+    labels = {cell.id: cell.label() for job in work.jobs for cell in job.cells}
+    total = len(labels)
+    with Terminal(console, total, total - len(work.pending)) as terminal:
+        context.progress = terminal
+        for record in records:
+            bad += record.status != "ok"
+            terminal.finished(_line(record, labels[record.id]))
+    return bad
+
+
+def _line(record: Record, label: str) -> str:
+    if record.status != "ok":
+        why = record.failure.message if record.failure else "; ".join(f.message for f in record.findings)
+        return f"{record.status:>6}  {label}: {why.splitlines()[0] if why else ''}"
+    name = "robust_accuracy" if "robust_accuracy" in record.metrics else "test_bpd"
+    metric = record.metrics[name]
+    value = f"{metric.value:.1%}" if name == "robust_accuracy" else f"{metric.value:.3f} bpd"
+    return f"{value:>10}  {label}"
+
+
+def _context(suite: Suite, results: Path, options: Options) -> Context:
+    device = _device(options.device)
+    return Context(
+        results=results,
+        weights=options.weights or results / "weights",
+        device=device,
+        suite=suite.name,
+        base=suite.base,
+        data_root=options.data_root,
+        batch_size=options.batch_size,
+        profile=options.profile,
+        environment=describe(device),
+        progress=Silent(),
+    )
+
+
+def _device(wanted: str | None) -> torch.device:
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device: {name!r} is no device; give cpu, cuda or cuda:0") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise InputError(f"--device: {name!r} is not supported; give cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device: torch sees no CUDA device here; check the driver, or give --device cpu")
+    return device
+
+
+def _executor(name: str) -> Callable[[Sequence[Job], Context], Iterator[Record]]:
+    if name not in EXECUTORS:
+        raise InputError(f"--executor: unknown executor {name!r}{did_you_mean(name, EXECUTORS)}")
+    execute: Callable[[Sequence[Job], Context], Iterator[Record]] = importlib.import_module(EXECUTORS[name]).execute
+    return execute
+
+
+def _check_writable(results: Path) -> None:
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{results}: cannot write results there ({os.strerror(error.errno or 0)}); give another folder with --out"
+        ) from error
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """A polite SIGTERM stops a run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, where signals cannot be taken
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
