@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class DataDescription:
         parts = order[:train], order[train : train + validation], order[train + validation :]
         return (parts[0], parts[1], np.arange(test)) if self.own_test else parts
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """A digest of the name and of every index of the split: the same digest, the same examples."""
         digest = hashlib.sha256(self.name.encode())

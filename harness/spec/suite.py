@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from harness.spec.cell import Cell
 from harness.spec.expand import Expectation, expand
 from harness.spec.schema import SuiteFile, json_schema
 
-__all__ = ["Expectation", "Suite", "json_schema", "load_suite", "shipped_suites"]
+__all__ = ["Expectation", "Suite", "json_schema", "load_suite", "schema_text", "shipped_suites"]
 
 _DEEPEST = 12
 
@@ -41,6 +42,11 @@ def shipped_suites() -> dict[str, Path]:
     import suites
 
     return {path.stem: path for path in sorted(Path(suites.__path__[0]).glob("*.toml"))}
+
+
+def schema_text() -> str:
+    """The JSON Schema of suite files, as committed beside the suites."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def load_suite(name_or_path: str, limit: int | None = None, precision: str | None = None) -> Suite:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -80,6 +81,11 @@ def _module_digest(name: str) -> str:
     path = _source_path(name)
     if path is None:
         return "no source"
+    return _file_digest(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _file_digest(path: Path, modified: int) -> str:
     if path.suffix != ".py":
         return hashlib.sha256(path.read_bytes()).hexdigest()
     with tokenize.open(path) as file:

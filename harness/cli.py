@@ -1,0 +1,209 @@
+"""The command line: one short function a verb. Everything heavy is imported inside the verb that needs it."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.spec.suite import Suite
+
+app = typer.Typer(
+    help="Benchmarks of adversarial robustness and of VAEs: a suite in, records, reports and a verdict out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+class Precision(StrEnum):
+    """What the network computes in."""
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FLOAT32 = "float32"
+
+
+class Format(StrEnum):
+    """How a report is told."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"
+    HTML = "html"
+
+
+class Executor(StrEnum):
+    """Where jobs run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class Kind(StrEnum):
+    """What there is a list of."""
+
+    ATTACKS = "attacks"
+    DEFENSES = "defenses"
+    MODELS = "models"
+    DATASETS = "datasets"
+    SUITES = "suites"
+
+
+SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")]
+ResultsArgument = Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where results lie; default: results/<suite name>.")]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use at most N examples of each split.")]
+PrecisionOption = Annotated[Precision | None, typer.Option(help="Instead of the suite's own precision.")]
+Junit = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the verdicts as JUnit XML.")]
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    out: Out = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where data sets lie; default: EPSBENCH_DATA or ~/.cache/epsbench."),
+    ] = None,
+    limit: Limit = None,
+    precision: PrecisionOption = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rows attacked at a time.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Such as cpu, cuda or cuda:1.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where trained weights lie; default: inside the results.")
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Also write profiler traces of each attack loop.")] = False,
+    executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.LOCAL,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Run what is not recorded yet. Exit code 0: all is measured, 1: a cell failed, 2: cannot run."""
+    from harness.options import Options
+    from harness.spec.plan import plan as make_plan
+    from harness.spec.plan import require_writable
+
+    loaded, results = _load(suite, out, limit, precision)
+    require_writable(results)
+    code = 0
+    if make_plan(loaded, results).pending or profile:
+        from harness.run.runner import run_suite
+
+        options = Options(data, device, precision, batch_size, weights, profile, executor, quiet)
+        code = run_suite(loaded, results, options)
+    from harness.report.build import report as build_report
+
+    typer.echo(build_report(results, Format.TEXT, None))
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None) -> None:
+    """Show cells, jobs, what is shared, what is done already, and the gradients still to take."""
+    from harness.listing import plan_summary, plan_table
+    from harness.spec.plan import plan as make_plan
+
+    made = make_plan(*_load(suite, out, limit, precision))
+    console = _console()
+    console.print(plan_table(made))
+    console.print(plan_summary(made), highlight=False)
+
+
+@app.command()
+def report(
+    results: ResultsArgument,
+    format: Annotated[Format | None, typer.Option(help="Default: text here, report.html and report.md there.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
+) -> None:
+    """Tell the results: leaderboard, tables and figures."""
+    from harness.report.build import report as build_report
+
+    told = build_report(results, format or Format.TEXT, output)
+    if output is None:
+        typer.echo(told)
+    if format is None:
+        for kind, name in ((Format.HTML, "report.html"), (Format.MARKDOWN, "report.md")):
+            build_report(results, kind, results / name)
+            typer.echo(f"wrote {results / name}", err=True)
+
+
+@app.command()
+def check(
+    suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None, junit: Junit = None
+) -> None:
+    """Hold records against the suite's expectations. Exit code 0: they hold, 1: one is broken, 2: not measured."""
+    from harness.report.check import check_suite
+
+    code, told = check_suite(*_load(suite, out, limit, precision), junit)
+    typer.echo(told)
+    raise typer.Exit(code)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The results to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The results to judge.")],
+    junit: Junit = None,
+) -> None:
+    """Paired tests of B against A. Exit code 0: same or better, 1: significantly worse, 2: not comparable."""
+    from harness.report.compare import compare as compare_results
+
+    code, told = compare_results(a, b, junit)
+    typer.echo(told)
+    raise typer.Exit(code)
+
+
+@app.command("list")
+def list_(kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None) -> None:
+    """List what a suite can name, with parameters and defaults."""
+    from harness.listing import LISTS
+
+    console = _console()
+    for name in [kind] if kind else list(Kind):
+        console.print(LISTS[name]())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of suite files."""
+    from harness.spec.suite import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+def main() -> None:
+    """The console script. What the user can put right is told without a traceback, with exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        for message in error.messages:
+            typer.echo(f"epsbench: {message}", err=True)
+        sys.exit(2)
+
+
+def _load(suite: str, out: Path | None, limit: int | None, precision: Precision | None) -> tuple[Suite, Path]:
+    from harness.spec.suite import load_suite
+
+    loaded = load_suite(suite, limit, precision.value if precision else None)
+    return loaded, out or Path("results") / loaded.name
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A pipe has no width: what reads it wants whole lines.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The tables of ``epsbench list`` and ``epsbench plan``. No torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from harness.errors import InputError
+from harness.spec.cell import Cell, RobustnessCell
+from harness.spec.datasets import DATASETS
+from harness.spec.names import KINDS, known_names, parameters, resolve
+from harness.spec.parameters import Parameter
+from harness.spec.plan import Plan
+from harness.spec.suite import load_suite, shipped_suites
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table whose cells wrap at words."""
+    made = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def _named(kind: str) -> Table:
+    found = table(f"{kind}s", "name", "parameters and defaults", "what it is")
+    for name in known_names(kind):
+        try:
+            source = resolve(kind, name, Path.cwd())
+            told = "\n".join(_told(each) for each in parameters(kind, source).values())
+            found.add_row(escape(name), escape(told), escape(_first_line(source.factory)))
+        except InputError as error:  # an installed package whose entry point is broken
+            found.add_row(escape(name), "", f"[red]{escape(str(error))}[/red]")
+    for prefix in KINDS[kind].prefixes:
+        source = resolve(kind, f"{prefix}:resnet18", Path.cwd())
+        told = "\n".join(_told(each) for each in parameters(kind, source).values())
+        found.add_row(
+            f"{prefix}:{'PATH' if prefix == 'file' else 'NAME'}", escape(told), escape(_first_line(source.factory))
+        )
+    found.caption = "your own: module:Object, or path/to/file.py:Object relative to the suite"
+    return found
+
+
+def _datasets() -> Table:
+    found = table("datasets", "name", "shape", "classes", "train", "validation", "test")
+    for each in DATASETS.values():
+        found.add_row(
+            each.name, "×".join(map(str, each.shape)), str(each.classes), *(f"{size:,}" for size in each.sizes)
+        )
+    return found
+
+
+def _suites() -> Table:
+    found = table("suites", "name", "cells", "what it measures")
+    for name in shipped_suites():
+        suite = load_suite(name)
+        found.add_row(name, str(len(suite.cells)), escape(suite.description))
+    return found
+
+
+LISTS: dict[str, Callable[[], Table]] = {
+    "attacks": lambda: _named("attack"),
+    "defenses": lambda: _named("defense"),
+    "models": lambda: _named("model"),
+    "datasets": _datasets,
+    "suites": _suites,
+}
+
+
+def plan_table(plan: Plan) -> Table:
+    """One row a job: the model it trains, its cells, what is recorded, and the gradients its attacks may take."""
+    found = table(
+        f"plan of {plan.suite.name}", "job", "trains once", "cells", "done", "to do", "gradients to do, at most"
+    )
+    pending = {cell.id for cell in plan.pending}
+    for job in plan.jobs:
+        left = [cell for cell in job.cells if cell.id in pending]
+        gradients = sum(plan.predicted_gradients(cell) for cell in left)
+        found.add_row(
+            job.key[:8], escape(_trained(job.cells[0])), str(len(job.cells)),
+            str(len(job.cells) - len(left)), str(len(left)), f"{gradients:,}",
+        )  # fmt: skip
+    return found
+
+
+def plan_summary(plan: Plan) -> str:
+    """One line: how many cells, jobs, and what the next run has to do."""
+    total = sum(len(job.cells) for job in plan.jobs)
+    return (
+        f"{total} cells in {len(plan.jobs)} jobs: {len(plan.done)} done, {len(plan.void)} void, "
+        f"{len(plan.failed)} failed (run again), {len(plan.pending)} to do in {len(plan.pending_jobs)} jobs"
+    )
+
+
+def _trained(cell: Cell) -> str:
+    if isinstance(cell, RobustnessCell):
+        return f"{cell.data} · {cell.model.label()} · {cell.defense.label()} · {cell.augmentation} · seed {cell.seed}"
+    return f"{cell.data} · {cell.model.label()} · z_dim {cell.z_dim} · beta {cell.beta:g} · seed {cell.seed}"
+
+
+def _told(parameter: Parameter) -> str:
+    return parameter.name if parameter.required else f"{parameter.name} = {_value(parameter.default)}"
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _first_line(factory: Callable[..., object]) -> str:
+    return (inspect.getdoc(factory) or "").partition("\n")[0]
