@@ -75,7 +75,7 @@ def timm_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:
         except ValueError:  # too small for its poolings, or not a size of its windows
             pass
     network = create()
-    return prepared(network, tuple(network.pretrained_cfg["input_size"][1:]))  # type: ignore[index, arg-type]
+    return prepared(network, tuple(network.pretrained_cfg["input_size"][1:]))  # type: ignore[index]
 
 
 def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:

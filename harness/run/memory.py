@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import resource
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -42,3 +45,24 @@ def in_chunks(function: Callable[[slice], Tensor], n: int, batch: int) -> Tensor
             batch //= 2
             release()
     return torch.cat(parts)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start measuring `peak_bytes` anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux alone can reset it; elsewhere the peak is the process's since its start
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak bytes since `reset_peak`: allocated on a CUDA device, resident for a CPU process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

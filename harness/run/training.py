@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from harness.run.data import AUGMENTATIONS, Data, Examples
 from harness.run.memory import in_chunks
 from harness.run.step import advance, input_gradient
 from models.defenses import Defense
+
+Network = TypeVar("Network", bound=nn.Module)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Mapping[str, Any]], torch.optim.Optimizer]] = {
@@ -192,7 +194,7 @@ def accuracy(network: nn.Module, examples: Examples, precision: str) -> float:
     return in_chunks(right, len(examples), EVALUATION_BATCH).float().mean().item()
 
 
-def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+def seeded(build: Callable[[], Network], seed: int) -> Network:
     """What ``build`` builds, its initial weights drawn from ``seed``; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

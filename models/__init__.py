@@ -1,0 +1,1 @@
+"""Networks to attack, networks that generate, and the losses that defend them."""
