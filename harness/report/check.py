@@ -1,0 +1,141 @@
+"""Holding a suite's expectations against its records: the gate of continuous integration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness.errors import InputError
+from harness.records import Metric, Record, read_record, record_path
+from harness.report.junit import Case, Outcome, write_junit
+from harness.report.results import Names
+from harness.report.units import bits, bits_range, percent, percent_range, plural, visible
+
+if TYPE_CHECKING:
+    from harness.spec.expand import Cell, Expectation
+    from harness.spec.schema import Bound
+    from harness.spec.suite import Suite
+
+Verdict = Literal["holds", "within noise", "broken", "not measured"]
+OUTCOMES: dict[Verdict, Outcome] = {
+    "holds": "passed",
+    "within noise": "passed",
+    "broken": "failure",
+    "not measured": "error",
+}
+HOLDS, BROKEN, NOT_MEASURED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """One bound on one cell, and how it stands."""
+
+    task: str
+    verdict: Verdict
+    bound: str
+    found: str
+    cell: str
+    identity: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict:<12}  {self.bound}: {self.found}  [{self.cell}; id {self.identity}]"
+
+
+def judge(metric: Metric, bound: Bound, *, strict: bool) -> Verdict:
+    """How a metric stands to a bound.
+
+    The bound is broken only when the 95 % interval lies wholly outside it. A value outside with an interval that
+    reaches in is "within noise", and passes. Where ``strict`` is set, or a metric has no interval, the value decides.
+    """
+    least, most = bound.min, bound.max
+    if (least is None or metric.value >= least) and (most is None or metric.value <= most):
+        return "holds"
+    if strict or metric.low is None or metric.high is None:
+        return "broken"
+    if (least is not None and metric.high < least) or (most is not None and metric.low > most):
+        return "broken"
+    return "within noise"
+
+
+def check_suite(suite: Suite, results: Path, junit: Path | None = None) -> tuple[int, str]:
+    """Judge every bound of a suite on every cell that it matches.
+
+    Returns the exit code and the text: 0 all hold, 1 at least one is broken, 2 none is broken but at least one
+    could not be judged, because its cell is missing, failed or void. With ``junit`` the verdicts are written there.
+    Raises `InputError` for a suite without expectations (a gate that guards nothing) and for a corrupt record.
+    """
+    if not suite.expectations:
+        raise InputError(f"{suite.path}: expect: there is none, so nothing to check; add an [[robustness.expect]]")
+    names = Names(cell.canonical() for cell in suite.cells)
+    lines = [line for expectation in suite.expectations for line in _lines(expectation, suite, results, names)]
+    if junit is not None:
+        write_junit(
+            junit,
+            visible(suite.name),
+            [Case(line.task, f"{line.bound} [{line.cell}]", OUTCOMES[line.verdict], str(line)) for line in lines],
+        )
+    counts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in OUTCOMES}
+    code = BROKEN if counts["broken"] else NOT_MEASURED if counts["not measured"] else HOLDS
+    held = counts["holds"] + counts["within noise"]
+    total = f"{visible(suite.name)}: {held} of {plural(len(lines), 'bound')} hold"
+    if counts["within noise"]:
+        total += f" ({counts['within noise']} of them within noise: outside by value, but not by the 95 % interval)"
+    for verdict in ("broken", "not measured"):
+        total += f", {counts[verdict]} {verdict}" if counts[verdict] else ""
+    return code, "\n".join([*map(str, lines), total]) + "\n"
+
+
+def _lines(expectation: Expectation, suite: Suite, results: Path, names: Names) -> Iterator[Line]:
+    for cell in expectation.cells:
+        record = _record(results, cell)
+        for name, bound in expectation.bounds.items():
+            said = f"{name} {_bound(bound, name)}" + (" (strict)" if expectation.strict else "")
+            verdict, found = _found(record, name, bound, suite, results, strict=expectation.strict)
+            yield Line(expectation.task, verdict, said, found, names.cell(cell.canonical()), cell.id)
+
+
+def _record(results: Path, cell: Cell) -> Record | None:
+    path = record_path(results, cell.id)
+    return read_record(path) if path.is_file() else None
+
+
+def _found(
+    record: Record | None, name: str, bound: Bound, suite: Suite, results: Path, *, strict: bool
+) -> tuple[Verdict, str]:
+    if record is None:
+        again = f"epsbench run {visible(str(suite.path))} --out {visible(str(results))}"
+        return "not measured", f"no record of this cell and its present code; `{again}` makes it"
+    if record.status != "ok":
+        return "not measured", f"the cell is {record.status}: {_reason(record)}"
+    if name not in record.metrics:
+        return "not measured", f"the record has no {name}"
+    metric = record.metrics[name]
+    return judge(metric, bound, strict=strict), _metric(metric, name)
+
+
+def _reason(record: Record) -> str:
+    if record.failure is not None:
+        return visible(f"{record.failure.type}: {record.failure.message}")
+    voiding = [finding for finding in record.findings if finding.severity == "void"]
+    return "; ".join(visible(f"{finding.code}: {finding.message}") for finding in voiding) or "no reason recorded"
+
+
+def _is_share(name: str) -> bool:
+    return not name.endswith("_bpd")
+
+
+def _metric(metric: Metric, name: str) -> str:
+    share = _is_share(name)
+    value = percent(metric.value) if share else bits(metric.value)
+    interval = (percent_range if share else bits_range)(metric.low, metric.high)
+    n = f"n = {metric.n:,}" if metric.n is not None else ""
+    return " ".join(part for part in (value, interval, n) if part)
+
+
+def _bound(bound: Bound, name: str) -> str:
+    spell = percent if _is_share(name) else bits
+    parts = [f"≥ {spell(bound.min)}"] if bound.min is not None else []
+    parts += [f"≤ {spell(bound.max)}"] if bound.max is not None else []
+    return " and ".join(parts)

@@ -1,0 +1,50 @@
+"""What every written format tells, gathered once and in one order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.report.leaderboard import Board, boards
+from harness.report.reading import reading
+from harness.report.results import Results
+from harness.report.table import Table
+from harness.report.tables import cells_table, cost_table, environment_table, findings_table, leaderboard_table
+from harness.report.units import enumerate_words
+from harness.report.vae import vae_tables
+
+
+@dataclass(frozen=True)
+class Content:
+    """A report before it has a format."""
+
+    results: Results
+
+    @property
+    def title(self) -> str:
+        """The suites the records come from, or the folder's name."""
+        return enumerate_words(self.results.suites) or self.results.folder.resolve().name
+
+    @cached_property
+    def boards(self) -> list[Board]:
+        return boards(self.results)
+
+    @cached_property
+    def vaes(self) -> list[Table]:
+        return vae_tables(self.results)
+
+    @cached_property
+    def reading(self) -> str:
+        return reading(self.results, self.boards, self.vaes)
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """The tables of the short formats, in the order of reading."""
+        last = [cost_table(self.results), *self.vaes, findings_table(self.results)]
+        return [leaderboard_table(board) for board in self.boards] + [table for table in last if table is not None]
+
+    @cached_property
+    def details(self) -> list[Table]:
+        """The tables that are looked up rather than read."""
+        environment = environment_table(self.results)
+        return ([environment] if environment else []) + [cells_table(self.results)]

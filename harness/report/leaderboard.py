@@ -1,0 +1,248 @@
+"""Who stands firm: every model under every attack at every ε, and the worst case over attacks, per example."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.records import Record
+from harness.report.results import Results, canonical
+from harness.report.units import enumerate_words, plural, scalar
+from harness.statistics import mean_interval, wilson
+
+State = Literal["ok", "failed", "void", "missing"]
+STATE_NAMES: dict[State, str] = {"ok": "ok", "failed": "failed", "void": "void", "missing": "not measured"}
+SHOWN_IN_COLUMNS = {"task", "data", "model", "defense", "augmentation", "attack", "norm", "eps", "seed"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of the leaderboard, a share in [0, 1] with its 95 % interval, or why there is none.
+
+    ``bound`` is true where the number is only an upper bound, because an attack that should count is lacking;
+    ``note`` says what a reader must know, and a score with a note takes no rank.
+    """
+
+    state: State
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    seeds: int = 1
+    bound: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training, in one threat model: its label's parts and its scores."""
+
+    model: str
+    defense: str
+    augmentation: str
+    extra: str
+    seeds: tuple[Any, ...]
+    clean: Score
+    attacks: Mapping[tuple[Fraction, str], Score]
+    worst: Mapping[Fraction, Score]
+    records: tuple[Record, ...]
+    rank: int | None = None
+
+    @property
+    def label(self) -> str:
+        """``"resnet18 + pgd-batch(steps=7) + crop-flip"``; what is "none" is left out."""
+        parts = [self.model, *(part for part in (self.defense, self.augmentation) if part != "none")]
+        return " + ".join(parts) + (f" ({self.extra})" if self.extra else "")
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard: one data set, one norm. ``attacks`` are those of the table at each ε, ε ascending."""
+
+    data: str
+    norm: str
+    eps: tuple[tuple[Fraction, str], ...]
+    attacks: Mapping[Fraction, tuple[str, ...]]
+    rows: tuple[Row, ...]
+
+    @property
+    def examples(self) -> int | None:
+        """The test images behind a score, where they are the same number in every row."""
+        counts = {row.clean.n for row in self.rows if row.clean.n is not None}
+        return counts.pop() if len(counts) == 1 else None
+
+
+def boards(results: Results) -> list[Board]:
+    """One leaderboard for every data set and norm, in the order of the records."""
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in results.robustness:
+        groups[record.cell["data"], record.cell["norm"]].append(record)
+    return [_board(data, norm, records, results) for (data, norm), records in groups.items()]
+
+
+def worst_case(robust: Sequence[np.ndarray]) -> np.ndarray:
+    """Which examples stand every attack: the AND of boolean arrays of shape (n,)."""
+    return np.logical_and.reduce(robust)
+
+
+def rank(rows: Iterable[Row], eps: Fraction) -> list[Row]:
+    """Rows by their worst case at ``eps``, best first. A row's rank is one more than the number of rows whose
+    interval lies wholly above its own, so rows that the intervals do not tell apart share a rank. Rows whose
+    worst case is lacking or only a bound come last and take none."""
+
+    def complete(row: Row) -> bool:
+        score = row.worst.get(eps)
+        return score is not None and score.state == "ok" and not score.note
+
+    def value(row: Row) -> float:
+        score = row.worst.get(eps)
+        return -1.0 if score is None or score.value is None else score.value
+
+    ordered = sorted(rows, key=lambda row: (not complete(row), -value(row)))
+    lows = [row.worst[eps].low or 0.0 for row in ordered if complete(row)]
+    return [
+        replace(row, rank=1 + sum(low > (row.worst[eps].high or 0.0) for low in lows)) if complete(row) else row
+        for row in ordered
+    ]
+
+
+def over_seeds(scores: Sequence[Score]) -> Score:
+    """Scores of the same cell under several seeds as one: the mean with its Student-t interval.
+
+    A seed that failed does not silently drop out of the mean: the note says so.
+    """
+    if len(scores) == 1:
+        return scores[0]
+    held = [score for score in scores if score.value is not None]
+    lacking = [score for score in scores if score.value is None]
+    if not held:
+        return next(score for state in ("failed", "void", "missing") for score in scores if score.state == state)
+    notes = [f"seed {STATE_NAMES[score.state]}" for score in lacking]
+    notes += [note for note in dict.fromkeys(score.note for score in held) if note]
+    note = "; ".join(
+        ([f"{len(held)} of {plural(len(scores), 'seed')}"] if lacking else []) + list(dict.fromkeys(notes))
+    )
+    bound = any(score.bound for score in held)
+    if len(held) == 1:
+        return replace(held[0], note=note, bound=bound)
+    mean, low, high = mean_interval([score.value for score in held if score.value is not None])
+    return Score("ok", mean, max(0.0, low), min(1.0, high), held[0].n, len(held), bound, note)
+
+
+def effort(attack: Mapping[str, Any]) -> int:
+    """Steps times restarts: the order of a table's attacks, from noise, that has none, to the most patient."""
+    counts = [attack.get("steps", 0), attack.get("restarts", 1)]
+    return math.prod(count for count in counts if isinstance(count, int))
+
+
+def _board(data: str, norm: str, records: list[Record], results: Results) -> Board:
+    ways: dict[str, list[Record]] = defaultdict(list)
+    spelled: dict[Fraction, str] = {}
+    attacks: dict[Fraction, dict[str, int]] = defaultdict(dict)
+    for record in records:
+        cell = record.cell
+        ways[canonical({key: value for key, value in cell.items() if key not in ("attack", "eps", "seed")})].append(
+            record
+        )
+        eps = Fraction(cell["eps"])
+        spelled.setdefault(eps, scalar(cell["eps"]))
+        attacks[eps][results.names.label("attack", cell["attack"])] = effort(cell["attack"])
+    eps_ascending = sorted(spelled)
+    by_eps = {eps: tuple(sorted(attacks[eps], key=lambda name: (attacks[eps][name], name))) for eps in eps_ascending}
+    extras = _extras([group[0] for group in ways.values()])
+    rows = [_row(group, extra, by_eps, results) for group, extra in zip(ways.values(), extras, strict=True)]
+    return Board(
+        scalar(data),
+        norm,
+        tuple((eps, spelled[eps]) for eps in eps_ascending),
+        by_eps,
+        tuple(rank(rows, eps_ascending[-1])),
+    )
+
+
+def _row(records: list[Record], extra: str, by_eps: Mapping[Fraction, tuple[str, ...]], results: Results) -> Row:
+    cell, names = records[0].cell, results.names
+    seeds: dict[str, dict[tuple[Fraction, str], Record]] = defaultdict(dict)
+    for record in records:
+        key = Fraction(record.cell["eps"]), names.label("attack", record.cell["attack"])
+        seeds[canonical(record.cell["seed"])][key] = record
+    return Row(
+        names.label("model", cell["model"]),
+        names.label("defense", cell["defense"]),
+        scalar(cell["augmentation"]),
+        extra,
+        tuple(dict.fromkeys(record.cell["seed"] for record in records)),
+        over_seeds([_clean(list(cells.values())) for cells in seeds.values()]),
+        {
+            (eps, attack): over_seeds([_score(cells.get((eps, attack))) for cells in seeds.values()])
+            for eps, expected in by_eps.items()
+            for attack in expected
+        },
+        {
+            eps: over_seeds(
+                [_worst({attack: cells.get((eps, attack)) for attack in expected}) for cells in seeds.values()]
+            )
+            for eps, expected in by_eps.items()
+        },
+        tuple(records),
+    )
+
+
+def _score(record: Record | None, metric: str = "robust_accuracy") -> Score:
+    if record is None:
+        return Score("missing")
+    if record.status != "ok":
+        return Score(record.status)
+    if metric not in record.metrics:
+        return Score("missing")
+    held = record.metrics[metric]
+    return Score("ok", held.value, held.low, held.high, held.n)
+
+
+def _clean(records: list[Record]) -> Score:
+    measured = [score for record in records if (score := _score(record, "clean_accuracy")).value is not None]
+    return measured[0] if measured else _score(records[0], "clean_accuracy")
+
+
+def _worst(cells: Mapping[str, Record | None]) -> Score:
+    """The worst case over the attacks of one ε and one seed; an attack that is lacking makes it an upper bound."""
+    held: list[np.ndarray] = []
+    weights: set[str] = set()
+    lacking: dict[str, State] = {}
+    for attack, record in cells.items():
+        score = _score(record)
+        if record is None or score.state != "ok" or record.verdicts is None:
+            lacking[attack] = "missing" if score.state == "ok" else score.state
+            continue
+        held.append(record.verdicts.unpack()[1])
+        weights.add(str(record.training.get("weights_sha256", "")))
+    if not held:
+        return Score(next((state for state in ("failed", "void") if state in lacking.values()), "missing"))
+    if len(weights) > 1 or len({len(robust) for robust in held}) > 1:
+        return Score("missing", note="its cells come from different weights or examples; run the suite again")
+    robust = worst_case(held)
+    right, n = int(robust.sum()), len(robust)
+    low, high = wilson(right, n)
+    without = [f"{attack} ({STATE_NAMES[state]})" for attack, state in lacking.items()]
+    note = f"without {enumerate_words(without)}" if without else ""
+    return Score("ok", right / n if n else None, low, high, n, bound=bool(without), note=note)
+
+
+def _extras(records: list[Record]) -> list[str]:
+    """For each record, what sets its training and measuring apart from the others, beyond the columns."""
+    flat: list[dict[str, Any]] = []
+    for record in records:
+        items: dict[str, Any] = {}
+        for key, value in record.cell.items():
+            if key not in SHOWN_IN_COLUMNS:
+                items |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        flat.append(items)
+    keys = dict.fromkeys(key for items in flat for key in items)
+    varying = [key for key in keys if len({canonical(items.get(key)) for items in flat}) > 1]
+    return [", ".join(f"{scalar(key)} {scalar(items.get(key))}" for key in varying) for items in flat]

@@ -1,0 +1,122 @@
+"""How figures look: one light and one dark theme, colours that survive colour blindness, no global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a page's background, its text, and its lines. Line colours are Okabe and Ito's (2008), lightened
+    for the dark theme; they differ in lightness, so they also survive a grey print."""
+
+    name: str
+    paper: str
+    ink: str
+    faint: str
+    grid: str
+    lines: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "light",
+    "#ffffff",
+    "#1c2530",
+    "#66717f",
+    "#e4e8ec",
+    ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#2f9fd8", "#5a5a5a"),
+)
+DARK = Theme(
+    "dark",
+    "#161b22",
+    "#e6eaef",
+    "#98a3b0",
+    "#2b323b",
+    ("#58a6e0", "#f28e4b", "#3ecf9f", "#dd88cc", "#e3b341", "#8fd3f4", "#b5b5b5"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+FONT: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "epsbench",
+}
+
+
+def figure(theme: Theme, width: float = 7.6, height: float = 3.9) -> tuple[Figure, Axes]:
+    """An empty figure of this size, in inches, with one plain pair of axes."""
+    with matplotlib.rc_context(FONT):
+        drawing = Figure(figsize=(width, height), facecolor=theme.paper, layout="constrained")
+        axes = drawing.add_subplot(facecolor=theme.paper)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.grid)
+    axes.tick_params(colors=theme.faint, length=0, labelcolor=theme.faint)
+    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return drawing, axes
+
+
+def svg(drawing: Figure) -> bytes:
+    """The figure as SVG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(FONT):
+        FigureCanvasSVG(drawing).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def text(value: str) -> str:
+    """A string that matplotlib draws as it stands: a dollar sign would start mathematics."""
+    return value.replace("$", r"\$")
+
+
+def axis_titles(axes: Axes, theme: Theme, below: str, above: str) -> None:
+    """What the axes show: x below, y above the axis and unrotated, where it is read first."""
+    axes.set_xlabel(text(below), color=theme.faint)
+    axes.set_title(text(above), loc="left", color=theme.faint, fontsize=9.5, pad=10)
+
+
+def direct_labels(axes: Axes, labels: Iterable[tuple[float, str, str]], gap: float) -> None:
+    """Labels right of the axes, each at its line's last height, pushed apart to ``gap`` (in data units).
+
+    ``labels`` are (height, text, colour). Pushed-apart labels keep their order and stay centred as a group.
+    """
+    wanted = sorted(labels)
+    heights = [height for height, _, _ in wanted]
+    placed = spread(heights, gap)
+    right = axes.get_xlim()[1]
+    for (height, label, colour), place in zip(wanted, placed, strict=True):
+        axes.annotate(
+            text(label),
+            xy=(right, height),
+            xytext=(1.025, place),
+            xycoords="data",
+            textcoords=axes.get_yaxis_transform(),
+            color=colour,
+            va="center",
+            fontsize=9.5,
+            annotation_clip=False,
+        )
+
+
+def spread(heights: list[float], gap: float) -> list[float]:
+    """Heights, ascending, moved as little as needed so that neighbours are at least ``gap`` apart.
+
+    Overlapping neighbours merge into blocks centred on the mean of their members (pool adjacent violators).
+    """
+    blocks: list[tuple[float, int]] = []
+    for height in heights:
+        blocks.append((height, 1))
+        while len(blocks) > 1:
+            (low, below), (high, above) = blocks[-2], blocks[-1]
+            if high - low >= gap * (below + above) / 2:
+                break
+            blocks[-2:] = [((low * below + high * above) / (below + above), below + above)]
+    return [centre + gap * (i - (count - 1) / 2) for centre, count in blocks for i in range(count)]

@@ -1,0 +1,81 @@
+"""A table before it has a format: what the terminal, Markdown and HTML all draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.records import Metric
+from harness.report.leaderboard import STATE_NAMES, Score
+from harness.report.units import ABSENT, bits, bits_range, percent, percent_range
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table's cell: its text, an interval or other detail beside it, a note, and a state
+    (``failed``, ``void``, ``missing``, ``warning``) that formats may colour."""
+
+    text: str
+    detail: str = ""
+    note: str = ""
+    state: str = ""
+
+    @property
+    def plain(self) -> str:
+        """Text and detail in one line."""
+        return f"{self.text} {self.detail}".strip()
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """``starts`` holds the rows (by index) that begin a group; ``notes`` go below the table."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+    starts: frozenset[int] = frozenset()
+
+
+def score_entry(score: Score | None) -> Entry:
+    """A score as ``93.0 % [92.5, 93.5]``, as ``≤ 12.0 %`` where it is a bound, or as the state that it is in."""
+    if score is None or score.value is None:
+        state = "missing" if score is None else score.state
+        return Entry(
+            STATE_NAMES["missing"] if score is None else STATE_NAMES[score.state],
+            "",
+            score.note if score else "",
+            state,
+        )
+    text = ("≤ " if score.bound else "") + percent(score.value)
+    note = "; ".join(filter(None, [f"{score.seeds} seeds" if score.seeds > 1 else "", score.note]))
+    return Entry(text, percent_range(score.low, score.high), note, "warning" if score.note else "")
+
+
+def bits_entry(metric: Metric | None) -> Entry:
+    """A metric in bits per dimension with its interval; a dash where it was not measured."""
+    return (
+        Entry(ABSENT, "", "", "missing")
+        if metric is None
+        else Entry(bits(metric.value), bits_range(metric.low, metric.high))
+    )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one level, keys joined by dots."""
+    rows: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows |= flat(value, f"{name}.")
+        else:
+            rows[name] = value
+    return rows

@@ -1,0 +1,261 @@
+"""The tables of a report: leaderboard, cost, findings, environment, cells."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from harness.records import Record
+from harness.report.leaderboard import Board, Score
+from harness.report.results import Results, canonical
+from harness.report.table import Column, Entry, Table, bits_entry, flat, score_entry
+from harness.report.units import ABSENT, duration, memory, norm_name, number, plural, scalar, visible
+
+
+def leaderboard_table(board: Board) -> Table:
+    """The leaderboard, one line a model and ε: an ε's attacks, then the worst case over them."""
+    names = list(dict.fromkeys(attack for attacks in board.attacks.values() for attack in attacks))
+    extra = any(row.extra for row in board.rows)
+    columns = [Column("rank", True), Column("model"), Column("defense"), Column("augmentation")]
+    columns += [Column("setting")] if extra else []
+    columns += [
+        Column("clean", True),
+        Column("ε", True),
+        *(Column(name, True) for name in names),
+        Column("worst case", True),
+    ]
+    lines: list[tuple[Entry, ...]] = []
+    starts: list[int] = []
+    notes: dict[str, None] = {}
+    for row in board.rows:
+        starts.append(len(lines))
+        head = [Entry(str(row.rank or ABSENT)), Entry(row.model), Entry(row.defense), Entry(row.augmentation)]
+        head += [Entry(row.extra)] if extra else []
+        head.append(score_entry(row.clean))
+        for index, (eps, spelled) in enumerate(board.eps):
+            scores = [
+                score_entry(row.attacks[eps, name]) if name in board.attacks[eps] else Entry(ABSENT, state="missing")
+                for name in names
+            ]
+            worst = score_entry(row.worst[eps])
+            lines.append((*(head if index == 0 else [Entry("")] * len(head)), Entry(spelled), *scores, worst))
+            if row.worst[eps].note:
+                notes[f"{row.label}, ε {spelled}: worst case {row.worst[eps].note}"] = None
+        if len(row.seeds) > 1:
+            notes[f"{row.label}: mean and Student-t interval over {len(row.seeds)} seeds"] = None
+    return Table(
+        board_title(board), tuple(columns), tuple(lines), board_caption(board), tuple(notes), frozenset(starts)
+    )
+
+
+def board_title(board: Board) -> str:
+    return f"Robust accuracy on {board.data}, {norm_name(board.norm)}"
+
+
+def board_caption(board: Board) -> str:
+    """How to read a leaderboard."""
+    n = f" of {board.examples:,} test images" if board.examples else ""
+    return (
+        f"Share{n} classified rightly, with 95 % intervals; ε in pixel units [0, 1]. Worst case: right under "
+        "every attack at that ε, image by image. Sorted by the worst case at the largest ε "
+        f"({board.eps[-1][1]}); rows that the intervals do not tell apart share a rank. A failed or void cell makes "
+        "the worst case an upper bound (≤), and the row takes no rank."
+    )
+
+
+def cost_table(results: Results) -> Table | None:
+    """What an attack costs: one line an attack and model, over the ε and seeds it ran at."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in results.robustness:
+        if record.status == "ok" and record.cost:
+            cell = record.cell
+            where = [cell["data"], cell["model"], cell["defense"], cell["norm"], cell["attack"]]
+            how = [record.cost.get(key) for key in ("precision", "device")]
+            groups[canonical([*where, *how])].append(record)
+    if not groups:
+        return None
+    fastest = _fastest(list(groups.values()))
+    titles = ("data", "model", "defense", "attack")
+    measures = ("images/s", "gradients/image", "time per image", "total", "peak memory", "batch")
+    columns = (
+        *map(Column, titles),
+        *(Column(title, True) for title in measures),
+        Column("precision"),
+        Column("device"),
+    )
+    rows, starts, before = [], [], ""
+    for index, group in enumerate(groups.values()):
+        cell, names = group[0].cell, results.names
+        if (now := canonical([cell["data"], cell["model"], cell["defense"]])) != before:
+            starts.append(index)
+            before = now
+        speed, reference = _speed(group), fastest.get(_place(group[0]))
+        compared = f"{reference / speed:.3g} ×" if speed and reference and _gradients(group) else ABSENT
+        rows.append(
+            (
+                Entry(scalar(cell["data"])),
+                Entry(names.label("model", cell["model"])),
+                Entry(names.label("defense", cell["defense"])),
+                Entry(f"{names.label('attack', cell['attack'])} {norm_name(cell['norm'])}"),
+                _spread(group, "images_per_second"),
+                _spread(group, "gradients_per_image"),
+                Entry(compared),
+                Entry(duration(sum(_costs(group, "seconds")))),
+                Entry(
+                    memory(max(_costs(group, "peak_bytes"), default=0)) if any(_costs(group, "peak_bytes")) else ABSENT
+                ),
+                _spread(group, "batch_size"),
+                Entry(scalar(group[0].cost.get("precision", ABSENT))),
+                Entry(scalar(group[0].cost.get("device", ABSENT))),
+            )
+        )
+    caption = (
+        "Median over the cells of a line, and the range where they differ. An image that is fooled early leaves early, "
+        "so gradients/image counts what was computed, and a weak model is cheap to attack. Time per image is relative "
+        "to the fastest gradient attack on the same model; total is over all cells of the line."
+    )
+    return Table("What an attack costs", columns, tuple(rows), caption, starts=frozenset(starts))
+
+
+def _costs(group: Sequence[Record], key: str) -> list[float]:
+    values = [record.cost.get(key) for record in group]
+    return [float(value) for value in values if isinstance(value, int | float)]
+
+
+def _speed(group: Sequence[Record]) -> float:
+    return median(_costs(group, "images_per_second") or [0.0])
+
+
+def _gradients(group: Sequence[Record]) -> bool:
+    return any(_costs(group, "gradients_per_image"))
+
+
+def _place(record: Record) -> str:
+    cell = record.cell
+    where = [cell[key] for key in ("data", "model", "defense", "norm")]
+    return canonical([*where, record.cost.get("precision"), record.cost.get("device")])
+
+
+def _fastest(groups: list[list[Record]]) -> dict[str, float]:
+    """Images per second of the fastest gradient attack on every model."""
+    speeds: dict[str, float] = {}
+    for group in groups:
+        if _gradients(group):
+            speeds[_place(group[0])] = max(_speed(group), speeds.get(_place(group[0]), 0.0))
+    return speeds
+
+
+def _spread(group: Sequence[Record], key: str) -> Entry:
+    values = _costs(group, key)
+    if not values:
+        return Entry(ABSENT, state="missing")
+    low, middle, high = number(min(values)), number(median(values)), number(max(values))
+    return Entry(middle, f"({low}–{high})" if low != high else "")
+
+
+def findings_table(results: Results) -> Table | None:
+    """Failed and void cells and every warning of an audit: what a reader must know before trusting a number."""
+    rows: list[tuple[Entry, ...]] = []
+    for record in results.current:
+        cell = Entry(results.names.cell(record.cell))
+        if record.failure is not None:
+            message = f"{visible(record.failure.type)}: {visible(record.failure.message)}"
+            rows.append((Entry("failed", state="failed"), cell, Entry(message), Entry(record.id)))
+        elif record.status != "ok" and not record.findings:
+            rows.append(
+                (Entry(record.status, state=record.status), cell, Entry("no reason recorded"), Entry(record.id))
+            )
+        for finding in record.findings:
+            evidence = ", ".join(f"{visible(key)} {scalar(value)}" for key, value in finding.evidence.items())
+            text = f"{visible(finding.code)}: {visible(finding.message)}" + (f" ({evidence})" if evidence else "")
+            rows.append((Entry(finding.severity, state=finding.severity), cell, Entry(text), Entry(record.id)))
+    if not rows:
+        return None
+    order = {"failed": 0, "void": 1, "warning": 2}
+    rows.sort(key=lambda row: order[row[0].text])
+    columns = (Column("what"), Column("cell"), Column("why"), Column("id"))
+    caption = (
+        "Failed: the cell raised. Void: an audit says its number means nothing. Warning: the number stands; read why."
+    )
+    return Table("Findings and failures", columns, tuple(rows), caption)
+
+
+def environment_table(results: Results) -> Table | None:
+    """What the records were measured with; a setting that differs between records shows every value."""
+    values: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for record in results.current:
+        for key, value in flat(record.environment).items():
+            if not (isinstance(value, str) and "\n" in value):
+                values[visible(key)][scalar(value)] += 1
+    if not values:
+        return None
+    rows = tuple((Entry(key), _seen(counts, len(results.current))) for key, counts in values.items())
+    caption = "Where the records differ, each value is followed by the number of cells it holds for."
+    return Table("Environment", (Column("what"), Column("value")), rows, caption)
+
+
+def _seen(counts: dict[str, int], total: int, most: int = 3) -> Entry:
+    if len(counts) == 1 and sum(counts.values()) == total:
+        return Entry(next(iter(counts)))
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    text = "; ".join(f"{value} ({plural(count, 'cell')})" for value, count in ordered[:most])
+    return Entry(text + (f"; and {len(ordered) - most} more" if len(ordered) > most else ""), state="warning")
+
+
+def long_environment(results: Results) -> dict[str, str]:
+    """The environment's texts of several lines (torch's own report), each distinct one once."""
+    texts: dict[str, str] = {}
+    for record in results.current:
+        for key, value in flat(record.environment).items():
+            if isinstance(value, str) and "\n" in value and value not in texts.values():
+                texts[visible(key) if visible(key) not in texts else f"{visible(key)} {len(texts) + 1}"] = value
+    return {key: visible(value, keep="\n\t") for key, value in texts.items()}
+
+
+def cells_table(results: Results) -> Table:
+    """Every current cell: its id, what it is in full, and its number."""
+    columns = (
+        Column("id"),
+        Column("status"),
+        Column("cell"),
+        Column("result", True),
+        Column("training"),
+        Column("finished"),
+    )
+    rows = tuple(
+        (
+            Entry(record.id),
+            Entry(record.status, state="" if record.status == "ok" else record.status),
+            Entry(results.names.cell(record.cell)),
+            _result(record),
+            Entry(_trained(record.training)),
+            Entry(visible(record.finished)[:19]),
+        )
+        for record in results.current
+    )
+    notes = (
+        (f"{plural(len(results.superseded), 'record')} of earlier versions of the code left out",)
+        if results.superseded
+        else ()
+    )
+    return Table("Cells", columns, rows, notes=notes)
+
+
+def _result(record: Record) -> Entry:
+    if record.status != "ok":
+        return Entry(ABSENT, state="missing")
+    if record.cell["task"] == "generation":
+        return bits_entry(record.metrics.get("test_bpd"))
+    metric = record.metrics.get("robust_accuracy")
+    return score_entry(Score("ok", metric.value, metric.low, metric.high, metric.n) if metric else None)
+
+
+def _trained(training: dict[str, Any]) -> str:
+    parts = [plural(training["epochs"], "epoch")] if isinstance(training.get("epochs"), int) else []
+    if isinstance(seconds := training.get("seconds"), int | float):
+        parts.append(duration(seconds))
+    if isinstance(parameters := training.get("parameters"), int):
+        parts.append(plural(parameters, "parameter"))
+    return ", ".join(parts)

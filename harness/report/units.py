@@ -1,0 +1,102 @@
+"""How numbers and names are written: one spelling for every output format."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from typing import Any
+
+ABSENT = "–"
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] as ``"93.0 %"``."""
+    return f"{100 * value:.1f} %"
+
+
+def percent_range(low: float | None, high: float | None) -> str:
+    """An interval of shares as ``"[92.5, 93.5]"``, in percent; empty where there is none."""
+    return "" if low is None or high is None else f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, signed: ``"-1.2"``."""
+    return f"{100 * difference:+.1f}"
+
+
+def bits(value: float) -> str:
+    """Bits per dimension, to a thousandth."""
+    return f"{value:.3f}"
+
+
+def bits_range(low: float | None, high: float | None) -> str:
+    """An interval of bits per dimension as ``"[0.515, 0.521]"``; empty where there is none."""
+    return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+
+
+def number(value: float) -> str:
+    """Three significant digits below a thousand, whole and grouped above."""
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= 999.5 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``"0.42 s"``, ``"12 s"``, ``"3 min 20 s"``, ``"1 h 12 min"``."""
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def memory(count: float) -> str:
+    """Bytes in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def p_value(p: float) -> str:
+    """A p-value, to two digits, never as zero."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``"1 cell"``, ``"2 cells"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def enumerate_words(words: list[str]) -> str:
+    """``"a"``, ``"a and b"``, ``"a, b and c"``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def visible(text: str, keep: str = "") -> str:
+    """The text with control, formatting and unassigned characters spelled out, so that no name moves a cursor,
+    hides itself or turns a line around. Characters in ``keep`` (say a line break) stay."""
+    return "".join(
+        c if c in keep or unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode("ascii")
+        for c in text
+    )
+
+
+def scalar(value: Any) -> str:
+    """A value of a suite or an environment as text: strings bare, the rest as in JSON."""
+    return visible(value) if isinstance(value, str) else visible(json.dumps(value, ensure_ascii=False, default=str))
+
+
+NORM_NAMES = {"linf": "L∞", "l2": "L2"}
+
+
+def norm_name(norm: str) -> str:
+    """``"L∞"`` for ``"linf"``; a norm without a symbol keeps its name."""
+    return NORM_NAMES.get(norm, visible(norm))
