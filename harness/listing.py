@@ -12,7 +12,8 @@ from rich.table import Table
 from harness.errors import InputError
 from harness.spec.cell import Cell, RobustnessCell
 from harness.spec.datasets import DATASETS
-from harness.spec.names import KINDS, known_names, parameters, resolve
+from harness.spec.loading import load_object
+from harness.spec.names import KINDS, Source, known_names, parameters, resolve
 from harness.spec.parameters import Parameter
 from harness.spec.plan import Plan
 from harness.spec.suite import load_suite, shipped_suites
@@ -35,12 +36,10 @@ def _named(kind: str) -> Table:
             found.add_row(escape(name), escape(told), escape(_first_line(source.factory)))
         except InputError as error:  # an installed package whose entry point is broken
             found.add_row(escape(name), "", f"[red]{escape(str(error))}[/red]")
-    for prefix in KINDS[kind].prefixes:
-        source = resolve(kind, f"{prefix}:resnet18", Path.cwd())
-        told = "\n".join(_told(each) for each in parameters(kind, source).values())
-        found.add_row(
-            f"{prefix}:{'PATH' if prefix == 'file' else 'NAME'}", escape(told), escape(_first_line(source.factory))
-        )
+    for address, (target, _) in zip(KINDS[kind].addresses, KINDS[kind].prefixes.values(), strict=True):
+        factory = load_object(target, Path.cwd())
+        told = "\n".join(_told(each) for each in parameters(kind, Source(factory)).values())
+        found.add_row(address, escape(told), escape(_first_line(factory)))
     found.caption = "your own: module:Object, or path/to/file.py:Object relative to the suite"
     return found
 

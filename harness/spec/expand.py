@@ -236,4 +236,4 @@ def _told(value: Any) -> str:
         return format_epsilon(value)
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_told(item)}" for key, item in value.items()) + " }"
-    return str(value)
+    return value if isinstance(value, str) and value.isprintable() else repr(value)

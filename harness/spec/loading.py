@@ -15,8 +15,17 @@ from harness.errors import InputError, did_you_mean
 
 # What importing a user's module may raise through no fault of epsbench.
 _IMPORT_FAILURES = (
-    ImportError, SyntaxError, OSError, NameError, AttributeError, TypeError, ValueError, RuntimeError, LookupError,
-)  # fmt: skip
+    ImportError,
+    SyntaxError,
+    OSError,
+    NameError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    ArithmeticError,
+)
 
 
 def load_object(address: str, base: Path) -> Any:

@@ -43,6 +43,11 @@ class Kind:
     prefixes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     hidden: Collection[str] = ("name",)
 
+    @property
+    def addresses(self) -> list[str]:
+        """How a prefix is used: ``"timm:NAME"``."""
+        return [f"{prefix}:{parameter.upper()}" for prefix, (_, parameter) in self.prefixes.items()]
+
 
 KINDS: dict[str, Kind] = {
     "attack": Kind(
@@ -120,7 +125,7 @@ def resolve(kind: str, name: str, base: Path) -> Source:
         return Source(_checked(table, name, load_object(points[name].value.partition("[")[0].strip(), base)))
     if colon:
         return Source(_checked(table, name, load_object(name, base)))
-    addresses = "".join(f", {each}:NAME" for each in table.prefixes)
+    addresses = "".join(f", {each}" for each in table.addresses)
     hint = did_you_mean(name, known_names(kind))
     raise InputError(
         f"unknown {table.noun} {name!r}{hint}{addresses if hint.startswith('; known') else ''}"
@@ -174,7 +179,7 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
 
 
 def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
-    """The version of the code behind a name; with ``"weights"``, a digest, where it names a file of weights.
+    """The version of the code behind a name; where it names a file of weights, theirs and their architecture's.
 
     Raises `InputError` where that file cannot be read.
     """
@@ -182,7 +187,8 @@ def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
     found = {kind: code_version(source.factory, *(["attacks.norms"] if kind == "attack" else []))}
     if "path" in dict(source.fixed):
         try:
-            found["weights"] = make(kind, named, base).digest()
+            stored = make(kind, named, base)
+            found |= {"architecture": code_version(type(stored.inner())), "weights": stored.digest()}
         except ValueError as error:
             raise InputError(f"{named.name}: {error}") from error
     return found

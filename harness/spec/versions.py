@@ -50,7 +50,7 @@ def code_version(obj: Any, *modules: str) -> str:
 
     ``"v2"`` where the class declares ``version = 2``; otherwise a digest of the bare source of every module
     that defines a class of its MRO, down to the first that declares a version (the standard library and torch
-    apart), and of the modules of its own package that it imports inside its methods.
+    apart), and of the modules of its own package that it imports inside its methods, with what those import.
     """
     parts: set[str] = set()
     for part in inspect.getmro(obj) if inspect.isclass(obj) else (obj,):
@@ -66,14 +66,25 @@ def code_version(obj: Any, *modules: str) -> str:
     return _digest("\n".join(sorted(parts | {_module_digest(name) for name in modules})))
 
 
-def _imported_inside(part: Any, package: str) -> list[str]:
-    """Names of the modules of ``package`` that are imported within the body of a class or function."""
+@cache
+def _imported_inside(part: Any, package: str) -> frozenset[str]:
+    """The modules of ``package`` that a class or function imports within its body, and those they import."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
+        found = _imports(textwrap.dedent(inspect.getsource(part)), package)
     except (OSError, SyntaxError):  # a class made at run time has no source of its own
-        return []
-    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    return sorted(name for name in imported if name.startswith(f"{package}."))
+        return frozenset()
+    pending = set(found)
+    while pending:
+        path = _source_path(pending.pop())
+        fresh = _imports(path.read_text(encoding="utf-8"), package) - found if path and path.suffix == ".py" else set()
+        found |= fresh
+        pending |= fresh
+    return frozenset(found)
+
+
+def _imports(source: str, package: str) -> set[str]:
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.module)
+    return {str(node.module) for node in nodes if str(node.module).startswith(f"{package}.")}
 
 
 def _module_digest(name: str) -> str:

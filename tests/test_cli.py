@@ -1,0 +1,119 @@
+"""The command line: verbs, exit codes, and no traceback for what the user can put right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from harness import cli
+from harness.spec.suite import schema_text
+
+ROOT = Path(__file__).parents[1]
+
+
+def epsbench(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the console script, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["epsbench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return (stopped.value.code or 0, *capsys.readouterr())  # type: ignore[return-value]
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: epsbench(capsys, monkeypatch, *arguments)
+
+
+def test_help_names_every_verb(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(verb in out for verb in ("run", "plan", "report", "check", "compare", "list", "schema"))
+
+
+@pytest.mark.parametrize("verb", ["run", "plan", "report", "check", "compare", "list", "schema"])
+def test_every_verb_has_help(verb):
+    assert CliRunner().invoke(cli.app, [verb, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("attacks", "relative_step_size = 0.25"), ("defenses", "eps = 8/255"), ("models", "timm:NAME"),
+        ("datasets", "54,000"), ("suites", "quickstart"), ("", "mi-fgsm"),
+    ],
+)  # fmt: skip
+def test_list_shows_what_there_is(call, kind, shown):
+    code, out, _ = call("list", *([kind] if kind else []))
+    assert code == 0
+    assert shown in out
+
+
+def test_plan_counts_cells_and_jobs(call, tmp_path):
+    code, out, _ = call("plan", "quickstart", "--limit", 7)
+    assert code == 0
+    assert "28 cells in 4 jobs: 0 done" in out
+    assert "smallcnn" in out
+    assert not (tmp_path / "results").exists()
+
+
+def test_schema_is_the_committed_one(call):
+    code, out, _ = call("schema")
+    assert (code, out) == (0, schema_text())
+    assert json.loads(out)["title"] == "epsbench suite"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "quickstar"), "epsbench: quickstar: no file and no shipped suite; did you mean 'quickstart'?"),
+        (("run", "gone.toml"), "epsbench: gone.toml: there is no such suite file"),
+        (("check", "gone.toml"), "epsbench: gone.toml"),
+        (("run", "quickstart", "--out", "/dev/null/x"), "results cannot be written there"),
+        (("plan", "quickstart", "--limit", "0"), "limit"),
+        (("run", "quickstart", "--precision", "int8"), "int8"),
+        (("run",), "SUITE"),
+        (("nonsense",), "nonsense"),
+        (("list", "attack"), "attack"),
+    ],
+)
+def test_what_the_user_can_put_right_exits_with_2_and_no_traceback(call, arguments, message):
+    code, out, err = call(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err + out
+
+
+def test_every_message_is_a_line_of_its_own(call, tmp_path):
+    (tmp_path / "bad.toml").write_text('[robustness]\ndata = "digit"\nlimit = 0\nmatrix = { model = "x" }\n')
+    code, _, err = call("plan", "bad.toml")
+    assert code == 2
+    assert len(err.splitlines()) == 5
+    assert all(line.startswith(f"epsbench: {tmp_path / 'bad.toml'}: robustness.") for line in err.splitlines())
+
+
+WITHOUT_TORCH = """
+import sys
+from harness.cli import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limit"), [(["--help"], 1.5), (["list"], 3.0), (["plan", "mnist", "--out", "not-there"], 3.0)]
+)
+def test_what_only_reads_starts_fast_and_without_torch(arguments, limit):
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], cwd=ROOT, check=True, capture_output=True)
+    assert time.perf_counter() - began < limit  # three times what it takes: a busy machine is no failure
