@@ -34,7 +34,7 @@ class Content:
         return vae_tables(self.results)
 
     @cached_property
-    def reading(self) -> str:
+    def reading(self) -> list[str]:
         return reading(self.results, self.boards, self.vaes)
 
     @cached_property

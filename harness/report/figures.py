@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -26,17 +27,16 @@ def panels(board: Board) -> list[tuple[Row, ...]]:
 def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     """Accuracy against ε: a colour a model, a marker an attack, bands the 95 % intervals; the heavy line is the
     worst case. The clean accuracy stands at ε = 0."""
-    drawing, axes = figure(theme, height=4.3)
+    drawing, axes = figure(theme, height=4.2)
     attacks = list(dict.fromkeys(attack for names in board.attacks.values() for attack in names))
     labels = []
     for row, colour in zip(rows, theme.lines, strict=False):
         for attack, marker in zip(attacks, MARKERS * (1 + len(attacks) // len(MARKERS)), strict=False):
             scores = [(eps, row.attacks.get((eps, attack))) for eps, _ in board.eps]
-            _line(axes, [(Fraction(0), row.clean), *scores], colour, marker=marker, linewidth=1.0, alpha=0.75)
+            _line(axes, [(Fraction(0), row.clean), *scores], colour, marker=marker, linewidth=0.9, alpha=0.55)
         worst = [(Fraction(0), row.clean), *((eps, row.worst.get(eps)) for eps, _ in board.eps)]
         last = _line(axes, worst, colour, marker="", linewidth=2.6, alpha=1.0)
-        if last is not None:
-            labels.append((last, row.label, colour))
+        labels.append((_last(row, board) if last is None else last, row.label, colour))
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(0, float(board.eps[-1][0]) * 1.02 or 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
@@ -45,7 +45,7 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     axis_titles(axes, theme, f"ε ({norm_name(board.norm)}, pixel units)", f"accuracy on {board.data}")
     direct_labels(axes, labels, 0.06)
     handles = [
-        Line2D([], [], color=theme.faint, marker=marker, markersize=4.5, linewidth=1.0, label=text(attack))
+        Line2D([], [], color=theme.faint, marker=marker, markersize=4, linewidth=1.0, label=text(attack))
         for attack, marker in zip(attacks, MARKERS, strict=False)
     ]
     handles.append(Line2D([], [], color=theme.faint, linewidth=2.6, label="worst case"))
@@ -53,6 +53,15 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
         handles=handles, loc="outside lower left", ncols=min(5, len(handles)), frameon=False, labelcolor=theme.faint
     )
     return svg(drawing)
+
+
+def _last(row: Row, board: Board) -> float:
+    """Where the lowest of a row's lines ends: the place of a label whose worst case has no line to the end."""
+    for eps, _ in reversed(board.eps):
+        values = [score.value for name in board.attacks[eps] if (score := row.attacks[eps, name]).value is not None]
+        if values:
+            return min(values)
+    return row.clean.value or 0.0
 
 
 def _line(
@@ -64,18 +73,24 @@ def _line(
     linewidth: float,
     alpha: float,
 ) -> float | None:
-    """Draw what was measured, with its band; return the last height, or None where nothing was."""
-    held = [(float(eps), score) for eps, score in points if score is not None and score.value is not None]
-    if len(held) < 2:
+    """Draw what was measured, with its band; a point that is lacking or only a bound leaves a gap. Returns the last
+    height, or None where there is no line to label."""
+    known = [score is not None and score.value is not None and not score.bound for _, score in points]
+    if sum(known) < 2:
         return None
-    places, values = [place for place, _ in held], [score.value or 0.0 for _, score in held]
+    gap = Score("missing", math.nan, math.nan, math.nan)
+    scores = [
+        score if score is not None and is_known else gap for (_, score), is_known in zip(points, known, strict=True)
+    ]
+    places = [float(eps) for eps, _ in points]
+    values = [math.nan if score.value is None else score.value for score in scores]
     axes.plot(
-        places, values, color=colour, marker=marker, markersize=4.5, linewidth=linewidth, alpha=alpha, clip_on=False
+        places, values, color=colour, marker=marker, markersize=4, linewidth=linewidth, alpha=alpha, clip_on=False
     )
-    lows = [value if score.low is None else score.low for value, (_, score) in zip(values, held, strict=True)]
-    highs = [value if score.high is None else score.high for value, (_, score) in zip(values, held, strict=True)]
+    lows = [value if score.low is None else score.low for value, score in zip(values, scores, strict=True)]
+    highs = [value if score.high is None else score.high for value, score in zip(values, scores, strict=True)]
     axes.fill_between(places, lows, highs, color=colour, alpha=0.14, linewidth=0)
-    return values[-1]
+    return values[-1] if known[-1] else None
 
 
 def curves(
@@ -83,7 +98,7 @@ def curves(
 ) -> bytes:
     """Values by epoch. ``lines`` maps a model's label to (split, values); the first split is drawn solid and
     labelled, the second dashed. ``share`` marks values in [0, 1], shown in percent."""
-    drawing, axes = figure(theme, height=3.4)
+    drawing, axes = figure(theme, height=3.7)
     labels = []
     splits: dict[str, None] = {}
     longest = max((len(values) for held in lines.values() for _, values in held), default=1)
@@ -99,8 +114,7 @@ def curves(
     else:
         _close_up(axes, [value for held in lines.values() for _, values in held for value in values])
     axis_titles(axes, theme, "epoch", unit)
-    low, high = axes.get_ylim()
-    direct_labels(axes, labels, (high - low) * 0.075)
+    direct_labels(axes, labels, 0.07)
     handles = [
         Line2D([], [], color=theme.faint, linewidth=1.8, label=text(split), dashes=dash)
         for split, dash in zip(splits, DASHES, strict=False)

@@ -31,7 +31,7 @@ def html(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": data_uri, "norm": norm_name}
+    environment.filters |= {"data_uri": data_uri, "norm": norm_name, "breakable": breakable}
     environment.globals |= {"score": score_entry, "board_title": board_title, "board_caption": board_caption}
     results = content.results
     shown, left_out = _galleries(content)
@@ -64,6 +64,11 @@ def data_uri(image: bytes) -> str:
     """PNG or SVG bytes as a URI that needs no network."""
     kind = "image/png" if image.startswith(b"\x89PNG") else "image/svg+xml"
     return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
+
+
+def breakable(label: str) -> Markup:
+    """A label, escaped, that may break before its parameters."""
+    return Markup("<wbr>(").join(label.split("("))
 
 
 def _galleries(content: Content) -> tuple[list[Gallery], int]:

@@ -12,7 +12,7 @@ from harness.report.table import Entry, Table
 
 def markdown(content: Content) -> str:
     """Title, reading, and every table, in GitHub's Markdown; names are escaped."""
-    parts = [f"# {escape(content.title)}", escape(content.reading)]
+    parts = [f"# {escape(content.title)}", *map(escape, content.reading)]
     parts += [_table(table) for table in content.tables]
     parts += [
         f"<details>\n<summary>{escape(table.title)}</summary>\n\n{_body(table)}\n\n</details>"

@@ -16,7 +16,7 @@ from harness.records import Record, read_pictures
 from harness.report.leaderboard import Board, Row
 from harness.report.results import Results
 
-SHOWN = 8
+SHOWN = 6
 MAGNIFICATIONS = (1, 2, 5, 10, 20, 50, 100)
 
 

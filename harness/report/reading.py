@@ -1,4 +1,4 @@
-"""The paragraph that opens a report: what the records say, in words, with nothing the tables do not hold."""
+"""The words that open a report: what the records say, in words, with nothing the tables do not hold."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from harness.report.table import Table, score_entry
 from harness.report.units import enumerate_words, norm_name, plural
 
 
-def reading(results: Results, leaderboards: list[Board], vaes: list[Table]) -> str:
-    """A few sentences: what was measured, who stands firmest, what it costs, what is missing."""
-    sentences = [sentence for board in leaderboards for sentence in _board(board)]
-    sentences += [sentence for table in vaes for sentence in _vae(table)]
-    return " ".join([*sentences, *_status(results)])
+def reading(results: Results, leaderboards: list[Board], vaes: list[Table]) -> list[str]:
+    """A few sentences in short paragraphs: what was measured, who stands firmest, and what is missing."""
+    told = [_board(board) for board in leaderboards] + [_vae(table) for table in vaes] + [_status(results)]
+    return [" ".join(sentences) for sentences in told if sentences]
 
 
 def _board(board: Board) -> list[str]:

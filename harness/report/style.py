@@ -51,7 +51,7 @@ FONT: dict[Any, Any] = {
 }
 
 
-def figure(theme: Theme, width: float = 7.6, height: float = 3.9) -> tuple[Figure, Axes]:
+def figure(theme: Theme, width: float = 6.6, height: float = 3.7) -> tuple[Figure, Axes]:
     """An empty figure of this size, in inches, with one plain pair of axes."""
     with matplotlib.rc_context(FONT):
         drawing = Figure(figsize=(width, height), facecolor=theme.paper, layout="constrained")
@@ -84,39 +84,44 @@ def axis_titles(axes: Axes, theme: Theme, below: str, above: str) -> None:
 
 
 def direct_labels(axes: Axes, labels: Iterable[tuple[float, str, str]], gap: float) -> None:
-    """Labels right of the axes, each at its line's last height, pushed apart to ``gap`` (in data units).
+    """Labels right of the axes, each at its line's last height, pushed apart to ``gap`` (a share of the axes' height).
 
-    ``labels`` are (height, text, colour). Pushed-apart labels keep their order and stay centred as a group.
+    ``labels`` are (height in data units, text, colour). Pushed-apart labels keep their order.
     """
     wanted = sorted(labels)
-    heights = [height for height, _, _ in wanted]
-    placed = spread(heights, gap)
     right = axes.get_xlim()[1]
-    for (height, label, colour), place in zip(wanted, placed, strict=True):
+    to_share = axes.transData + axes.transAxes.inverted()
+    places = spread([float(to_share.transform((right, height))[1]) for height, _, _ in wanted], gap, 0.0, 1.0)
+    for (height, label, colour), place in zip(wanted, places, strict=True):
         axes.annotate(
             text(label),
             xy=(right, height),
-            xytext=(1.025, place),
+            xytext=(1.05, place),
             xycoords="data",
-            textcoords=axes.get_yaxis_transform(),
+            textcoords=axes.transAxes,
             color=colour,
             va="center",
             fontsize=9.5,
             annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 1},
         )
 
 
-def spread(heights: list[float], gap: float) -> list[float]:
+def spread(heights: list[float], gap: float, low: float, high: float) -> list[float]:
     """Heights, ascending, moved as little as needed so that neighbours are at least ``gap`` apart.
 
-    Overlapping neighbours merge into blocks centred on the mean of their members (pool adjacent violators).
+    Overlapping neighbours merge into blocks centred on the mean of their members (pool adjacent violators); what
+    would then stick out of [low, high] is pushed back in, as far as there is room.
     """
     blocks: list[tuple[float, int]] = []
     for height in heights:
         blocks.append((height, 1))
         while len(blocks) > 1:
-            (low, below), (high, above) = blocks[-2], blocks[-1]
-            if high - low >= gap * (below + above) / 2:
+            (lower, below), (upper, above) = blocks[-2], blocks[-1]
+            if upper - lower >= gap * (below + above) / 2:
                 break
-            blocks[-2:] = [((low * below + high * above) / (below + above), below + above)]
-    return [centre + gap * (i - (count - 1) / 2) for centre, count in blocks for i in range(count)]
+            blocks[-2:] = [((lower * below + upper * above) / (below + above), below + above)]
+    places = [centre + gap * (i - (count - 1) / 2) for centre, count in blocks for i in range(count)]
+    last = len(places) - 1
+    places = [max(place, low + gap * i) for i, place in enumerate(places)]
+    return [min(place, high - gap * (last - i)) for i, place in enumerate(places)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.records import Metric
@@ -29,8 +29,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Column:
+    """A column's title; ``label`` marks names with parameters, which may break before them."""
+
     title: str
     numeric: bool = False
+    label: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,24 @@ def bits_entry(metric: Metric | None) -> Entry:
         Entry(ABSENT, "", "", "missing")
         if metric is None
         else Entry(bits(metric.value), bits_range(metric.low, metric.high))
+    )
+
+
+def fold(table: Table, titles: Container[str]) -> Table:
+    """The table without those of the titled columns that say the same in every row; its caption says it once."""
+    same = {
+        index: table.rows[0][index].plain
+        for index, column in enumerate(table.columns)
+        if column.title in titles and len({row[index] for row in table.rows}) == 1
+    }
+    if not same:
+        return table
+    said = ", ".join(f"{table.columns[index].title} {text}" for index, text in same.items() if text != ABSENT)
+    return replace(
+        table,
+        columns=tuple(column for index, column in enumerate(table.columns) if index not in same),
+        rows=tuple(tuple(entry for index, entry in enumerate(row) if index not in same) for row in table.rows),
+        caption=f"Throughout: {said}. {table.caption}" if said else table.caption,
     )
 
 

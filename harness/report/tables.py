@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 from harness.records import Record
-from harness.report.leaderboard import Board, Score
+from harness.report.leaderboard import Board, Score, effort
 from harness.report.results import Results, canonical
-from harness.report.table import Column, Entry, Table, bits_entry, flat, score_entry
+from harness.report.table import Column, Entry, Table, bits_entry, flat, fold, score_entry
 from harness.report.units import ABSENT, duration, memory, norm_name, number, plural, scalar, visible
 
 
@@ -18,7 +18,9 @@ def leaderboard_table(board: Board) -> Table:
     """The leaderboard, one line a model and ε: an ε's attacks, then the worst case over them."""
     names = list(dict.fromkeys(attack for attacks in board.attacks.values() for attack in attacks))
     extra = any(row.extra for row in board.rows)
-    columns = [Column("rank", True), Column("model"), Column("defense"), Column("augmentation")]
+    augmented = any(row.augmentation != "none" for row in board.rows)
+    columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True)]
+    columns += [Column("augmentation")] if augmented else []
     columns += [Column("setting")] if extra else []
     columns += [
         Column("clean", True),
@@ -31,7 +33,8 @@ def leaderboard_table(board: Board) -> Table:
     notes: dict[str, None] = {}
     for row in board.rows:
         starts.append(len(lines))
-        head = [Entry(str(row.rank or ABSENT)), Entry(row.model), Entry(row.defense), Entry(row.augmentation)]
+        head = [Entry(str(row.rank or ABSENT)), Entry(row.model), Entry(row.defense)]
+        head += [Entry(row.augmentation)] if augmented else []
         head += [Entry(row.extra)] if extra else []
         head.append(score_entry(row.clean))
         for index, (eps, spelled) in enumerate(board.eps):
@@ -76,17 +79,18 @@ def cost_table(results: Results) -> Table | None:
             groups[canonical([*where, *how])].append(record)
     if not groups:
         return None
-    fastest = _fastest(list(groups.values()))
+    ordered = sorted(groups.values(), key=_reading_order(results))
+    fastest = _fastest(ordered)
     titles = ("data", "model", "defense", "attack")
     measures = ("images/s", "gradients/image", "time per image", "total", "peak memory", "batch")
     columns = (
-        *map(Column, titles),
+        *(Column(title, label=title != "data") for title in titles),
         *(Column(title, True) for title in measures),
         Column("precision"),
         Column("device"),
     )
     rows, starts, before = [], [], ""
-    for index, group in enumerate(groups.values()):
+    for index, group in enumerate(ordered):
         cell, names = group[0].cell, results.names
         if (now := canonical([cell["data"], cell["model"], cell["defense"]])) != before:
             starts.append(index)
@@ -116,7 +120,16 @@ def cost_table(results: Results) -> Table | None:
         "so gradients/image counts what was computed, and a weak model is cheap to attack. Time per image is relative "
         "to the fastest gradient attack on the same model; total is over all cells of the line."
     )
-    return Table("What an attack costs", columns, tuple(rows), caption, starts=frozenset(starts))
+    table = Table("What an attack costs", columns, tuple(rows), caption, starts=frozenset(starts))
+    return fold(table, {"data", "model", "defense", "peak memory", "batch", "precision", "device"})
+
+
+def _reading_order(results: Results) -> Callable[[Sequence[Record]], tuple[int, int]]:
+    """Models in the order of their first record, their attacks from the cheapest to the most patient."""
+    seen: dict[str, int] = {}
+    for record in results.robustness:
+        seen.setdefault(_place(record), len(seen))
+    return lambda group: (seen[_place(group[0])], effort(group[0].cell["attack"]))
 
 
 def _costs(group: Sequence[Record], key: str) -> list[float]:

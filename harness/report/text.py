@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
+from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.report.content import Content
-from harness.report.table import Entry, Table
+from harness.report.table import Column, Entry, Table
 
 STATE_STYLES = {"failed": "bold red", "void": "bold magenta", "missing": "dim", "warning": "yellow"}
 PLAIN_WIDTH = 120
+LONGEST_WORD = 16
 
 
 def text(content: Content, *, width: int | None = None, colour: bool | None = None) -> str:
@@ -30,7 +33,9 @@ def text(content: Content, *, width: int | None = None, colour: bool | None = No
     if not terminal:
         console.no_color = True
     console.print(Text(content.title, style="bold"))
-    console.print(Padding(Text(content.reading), (0, 0, 1, 0)))
+    for paragraph in content.reading:
+        console.print(Text(paragraph))
+    console.print()
     for table in content.tables:
         _print(console, table)
     written = console.file
@@ -39,14 +44,17 @@ def text(content: Content, *, width: int | None = None, colour: bool | None = No
 
 
 def _print(console: Console, table: Table) -> None:
+    break_details = next((way for way in BREAKS if _fits(table, way, console.width)), BREAKS[-1])
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
     for column in table.columns:
-        drawn.add_column(Text(column.title), justify="right" if column.numeric else "left", overflow="fold")
-    stacked = console.width < 40 + sum(14 if column.numeric else 10 for column in table.columns)
+        # What is a number never wraps unless nothing fits: half an interval reads as another number.
+        kept = column.numeric and _fits(table, break_details, console.width)
+        justify: Literal["left", "right"] = "right" if column.numeric else "left"
+        drawn.add_column(Text(_loose(column.title)), justify=justify, overflow="fold", no_wrap=kept)
     for index, row in enumerate(table.rows):
         if index in table.starts and index > 0:
             drawn.add_section()
-        drawn.add_row(*(_entry(entry, stacked=stacked) for entry in row))
+        drawn.add_row(*(_drawn(entry, column, break_details) for entry, column in zip(row, table.columns, strict=True)))
     console.print(Text(table.title, style="bold cyan"))
     console.print(drawn)
     for note in table.notes:
@@ -56,8 +64,43 @@ def _print(console: Console, table: Table) -> None:
     console.print()
 
 
-def _entry(entry: Entry, *, stacked: bool) -> Text:
-    drawn = Text(entry.text, style=STATE_STYLES.get(entry.state, ""))
+def _inline(detail: str) -> str:
+    return f" {detail}"
+
+
+def _below(detail: str) -> str:
+    return f"\n{detail}"
+
+
+def _split(detail: str) -> str:
+    return "\n" + detail.replace(" ", "\n")
+
+
+BREAKS: tuple[Callable[[str], str], ...] = (_inline, _below, _split)
+"""Where an interval goes, from the widest table to the narrowest."""
+
+
+def _fits(table: Table, break_details: Callable[[str], str], width: int) -> bool:
+    """Whether the numbers of a table fit, with its words broken at spaces."""
+    needed = 0
+    for index, column in enumerate(table.columns):
+        entries = [_drawn(row[index], column, break_details).plain for row in table.rows]
+        lines = [*entries, _loose(column.title)] if column.numeric else [*_words(entries), *_words([column.title])]
+        needed += 3 + max((cell_len(line) for text in lines for line in text.splitlines()), default=0)
+    return needed <= width
+
+
+def _words(texts: list[str]) -> list[str]:
+    return [word[:LONGEST_WORD] for text in texts for word in text.split()]
+
+
+def _loose(label: str) -> str:
+    return label.replace("(", " (")
+
+
+def _drawn(entry: Entry, column: Column, break_details: Callable[[str], str]) -> Text:
+    shown = _loose(entry.text) if column.label else entry.text
+    drawn = Text(shown, style=STATE_STYLES.get(entry.state, ""))
     if entry.detail:
-        drawn.append(("\n" if stacked else " ") + entry.detail, style="dim")
+        drawn.append(break_details(entry.detail), style="dim")
     return drawn
