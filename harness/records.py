@@ -10,11 +10,13 @@ import base64
 import io
 import os
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from harness.errors import InputError
 
@@ -32,9 +34,9 @@ class _Part(BaseModel):
 class Metric(_Part):
     """A measured number with its 95 % interval (``None`` where it has none) and the examples behind it."""
 
-    value: float
-    low: float | None = None
-    high: float | None = None
+    value: FiniteFloat
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
     n: int | None = None
 
 
@@ -86,7 +88,7 @@ class Record(BaseModel):
     metrics: dict[str, Metric] = Field(default_factory=dict)
     cost: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
-    curves: dict[str, list[float]] = Field(default_factory=dict)
+    curves: dict[str, list[FiniteFloat]] = Field(default_factory=dict)
     verdicts: Verdicts | None = None
     findings: tuple[Finding, ...] = ()
     failure: Failure | None = None
@@ -174,7 +176,8 @@ def read_record(path: Path) -> Record:
 
 def read_records(results: Path) -> list[Record]:
     """All records of a results folder, oldest first. Raises one `InputError` naming every unreadable file."""
-    records, problems = [], []
+    records: list[Record] = []
+    problems: list[str] = []
     for path in sorted((results / "cells").glob("*.json")):
         try:
             records.append(read_record(path))
@@ -198,9 +201,9 @@ def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
     if not record.pictures or not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a picture archive ({error}); delete it and its record, then run again") from error
 
 

@@ -78,7 +78,9 @@ def _images_not_finite(outcome: Outcome) -> Iterator[Finding]:
 def _outside(outcome: Outcome) -> Iterator[Finding]:
     farthest = float(np.nanmax(outcome.size, initial=0.0))
     if farthest > float(outcome.eps) + TOLERANCE:
-        yield _void("outside-ball", f"a perturbation of size {farthest:.6g} at ε = {float(outcome.eps):.6g}", size=farthest)
+        yield _void(
+            "outside-ball", f"a perturbation of size {farthest:.6g} at ε = {float(outcome.eps):.6g}", size=farthest
+        )
     low, high = float(np.nanmin(outcome.low, initial=0.0)), float(np.nanmax(outcome.high, initial=1.0))
     if low < -TOLERANCE or high > 1 + TOLERANCE:
         yield _void("outside-box", f"adversarial pixels reach from {low:.6g} to {high:.6g}", low=low, high=high)

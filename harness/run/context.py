@@ -61,7 +61,8 @@ class Context:
             return NoBoard()
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.results / "tensorboard" / key))  # type: ignore[no-any-return]
+        writer: Board = SummaryWriter(str(self.results / "tensorboard" / key))
+        return writer
 
     def clock(self) -> str:
         """Now, in UTC, ISO 8601."""

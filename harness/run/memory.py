@@ -30,7 +30,8 @@ def release() -> None:
 
 def in_chunks(function: Callable[[slice], Tensor], n: int, batch: int) -> Tensor:
     """``function`` over slices that cover 0 to n, concatenated. Out of memory halves the batch, down to one."""
-    parts, start = [], 0
+    parts: list[Tensor] = []
+    start = 0
     while start < n or not parts:
         try:
             parts.append(function(slice(start, min(start + batch, n))))

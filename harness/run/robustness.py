@@ -37,11 +37,12 @@ DEFAULT_BATCH = {"cpu": 256, "cuda": 1024}
 
 def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
     """Records of a job's cells, in streams of one attack each. A stream that raises fails its own cells alone."""
-    first = job.cells[0]
+    cells = [cell for cell in job.cells if isinstance(cell, RobustnessCell)]
+    first = cells[0]
     data = context.data(first.data, first.limit)
     network, training = trained(first, data, context)
     bench = Bench(network, first, data, context, training)
-    for _, group in groupby(job.cells, key=lambda cell: (cell.attack, cell.norm, cell.early_stop)):
+    for _, group in groupby(cells, key=lambda cell: (cell.attack, cell.norm, cell.early_stop)):
         yield from bench.stream(list(group))
 
 
@@ -138,8 +139,8 @@ class Bench:
                     task.advance()
                 if self.context.profile:
                     profile_attack(self.engine, attack, cells[0], self.context.results)
-            # The attack and the model are the user's code and may raise anything; it becomes the cells' record.
-            except Exception as error:  # noqa: BLE001
+            # The attack and the model are the user's code and may raise anything or exit; it becomes their record.
+            except (Exception, SystemExit) as error:
                 yield from (failed(cell, error, self.context, started) for cell in pending)
 
     def _record(self, cell: RobustnessCell, outcome: Outcome, started: str) -> Record:
@@ -169,7 +170,12 @@ class Bench:
         )
 
     def _findings(self, outcome: Outcome) -> list[Finding]:
-        return [*self.findings, *self.victim.findings, *audit_outcome(outcome, self.clean_loss), *self._zero_gradients()]
+        return [
+            *self.findings,
+            *self.victim.findings,
+            *audit_outcome(outcome, self.clean_loss),
+            *self._zero_gradients(),
+        ]
 
     def _zero_gradients(self) -> list[Finding]:
         known = self.engine.clean.known

@@ -105,7 +105,14 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
     if has_batch_norm:
         try:
             folded = optimization.fuse(plain)
-        except (torch.fx.proxy.TraceError, NotImplementedError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        except (
+            torch.fx.proxy.TraceError,
+            NotImplementedError,
+            TypeError,
+            RuntimeError,
+            KeyError,
+            AttributeError,
+        ) as error:
             findings.append(_slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
         else:
             folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -129,7 +136,9 @@ def _agrees(
     turned = F.cosine_similarity(gradient.flatten(1), reference.flatten(1)).min()
     if close and (turned > 0.99 or not reference.any()):
         return True
-    findings.append(_slower("not-prepared", f"the form '{candidate.form}' computes something else than the model", None))
+    findings.append(
+        _slower("not-prepared", f"the form '{candidate.form}' computes something else than the model", None)
+    )
     return False
 
 

@@ -41,13 +41,23 @@ def targets_of(network: nn.Module, digits, n: int) -> tuple[torch.Tensor, torch.
 
 def attack_all(network, targets, attack, eps=EPS, batch=64, victim=None, **options):
     keep = options.pop("keep", len(targets))
-    engine = Engine(victim or plain(network), Judge(network, CPU), targets, batch, keep=keep, **options.pop("engine", {}))
+    engine = Engine(
+        victim or plain(network), Judge(network, CPU), targets, batch, keep=keep, **options.pop("engine", {})
+    )
     return list(engine.run(attack, eps, seed=0, **options)), engine
 
 
 @pytest.mark.parametrize(
     "attack",
-    [FGSM(), PGD(steps=7), PGD(steps=5, random_start=True, restarts=3), Noise(), MIFGSM(steps=4), PGD(norm=L2()), Noise(norm=L2())],
+    [
+        FGSM(),
+        PGD(steps=7),
+        PGD(steps=5, random_start=True, restarts=3),
+        Noise(),
+        MIFGSM(steps=4),
+        PGD(norm=L2()),
+        Noise(norm=L2()),
+    ],
     ids=repr,
 )
 def test_verdicts_do_not_depend_on_the_batch_size(network, digits, attack):
@@ -187,7 +197,9 @@ class Stingy(nn.Module):
         return self.network(x)
 
 
-@pytest.mark.parametrize("attack", [PGD(steps=6, random_start=True, restarts=2), FGSM(), Noise(), MIFGSM(steps=4)], ids=repr)
+@pytest.mark.parametrize(
+    "attack", [PGD(steps=6, random_start=True, restarts=2), FGSM(), Noise(), MIFGSM(steps=4)], ids=repr
+)
 def test_out_of_memory_halves_the_batch_and_loses_no_row(network, digits, attack):
     _, _, targets = targets_of(network, digits, 100)
     expected, _ = attack_all(network, targets, attack)

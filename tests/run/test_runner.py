@@ -1,0 +1,297 @@
+"""A run as a whole: it resumes, survives kills, records failures, and does not depend on the batch size."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import InputError
+from harness.options import Options
+from harness.records import Record, read_pictures, read_records
+from harness.run import runner
+from harness.run.runner import run_suite
+from harness.spec.plan import plan
+from harness.spec.suite import Suite, load_suite
+
+SMALL = """
+[robustness]
+data = "digits"
+[robustness.training]
+epochs = 2
+[robustness.matrix]
+model = "smallcnn"
+attack = ["noise", "fgsm", { name = "pgd", steps = 3, random_start = true }]
+eps = [0.05, 0.2]
+"""
+
+
+def suite_of(folder: Path, text: str = SMALL) -> Suite:
+    path = folder / "small.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_suite(str(path), limit=200)
+
+
+def run(suite: Suite, results: Path, **options: object) -> tuple[int, dict[str, Record]]:
+    code = run_suite(suite, results, Options(quiet=True, device="cpu", **options))
+    return code, {record.id: record for record in read_records(results)}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, dict[str, Record]]:
+    folder = tmp_path_factory.mktemp("finished")
+    suite = suite_of(folder)
+    code, records = run(suite, folder / "results")
+    assert code == 0
+    return suite, folder / "results", records
+
+
+def test_every_cell_has_a_record_that_adds_up(finished):
+    suite, results, records = finished
+    assert set(records) == {cell.id for cell in suite.cells}
+    for record in records.values():
+        clean, robust = record.verdicts.unpack()
+        assert record.status == "ok"
+        assert record.metrics["clean_accuracy"].value == clean.mean()
+        assert record.metrics["robust_accuracy"].value == robust.mean()
+        assert not (robust & ~clean).any()
+        attacked = clean.sum()
+        success = record.metrics["attack_success_rate"]
+        assert success.n == attacked
+        assert success.value == pytest.approx((clean & ~robust).sum() / attacked)
+        assert record.cost["seconds"] > 0
+        assert record.cost["peak_bytes"] > 0
+        pictures = read_pictures(results, record)
+        moved = np.abs(pictures["adversarial"] - pictures["original"]).max()
+        assert 0 < moved <= float(record.cell["eps"]) + 1e-6
+        assert record.environment["packages"]["torch"]
+
+
+def test_noise_costs_no_gradient_fgsm_one_an_image_and_pgd_its_steps(finished):
+    _, _, records = finished
+    for record in records.values():
+        cost, name = record.cost, record.cell["attack"]["name"]
+        if name == "noise":
+            assert cost["gradients_per_image"] == 0
+        if name == "fgsm":
+            assert cost["gradients_per_image"] == 1
+        if name == "pgd":
+            assert 1 <= cost["gradients_per_image"] <= 3
+
+
+def test_a_second_run_measures_nothing(finished):
+    suite, results, before = finished
+    files = {path: path.stat().st_mtime_ns for path in (results / "cells").iterdir()}
+    assert not plan(suite, results).pending
+    code, after = run(suite, results)
+    assert code == 0
+    assert after == before
+    assert {path: path.stat().st_mtime_ns for path in (results / "cells").iterdir()} == files
+
+
+def test_a_missing_record_alone_is_measured_again_with_the_same_weights(finished, tmp_path):
+    suite, results, before = finished
+    lost = suite.cells[3].id
+    text = (results / "cells" / f"{lost}.json").read_text()
+    (results / "cells" / f"{lost}.json").unlink()
+    others = {path: path.stat().st_mtime_ns for path in (results / "cells").iterdir()}
+    _, after = run(suite, results)
+    assert after[lost].training["cached"] is True
+    assert after[lost].verdicts == before[lost].verdicts
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+    (results / "cells" / f"{lost}.json").write_text(text)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 512])
+def test_verdicts_do_not_depend_on_the_batch_size(finished, tmp_path, batch):
+    suite, results, expected = finished
+    _, records = run(suite, tmp_path, batch_size=batch, weights=results / "weights")
+    for identity, record in records.items():
+        assert record.training["cached"] is True
+        assert record.verdicts == expected[identity].verdicts
+
+
+BROKEN = """
+from dataclasses import dataclass
+from attacks.base import GradientAttack
+from attacks.pgd import PGD
+
+@dataclass(frozen=True, kw_only=True)
+class Raises(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        raise ValueError("planted <b>failure</b>")
+
+@dataclass(frozen=True, kw_only=True)
+class Exits(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        raise SystemExit(0)
+
+@dataclass(frozen=True, kw_only=True)
+class NaN(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv * float("nan")
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv
+"""
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory, finished) -> dict[str, Record]:
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "broken.py").write_text(BROKEN)
+    names = ", ".join(f'"broken.py:{name}"' for name in ("Raises", "Exits", "NaN", "Nothing"))
+    suite = suite_of(folder, SMALL.replace('"noise", "fgsm"', f'{names}, "fgsm"').replace("[0.05, 0.2]", "0.1"))
+    code, records = run(suite, folder / "results", weights=finished[1] / "weights")
+    assert code == 1
+    return {
+        record.cell["attack"]["name"].partition(":")[2] or record.cell["attack"]["name"]: record
+        for record in records.values()
+    }
+
+
+def test_an_attack_that_raises_fails_its_cell_and_no_other(broken):
+    assert broken["Raises"].status == "failed"
+    assert broken["Raises"].failure.type == "ValueError"
+    assert "planted" in broken["Raises"].failure.message
+    assert "in update" in broken["Raises"].failure.traceback
+    assert not broken["Raises"].metrics
+    assert broken["Exits"].status == "failed"
+    assert broken["fgsm"].status == broken["pgd"].status == "ok"
+
+
+@pytest.mark.parametrize(("name", "code"), [("NaN", "not-finite"), ("Nothing", "no-op")])
+def test_an_attack_whose_number_means_nothing_is_void(broken, name, code):
+    assert broken[name].status == "void"
+    assert code in {finding.code for finding in broken[name].findings}
+
+
+def test_a_training_that_diverges_fails_its_cells_and_names_the_step(tmp_path):
+    text = SMALL.replace("epochs = 2", 'epochs = 2\noptimizer = "sgd"\nlearning_rate = 1e30')
+    code, records = run(suite_of(tmp_path, text), tmp_path / "results")
+    assert code == 1
+    assert {record.status for record in records.values()} == {"failed"}
+    assert all("step" in record.failure.message for record in records.values())
+
+
+MODELS = """
+from torch import nn
+
+class TooFew(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, classes - 1))
+    def forward(self, x):
+        return self.net(x)
+
+class Probabilities(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Softmax(1))
+    def forward(self, x):
+        return self.net(x)
+
+class Dropout(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+    def forward(self, x):
+        return self.net(nn.functional.dropout(x, 0.5, training=True))
+"""
+
+
+def model_suite(folder: Path, name: str) -> Suite:
+    (folder / "models.py").write_text(MODELS)
+    return suite_of(folder, SMALL.replace('"smallcnn"', f'"models.py:{name}"'))
+
+
+def test_a_model_of_the_wrong_classes_is_refused_before_training(tmp_path):
+    with pytest.raises(InputError, match=r"models\.py:TooFew.*\(2, 9\).*\(2, 10\)"):
+        run(model_suite(tmp_path, "TooFew"), tmp_path / "results")
+    assert not (tmp_path / "results" / "cells").exists()
+
+
+@pytest.mark.parametrize(("name", "code"), [("Probabilities", "probabilities"), ("Dropout", "not-deterministic")])
+def test_a_model_that_makes_numbers_meaningless_is_void(tmp_path, name, code):
+    exit_code, records = run(model_suite(tmp_path, name), tmp_path / "results")
+    assert exit_code == 1
+    for record in records.values():
+        assert record.status == "void"
+        assert code in {finding.code for finding in record.findings}
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--out"):
+        run(suite_of(tmp_path), tmp_path / "file" / "results")
+
+
+def test_ctrl_c_leaves_what_is_finished_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    suite, seen = suite_of(tmp_path), []
+    drive = runner._executor("local")
+
+    def interrupted(jobs, context):
+        for record in drive(jobs, context):
+            seen.append(record)
+            yield record
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_executor", lambda name: interrupted)
+    assert run_suite(suite, tmp_path / "results", Options(quiet=True, device="cpu")) == 130
+    assert {record.id for record in read_records(tmp_path / "results")} == {record.id for record in seen}
+    assert f"2 of {len(suite.cells)} cells" in " ".join(capsys.readouterr().err.split())
+
+
+def test_profiles_are_traces_of_a_run_apart(finished, tmp_path):
+    suite, results, expected = finished
+    _, records = run(suite, tmp_path, profile=True, weights=results / "weights")
+    traces = list((tmp_path / "profiles").glob("*/*.pt.trace.json"))
+    assert len(traces) == 3
+    for trace in traces:
+        assert any("epsbench:" in str(event.get("name")) for event in json.loads(trace.read_text())["traceEvents"])
+    assert all(record.verdicts == expected[identity].verdicts for identity, record in records.items())
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from harness.options import Options
+from harness.run.runner import run_suite
+from harness.spec.suite import load_suite
+print("ready", flush=True)
+run_suite(load_suite(sys.argv[1], limit=200), Path(sys.argv[2]), Options(quiet=True, device="cpu"))
+"""
+
+
+def test_sigkill_at_any_moment_loses_no_record_and_tears_no_file(finished, tmp_path):
+    """Kill runs at moments spread over their length; what was recorded stays, and the last run adds the rest."""
+    suite, _, expected = finished
+    results = tmp_path / "results"
+    recorded: dict[str, bytes] = {}
+    for moment in np.random.default_rng(0).uniform(0.0, 1.5, size=6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(suite.path), str(results)],
+            stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        with process:
+            process.stdout.readline()
+            time.sleep(moment)
+            process.send_signal(signal.SIGKILL)
+        found = {path.name: path.read_bytes() for path in (results / "cells").glob("*.json")}
+        assert recorded.items() <= found.items()
+        recorded = found
+        assert len(read_records(results)) == len(found)
+    code, records = run(suite, results)
+    assert code == 0
+    assert set(records) == set(expected)
+    assert recorded.items() <= {p.name: p.read_bytes() for p in (results / "cells").glob("*.json")}.items()
