@@ -175,7 +175,7 @@ def _archive(pictures: Pictures) -> bytes:
 
 def _read(path: Path) -> Pictures:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a picture archive ({error}); delete it and the next run trains anew") from error

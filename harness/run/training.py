@@ -20,6 +20,7 @@ from harness.run.memory import in_chunks
 from harness.run.step import advance, input_gradient
 from models.defenses import Defense
 
+Curves = dict[str, list[float]]
 Network = TypeVar("Network", bound=nn.Module)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
@@ -138,14 +139,14 @@ def train_classifier(
     precision: str,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, values: None,
     on_step: Callable[[], None] = lambda: None,
-) -> dict[str, list[float]]:
+) -> Curves:
     """Train ``network`` in place, on the device of ``data``, and return its curves, one value an epoch.
 
     ``train_loss`` and ``train_accuracy`` are those of the batches as trained on: augmented, adversarial copies
     included. Batches are full; the rest of an epoch's shuffled examples waits for the next epoch. The same seed
     gives the same weights on the same machine in float32. Raises `TrainingDiverged`.
     """
-    curves: dict[str, list[float]] = {"train_loss": [], "train_accuracy": [], "validation_accuracy": []}
+    curves: Curves = {"train_loss": [], "train_accuracy": [], "validation_accuracy": []}
     device = data.train.device
     # Measured on smallcnn: on two CPU cores 12 % faster than contiguous; on CUDA tensor cores want it.
     network.to(device).to(memory_format=torch.channels_last)
@@ -178,8 +179,16 @@ def train_classifier(
             for name, value in values.items():
                 curves[name].append(value)
             on_epoch(epoch + 1, values)
+    return finished(network, curves)
+
+
+def finished(network: nn.Module, curves: Curves) -> Curves:
+    """Leave a trained network as one that is loaded from the cache: eval mode, contiguous weights, no gradients.
+
+    Both then measure the same to the last bit.
+    """
     network.zero_grad(set_to_none=True)
-    network.eval()
+    network.eval().to(memory_format=torch.contiguous_format)
     return curves
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.run.data import Data, Examples
 from harness.run.memory import in_chunks
 from harness.run.noise import KeyedNoise
-from harness.run.training import Losses, Noise, autocast, reproducibly, shuffled, steps_per_epoch
+from harness.run.training import Curves, Losses, Noise, autocast, finished, reproducibly, shuffled, steps_per_epoch
 from models.vae import VAENetwork, bits_per_dimension
 
 EVALUATION_BATCH = 256
@@ -30,7 +30,7 @@ def train_vae(
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, values: None,
     on_step: Callable[[], None] = lambda: None,
     on_pictures: Callable[[int], None] = lambda epoch: None,
-) -> dict[str, list[float]]:
+) -> Curves:
     """Train ``vae`` in place, on the device of ``data``, and return its curves, one value an epoch.
 
     The loss is (distortion + β·rate) in bits per dimension with one sample of z an image, under Adam with a
@@ -40,7 +40,7 @@ def train_vae(
     """
     if not (beta >= 0 and math.isfinite(beta)):
         raise ValueError(f"beta weights the rate and must not be negative, not {beta}")
-    curves: dict[str, list[float]] = {"train_bpd": [], "validation_bpd": []}
+    curves: Curves = {"train_bpd": [], "validation_bpd": []}
     device, shape = data.train.device, data.description.shape
     vae.to(device).to(memory_format=torch.channels_last)
     batch, epochs = recipe["batch_size"], recipe["epochs"]
@@ -76,9 +76,7 @@ def train_vae(
                 on_pictures(epoch)
         if epochs:
             on_pictures(epochs)
-    vae.zero_grad(set_to_none=True)
-    vae.eval()
-    return curves
+    return finished(vae, curves)
 
 
 def evaluate_vae(vae: VAENetwork, examples: Examples, seed: int, precision: str) -> Tensor:
