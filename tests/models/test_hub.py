@@ -156,7 +156,7 @@ def test_weights_of_something_else(tmp_path):
     torch.save(SmallCNN().build(DATASETS["cifar100"]).state_dict(), path)
     with pytest.raises(ValueError, match=r"is \(100.*in the file and \(10.*another number of classes"):
         FromFile(str(path), "smallcnn").build(CIFAR)
-    with pytest.raises(ValueError, match="missing.*unknown.*name the architecture"):
+    with pytest.raises(ValueError, match=r"missing.*unknown.*name the architecture"):
         FromFile(str(path), "resnet18").build(CIFAR)
 
 
