@@ -44,6 +44,9 @@ class Format(StrEnum):
     HTML = "html"
 
 
+ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".html": Format.HTML}
+
+
 class Executor(StrEnum):
     """Where jobs run."""
 
@@ -88,22 +91,25 @@ def run(
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.LOCAL,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Run what is not recorded yet. Exit code 0: all is measured, 1: a cell failed, 2: cannot run."""
+    """Run what is not recorded yet. Exit code 0: all is measured, 1: a cell failed or is void, 2: cannot run."""
     from harness.options import Options
     from harness.spec.plan import plan as make_plan
     from harness.spec.plan import require_writable
 
     loaded, results = _load(suite, out, limit, precision)
+    made = make_plan(loaded, results)
+    if not made.pending and not profile:
+        typer.echo(_told_again(results))
+        raise typer.Exit(1 if made.void else 0)
     require_writable(results)
-    code = 0
-    if make_plan(loaded, results).pending or profile:
-        from harness.run.runner import run_suite
+    from harness.run.runner import INTERRUPTED, run_suite
 
-        options = Options(data, device, precision, batch_size, weights, profile, executor, quiet)
-        code = run_suite(loaded, results, options)
-    from harness.report.build import report as build_report
+    options = Options(data, device, precision, batch_size, weights, profile, executor, quiet)
+    code = run_suite(loaded, results, options)
+    if code != INTERRUPTED:
+        from harness.report.build import report as build_report
 
-    typer.echo(build_report(results, Format.TEXT, None))
+        typer.echo(build_report(results, Format.TEXT, None))
     raise typer.Exit(code)
 
 
@@ -122,19 +128,15 @@ def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: 
 @app.command()
 def report(
     results: ResultsArgument,
-    format: Annotated[Format | None, typer.Option(help="Default: text here, report.html and report.md there.")] = None,
+    format: Annotated[Format | None, typer.Option(help="Default: what FILE ends in, else text.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
 ) -> None:
-    """Tell the results: leaderboard, tables and figures."""
+    """Tell the results: leaderboard, tables and figures; as text, with report.html and report.md written beside."""
     from harness.report.build import report as build_report
 
-    told = build_report(results, format or Format.TEXT, output)
-    if output is None:
-        typer.echo(told)
-    if format is None:
-        for kind, name in ((Format.HTML, "report.html"), (Format.MARKDOWN, "report.md")):
-            build_report(results, kind, results / name)
-            typer.echo(f"wrote {results / name}", err=True)
+    wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
+    told = build_report(results, wanted, output)
+    typer.echo(f"wrote {output}" if output else told)
 
 
 @app.command()
@@ -196,6 +198,17 @@ def _load(suite: str, out: Path | None, limit: int | None, precision: Precision 
 
     loaded = load_suite(suite, limit, precision.value if precision else None)
     return loaded, out or Path("results") / loaded.name
+
+
+def _told_again(results: Path) -> str:
+    """The report of results nothing was added to: as text, for drawing the page again would take seconds."""
+    from harness.report.build import BESIDE, FORMATS, report
+    from harness.report.content import Content
+    from harness.report.results import load_results
+
+    if not all((results / name).is_file() for name in BESIDE):
+        return report(results, Format.TEXT, None)
+    return FORMATS[Format.TEXT](Content(load_results(results)))
 
 
 def _console() -> Console:

@@ -117,3 +117,33 @@ def test_what_only_reads_starts_fast_and_without_torch(arguments, limit):
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], cwd=ROOT, check=True, capture_output=True)
     assert time.perf_counter() - began < limit  # three times what it takes: a busy machine is no failure
+
+
+TINY = """
+[robustness]
+data = "digits"
+limit = 40
+training = { epochs = 1 }
+matrix = { model = "smallcnn", attack = ["noise", "fgsm"], eps = 0.1 }
+"""
+
+
+def test_a_recorded_suite_is_told_again_at_once_and_without_torch(tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = [sys.executable, "-m", "harness.cli", "run", tmp_path / "tiny.toml", "--out", tmp_path / "out", "--quiet"]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 2, first.stderr
+    began = time.perf_counter()
+    again = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *command[3:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert time.perf_counter() - began < 2
+    assert again.returncode == first.returncode
+    assert "smallcnn" in again.stdout
+
+
+def test_an_ending_chooses_the_format(call, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    assert call("run", "tiny.toml", "--quiet")[0] in (0, 1)
+    assert call("report", "results/tiny", "--output", "r.json")[0] == 0
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 2
