@@ -123,8 +123,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -204,7 +204,7 @@ def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a picture archive ({error}); delete it and its record, then run again") from error
+        raise InputError(f"{path}: not a picture archive ({error}); delete it and its record, run again") from error
 
 
 def flatten(record: Record) -> dict[str, Any]:

@@ -1,0 +1,267 @@
+"""Every format from synthetic records: hostile names stay names, failures stay visible, the page needs nothing."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import factory
+import numpy as np
+import pytest
+
+from harness.errors import InputError
+from harness.records import Finding, record_path
+from harness.report.build import FORMATS, report
+from harness.report.content import Content
+from harness.report.markdown import escape
+from harness.report.results import Names, load_results
+from harness.report.text import text
+
+HOSTILE = "<script>alert('x')</script>\"'&|`*_$\\alpha$\x1b[31m\u202e=1+1\n## boo"
+N = 200
+CLEAN = np.arange(N) < 190
+
+
+def pictures(k: int = 9, channels: int = 1) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    original = rng.random((k, channels, 8, 8), dtype=np.float32)
+    adversarial = np.clip(original + 0.03, 0, 1)
+    labels = np.arange(k)
+    return {
+        "original": original,
+        "adversarial": adversarial,
+        "labels": labels,
+        "predicted": labels,
+        "fooled": labels > 3,
+    }
+
+
+def samples() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    made = {f"samples_epoch_{e:04d}": rng.random((64, 1, 8, 8), dtype=np.float32) for e in (0, 10, 80)}
+    return made | {"reconstructions": rng.random((2, 10, 1, 8, 8), dtype=np.float32)}
+
+
+@pytest.fixture
+def results(tmp_path):
+    robust = [
+        factory.robustness(
+            CLEAN,
+            CLEAN & (np.arange(N) < 100 - 20 * step),
+            attack={"name": "pgd", "steps": 10},
+            eps=eps,
+            pictures=step == 1,
+            findings=(Finding(code="masked", severity="warning", message=HOSTILE, evidence={HOSTILE: HOSTILE}),),
+        )
+        for step, eps in enumerate(("2/255", "8/255"))
+    ]
+    hostile = factory.robustness(
+        CLEAN, CLEAN, model={"name": HOSTILE, "path": HOSTILE}, attack={"name": HOSTILE, "steps": 3}, suite=HOSTILE
+    )
+    hostile = hostile.model_copy(update={"environment": {HOSTILE: HOSTILE, "device": "cpu"}})
+    vae = factory.generation(pictures=True)
+    bad = [factory.failed(HOSTILE, eps="0.1"), factory.void(CLEAN, CLEAN, eps="0.2")]
+    return factory.write(
+        tmp_path / "results", *robust, hostile, vae, *bad, pictures={robust[1].id: pictures(), vae.id: samples()}
+    )
+
+
+class Page(HTMLParser):
+    """What a browser would load or run from a page, and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.attributes: set[str] = set()
+        self.policy = ""
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if ("http-equiv", "Content-Security-Policy") in attrs:
+            self.policy = dict(attrs)["content"]
+        for name, value in attrs:
+            self.attributes.add(name)
+            if name in ("src", "href", "srcset", "data", "action"):
+                self.links.append(value)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_is_self_contained_and_nothing_in_it_runs(results):
+    page = Page(report(results, "html"))
+    assert "script" not in page.tags
+    assert not {name for name in page.attributes if name.startswith("on")} | ({"style"} & page.attributes)
+    assert all(link.startswith(("data:image/", "#")) for link in page.links)
+    source = report(results, "html")
+    style = re.search(r"<style>(.*)</style>", source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.group(1).encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:" in page.policy
+    outside = re.sub(r"data:image/[^\"]*", "", source)
+    assert "http://" not in outside
+    assert "https://" not in outside
+    assert "\x1b" not in source
+    assert "\u202e" not in source
+    assert "<script>alert('x')</script>" in page.text
+
+
+def test_the_page_shows_what_there_is(results):
+    page = Page(report(results, "html"))
+    for part in ("Leaderboard", "Accuracy against ε", "Adversarial examples", "What an attack costs", "VAE on mnist"):
+        assert part in page.text
+    for part in ("samples before training", "samples after epoch 80", "reconstructions", "failed", "void", "8/255"):
+        assert part in page.text
+    assert "difference × 10" in page.text
+    assert sum(link.startswith("data:image/png") for link in page.links) == 6 * 3 + 4
+    assert sum(link.startswith("data:image/svg") for link in page.links) == 3 * 2
+
+
+def test_the_same_records_give_the_same_page(results):
+    assert report(results, "html") == report(results, "html")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_text_holds_every_number_at_every_width_and_no_control_character(results, width):
+    told = text(Content(load_results(results)), width=width, colour=False)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", told)
+    assert "failed" in told
+    assert "void" in told
+    assert max(map(len, told.splitlines())) <= width
+    assert "95.0 %" in told
+
+
+def test_text_has_colour_only_where_asked(results):
+    assert "\x1b[" in text(Content(load_results(results)), width=100, colour=True)
+
+
+def test_markdown_tables_hold_hostile_names_in_their_cells(results):
+    told = report(results, "markdown")
+    assert "<script>" not in told
+    for line in (line for line in told.splitlines() if line.startswith("|")):
+        bars = len(re.findall(r"(?<!\\)\|", line))
+        assert bars >= 3
+    assert "**failed**" in told
+    assert "\n## boo" not in told
+
+
+def test_escape_is_one_line():
+    assert escape("a|b\n<i>*") == r"a\|b &lt;i&gt;\*"
+
+
+def test_csv_is_one_line_a_record_with_numbers(results):
+    rows = list(csv.DictReader(io.StringIO(report(results, "csv"))))
+    assert len(rows) == 6
+    pgd = next(row for row in rows if row["eps"] == "2/255")
+    assert float(pgd["robust_accuracy"]) == 0.5
+    assert pgd["attack"] == "pgd"
+    assert pgd["attack.steps"] == "10"
+    assert next(row for row in rows if row["status"] == "failed")["robust_accuracy"] == ""
+
+
+def test_json_is_the_records_in_one_list(results):
+    listed = json.loads(report(results, "json"))
+    assert {record["id"] for record in listed} == {path.stem for path in (results / "cells").iterdir()}
+    by_id = {record["id"]: record for record in listed}
+    for path in (results / "cells").iterdir():
+        assert by_id[path.stem] == json.loads(path.read_text())
+
+
+def test_text_writes_page_and_markdown_beside_the_records_and_says_where(results):
+    told = report(results)
+    assert told.rstrip().endswith(f"{results / 'report.html'}\n{results / 'report.md'}")
+    assert (results / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_output_goes_where_it_is_asked_to(results, tmp_path, fmt):
+    target = tmp_path / "out" / "report"
+    assert target.parent.exists() is False
+    told = report(results, fmt, target)
+    assert target.read_text() == told
+    assert not (results / "report.html").exists()
+
+
+def test_bad_input_is_one_clear_message(results, tmp_path):
+    with pytest.raises(InputError, match="did you mean 'html'"):
+        report(results, "htm")
+    with pytest.raises(InputError, match="epsbench run SUITE"):
+        report(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no records"):
+        report(tmp_path / "empty")
+    with pytest.raises(InputError, match="--output"):
+        report(results, "csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ({"task": "poetry"}, "cell.task"),
+        ({"eps": "1/0"}, "cell.eps"),
+        ({"eps": 0.1}, "cell.eps"),
+        ({"attack": "pgd"}, "cell.attack"),
+        ({"seed": [1]}, "cell.seed"),
+        ({"model": {}}, "cell.model"),
+    ],
+)
+def test_a_record_of_no_known_cell_is_named(tmp_path, cell, says):
+    record = factory.robustness(CLEAN, CLEAN)
+    record = record.model_copy(update={"cell": record.cell | cell})
+    factory.write(tmp_path, record)
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        report(tmp_path, "csv")
+    assert str(record_path(tmp_path, record.id)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [{}, pictures() | {"original": np.zeros(3)}, {k: v for k, v in pictures().items() if k != "fooled"}],
+)
+def test_pictures_that_are_gone_or_wrong(tmp_path, arrays):
+    record = factory.robustness(CLEAN, CLEAN, pictures=True)
+    factory.write(tmp_path, record, pictures={record.id: arrays} if arrays else None)
+    if not arrays:
+        assert "Adversarial examples" not in Page(report(tmp_path, "html")).text
+        return
+    with pytest.raises(InputError, match="npz"):
+        report(tmp_path, "html")
+
+
+def test_superseded_records_are_left_out_and_counted(tmp_path):
+    old = factory.robustness(CLEAN, CLEAN, code={"attack": "1"}, started="2025")
+    new = factory.robustness(CLEAN, ~CLEAN, code={"attack": "2"}, started="2026")
+    held = load_results(factory.write(tmp_path, new, old))
+    assert held.current == (new,)
+    assert held.superseded == (old,)
+    assert "1 record of earlier code left out" in " ".join(Content(held).reading)
+
+
+def test_names_show_the_parameters_that_tell_uses_apart():
+    cells = [
+        {"task": "x", "attack": {"name": "pgd", "steps": s, "size": 0.1, "start": b}} for s, b in ((10, 1), (10, 2))
+    ]
+    names = Names(cells)
+    assert names.label("attack", cells[0]["attack"]) == "pgd(steps=10, start=1)"
+    assert names.label("attack", {"name": "fgsm", "steps": 1}) == "fgsm"
+
+
+def test_reading_a_report_never_imports_torch(results):
+    code = f"""
+import sys, pathlib
+from harness.report import check, compare
+from harness.report.build import report
+report(pathlib.Path({str(results)!r}))
+assert "torch" not in sys.modules
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,240 @@
+"""Records survive what happens to files: torn, truncated, swapped, half-written, fuzzed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from harness import records
+from harness.errors import InputError
+from harness.records import (
+    Failure,
+    Finding,
+    Metric,
+    Record,
+    Verdicts,
+    flatten,
+    frame,
+    pack_bits,
+    read_pictures,
+    read_record,
+    read_records,
+    record_path,
+    unpack_bits,
+    write_atomically,
+    write_pictures,
+    write_record,
+)
+
+
+def record(**fields) -> Record:
+    given_fields = {
+        "id": "0123456789abcdef",
+        "status": "ok",
+        "cell": {"task": "robustness", "attack": {"name": "pgd", "steps": 10}, "eps": "8/255"},
+        "metrics": {"robust_accuracy": Metric(value=0.5, low=0.4, high=0.6, n=9)},
+        "verdicts": Verdicts.pack(np.ones(9, dtype=bool), np.arange(9) < 4),
+    }
+    return Record(**(given_fields | fields))
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_bits_come_back(bits):
+    assert unpack_bits(pack_bits(np.array(bits, dtype=bool)), len(bits)).tolist() == bits
+
+
+def test_fewer_bits_than_promised_are_refused():
+    with pytest.raises(ValueError, match="8 packed bits where 9"):
+        unpack_bits(pack_bits(np.ones(8, dtype=bool)), 9)
+
+
+def test_a_record_comes_back(tmp_path):
+    written = record(
+        findings=(Finding(code="no-op", severity="void", message="m", evidence={"a": [1]}),),
+        failure=Failure(type="E", message="m", traceback="t"),
+        curves={"train_loss": [1.0, 0.5]},
+    )
+    assert read_record(write_record(tmp_path, written)) == written
+    assert read_records(tmp_path) == [written]
+
+
+def test_records_are_read_oldest_first_and_an_empty_folder_is_empty(tmp_path):
+    assert read_records(tmp_path) == []
+    for identity, started in (("aaaaaaaa", "2026-02"), ("bbbbbbbb", "2026-01")):
+        write_record(tmp_path, record(id=identity, started=started))
+    assert [r.id for r in read_records(tmp_path)] == ["bbbbbbbb", "aaaaaaaa"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_could_not_be_read_back_is_refused_before_it_is_written(value):
+    with pytest.raises(ValidationError, match="finite"):
+        Metric(value=value)
+    with pytest.raises(ValidationError, match="finite"):
+        record(curves={"train_loss": [value]})
+
+
+def damage_torn(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+def damage_bits(text: str) -> str:
+    tree = json.loads(text)
+    tree["verdicts"]["robust"] = ""
+    return json.dumps(tree)
+
+
+def damage_base64(text: str) -> str:
+    tree = json.loads(text)
+    tree["verdicts"]["clean"] = tree["verdicts"]["clean"][:-1]
+    return json.dumps(tree)
+
+
+def damage_version(text: str) -> str:
+    return json.dumps(json.loads(text) | {"schema_version": 99})
+
+
+def damage_identity(text: str) -> str:
+    return json.dumps(json.loads(text) | {"id": "f" * 16})
+
+
+def damage_status(text: str) -> str:
+    return json.dumps(json.loads(text) | {"status": "robust"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (damage_torn, "not a record"),
+        (lambda _: "", "not a record"),
+        (lambda _: "[]", "not a record"),
+        (damage_bits, "verdicts"),
+        (damage_base64, "verdicts"),
+        (damage_version, "schema_version 99"),
+        (damage_identity, "holds the record of cell ffffffffffffffff"),
+        (damage_status, "status"),
+    ],
+)
+def test_damage_is_one_message_with_file_and_remedy(tmp_path, damage, says):
+    path = write_record(tmp_path, record())
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(InputError) as caught:
+        read_records(tmp_path)
+    (message,) = caught.value.messages
+    assert message.startswith(str(path))
+    assert says in message
+    assert "delete the file" in message
+
+
+def test_every_damaged_file_is_named_at_once(tmp_path):
+    for identity in ("aaaaaaaa", "bbbbbbbb", "cccccccc"):
+        write_record(tmp_path, record(id=identity))
+    for identity in ("aaaaaaaa", "cccccccc"):
+        record_path(tmp_path, identity).write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError) as caught:
+        read_records(tmp_path)
+    assert [m.split(":")[0] for m in caught.value.messages] == [
+        str(record_path(tmp_path, identity)) for identity in ("aaaaaaaa", "cccccccc")
+    ]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_fuzzed_file_is_a_record_or_an_input_error(tmp_path, data):
+    path = write_record(tmp_path, record())
+    tree = json.loads(path.read_text())
+    kind = data.draw(st.sampled_from(["replace", "delete", "nested", "bytes", "cut"]))
+    content = path.read_bytes()
+    if kind == "replace":
+        tree[data.draw(st.sampled_from(sorted(tree)))] = data.draw(json_values)
+        content = json.dumps(tree).encode()
+    elif kind == "delete":
+        del tree[data.draw(st.sampled_from(sorted(tree)))]
+        content = json.dumps(tree).encode()
+    elif kind == "nested":
+        part = tree[data.draw(st.sampled_from(["verdicts", "metrics", "cell"]))]
+        part[data.draw(st.sampled_from(sorted(part)))] = data.draw(json_values)
+        content = json.dumps(tree).encode()
+    elif kind == "bytes":
+        place = data.draw(st.integers(0, len(content) - 1))
+        content = content[:place] + data.draw(st.binary(max_size=4)) + content[place + 1 :]
+    else:
+        content = content[: data.draw(st.integers(0, len(content)))]
+    path.write_bytes(content)
+    try:
+        read = read_record(path)
+    except InputError as error:
+        read = error
+    assert isinstance(read, Record) or str(path) in read.messages[0]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+def test_a_failing_write_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch, step):
+    path = tmp_path / "kept.json"
+    write_atomically(path, b"old")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.os, step, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_write_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "kept.json"
+    write_atomically(path, b"old")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records.os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_half_written_temporary_file_is_no_record(tmp_path):
+    write_record(tmp_path, record())
+    (tmp_path / "cells" / ".ffff.json.x.tmp").write_text("{")
+    assert len(read_records(tmp_path)) == 1
+
+
+def test_pictures_come_back_and_damage_is_said(tmp_path):
+    kept = record(pictures=True)
+    assert read_pictures(tmp_path, kept) == {}
+    write_pictures(tmp_path, kept.id, {"original": np.ones((2, 1, 3, 3), dtype=np.float32)})
+    assert read_pictures(tmp_path, kept)["original"].shape == (2, 1, 3, 3)
+    assert read_pictures(tmp_path, record()) == {}
+    path = tmp_path / "pictures" / f"{kept.id}.npz"
+    whole = path.read_bytes()
+    flipped = whole[:70] + bytes([whole[70] ^ 0xFF]) + whole[71:]
+    for content in (b"", b"not a zip", whole[:40], whole[: len(whole) // 2], flipped):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a picture archive"):
+            read_pictures(tmp_path, kept)
+
+
+def test_flat_rows_hold_numbers_as_numbers():
+    row = flatten(record())
+    assert row["attack"] == "pgd"
+    assert (row["robust_accuracy"], row["robust_accuracy_n"]) == (0.5, 9)
+    table = frame([record(), record(id="aaaaaaaa")])
+    assert len(table) == 2
+    assert table["robust_accuracy"].mean() == 0.5
