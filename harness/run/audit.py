@@ -23,7 +23,7 @@ def audit_model(logits: Tensor, again: Tensor) -> list[Finding]:
 
 def audit_outcome(outcome: Outcome, clean_loss: np.ndarray) -> list[Finding]:
     """Findings about one attack at one ε; ``clean_loss`` (n,) is the judge's cross-entropy before it."""
-    if not len(outcome.fooled):
+    if not outcome.attacked.any():
         return []
     return [*_images_not_finite(outcome), *_outside(outcome), *_no_op(outcome, clean_loss)]
 
@@ -70,7 +70,7 @@ def _probabilities(logits: Tensor) -> Iterator[Finding]:
 
 
 def _images_not_finite(outcome: Outcome) -> Iterator[Finding]:
-    broken = int((~np.isfinite(outcome.size)).sum())
+    broken = int((~np.isfinite(outcome.size[outcome.attacked])).sum())
     if broken:
         yield _void("not-finite", f"{broken} adversarial images hold NaN or infinity", images=broken)
 
@@ -90,7 +90,7 @@ def _no_op(outcome: Outcome, clean_loss: np.ndarray) -> Iterator[Finding]:
     if outcome.eps == 0:
         return
     if not np.nanmax(outcome.size, initial=0.0) > 0:
-        yield _void("no-op", "the attack returned the clean images", images=len(outcome.fooled))
+        yield _void("no-op", "the attack returned the clean images", images=int(outcome.attacked.sum()))
     elif not np.nanmean(outcome.loss - clean_loss) > 0:
         rise = float(np.nanmean(outcome.loss - clean_loss))
         yield _warning("no-ascent", f"the attack did not raise the mean loss (change {rise:.3g})", change=rise)

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from attacks.base import Attack, GradientAttack
 from harness.run.ledger import Ledger, Outcome, Targets
 from harness.run.memory import is_out_of_memory, release
+from harness.run.schedule import CURVES, Each
 from harness.run.step import into_ball
 from harness.run.stream import CleanGradients, Stream
 from harness.run.victim import Judge, Victim
@@ -44,23 +45,34 @@ class Engine:
         self.poll = self.poll or (1 if self.victim.device.type == "cpu" else 8)
 
     def run(
-        self, attack: Attack | GradientAttack, eps: Sequence[Fraction], *, seed: int, early_stop: bool = True
+        self,
+        attack: Attack | GradientAttack,
+        eps: Sequence[Fraction],
+        *,
+        seed: int,
+        early_stop: bool = True,
+        curve: str = "each",
     ) -> Iterator[Outcome]:
-        """An `Outcome` for each ε (pixel units), in order, each as soon as it is complete."""
+        """An `Outcome` for each ε (pixel units, ascending), in order, each as soon as it is complete.
+
+        ``curve`` names how the ε relate (`harness.run.schedule`): "each", "nested" or "bisect".
+        """
         eps = list(eps)
         ledger = Ledger(self.judge, self.targets, attack.norm, eps, self.keep)
         if not len(self.targets):
             yield from ledger.outcomes
-        elif isinstance(attack, GradientAttack):
-            yield from self._stream(attack, eps, ledger, seed, early_stop)
+            return
+        restarts = attack.restarts if isinstance(attack, GradientAttack) else 1
+        schedule = CURVES[curve](len(eps), len(self.targets), restarts)
+        if isinstance(attack, GradientAttack):
+            yield from self._stream(attack, eps, ledger, schedule, seed, early_stop)
         else:
-            for e, outcome in enumerate(ledger.outcomes):
-                self._perturb(attack, e, outcome, ledger, seed)
-                yield outcome
+            yield from self._perturb(attack, ledger, schedule, seed)
 
     def _stream(
-        self, attack: GradientAttack, eps: list[Fraction], ledger: Ledger, seed: int, early_stop: bool
+        self, attack: GradientAttack, eps: list[Fraction], ledger: Ledger, schedule: Each, seed: int, early_stop: bool
     ) -> Iterator[Outcome]:
+        rows = len(self.targets) * len(eps)
         stream = Stream(
             attack,
             eps,
@@ -68,47 +80,63 @@ class Engine:
             self.targets,
             ledger,
             self.clean,
-            batch=min(self.batch, len(self.targets) * len(eps)),
+            schedule,
+            batch=min(self.batch, rows),
             seed=seed,
             early_stop=early_stop,
             poll=self.poll,
         )
         for outcome in stream.run():
-            self.batch = min(self.batch, stream.size) if stream.size < len(self.targets) * len(eps) else self.batch
+            if stream.size < min(self.batch, rows):  # memory ran out; later streams begin with what fitted
+                self.batch = stream.size
             if stream.from_clean:
                 # Priced as if this stream had paid for the shared gradient: one an image, split over its ε.
-                outcome.shared_backwards = len(self.targets)
+                outcome.shared_backwards = int(outcome.attacked.sum())
                 outcome.seconds += self.clean.seconds / len(eps)
             yield outcome
 
-    def _perturb(self, attack: Attack, e: int, outcome: Outcome, ledger: Ledger, seed: int) -> None:
-        n, start, batch = len(self.targets), 0, self.batch
-        started, before = time.perf_counter(), (self.victim.forwards, self.victim.backwards)
-        while start < n:
+    def _perturb(self, attack: Attack, ledger: Ledger, schedule: Each, seed: int) -> Iterator[Outcome]:
+        """An attack that brings its own loop, batch by batch, each batch of one ε."""
+        done = 0
+        while done < schedule.eps_count:
+            rows = schedule.take(self.batch)
+            for e in np.unique(schedule.split(rows)[0]):
+                self._perturb_rows(attack, rows[schedule.split(rows)[0] == e], ledger, schedule, seed)
+            while done < schedule.eps_count and schedule.finished(done):
+                yield ledger.imply(done, schedule.fooled[done])
+                done += 1
+
+    def _perturb_rows(self, attack: Attack, rows: np.ndarray, ledger: Ledger, schedule: Each, seed: int) -> None:
+        """Attack and judge some rows of one ε; out of memory halves the batch for good."""
+        while len(rows):
             exhausted = False
+            chosen = rows[: self.batch]
             try:
-                stop = min(start + batch, n)
-                positions = torch.arange(start, stop, device=self.targets.labels.device)
-                self._judge_batch(attack, e, positions, ledger, seed)
-                start = stop
+                verdicts = self._judged(attack, chosen, ledger, schedule, seed)
             except (RuntimeError, MemoryError) as error:
-                if batch == 1 or not is_out_of_memory(error):
+                if len(chosen) == 1 or not is_out_of_memory(error):
                     raise
                 exhausted = True
             if exhausted:
-                batch //= 2
                 release()
-        self.batch = min(self.batch, batch)
-        outcome.forwards = self.victim.forwards - before[0]
-        outcome.backwards = self.victim.backwards - before[1]
-        outcome.judge_forwards = n
-        outcome.seconds = time.perf_counter() - started
+                self.batch = len(chosen) // 2
+                continue
+            schedule.settle(chosen, verdicts[0] > 0)
+            rows = rows[len(chosen) :]
 
-    def _judge_batch(self, attack: Attack, e: int, positions: Tensor, ledger: Ledger, seed: int) -> None:
-        x, y = self.targets.pixels(positions), self.targets.labels[positions]
-        eps = torch.full((len(x), 1, 1, 1), float(ledger.outcomes[e].eps), device=x.device)
-        noise = self.targets.noise(seed, positions, torch.zeros_like(positions))
-        x_adv = into_ball(attack.norm, x, attack.perturb(self.victim, x, y, eps, noise).detach().float(), eps)
+    def _judged(self, attack: Attack, rows: np.ndarray, ledger: Ledger, schedule: Each, seed: int) -> np.ndarray:
+        started, before = time.perf_counter(), (self.victim.forwards, self.victim.backwards)
+        eps_index, restart, example = schedule.split(rows)
+        outcome, device = ledger.outcomes[eps_index[0]], self.targets.labels.device
+        at, again = torch.from_numpy(example).to(device), torch.from_numpy(restart).to(device)
+        x, y = self.targets.pixels(at), self.targets.labels[at]
+        eps = torch.full((len(x), 1, 1, 1), float(outcome.eps), device=device)
+        images = attack.perturb(self.victim, x, y, eps, self.targets.noise(seed, at, again))
+        x_adv = into_ball(attack.norm, x, images.detach().float(), eps)
         verdicts = ledger.verdicts(x, x_adv, y, self.batch)
-        example = positions.cpu().numpy()
-        ledger.note(example * 0 + e, example, verdicts, x_adv)
+        ledger.note(eps_index, example, verdicts, x_adv)
+        outcome.forwards += self.victim.forwards - before[0]
+        outcome.backwards += self.victim.backwards - before[1]
+        outcome.judge_forwards += len(rows)
+        outcome.seconds += time.perf_counter() - started
+        return verdicts

@@ -35,6 +35,6 @@ def _guarded(job: Job, context: Context, pending: dict[str, Any]) -> Iterator[Re
     except InputError:  # the user's to mend, and worth stopping for
         raise
     # Training runs the user's models and defenses, which may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001
         for cell in list(pending.values()):
             yield failed(cell, error, context, started)

@@ -39,12 +39,14 @@ class Targets:
 class Outcome:
     """One attack at one ε: arrays of shape (n,) over the targets, and what it cost.
 
-    ``size`` is ‖δ‖ of the image that was judged, ``low`` and ``high`` its extreme pixels, ``loss`` the
+    ``attacked`` says which targets were attacked at this ε; the verdict on the others follows from another
+    ε (see `harness.run.schedule`), and the measurements are NaN there. ``size`` is ‖δ‖ of the image that was judged, ``low`` and ``high`` its extreme pixels, ``loss`` the
     judge's cross-entropy there. ``images`` (k, C, H, W) and ``predicted`` (k,) are kept for the first k.
     """
 
     eps: Fraction
     fooled: np.ndarray
+    attacked: np.ndarray
     size: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -73,6 +75,7 @@ class Ledger:
             Outcome(
                 eps=e,
                 fooled=np.zeros(n, dtype=bool),
+                attacked=np.zeros(n, dtype=bool),
                 size=blank(),
                 low=blank(),
                 high=blank(),
@@ -102,6 +105,7 @@ class Ledger:
         for e in np.unique(eps_index[fresh]):
             outcome, rows = self.outcomes[e], np.flatnonzero(fresh & (eps_index == e))
             at = example[rows]
+            outcome.attacked[at] = True
             outcome.fooled[at] = verdicts[0, rows] > 0
             outcome.size[at], outcome.low[at], outcome.high[at], outcome.loss[at] = verdicts[1:5, rows]
             kept = at < len(outcome.images)
@@ -109,3 +113,18 @@ class Ledger:
                 chosen = torch.from_numpy(rows[kept]).to(x_adv.device)
                 outcome.images[torch.from_numpy(at[kept])] = x_adv[chosen].to("cpu", torch.float32)
                 outcome.predicted[at[kept]] = verdicts[5, rows[kept]].astype(int)
+
+    def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
+        """The finished outcome of one ε: ``fooled`` (n,) adds what follows from other ε.
+
+        An implied success shows the image of the largest smaller ε that was attacked; a target that was
+        not attacked and withstands keeps its clean image.
+        """
+        outcome = self.outcomes[eps_index]
+        outcome.fooled = fooled.copy()
+        for i in np.flatnonzero(~outcome.attacked[: len(outcome.images)]):
+            lent = [o for o in self.outcomes[:eps_index] if o.attacked[i] and o.fooled[i] and fooled[i]]
+            clean = self.targets.pixels(torch.tensor([i], device=self.targets.labels.device))[0].cpu()
+            outcome.images[i] = lent[-1].images[i] if lent else clean
+            outcome.predicted[i] = lent[-1].predicted[i] if lent else int(self.targets.labels[i])
+        return outcome

@@ -118,10 +118,10 @@ class Bench:
         self.engine = Engine(self.victim, self.judge, targets, self.batch, keep=PICTURES)
 
     def _logits(self) -> Tensor:
-        parts = []
-        for rows in torch.arange(len(self.data.test), device=self.context.device).split(self.batch):
-            parts.append(self.judge.logits(self.data.test.pixels(rows), self.batch))
-        return torch.cat(parts)
+        everyone = torch.arange(len(self.data.test), device=self.context.device)
+        return torch.cat(
+            [self.judge.logits(self.data.test.pixels(rows), self.batch) for rows in everyone.split(self.batch)]
+        )
 
     def stream(self, cells: list[RobustnessCell]) -> Iterator[Record]:
         """One attack at all its ε. Cells already yielded stand; the rest of a stream that raises are failed."""
@@ -140,7 +140,7 @@ class Bench:
                 if self.context.profile:
                     profile_attack(self.engine, attack, cells[0], self.context.results)
             # The attack and the model are the user's code and may raise anything or exit; it becomes their record.
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit) as error:  # noqa: BLE001
                 yield from (failed(cell, error, self.context, started) for cell in pending)
 
     def _record(self, cell: RobustnessCell, outcome: Outcome, started: str) -> Record:

@@ -36,7 +36,7 @@ def run_suite(suite: Suite, results: Path, options: Options) -> int:
     _check_writable(results)
     work = plan(suite, results)
     context = _context(suite, results, options)
-    jobs = [job for job in work.pending_jobs]
+    jobs = work.pending_jobs
     preflight(jobs, context)
     execute = _executor(options.executor)
     console = Console(stderr=True)

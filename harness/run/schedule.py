@@ -8,28 +8,20 @@ from collections.abc import Iterable
 import numpy as np
 
 
-class Schedule:
+class Each:
     """Every ε on its own; a restart is begun only for an example that withstood the one before.
 
     A row is one integer, ``(ε·restarts + restart)·examples + example``, so that a heap of rows runs
-    through the ε in order and an ε is finished, and recorded, as early as can be.
+    through the ε in order and an ε is finished, and recorded, as early as can be. ``fooled`` and
+    ``settled`` have shape (ε, examples).
     """
 
     def __init__(self, eps_count: int, examples: int, restarts: int) -> None:
         self.eps_count, self.examples, self.restarts = eps_count, examples, restarts
         self.fooled = np.zeros((eps_count, examples), dtype=bool)
         self.settled = np.zeros((eps_count, examples), dtype=bool)
-        self._waiting: list[int] = list(range(0))
-        self._push(self._first_rows())
-
-    def _first_rows(self) -> Iterable[int]:
-        for e in range(self.eps_count):
-            start = e * self.restarts * self.examples
-            yield from range(start, start + self.examples)
-
-    def _push(self, rows: Iterable[int]) -> None:
-        for row in rows:
-            heapq.heappush(self._waiting, row)
+        self._waiting: list[int] = []
+        self._push(self._first_rows().tolist())
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -48,11 +40,73 @@ class Schedule:
     def settle(self, rows: np.ndarray, fooled: np.ndarray) -> None:
         """Take the judge's word on finished rows; what follows from it joins the queue."""
         eps_index, restart, example = self.split(rows)
-        self.fooled[eps_index[fooled], example[fooled]] = True
         over = fooled | (restart == self.restarts - 1)
         self._push((rows[~over] + self.examples).tolist())
-        self.settled[eps_index[over], example[over]] = True
+        self._decide(eps_index[over], example[over], fooled[over])
 
     def finished(self, eps_index: int) -> bool:
         """Whether every example has its verdict at this ε."""
         return bool(self.settled[eps_index].all())
+
+    def _first_rows(self) -> np.ndarray:
+        everyone = np.arange(self.examples)
+        return np.concatenate([self._row(np.full_like(everyone, e), everyone) for e in range(self.eps_count)])
+
+    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray) -> None:
+        """The last word on these examples at these ε."""
+        self.fooled[eps_index, example] = fooled
+        self.settled[eps_index, example] = True
+
+    def _row(self, eps_index: np.ndarray, example: np.ndarray) -> np.ndarray:
+        """The first restart of an example at an ε."""
+        return eps_index * self.restarts * self.examples + example
+
+    def _push(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            heapq.heappush(self._waiting, row)
+
+
+class Nested(Each):
+    """From the smallest ε up: the ball of a larger ε holds the image that fooled, so it is not attacked again."""
+
+    def _first_rows(self) -> np.ndarray:
+        return np.arange(self.examples)
+
+    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray) -> None:
+        for e, i, yes in zip(eps_index, example, fooled, strict=True):
+            self.fooled[e:, i] = yes
+            self.settled[e : self.eps_count if yes else e + 1, i] = True
+        onwards = ~fooled & (eps_index + 1 < self.eps_count)
+        self._push(self._row(eps_index[onwards] + 1, example[onwards]).tolist())
+
+
+class Bisect(Each):
+    """The smallest ε that fools, by bisection: about log₂ of the ε are attacked.
+
+    What withstands an ε is taken to withstand every smaller one, which an attack of finite strength does
+    not promise; the other direction is exact, as in `Nested`.
+    """
+
+    def __init__(self, eps_count: int, examples: int, restarts: int) -> None:
+        self.withstood = np.full(examples, -1)
+        self.broke = np.full(examples, eps_count)
+        super().__init__(eps_count, examples, restarts)
+
+    def _first_rows(self) -> np.ndarray:
+        return self._middle(np.arange(self.examples))
+
+    def _middle(self, example: np.ndarray) -> np.ndarray:
+        return self._row((self.withstood[example] + self.broke[example]) // 2, example)
+
+    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray) -> None:
+        self.broke[example[fooled]] = eps_index[fooled]
+        self.withstood[example[~fooled]] = eps_index[~fooled]
+        for i in example:
+            self.settled[: self.withstood[i] + 1, i] = True
+            self.fooled[self.broke[i] :, i] = True
+            self.settled[self.broke[i] :, i] = True
+        open_ = example[self.broke[example] - self.withstood[example] > 1]
+        self._push(self._middle(open_).tolist())
+
+
+CURVES: dict[str, type[Each]] = {"each": Each, "nested": Nested, "bisect": Bisect}

@@ -14,7 +14,7 @@ from torch import Tensor
 from attacks.base import GradientAttack
 from harness.run.ledger import Ledger, Outcome, Targets
 from harness.run.memory import in_chunks, is_out_of_memory, release
-from harness.run.schedule import Schedule
+from harness.run.schedule import Each
 from harness.run.step import advance, into_ball
 from harness.run.victim import Victim
 
@@ -86,6 +86,7 @@ class Stream:
         targets: Targets,
         ledger: Ledger,
         clean: CleanGradients,
+        schedule: Each,
         *,
         batch: int,
         seed: int,
@@ -95,7 +96,7 @@ class Stream:
         self.attack, self.victim, self.targets, self.ledger, self.clean = attack, victim, targets, ledger, clean
         self.size, self.seed, self.early_stop, self.poll = batch, seed, early_stop, poll
         self.device = targets.labels.device
-        self.schedule = Schedule(len(eps), len(targets), attack.restarts)
+        self.schedule = schedule
         self.eps = torch.tensor([float(e) for e in eps], device=self.device)
         self.from_clean = not attack.random_start and clean.fits()
         self.slots = Bundle(np.empty(0, dtype=np.int64), {})
@@ -115,14 +116,14 @@ class Stream:
             if waiting and (waiting >= self.size or self._starving()):
                 self._verdicts()
             while next_eps < len(self.eps) and self.schedule.finished(next_eps):
-                yield self.ledger.outcomes[next_eps]
+                yield self.ledger.imply(next_eps, self.schedule.fooled[next_eps])
                 next_eps += 1
             if next_eps == len(self.eps):
                 return
 
     def _starving(self) -> bool:
         """Whether only a verdict can bring new rows to free slots."""
-        return not len(self.slots) or (self.attack.restarts > 1 and not len(self.schedule))
+        return not len(self.slots) or not (len(self.schedule) or self.parked)
 
     def _fill(self) -> None:
         """Give every free slot a row: first those that were sent back, then new ones."""

@@ -237,3 +237,32 @@ def test_prepared_victims_agree_with_the_plain_loop_and_leave_the_model_alone(ne
     expected, _ = attack_all(network, targets, PGD(steps=10))
     for a, b in zip(prepared, expected, strict=True):
         assert abs(a.fooled.mean() - b.fooled.mean()) <= (0.0 if precision == "float32" else 0.03)
+
+
+@pytest.mark.parametrize(
+    "attack", [PGD(steps=8), FGSM(), PGD(steps=4, random_start=True, restarts=2), Noise()], ids=repr
+)
+def test_nested_never_lets_robust_accuracy_rise_and_only_adds_to_each(network, digits, attack):
+    _, _, targets = targets_of(network, digits, 120)
+    each, _ = attack_all(network, targets, attack)
+    nested, _ = attack_all(network, targets, attack, curve="nested")
+    running = np.zeros(len(targets), dtype=bool)
+    for a, b in zip(each, nested, strict=True):
+        running |= a.fooled
+        np.testing.assert_array_equal(b.fooled, running)
+        assert b.attacked.sum() == len(targets) - (running & ~b.attacked).sum()
+    assert sum(o.backwards for o in nested) <= sum(o.backwards for o in each)
+    assert torch.isfinite(nested[-1].images).all()
+
+
+def test_bisect_agrees_with_each_where_the_curve_is_monotone_and_attacks_less(network, digits):
+    _, _, targets = targets_of(network, digits, 150)
+    eps = [Fraction(k, 40) for k in range(1, 9)]
+    each, _ = attack_all(network, targets, PGD(steps=10), eps)
+    bisect, _ = attack_all(network, targets, PGD(steps=10), eps, curve="bisect")
+    e, b = np.stack([o.fooled for o in each]), np.stack([o.fooled for o in bisect])
+    monotone = (np.diff(e.astype(int), axis=0) >= 0).all(0)
+    assert monotone.mean() > 0.9
+    np.testing.assert_array_equal(b[:, monotone], e[:, monotone])
+    assert sum(o.attacked.sum() for o in bisect) <= 4 * len(targets)
+    assert all(o.size[o.attacked].max() <= float(o.eps) + 1e-6 for o in bisect if o.attacked.any())
