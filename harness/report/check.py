@@ -84,7 +84,7 @@ def check_suite(suite: Suite, results: Path, junit: Path | None = None) -> tuple
         total += f" ({counts['within noise']} of them within noise: outside by value, but not by the 95 % interval)"
     for verdict in ("broken", "not measured"):
         total += f", {counts[verdict]} {verdict}" if counts[verdict] else ""
-    return code, "\n".join([*map(str, lines), total]) + "\n"
+    return code, "\n".join([*map(str, lines), total])
 
 
 def _lines(expectation: Expectation, suite: Suite, results: Path, names: Names) -> Iterator[Line]:

@@ -85,7 +85,7 @@ def compare(a: Path, b: Path, junit: Path | None = None) -> tuple[int, str]:
     ]
     lines += [f"{'not compared':<13}  {skip.cell}: {skip.why}" for skip in skipped]
     code = WORSE if "worse" in verdicts else NOT_COMPARABLE if skipped or not tests else SAME_OR_BETTER
-    return code, "\n".join([*lines, _summary(verdicts, skipped, len(tests))]) + "\n"
+    return code, "\n".join([*lines, _summary(verdicts, skipped, len(tests))])
 
 
 def _incomparable(a: Record, b: Record | None) -> str | None:

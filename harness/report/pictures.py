@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -121,7 +122,7 @@ class Sheet:
 
 
 def sheets(results: Path, record: Record) -> list[Sheet]:
-    """Samples from the prior over training (8×8 each), then reconstructions below their originals."""
+    """Samples from the prior over training (8×8 each), reconstructions below their originals, and the latent plane."""
     arrays = read_pictures(results, record)
     held = _Arrays(results / "pictures" / f"{record.id}.npz", arrays)
     made = []
@@ -134,6 +135,10 @@ def sheets(results: Path, record: Record) -> list[Sheet]:
         pairs = held.pairs("reconstructions")[:, :16]
         sheet = grid(pairs.reshape(-1, *pairs.shape[2:]), pairs.shape[1])
         made.append(Sheet("test images above their reconstructions", png(sheet), 2 * sheet.shape[2]))
+    if "manifold" in arrays:
+        points = held.images("manifold")
+        sheet = grid(points, math.isqrt(len(points)), gap=0)
+        made.append(Sheet("the latent plane, from low to high quantiles of the prior", png(sheet), sheet.shape[2]))
     return made
 
 

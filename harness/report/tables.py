@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
@@ -169,30 +169,49 @@ def _spread(group: Sequence[Record], key: str) -> Entry:
 
 
 def findings_table(results: Results) -> Table | None:
-    """Failed and void cells and every warning of an audit: what a reader must know before trusting a number."""
-    rows: list[tuple[Entry, ...]] = []
+    """Failed and void cells and every warning of an audit: what a reader must know before trusting a number.
+
+    Cells of one model often share a finding; those stand in one line.
+    """
+    lines: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in results.current:
-        cell = Entry(results.names.cell(record.cell))
-        if record.failure is not None:
-            message = f"{visible(record.failure.type)}: {visible(record.failure.message)}"
-            rows.append((Entry("failed", state="failed"), cell, Entry(message), Entry(record.id)))
-        elif record.status != "ok" and not record.findings:
-            rows.append(
-                (Entry(record.status, state=record.status), cell, Entry("no reason recorded"), Entry(record.id))
-            )
-        for finding in record.findings:
-            evidence = ", ".join(f"{visible(key)} {scalar(value)}" for key, value in finding.evidence.items())
-            text = f"{visible(finding.code)}: {visible(finding.message)}" + (f" ({evidence})" if evidence else "")
-            rows.append((Entry(finding.severity, state=finding.severity), cell, Entry(text), Entry(record.id)))
-    if not rows:
+        for what, why in _remarks(record):
+            lines[what, why].append(record)
+    if not lines:
         return None
-    order = {"failed": 0, "void": 1, "warning": 2}
-    rows.sort(key=lambda row: order[row[0].text])
+    order = ("failed", "void", "warning")
+    rows = tuple(
+        (
+            Entry(what, state=what),
+            Entry(_some([results.names.cell(record.cell) for record in records], "cell")),
+            Entry(why),
+            Entry(_some([record.id for record in records], "id")),
+        )
+        for (what, why), records in sorted(lines.items(), key=lambda line: order.index(line[0][0]))
+    )
     columns = (Column("what"), Column("cell"), Column("why"), Column("id"))
     caption = (
         "Failed: the cell raised. Void: an audit says its number means nothing. Warning: the number stands; read why."
     )
-    return Table("Findings and failures", columns, tuple(rows), caption)
+    return Table("Findings and failures", columns, rows, caption)
+
+
+def _remarks(record: Record) -> Iterator[tuple[str, str]]:
+    """What there is to say about a record: ("failed" | "void" | "warning", why)."""
+    if record.failure is not None:
+        yield "failed", f"{visible(record.failure.type)}: {visible(record.failure.message)}"
+    elif record.status != "ok" and not any(finding.severity == "void" for finding in record.findings):
+        yield record.status, "no reason recorded"
+    for finding in record.findings:
+        evidence = ", ".join(f"{visible(key)} {scalar(value)}" for key, value in finding.evidence.items())
+        said = f"{visible(finding.code)}: {visible(finding.message)}"
+        yield finding.severity, f"{said} ({evidence})" if evidence else said
+
+
+def _some(items: list[str], noun: str, most: int = 3) -> str:
+    """The first few of many, and how many more there are."""
+    more = f"; and {plural(len(items) - most, f'more {noun}')}" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
 
 
 def environment_table(results: Results) -> Table | None:

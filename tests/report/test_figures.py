@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,7 +32,7 @@ def results(*records) -> Results:
 @given(st.lists(st.floats(0, 1), max_size=12).map(sorted), st.floats(0.001, 0.08))
 def test_labels_keep_their_order_and_distance_and_stay_inside(heights, gap):
     placed = spread(heights, gap, 0.0, 1.0)
-    assert all(b - a >= gap - 1e-9 for a, b in zip(placed, placed[1:], strict=False))
+    assert all(b - a >= gap - 1e-9 for a, b in pairwise(placed))
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in placed)
 
 
