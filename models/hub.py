@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -187,21 +188,19 @@ def load_into(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
     target.load_state_dict(state)
 
 
-class _weights_of:  # noqa: N801 - used as a function
+@contextmanager
+def _weights_of(library: str, name: str) -> Iterator[None]:
     """Turns the many ways a download fails into one `ValueError`."""
-
-    def __init__(self, library: str, name: str) -> None:
-        self._model = f"{library}:{name}"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "pretrained" in str(error).lower()):
-            raise ValueError(
-                f"pretrained weights of {self._model} cannot be had ({' '.join(str(error).split())[:200]}); go online, "
-                "set pretrained = false, or load a local file with file:PATH"
-            ) from error
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # timm's word for a model that has none is a RuntimeError; any other is a fault to be seen as it is.
+        if isinstance(error, RuntimeError) and "pretrained" not in str(error).lower():
+            raise
+        raise ValueError(
+            f"pretrained weights of {library}:{name} cannot be had ({' '.join(str(error).split())[:200]}); go online, "
+            "set pretrained = false, or load a local file with file:PATH"
+        ) from error
 
 
 def _near(name: str, known: Sequence[str]) -> str:
