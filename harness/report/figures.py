@@ -89,7 +89,7 @@ def _line(
     )
     lows = [value if score.low is None else score.low for value, score in zip(values, scores, strict=True)]
     highs = [value if score.high is None else score.high for value, score in zip(values, scores, strict=True)]
-    axes.fill_between(places, lows, highs, color=colour, alpha=0.14, linewidth=0)
+    axes.fill_between(places, lows, highs, color=colour, alpha=0.05 if marker else 0.16, linewidth=0)
     return values[-1] if known[-1] else None
 
 

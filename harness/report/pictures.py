@@ -114,11 +114,17 @@ def _most_telling(row: Row) -> Record | None:
 
 @dataclass(frozen=True)
 class Sheet:
-    """One picture of a VAE cell and what it shows."""
+    """One picture of a VAE cell, what it shows, and the width to show it at, in CSS pixels."""
 
     title: str
     image: bytes
     width: int
+
+    @classmethod
+    def of(cls, title: str, image: np.ndarray) -> Sheet:
+        """A sheet of an image (C, H, W), enlarged by a multiple of one half to about 350 pixels."""
+        width = image.shape[2]
+        return cls(title, png(image), round(width * max(1.0, round(2 * 350 / width) / 2)))
 
 
 def sheets(results: Path, record: Record) -> list[Sheet]:
@@ -130,15 +136,15 @@ def sheets(results: Path, record: Record) -> list[Sheet]:
         sheet = grid(held.images(name)[:64], 8)
         epoch = name.removeprefix("samples_epoch_").lstrip("0") or "0"
         title = "samples before training" if epoch == "0" else f"samples after epoch {epoch}"
-        made.append(Sheet(title, png(sheet), 2 * sheet.shape[2]))
+        made.append(Sheet.of(title, sheet))
     if "reconstructions" in arrays:
         pairs = held.pairs("reconstructions")[:, :16]
         sheet = grid(pairs.reshape(-1, *pairs.shape[2:]), pairs.shape[1])
-        made.append(Sheet("test images above their reconstructions", png(sheet), 2 * sheet.shape[2]))
+        made.append(Sheet.of("test images above their reconstructions", sheet))
     if "manifold" in arrays:
         points = held.images("manifold")
         sheet = grid(points, math.isqrt(len(points)), gap=0)
-        made.append(Sheet("the latent plane, from low to high quantiles of the prior", png(sheet), sheet.shape[2]))
+        made.append(Sheet.of("the latent plane, from low to high quantiles of the prior", sheet))
     return made
 
 

@@ -19,7 +19,7 @@ def _board(board: Board) -> list[str]:
     attacks = list(dict.fromkeys(name for names in board.attacks.values() for name in names))
     images = f" over {board.examples:,} test images" if board.examples else ""
     said = [
-        f"On {board.data}, {plural(len(board.rows), 'model')} met {enumerate_words(attacks)} "
+        f"On {board.data}, {plural(len(board.rows), 'trained model')} met {enumerate_words(attacks)} "
         f"at {norm_name(board.norm)} ε up to {spelled}{images}."
     ]
     ranked = [row for row in board.rows if row.rank is not None]
@@ -29,7 +29,7 @@ def _board(board: Board) -> list[str]:
     if len(best) > 1 and len(best) == len(ranked):
         said.append(f"The intervals do not tell the models apart at ε = {spelled}; {_stands(best[0], board)}")
     elif len(best) > 1:
-        said.append(f"{len(best)} share the first rank; of them, {_stands(best[0], board)}")
+        said.append(f"The first {len(best)} share a rank, for their intervals overlap; {_stands(best[0], board)}")
     else:
         said.append(f"Firmest: {_stands(best[0], board)}")
     last = ranked[-1]
@@ -49,9 +49,10 @@ def _vae(table: Table) -> list[str]:
     if not table.rows or table.rows[0][6].state:
         return []
     model, z_dim, beta, _, _, _, test = (entry for entry in table.rows[0][:7])
+    best = f"the best of {len(table.rows)} settings, " if len(table.rows) > 1 else ""
     return [
-        f"{table.title}: the best of {plural(len(table.rows), 'setting')}, {model.text} with z_dim {z_dim.text} "
-        f"and beta {beta.text}, reaches {test.plain} bits per dimension on the test set."
+        f"{table.title}: {best}{model.text} with z_dim {z_dim.text} and beta {beta.text} reaches {test.plain} bits per "
+        "dimension on the test set."
     ]
 
 

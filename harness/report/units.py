@@ -45,7 +45,9 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``"0.42 s"``, ``"12 s"``, ``"3 min 20 s"``, ``"1 h 12 min"``."""
+    """Seconds as a person says them: ``"9.1 ms"``, ``"0.42 s"``, ``"12 s"``, ``"3 min 20 s"``, ``"1 h 12 min"``."""
+    if 0 < seconds < 0.0995:
+        return f"{1000 * seconds:.2g} ms"
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     whole = round(seconds)
