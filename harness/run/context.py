@@ -17,12 +17,16 @@ class Board(Protocol):
     """The part of TensorBoard's writer that jobs use."""
 
     def add_scalar(self, tag: str, value: float, step: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class NoBoard:
     """Keeps no curves."""
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 

@@ -6,6 +6,7 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,9 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
         return vae.eval(), cached | {"cached": True}, _read(kept)
 
     recipe = dict(cell.training)
-    board = context.board(cell.weights_key)
     pictures: Pictures = {}
-    with context.progress.task(f"training {cell.label()}", recipe["epochs"]) as task:
+    title = f"training {cell.label()}"
+    with context.progress.task(title, recipe["epochs"]) as task, closing(context.board(cell.weights_key)) as board:
 
         def on_epoch(epoch: int, values: dict[str, float]) -> None:
             for name, value in values.items():

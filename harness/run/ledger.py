@@ -40,8 +40,9 @@ class Outcome:
     """One attack at one ε: arrays of shape (n,) over the targets, and what it cost.
 
     ``attacked`` says which targets were attacked at this ε; the verdict on the others follows from another
-    ε (see `harness.run.schedule`), and the measurements are NaN there. ``size`` is ‖δ‖ of the image that was judged, ``low`` and ``high`` its extreme pixels, ``loss`` the
-    judge's cross-entropy there. ``images`` (k, C, H, W) and ``predicted`` (k,) are kept for the first k.
+    ε (see `harness.run.schedule`), and what is measured on an image is NaN there. ``size`` is ‖δ‖ of the
+    image that was judged, ``low`` and ``high`` its extreme pixels, ``loss`` the judge's cross-entropy there.
+    ``images`` (k, C, H, W) and ``predicted`` (k,) are kept for the first k.
     """
 
     eps: Fraction

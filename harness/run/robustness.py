@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from itertools import groupby
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from harness.run.data import Data
 from harness.run.engine import Engine
 from harness.run.failure import failed
 from harness.run.ledger import Outcome, Targets
+from harness.run.memory import peak_bytes, reset_peak
 from harness.run.profiling import profile_attack
 from harness.run.training import seeded, train_classifier
 from harness.run.victim import Judge, prepare
@@ -42,8 +40,11 @@ def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
     data = context.data(first.data, first.limit)
     network, training = trained(first, data, context)
     bench = Bench(network, first, data, context, training)
-    for _, group in groupby(cells, key=lambda cell: (cell.attack, cell.norm, cell.early_stop)):
-        yield from bench.stream(list(group))
+    streams: dict[object, list[RobustnessCell]] = {}
+    for cell in cells:
+        streams.setdefault(cell.stream, []).append(cell)
+    for stream in streams.values():
+        yield from bench.stream(stream)
 
 
 def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
@@ -61,9 +62,9 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
         return network.eval(), cached | {"cached": True}
     recipe = dict(cell.training)
     defense = names.make("defense", cell.defense, context.base)
-    board = context.board(cell.weights_key)
+    title = f"training {cell.model.label()} · {cell.defense.label()}"
     started = time.perf_counter()
-    with context.progress.task(f"training {cell.model.label()} · {cell.defense.label()}", recipe["epochs"]) as task:
+    with context.progress.task(title, recipe["epochs"]) as task, closing(context.board(cell.weights_key)) as board:
 
         def on_epoch(epoch: int, values: dict[str, float]) -> None:
             for name, value in values.items():
@@ -130,9 +131,10 @@ class Bench:
         with self.context.progress.task(cells[0].attack.label(), len(cells)) as task:
             try:
                 attack = names.make("attack", pending[0].attack, self.context.base, norm=pending[0].norm)
-                _reset_peak(self.context.device)
+                reset_peak(self.context.device)
+                eps, first = [cell.eps for cell in pending], pending[0]
                 for outcome in self.engine.run(
-                    attack, [cell.eps for cell in pending], seed=pending[0].seed, early_stop=pending[0].early_stop
+                    attack, eps, seed=first.seed, early_stop=first.early_stop, curve=first.curve
                 ):
                     yield self._record(pending[0], outcome, started)
                     pending = pending[1:]
@@ -207,7 +209,7 @@ class Bench:
             "seconds": seconds,
             "images_per_second": attacked / seconds if seconds else None,
             "gradients_per_second": gradients / seconds if seconds else None,
-            "peak_bytes": _peak(self.context.device),
+            "peak_bytes": peak_bytes(self.context.device),
             "compile_seconds": 0.0,
             "batch_size": self.engine.batch,
             "precision": self.victim.precision,
@@ -227,23 +229,3 @@ def proportion(bits: np.ndarray) -> Metric:
     """The share of true bits with its Wilson interval."""
     low, high = wilson(int(bits.sum()), len(bits))
     return Metric(value=float(bits.mean()), low=low, high=high, n=len(bits))
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with suppress(OSError):  # Linux alone can reset it; elsewhere the peak is the process's since its start
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak(device: torch.device) -> int:
-    """Peak bytes: allocated on a CUDA device, resident for a CPU process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -136,7 +136,7 @@ class Stream:
             elif len(self.schedule):
                 bundle = self._fresh(self.schedule.take(room))
             else:
-                return
+                break
             if self.from_clean and self.attack.steps == 1:  # the shared gradient was its only step
                 self.waiting.append(bundle)
             else:

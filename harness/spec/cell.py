@@ -121,14 +121,23 @@ class RobustnessCell(_Cell):
     limit: int | None
     precision: str
     early_stop: bool
+    curve: str = "each"
+    curve_eps: tuple[Fraction, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
 
     @property
     def code(self) -> dict[str, str]:
         return dict(self.versions)
 
+    @property
+    def stream(self) -> tuple[Any, ...]:
+        """What cells must share, besides their weights, to be attacked as one curve over ε."""
+        return (self.attack, self.norm, self.early_stop, self.curve, self.curve_eps)
+
     def canonical(self) -> dict[str, Any]:
-        return {
+        """As it stands in its record; on a curve whose ε depend on each other, with all of them."""
+        curve = {"curve_eps": [format_epsilon(eps) for eps in self.curve_eps]} if self.curve_eps else {}
+        return curve | {
             "task": self.task,
             "data": self.data,
             "model": self.model.as_dict(),
@@ -142,12 +151,14 @@ class RobustnessCell(_Cell):
             "limit": self.limit,
             "precision": self.precision,
             "early_stop": self.early_stop,
+            "curve": self.curve,
         }
 
     def label(self) -> str:
         """One line that tells this cell from its neighbours."""
         trained = f"{self.data} {self.model.label()} {self.defense.label()} {self.augmentation}"
-        return f"{trained} · {self.attack.label()} {self.norm} ε={format_epsilon(self.eps)} seed {self.seed}"
+        curve = "" if self.curve == "each" else f" ({self.curve})"
+        return f"{trained} · {self.attack.label()} {self.norm} ε={format_epsilon(self.eps)}{curve} seed {self.seed}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -49,7 +49,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
         raise InputError(problems)
     build = _robustness_cell if isinstance(part, RobustnessPart) else _generation_cell
     code = _Versions(part, base)
-    cells = tuple(build(part, point, code) for point in points)  # type: ignore[arg-type]
+    cells = _curves(tuple(build(part, point, code) for point in points))  # type: ignore[arg-type]
     expectations = _expectations(part, points, cells, base, problems)
     if problems:
         raise InputError(problems)
@@ -142,8 +142,23 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
         limit=part.limit,
         precision=part.precision,
         early_stop=part.early_stop,
+        curve=part.curve,
         versions=code(model=point["model"], defense=point["defense"], attack=point["attack"]),
         **point,
+    )
+
+
+def _curves(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """Tell the cells of a curve whose ε depend on each other which ε those are: they are part of what is measured."""
+    curves: dict[object, set[Fraction]] = {}
+    for cell in cells:
+        if isinstance(cell, RobustnessCell) and cell.curve != "each":
+            curves.setdefault((cell.weights_key, cell.stream), set()).add(cell.eps)
+    return tuple(
+        replace(cell, curve_eps=tuple(sorted(curves[cell.weights_key, cell.stream])))
+        if isinstance(cell, RobustnessCell) and cell.curve != "each"
+        else cell
+        for cell in cells
     )
 
 

@@ -45,8 +45,15 @@ class Plan:
 
     @property
     def pending_jobs(self) -> tuple[Job, ...]:
-        """The jobs with something pending, holding nothing else."""
+        """The jobs with something pending, holding nothing else.
+
+        A curve whose ε depend on each other is measured whole: one ε missing, all its ε run again.
+        """
         pending = {cell.id for cell in self.pending}
+        for job in self.jobs:
+            curves = [cell for cell in job.cells if isinstance(cell, RobustnessCell) and cell.curve_eps]
+            torn = {cell.stream for cell in curves if cell.id in pending}
+            pending |= {cell.id for cell in curves if cell.stream in torn}
         left = (Job(job.key, job.task, tuple(cell for cell in job.cells if cell.id in pending)) for job in self.jobs)
         return tuple(job for job in left if job.cells)
 

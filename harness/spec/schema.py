@@ -32,6 +32,7 @@ from harness.spec.epsilon import parse_epsilon
 from harness.spec.names import AUGMENTATIONS, KINDS, NORMS, check_plain, name_with_parameters
 
 Precision = Literal["auto", "bf16", "fp16", "float32"]
+Curve = Literal["each", "nested", "bisect"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 ROBUSTNESS_AXES = ("model", "defense", "augmentation", "seed", "attack", "norm", "eps")
 GENERATION_AXES = ("model", "z_dim", "beta", "seed")
@@ -265,6 +266,10 @@ class RobustnessPart(TaskPart):
     defaults: ClassVar[dict[str, Any]] = {"defense": "none", "augmentation": "none", "norm": "linf", "seed": 0}
 
     early_stop: bool = Field(default=True, description="stop attacking an image once it is fooled")
+    curve: Curve = Field(
+        default="each",
+        description="each: every ε on its own; nested: what a smaller ε fools a larger does; bisect: by bisection",
+    )
     training: RobustnessTraining = Field(default_factory=RobustnessTraining)
     matrix: RobustnessMatrix
     include: list[RobustnessInclude] = Field(default_factory=list)

@@ -295,3 +295,33 @@ def test_sigkill_at_any_moment_loses_no_record_and_tears_no_file(finished, tmp_p
     assert code == 0
     assert set(records) == set(expected)
     assert recorded.items() <= {p.name: p.read_bytes() for p in (results / "cells").glob("*.json")}.items()
+
+
+def test_a_curve_of_dependent_eps_is_measured_whole(finished, tmp_path):
+    """Bisection over a list of ε: the verdict at one ε leans on the others, so a missing record brings all back."""
+    text = SMALL.replace("[robustness.training]", 'curve = "bisect"\n[robustness.training]').replace(
+        "[0.05, 0.2]", "[0.05, 0.1, 0.2]"
+    )
+    suite = suite_of(tmp_path, text)
+    assert {cell.canonical()["curve_eps"] == ["0.05", "0.1", "0.2"] for cell in suite.cells} == {True}
+    _, records = run(suite, tmp_path / "results", weights=finished[1] / "weights")
+    assert {record.status for record in records.values()} == {"ok"}
+    lost = next(cell for cell in suite.cells if cell.attack.name == "pgd")
+    (tmp_path / "results" / "cells" / f"{lost.id}.json").unlink()
+    (job,) = plan(suite, tmp_path / "results").pending_jobs
+    assert {cell.stream for cell in job.cells} == {lost.stream}
+    assert len(job.cells) == 3
+    _, again = run(suite, tmp_path / "results", weights=finished[1] / "weights")
+    assert {i: r.verdicts for i, r in again.items()} == {i: r.verdicts for i, r in records.items()}
+
+
+def test_another_list_of_eps_is_another_cell_only_where_the_eps_depend_on_each_other(tmp_path):
+    ids = {}
+    for curve in ("each", "nested"):
+        for eps in ("[0.05, 0.2]", "[0.05, 0.1, 0.2]"):
+            text = SMALL.replace("[robustness.training]", f'curve = "{curve}"\n[robustness.training]').replace(
+                "[0.05, 0.2]", eps
+            )
+            ids[curve, eps] = {cell.id for cell in suite_of(tmp_path, text).cells}
+    assert ids["each", "[0.05, 0.2]"] < ids["each", "[0.05, 0.1, 0.2]"]
+    assert not ids["nested", "[0.05, 0.2]"] & ids["nested", "[0.05, 0.1, 0.2]"]

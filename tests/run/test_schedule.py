@@ -26,9 +26,13 @@ def drive(schedule: Each, breaks_at: np.ndarray, batch: int, rng: np.random.Gene
 
 
 @given(
-    st.sampled_from(list(CURVES.values())), st.integers(1, 9), st.integers(1, 12), st.integers(1, 3), st.integers(1, 20),
-    st.integers(0, 99),
-)  # fmt: skip
+    kind=st.sampled_from(list(CURVES.values())),
+    eps_count=st.integers(1, 9),
+    examples=st.integers(1, 12),
+    restarts=st.integers(1, 3),
+    batch=st.integers(1, 20),
+    seed=st.integers(0, 99),
+)
 def test_a_monotone_curve_is_found_exactly_and_no_row_runs_twice(kind, eps_count, examples, restarts, batch, seed):
     rng = np.random.default_rng(seed)
     breaks_at = rng.integers(0, eps_count + 1, examples)
