@@ -47,6 +47,14 @@ class Format(StrEnum):
 ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".html": Format.HTML}
 
 
+class Compile(StrEnum):
+    """Whether the attacked network is compiled."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Executor(StrEnum):
     """Where jobs run."""
 
@@ -88,6 +96,9 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="Where trained weights lie; default: inside the results.")
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also write profiler traces of each attack loop.")] = False,
+    compile_: Annotated[
+        Compile, typer.Option("--compile", help="Compile the attacked network; auto: where it should pay.")
+    ] = Compile.AUTO,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.LOCAL,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
@@ -104,7 +115,7 @@ def run(
     require_writable(results)
     from harness.run.runner import INTERRUPTED, run_suite
 
-    options = Options(data, device, precision, batch_size, weights, profile, executor, quiet)
+    options = Options(data, device, precision, batch_size, weights, profile, executor, quiet, compile_)
     code = run_suite(loaded, results, options)
     if code != INTERRUPTED:
         from harness.report.build import report as build_report

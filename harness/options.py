@@ -18,3 +18,4 @@ class Options:
     profile: bool = False
     executor: str = "local"
     quiet: bool = False
+    compile: str = "auto"

@@ -42,6 +42,7 @@ class Context:
     data_root: Path | None = None
     batch_size: int | None = None
     profile: bool = False
+    compile: str = "auto"
     boards: bool = True
     environment: dict[str, Any] = field(default_factory=dict)
     progress: Reporter = field(default_factory=Silent)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attacks.base import GradientAttack
 from harness.records import Finding, Metric, Record, Verdicts, write_pictures
 from harness.run.audit import audit_model, audit_outcome, voids, zero_gradients
 from harness.run.context import Context
@@ -22,6 +23,7 @@ from harness.run.ledger import Outcome, Targets
 from harness.run.memory import peak_bytes, reset_peak
 from harness.run.profiling import profile_attack
 from harness.run.training import seeded, train_classifier
+from harness.run.tuning import UNTRIED, accelerate, find_batch, measure_rates
 from harness.run.victim import Judge, prepare
 from harness.run.weights import load_weights, save_weights
 from harness.spec import names
@@ -30,7 +32,7 @@ from harness.spec.plan import Job
 from harness.statistics import wilson
 
 PICTURES = 8
-DEFAULT_BATCH = {"cpu": 256, "cuda": 1024}
+RATED_FROM = 200  # batches of gradients ahead, for a measurement of the floor to stay below a few per cent of them
 
 
 def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
@@ -39,7 +41,7 @@ def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
     first = cells[0]
     data = context.data(first.data, first.limit)
     network, training = trained(first, data, context)
-    bench = Bench(network, first, data, context, training)
+    bench = Bench(network, cells, data, context, training)
     streams: dict[object, list[RobustnessCell]] = {}
     for cell in cells:
         streams.setdefault(cell.stream, []).append(cell)
@@ -99,12 +101,17 @@ class Bench:
     """One trained classifier on the bench: judged once when clean, then attacked stream after stream."""
 
     def __init__(
-        self, network: nn.Module, cell: RobustnessCell, data: Data, context: Context, training: dict[str, Any]
+        self,
+        network: nn.Module,
+        cells: list[RobustnessCell],
+        data: Data,
+        context: Context,
+        training: dict[str, Any],
     ) -> None:
         self.context, self.data = context, data
         self.curves = training.pop("curves", {})
         self.training = training
-        self.batch = min(context.batch_size or DEFAULT_BATCH[context.device.type], len(data.test))
+        self.batch = min(context.batch_size or UNTRIED[context.device.type], len(data.test))
         self.judge = Judge(network, context.device)
         logits = self._logits()
         self.right = logits.argmax(1) == data.test.labels
@@ -114,9 +121,20 @@ class Bench:
         probe = slice(0, min(64, len(data.test)))
         x, y = data.test.pixels(torch.arange(probe.stop, device=context.device)), data.test.labels[probe]
         self.findings = audit_model(self.judge.logits(x, self.batch), self.judge.logits(x, self.batch))
-        self.victim = prepare(network, context.device, context.precision(cell.precision), x, y)
+        self.victim = prepare(network, context.device, context.precision(cells[0].precision), x, y)
         targets = Targets(lambda at: data.test.pixels(self.positions[at]), labels, self.positions)
-        self.engine = Engine(self.victim, self.judge, targets, self.batch, keep=PICTURES)
+        rows = self._rows_ahead(cells, len(targets))
+        batch = context.batch_size or find_batch(self.victim, targets, rows)
+        accelerate(self.victim, targets, batch, rows, context.compile)
+        self.engine = Engine(self.victim, self.judge, targets, batch, keep=PICTURES)
+        # Worth its time only where it is little beside the work itself.
+        enough = rows >= RATED_FROM * batch
+        self.rates = measure_rates(self.victim, self.judge, targets, batch) if enough else None
+
+    def _rows_ahead(self, cells: list[RobustnessCell], targets: int) -> int:
+        """Gradients that the cells can take at most."""
+        attacks = [names.make("attack", cell.attack, self.context.base, norm=cell.norm) for cell in cells]
+        return sum(a.steps * a.restarts * targets for a in attacks if isinstance(a, GradientAttack))
 
     def _logits(self) -> Tensor:
         everyone = torch.arange(len(self.data.test), device=self.context.device)
@@ -210,12 +228,19 @@ class Bench:
             "images_per_second": attacked / seconds if seconds else None,
             "gradients_per_second": gradients / seconds if seconds else None,
             "peak_bytes": peak_bytes(self.context.device),
-            "compile_seconds": 0.0,
+            "compile_seconds": self.victim.compile_seconds,
+            "floor_share": self._floor_share(outcome),
             "batch_size": self.engine.batch,
             "precision": self.victim.precision,
             "form": self.victim.form,
             "device": self.context.environment.get("device", {}).get("name", self.context.device.type),
         }
+
+    def _floor_share(self, outcome: Outcome) -> float | None:
+        """The least time these gradients and verdicts can take on this device, over the time they took."""
+        if self.rates is None or not outcome.seconds:
+            return None
+        return self.rates.floor(outcome.backwards + outcome.shared_backwards, outcome.judge_forwards) / outcome.seconds
 
 
 def _metrics(right: np.ndarray, robust: np.ndarray, fooled: np.ndarray) -> dict[str, Metric]:

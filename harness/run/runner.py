@@ -89,6 +89,7 @@ def _context(suite: Suite, results: Path, options: Options) -> Context:
         data_root=options.data_root,
         batch_size=options.batch_size,
         profile=options.profile,
+        compile=options.compile,
         environment=describe(device),
         progress=Silent(),
     )

@@ -62,6 +62,10 @@ class Victim:
     findings: list[Finding] = field(default_factory=list)
     forwards: int = 0
     backwards: int = 0
+    compile_seconds: float = 0.0
+    # Networks and steps for one batch size alone, found by `harness.run.tuning`.
+    fixed: tuple[int, Callable[[Tensor], Tensor]] | None = None
+    graph: tuple[int, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes), float32 in type, of the victim's precision in value."""
@@ -72,13 +76,20 @@ class Victim:
         """Gradient of the summed cross-entropy at ``x`` (N, C, H, W), and the logits; both float32."""
         self.forwards += len(x)
         self.backwards += len(x)
+        if self.graph and self.graph[0] == len(x):
+            return self.graph[1](x, y)
+        return self.bare_gradient(x, y)
+
+    def bare_gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """`gradient` as it is computed without a graph, and without being counted."""
         return input_gradient(self._forward, x, y)
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
-            return self.network(x).float()
+            network = self.fixed[1] if self.fixed and self.fixed[0] == len(x) else self.network
+            return network(x).float()
 
 
 def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y: Tensor) -> Victim:
@@ -113,7 +124,7 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
             KeyError,
             AttributeError,
         ) as error:
-            findings.append(_slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
+            findings.append(slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
         else:
             folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
             yield Victim(folded, device, "float32", "folded, channels-last", channels_last=True)
@@ -130,15 +141,13 @@ def _agrees(
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        findings.append(_slower("not-prepared", f"the form '{candidate.form}' raises", error))
+        findings.append(slower("not-prepared", f"the form '{candidate.form}' raises", error))
         return False
     close = torch.allclose(logits, reference_logits, rtol=1e-3, atol=1e-3 * float(reference_logits.abs().max() + 1e-6))
     turned = F.cosine_similarity(gradient.flatten(1), reference.flatten(1)).min()
     if close and (turned > 0.99 or not reference.any()):
         return True
-    findings.append(
-        _slower("not-prepared", f"the form '{candidate.form}' computes something else than the model", None)
-    )
+    findings.append(slower("not-prepared", f"the form '{candidate.form}' computes something else than the model", None))
     return False
 
 
@@ -150,14 +159,15 @@ def _precision(candidate: Victim, wanted: str, x: Tensor, y: Tensor, findings: l
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        findings.append(_slower("not-mixed", f"the model raises in {wanted}; float32 is used", error))
+        findings.append(slower("not-mixed", f"the model raises in {wanted}; float32 is used", error))
         return "float32"
     if not gradient.isfinite().all():
-        findings.append(_slower("not-mixed", f"gradients in {wanted} are not finite; float32 is used", None))
+        findings.append(slower("not-mixed", f"gradients in {wanted} are not finite; float32 is used", None))
         return "float32"
     return wanted
 
 
-def _slower(code: str, message: str, error: BaseException | None) -> Finding:
+def slower(code: str, message: str, error: BaseException | None) -> Finding:
+    """A warning that a faster form was refused, and why."""
     reason = f" ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})" if error else ""
     return Finding(code=code, severity="warning", message=f"{message}{reason}; numbers are unaffected, speed is")

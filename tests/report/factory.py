@@ -46,6 +46,7 @@ def robustness_cell(**axes: Any) -> dict[str, Any]:
         "limit": None,
         "precision": "auto",
         "early_stop": True,
+        "curve": "each",
     }
     return cell | axes
 

@@ -14,13 +14,6 @@ from harness.records import Record, read_records
 from harness.run.runner import run_suite
 from harness.spec.suite import Suite, load_suite
 
-# Ray's own noise: it leaves sockets and processes to be closed at exit, and announces changes to come.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
-
 SUITE = """
 [robustness]
 data = "digits"

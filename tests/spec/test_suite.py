@@ -26,6 +26,7 @@ def test_the_matrix_is_every_combination(load, small):
         },
         "attack": {"name": "noise"}, "norm": "linf", "eps": "8/255", "seed": 0, "limit": None, "precision": "auto",
         "early_stop": True,
+        "curve": "each",
     }  # fmt: skip
     assert [cell.eps for cell in suite.cells[:2]] == [Fraction(8, 255), Fraction(1, 10)]
 

@@ -108,7 +108,8 @@ def _salvaged(
     written = _recorded(job, context)
     for cell in job.cells:
         record = written.get(cell.id)
-        if record is None or record == before.get(cell.id):  # what an earlier run left is no news of this one
+        # An earlier run's failure is no news of this one; its measurement stands, whatever became of the worker.
+        if record is None or (record.status == "failed" and record == before.get(cell.id)):
             record = failed(cell, error, context, started)
             write_record(context.results, record)
         yield record
