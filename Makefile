@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test check bench bench-peers clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/epsbench run quickstart
@@ -32,6 +32,20 @@ $(VENV)/.installed-test: $(VENV)/.installed
 $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+# What an attack costs here; the timer waits for the device.
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only \
+		--benchmark-timer=torch.utils.benchmark.timer --benchmark-columns=median,iqr,rounds --benchmark-sort=name
+
+# The same work through other libraries, in one process. visdom, which adv-lib imports, builds with an older setuptools only.
+bench-peers: $(VENV)/.installed-test
+	echo 'setuptools<81' > $(VENV)/build-constraint.txt
+	PIP_CONSTRAINT=$(VENV)/build-constraint.txt $(BIN)/python -m pip install --quiet 'visdom>=0.2'
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	$(BIN)/python -m pip install --quiet --no-deps cleverhans
+	for work in one-eps curve fgsm; do $(BIN)/python tests/benchmarks/peers.py $$work || exit 1; done
+	$(BIN)/python tests/benchmarks/peers.py floor --images 1250
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
