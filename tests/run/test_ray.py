@@ -10,8 +10,12 @@ import torch
 
 from harness.errors import InputError
 from harness.options import Options
-from harness.records import Record, read_records
+from harness.records import Record, Status, read_records, write_record
+from harness.run.context import Context
+from harness.run.executors import ray as executor
 from harness.run.runner import run_suite
+from harness.spec.cell import Cell
+from harness.spec.plan import plan
 from harness.spec.suite import Suite, load_suite
 
 SUITE = """
@@ -79,6 +83,28 @@ def test_without_ray_one_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'epsbench\[ray\]'"):
         run(suite_of(tmp_path, OUTSIDE.partition("[[")[0]), tmp_path / "results", "ray")
+
+
+def test_what_a_lost_worker_wrote_stands_and_only_old_failures_are_made_anew(tmp_path):
+    suite = suite_of(tmp_path, OUTSIDE.partition("[[")[0].replace("eps = 0.1", "eps = [0.1, 0.2, 0.3, 0.4]"))
+    context = Context(tmp_path, tmp_path, torch.device("cpu"), suite.name, suite.base)
+    job = plan(suite, tmp_path).jobs[0]
+    measured, failed_before, failed_now, missing = job.cells
+
+    def record(cell: Cell, status: Status) -> Record:
+        return Record(id=cell.id, status=status, cell=cell.canonical(), started=context.clock())
+
+    write_record(tmp_path, record(measured, "ok"))
+    write_record(tmp_path, record(failed_before, "failed"))
+    before = executor._recorded(job, context)
+    write_record(tmp_path, record(failed_now, "failed"))
+    written = executor._recorded(job, context)
+    salvaged = {each.id: each for each in executor._salvaged(job, before, OSError("lost"), context, "")}
+    assert salvaged[measured.id] == written[measured.id]
+    assert salvaged[failed_now.id] == written[failed_now.id]
+    for cell in (failed_before, missing):
+        assert (salvaged[cell.id].status, salvaged[cell.id].failure.message) == ("failed", "lost")
+    assert {each.id: each for each in read_records(tmp_path)} == salvaged
 
 
 @pytest.fixture

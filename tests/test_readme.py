@@ -1,0 +1,162 @@
+"""What README and the docs show works as shown: suites, attacks, models, commands, messages, links."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from harness.options import Options
+from harness.records import read_records
+from harness.spec.plan import plan
+from harness.spec.schema import GenerationTraining, RobustnessTraining
+from harness.spec.suite import load_suite
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ENGINE, SUITES = ROOT / "docs" / "engine.md", ROOT / "docs" / "suites.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def code(page: Path) -> str:
+    """All that a page shows as code: fenced blocks and spans."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```\w*\n(.*?)^```$", text, flags=re.M | re.S)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    return "\n".join([*fenced, *spans])
+
+
+def run(path: Path, results: Path, limit: int | None = None) -> None:
+    """Run a suite on the CPU and hold that every cell is measured."""
+    from harness.run.runner import run_suite
+
+    suite = load_suite(str(path), limit)
+    code = run_suite(suite, results, Options(quiet=True, device="cpu"))
+    records = read_records(results)
+    assert code == 0, [(record.cell, record.failure, record.findings) for record in records if record.status != "ok"]
+    assert {record.id for record in records} == {cell.id for cell in suite.cells}
+
+
+@pytest.mark.slow
+def test_readmes_suite_and_attack_work(tmp_path):
+    from harness.report.check import check_suite
+
+    shown, fragment = blocks(README, "toml")
+    suite, results = tmp_path / "small.toml", tmp_path / "results"
+    suite.write_text(shown, encoding="utf-8")
+    assert [cell.task for cell in load_suite(str(suite)).cells] == ["robustness"] * 8 + ["generation"] * 2
+    run(suite, results)
+    code, told = check_suite(load_suite(str(suite)), results)
+    assert code == 0, told
+
+    (attack,) = blocks(README, "python")
+    assert len(attack.splitlines()) <= 10
+    (tmp_path / "shrinking.py").write_text(attack, encoding="utf-8")
+    suite.write_text(re.sub(r"^attack = .*\n", fragment, shown, flags=re.M), encoding="utf-8")
+    pending = plan(load_suite(str(suite)), results).pending
+    assert len(pending) == 4
+    assert {cell.attack.name for cell in pending} == {"shrinking.py:Shrinking"}
+    run(suite, results)
+
+
+OWN = """
+[robustness]
+data = "digits"
+[robustness.training]
+epochs = 2
+[robustness.matrix]
+model = ["smallcnn", "own.py:linear"]
+defense = ["none", "own.py:OnlyAdversarial"]
+attack = ["own.py:HeavyBall", { name = "own.py:BestOfNoise", draws = 3 }]
+norm = ["linf", "l2"]
+eps = 0.2
+"""
+
+
+def test_attacks_models_and_defenses_of_the_docs_work(tmp_path):
+    (tmp_path / "own.py").write_text("\n".join(blocks(ENGINE, "python")), encoding="utf-8")
+    (tmp_path / "own.toml").write_text(OWN, encoding="utf-8")
+    run(tmp_path / "own.toml", tmp_path / "results", limit=100)
+
+
+def test_the_suite_of_the_docs_loads(tmp_path):
+    shown, _ = blocks(SUITES, "toml")
+    (tmp_path / "shown.toml").write_text(shown, encoding="utf-8")
+    suite = load_suite(str(tmp_path / "shown.toml"))
+    assert {cell.norm for cell in suite.cells} == {"linf", "l2"}
+    assert not any(cell.seed == 1 and "width" in cell.model.changed for cell in suite.cells)
+
+
+def test_the_docs_messages_are_the_messages(tmp_path):
+    _, wrong = blocks(SUITES, "toml")
+    (tmp_path / "wrong.toml").write_text(wrong, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_suite(str(tmp_path / "wrong.toml"))
+    (told,) = blocks(SUITES, "text")
+    assert [message.removeprefix(f"{tmp_path / 'wrong.toml'}: ") for message in caught.value.messages] == (
+        told.splitlines()
+    )
+
+
+def test_every_block_of_toml_is_toml():
+    for page in PAGES:
+        for block in blocks(page, "toml"):
+            tomllib.loads(block)
+
+
+@pytest.mark.parametrize("recipe", [RobustnessTraining, GenerationTraining])
+def test_the_docs_tell_the_defaults_of_training(recipe):
+    text = SUITES.read_text(encoding="utf-8")
+    for name, field in recipe.model_fields.items():
+        default = f'"{field.default}"' if isinstance(field.default, str) else str(field.default)
+        assert f"| `{name}` | `{default}` |" in text
+
+
+def commands() -> dict[str, set[str]]:
+    """The verbs of the command line and the options of each."""
+    import typer
+
+    from harness.cli import app
+
+    group = typer.main.get_command(app)
+    return {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in group.commands.items()
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_are_there(page):
+    verbs = commands()
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    for line in code(page).splitlines():
+        for verb, rest in re.findall(r"\bepsbench ([a-z]+)\b([^#|]*)", line):
+            assert verb in verbs, line
+            assert set(re.findall(r"--[a-z-]+", rest)) <= verbs[verb], line
+        for target in re.findall(r"\bmake (?:\w+=\S+ )?([a-z]+)\b", line):
+            assert target in targets, line
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors a page's headings have."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_resolve(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
