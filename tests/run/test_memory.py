@@ -1,0 +1,108 @@
+"""Memory: chunks that shrink, a peak that is the network's own, and no growth from attack to attack."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.pgd import PGD
+from harness.run.engine import Engine
+from harness.run.ledger import Targets
+from harness.run.memory import in_chunks, is_out_of_memory, peak_bytes, reset_peak
+from harness.run.victim import Judge, Victim, frozen_copy
+
+CPU = torch.device("cpu")
+linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak can be reset on Linux alone")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory_is_recognised(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize("most", [1, 3, 8, 100])
+def test_chunks_cover_everything_once_however_small_they_become(most):
+    calls = []
+
+    def rows(part: slice) -> torch.Tensor:
+        if part.stop - part.start > most:
+            raise torch.OutOfMemoryError
+        calls.append(part.stop - part.start)
+        return torch.arange(part.start, part.stop)
+
+    assert in_chunks(rows, 21, 16).tolist() == list(range(21))
+    assert max(calls) <= most
+
+
+def test_chunks_of_nothing_and_errors_that_are_no_lack_of_memory():
+    assert in_chunks(lambda part: torch.zeros(part.stop - part.start), 0, 4).tolist() == []
+    with pytest.raises(RuntimeError, match="planted"):
+        in_chunks(lambda part: (_ for _ in ()).throw(RuntimeError("planted")), 8, 4)
+
+
+def wide() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 32, 3, padding=1), nn.Tanh(), nn.Conv2d(32, 32, 3, padding=1), nn.Tanh()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).eval()
+
+
+def rows_of(model: nn.Module, n: int) -> Targets:
+    x = torch.rand(n, 3, 32, 32)
+    with torch.no_grad():
+        y = torch.cat([model(part).argmax(1) for part in x.split(64)])
+    return Targets(lambda at: x[at], y, torch.arange(n))
+
+
+def resident() -> int:
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024
+
+
+@linux
+def test_the_peak_is_the_networks_own_and_the_rows():
+    model, batch = wide(), 256
+    targets = rows_of(model, 2 * batch)
+    victim = Victim(frozen_copy(model, CPU), CPU, "float32", "plain")
+    x, y = targets.pixels(torch.arange(batch)), targets.labels[:batch]
+    attack = PGD(steps=3, random_start=True)
+
+    def measured(call) -> int:
+        call()  # kernels and allocator pools are there from now on
+        before = resident()
+        reset_peak(CPU)
+        call()
+        return peak_bytes(CPU) - before
+
+    bare = measured(lambda: victim.gradient(x, y))
+    engine = Engine(victim, Judge(model, CPU), targets, batch)
+    whole = measured(lambda: list(engine.run(attack, [Fraction(1, 1000)], seed=0)))
+    row = x[0].numel() * 4
+    data = 12 * row * batch  # x and x_adv in slots, waiting and refilled; the step's own temporaries
+    assert whole <= 1.3 * bare + data, f"{whole / 2**20:.0f} MiB against {bare / 2**20:.0f} MiB bare"
+
+
+@linux
+def test_memory_is_flat_over_a_hundred_attacks(network, digits):
+    x, y = digits
+    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    judge = Judge(network, CPU)
+    sizes = []
+    for _ in range(100):
+        victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+        small = Targets(targets.pixels, targets.labels[:64], targets.index[:64])
+        list(Engine(victim, judge, small, 32, keep=8).run(PGD(steps=2), [Fraction(1, 10)], seed=0))
+        sizes.append(resident())
+    assert sizes[-1] - sizes[20] < 4 * 2**20
