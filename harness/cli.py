@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -157,7 +158,7 @@ def check(
     """Hold records against the suite's expectations. Exit code 0: they hold, 1: one is broken, 2: not measured."""
     from harness.report.check import check_suite
 
-    code, told = check_suite(*_load(suite, out, limit, precision), junit)
+    code, told = check_suite(*_load(suite, out, limit, precision), junit, _step_summary())
     typer.echo(told)
     raise typer.Exit(code)
 
@@ -171,7 +172,7 @@ def compare(
     """Paired tests of B against A. Exit code 0: same or better, 1: significantly worse, 2: not comparable."""
     from harness.report.compare import compare as compare_results
 
-    code, told = compare_results(a, b, junit)
+    code, told = compare_results(a, b, junit, _step_summary())
     typer.echo(told)
     raise typer.Exit(code)
 
@@ -209,6 +210,12 @@ def _load(suite: str, out: Path | None, limit: int | None, precision: Precision 
 
     loaded = load_suite(suite, limit, precision.value if precision else None)
     return loaded, out or Path("results") / loaded.name
+
+
+def _step_summary() -> Path | None:
+    """The file whose Markdown GitHub Actions shows with a job, where this is one."""
+    named = os.environ.get("GITHUB_STEP_SUMMARY")
+    return Path(named) if named else None
 
 
 def _told_again(results: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from harness.errors import InputError
 from harness.records import Metric, Record, read_record, record_path
 from harness.report.junit import Case, Outcome, write_junit
 from harness.report.results import Names
+from harness.report.summary import append_summary
 from harness.report.units import bits, bits_range, percent, percent_range, plural, visible
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ OUTCOMES: dict[Verdict, Outcome] = {
     "not measured": "error",
 }
 HOLDS, BROKEN, NOT_MEASURED = 0, 1, 2
+RATIOS = frozenset({"floor_share"})
+LACKING = {
+    "floor_share": ": the floor is timed only where that is little beside the attack itself; use more examples or steps"
+}
 
 
 @dataclass(frozen=True)
@@ -59,23 +65,18 @@ def judge(metric: Metric, bound: Bound, *, strict: bool) -> Verdict:
     return "within noise"
 
 
-def check_suite(suite: Suite, results: Path, junit: Path | None = None) -> tuple[int, str]:
+def check_suite(suite: Suite, results: Path, junit: Path | None = None, summary: Path | None = None) -> tuple[int, str]:
     """Judge every bound of a suite on every cell that it matches.
 
     Returns the exit code and the text: 0 all hold, 1 at least one is broken, 2 none is broken but at least one
-    could not be judged, because its cell is missing, failed or void. With ``junit`` the verdicts are written there.
+    could not be judged, because its cell is missing, failed or void. With ``junit`` the verdicts are written there;
+    with ``summary`` they are appended there as Markdown.
     Raises `InputError` for a suite without expectations (a gate that guards nothing) and for a corrupt record.
     """
     if not suite.expectations:
         raise InputError(f"{suite.path}: expect: there is none, so nothing to check; add an [[robustness.expect]]")
     names = Names(cell.canonical() for cell in suite.cells)
     lines = [line for expectation in suite.expectations for line in _lines(expectation, suite, results, names)]
-    if junit is not None:
-        write_junit(
-            junit,
-            visible(suite.name),
-            [Case(line.task, f"{line.bound} [{line.cell}]", OUTCOMES[line.verdict], str(line)) for line in lines],
-        )
     counts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in OUTCOMES}
     code = BROKEN if counts["broken"] else NOT_MEASURED if counts["not measured"] else HOLDS
     held = counts["holds"] + counts["within noise"]
@@ -84,6 +85,11 @@ def check_suite(suite: Suite, results: Path, junit: Path | None = None) -> tuple
         total += f" ({counts['within noise']} of them within noise: outside by value, but not by the 95 % interval)"
     for verdict in ("broken", "not measured"):
         total += f", {counts[verdict]} {verdict}" if counts[verdict] else ""
+    cases = [Case(line.task, f"{line.bound} [{line.cell}]", OUTCOMES[line.verdict], str(line)) for line in lines]
+    if junit is not None:
+        write_junit(junit, visible(suite.name), cases)
+    if summary is not None:
+        append_summary(summary, total, cases)
     return code, "\n".join([*map(str, lines), total])
 
 
@@ -109,10 +115,18 @@ def _found(
         return "not measured", f"no record of this cell and its present code; `{again}` makes it"
     if record.status != "ok":
         return "not measured", f"the cell is {record.status}: {_reason(record)}"
-    if name not in record.metrics:
-        return "not measured", f"the record has no {name}"
-    metric = record.metrics[name]
+    metric = record.metrics.get(name) or _ratio(record, name)
+    if metric is None:
+        return "not measured", f"the record has no {name}{LACKING.get(name, '')}"
     return judge(metric, bound, strict=strict), _metric(metric, name)
+
+
+def _ratio(record: Record, name: str) -> Metric | None:
+    """A cost that is a ratio within one run, and so means the same on every machine; seconds are never judged."""
+    value = record.cost.get(name) if name in RATIOS else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return Metric(value=value)
 
 
 def _reason(record: Record) -> str:

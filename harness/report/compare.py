@@ -12,6 +12,7 @@ import numpy as np
 from harness.records import Metric, Record
 from harness.report.junit import Case, Outcome, write_junit
 from harness.report.results import Names, canonical, load_results
+from harness.report.summary import append_summary
 from harness.report.units import bits, p_value, percent, plural, points, visible
 from harness.statistics import (
     difference_test,
@@ -22,7 +23,8 @@ from harness.statistics import (
     smallest_detectable_difference,
 )
 
-ALPHA = 0.05
+# Two-sided and for the whole family: what did not change is called worse in at most 1 of 200 comparisons.
+ALPHA = 0.01
 SAME_OR_BETTER, WORSE, NOT_COMPARABLE = 0, 1, 2
 
 Verdict = Literal["worse", "better", "no difference"]
@@ -52,11 +54,12 @@ class Skipped:
     why: str
 
 
-def compare(a: Path, b: Path, junit: Path | None = None) -> tuple[int, str]:
+def compare(a: Path, b: Path, junit: Path | None = None, summary: Path | None = None) -> tuple[int, str]:
     """Compare results ``b`` with results ``a``, cell by cell of the same id.
 
     Robust and clean verdicts are compared by McNemar's exact paired test, bits per dimension by an unpaired z-test
-    on their intervals; p-values are adjusted by Holm over the whole family. Returns the exit code and the text:
+    on their intervals; p-values are adjusted by Holm over the whole family. ``junit`` and ``summary`` are files for
+    the verdicts, as XML and, appended, as Markdown. Returns the exit code and the text:
     0 nothing is significantly worse, 1 something is, 2 nothing is but the sets are not comparable: no common cell,
     a cell that A measured is missing, failed or void in B, or it counts other examples.
     Raises `InputError` for a folder that is missing, empty or holds a bad record.
@@ -75,17 +78,26 @@ def compare(a: Path, b: Path, junit: Path | None = None) -> tuple[int, str]:
             skipped.append(Skipped(label, why))
             continue
         tests += _tests(record, held_b[record.id], names, clean_seen)
-    adjusted = holm([test.p for test in tests])
-    verdicts = [_verdict(test, p) for test, p in zip(tests, adjusted, strict=True)]
+    adjusted, verdicts = judge(tests)
+    cases = list(_cases(tests, adjusted, verdicts, skipped))
+    total = _summary(verdicts, skipped, len(tests))
     if junit is not None:
-        write_junit(junit, visible(f"{a} against {b}"), list(_cases(tests, adjusted, verdicts, skipped)))
+        write_junit(junit, visible(f"{a} against {b}"), cases)
+    if summary is not None:
+        append_summary(summary, f"{visible(str(b))} against {visible(str(a))}: {total}", cases)
     lines = [
         f"{verdict:<13}  {_told(test, p, len(tests))}"
         for test, p, verdict in zip(tests, adjusted, verdicts, strict=True)
     ]
     lines += [f"{'not compared':<13}  {skip.cell}: {skip.why}" for skip in skipped]
     code = WORSE if "worse" in verdicts else NOT_COMPARABLE if skipped or not tests else SAME_OR_BETTER
-    return code, "\n".join([*lines, _summary(verdicts, skipped, len(tests))])
+    return code, "\n".join([*lines, total])
+
+
+def judge(tests: Sequence[Test]) -> tuple[list[float], list[Verdict]]:
+    """A whole family at once: its p-values after Holm, and what they say of each test."""
+    adjusted = holm([test.p for test in tests])
+    return adjusted, [_verdict(test, p) for test, p in zip(tests, adjusted, strict=True)]
 
 
 def _incomparable(a: Record, b: Record | None) -> str | None:
@@ -112,16 +124,17 @@ def _tests(a: Record, b: Record, names: Names, clean_seen: set[str]) -> Iterator
     assert a.verdicts is not None
     assert b.verdicts is not None
     (clean_a, robust_a), (clean_b, robust_b) = a.verdicts.unpack(), b.verdicts.unpack()
-    yield _paired("robust accuracy", robust_a, robust_b, label)
+    yield paired("robust accuracy", robust_a, robust_b, label)
     # All attacks on one model share its clean verdicts; testing them once keeps the family small.
     model = {key: value for key, value in a.cell.items() if key not in ("attack", "norm", "eps")}
     key = canonical([model, a.verdicts.clean, b.verdicts.clean])
     if key not in clean_seen:
         clean_seen.add(key)
-        yield _paired("clean accuracy", clean_a, clean_b, names.trained(a.cell))
+        yield paired("clean accuracy", clean_a, clean_b, names.trained(a.cell))
 
 
-def _paired(metric: str, a: np.ndarray, b: np.ndarray, label: str) -> Test:
+def paired(metric: str, a: np.ndarray, b: np.ndarray, label: str) -> Test:
+    """McNemar's exact test of verdicts (n,) before and after, with the difference and its interval in words."""
     losses, gains, n = int((a & ~b).sum()), int((~a & b).sum()), len(a)
     difference, low, high = paired_difference_interval(losses, gains, n)
     told = (

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from statistics import stdev
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,8 @@ class Score:
     """One number of the leaderboard, a share in [0, 1] with its 95 % interval, or why there is none.
 
     ``bound`` is true where the number is only an upper bound, because an attack that should count is lacking;
-    ``note`` says what a reader must know, and a score with a note takes no rank.
+    ``note`` says what a reader must know, and a score with a note takes no rank. ``sd`` is the sample standard
+    deviation over seeds.
     """
 
     state: State
@@ -37,6 +39,7 @@ class Score:
     seeds: int = 1
     bound: bool = False
     note: str = ""
+    sd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,9 @@ def over_seeds(scores: Sequence[Score]) -> Score:
     bound = any(score.bound for score in held)
     if len(held) == 1:
         return replace(held[0], note=note, bound=bound)
-    mean, low, high = mean_interval([score.value for score in held if score.value is not None])
-    return Score("ok", mean, max(0.0, low), min(1.0, high), held[0].n, len(held), bound, note)
+    values = [score.value for score in held if score.value is not None]
+    mean, low, high = mean_interval(values)
+    return Score("ok", mean, max(0.0, low), min(1.0, high), held[0].n, len(held), bound, note, stdev(values))
 
 
 def effort(attack: Mapping[str, Any]) -> int:

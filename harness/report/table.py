@@ -59,8 +59,14 @@ def score_entry(score: Score | None) -> Entry:
             state,
         )
     text = ("≤ " if score.bound else "") + percent(score.value)
-    note = "; ".join(filter(None, [f"{score.seeds} seeds" if score.seeds > 1 else "", score.note]))
+    note = "; ".join(filter(None, [_spread(score), score.note]))
     return Entry(text, percent_range(score.low, score.high), note, "warning" if score.note else "")
+
+
+def _spread(score: Score) -> str:
+    if score.seeds < 2:
+        return ""
+    return f"{score.seeds} seeds" + (f", sd {100 * score.sd:.1f}" if score.sd is not None else "")
 
 
 def bits_entry(metric: Metric | None) -> Entry:

@@ -233,6 +233,9 @@ class RobustnessExpect(Expect):
     clean_accuracy: Share | None = None
     robust_accuracy: Share | None = None
     attack_success_rate: Share | None = None
+    floor_share: Share | None = Field(
+        default=None, description="the least time these gradients can take on the device, over the time they took"
+    )
 
 
 class GenerationExpect(Expect):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.report.leaderboard import Board, Row, Score, boards, over_seeds, rank, worst_case
 from harness.report.results import Results
+from harness.report.table import score_entry
 from harness.statistics import mean_interval, wilson
 
 NOISE, FGSM, PGD = {"name": "noise"}, {"name": "fgsm", "steps": 1}, {"name": "pgd", "steps": 40}
@@ -128,6 +129,8 @@ def test_seeds_become_a_mean_with_a_t_interval():
     assert worst.value == pytest.approx(0.5)
     assert (worst.low, worst.high) == pytest.approx(mean_interval([0.4, 0.5, 0.6])[1:])
     assert worst.seeds == 3
+    assert worst.sd == pytest.approx(0.1)
+    assert score_entry(worst).note == "3 seeds, sd 10.0"
     assert board(*records).rows[0].rank == 1
 
 
