@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +84,15 @@ def test_without_ray_one_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'epsbench\[ray\]'"):
         run(suite_of(tmp_path, OUTSIDE.partition("[[")[0]), tmp_path / "results", "ray")
+
+
+def test_a_cluster_that_does_not_answer_is_one_message(monkeypatch):
+    def init(**options: object) -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    with pytest.raises(InputError, match=r"RAY_ADDRESS=192\.0\.2\.1:6379 does not answer \(nobody there\)"):
+        executor._start(SimpleNamespace(init=init))
 
 
 def test_what_a_lost_worker_wrote_stands_and_only_old_failures_are_made_anew(tmp_path):

@@ -7,6 +7,8 @@ weights themselves, so the folders must be the same on every node.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,13 +43,29 @@ def execute(jobs: Sequence[Job], context: Context) -> Iterator[Record]:
 def _execute(jobs: Sequence[Job], context: Context, ray: ModuleType) -> Iterator[Record]:
     ours = not ray.is_initialized()
     if ours:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a benchmark does not phone home
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        _start(ray)
     try:
         yield from _run(jobs, context, ray)
     finally:
         if ours:
             ray.shutdown()
+
+
+def _start(ray: ModuleType) -> None:
+    """Join the cluster of ``RAY_ADDRESS``, or start Ray here. Raises `InputError` where the cluster does not answer."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a benchmark does not phone home
+    address = os.environ.get("RAY_ADDRESS", "local")
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        raise InputError(
+            f"--executor ray: the Ray cluster at RAY_ADDRESS={address} does not answer ({error}); "
+            "correct the address, or unset it to run on this machine"
+        ) from error
+    # Ray takes SIGTERM for itself; here it means what it means to every run: stop, keep what is finished.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)
 
 
 def _run(jobs: Sequence[Job], context: Context, ray: ModuleType) -> Iterator[Record]:
