@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
+# Far above what a run writes: 100 verdict bits cost 34 bytes, an epoch's curves about 100.
+LARGEST_RECORD = 32 << 20
+LARGEST_PICTURES = 512 << 20
 Status = Literal["ok", "failed", "void"]
 
 
@@ -37,7 +40,7 @@ class Metric(_Part):
     value: FiniteFloat
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
-    n: int | None = None
+    n: int | None = Field(default=None, ge=0)
 
 
 class Finding(_Part):
@@ -60,7 +63,7 @@ class Failure(_Part):
 class Verdicts(_Part):
     """Per-example truth, in the order of the evaluated examples: base64 of bits, most significant bit first."""
 
-    n: int
+    n: int = Field(ge=0)
     clean: str
     robust: str
 
@@ -135,15 +138,31 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def keep(path: Path, content: bytes) -> None:
+    """`write_atomically`, for what a run leaves behind. Raises `InputError` when there is no room or no permission."""
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise InputError(cannot_write(path, error)) from error
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """What a run that can write no more says: nothing finished is lost."""
+    return (
+        f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: make room, or give "
+        "another folder with --out, and the same command goes on from there"
+    )
+
+
 def record_path(results: Path, identity: str) -> Path:
     """Where the record of the cell with this id lies."""
     return results / "cells" / f"{identity}.json"
 
 
 def write_record(results: Path, record: Record) -> Path:
-    """Write a record atomically and return its path."""
+    """Write a record atomically and return its path. Raises `InputError` when it cannot be written."""
     path = record_path(results, record.id)
-    write_atomically(path, (record.model_dump_json(indent=1) + "\n").encode())
+    keep(path, (record.model_dump_json(indent=1) + "\n").encode())
     return path
 
 
@@ -151,9 +170,14 @@ def read_record(path: Path) -> Record:
     """Read one record. Raises `InputError` naming the file and the remedy when it is not one."""
     remedy = "delete the file and run the suite again to measure this cell anew"
     try:
-        text = path.read_bytes()
+        if not path.is_file():  # a pipe would wait for ever
+            raise InputError(f"{path}: not a record: no regular file; {remedy}")
+        with path.open("rb") as file:
+            text = file.read(LARGEST_RECORD + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    if len(text) > LARGEST_RECORD:
+        raise InputError(f"{path}: not a record: larger than {LARGEST_RECORD >> 20} MiB; {remedy}")
     try:
         record = Record.model_validate_json(text)
     except ValidationError as error:
@@ -192,7 +216,12 @@ def write_pictures(results: Path, identity: str, arrays: dict[str, np.ndarray]) 
     """Keep the arrays a cell's figures are drawn from. Written before the record that says they are there."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomically(results / "pictures" / f"{identity}.npz", buffer.getvalue())
+    keep(results / "pictures" / f"{identity}.npz", buffer.getvalue())
+
+
+# What NumPy and zipfile raise on damaged archives; a header may promise more than there is memory for.
+_DAMAGE = (ValueError, OSError, EOFError, LookupError, AttributeError, TypeError, SyntaxError, OverflowError,
+           MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
@@ -202,8 +231,11 @@ def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
         return {}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            size = sum(member.file_size for member in archive.zip.infolist())
+            if size > LARGEST_PICTURES:
+                raise ValueError(f"{size >> 20} MiB when unpacked, more than {LARGEST_PICTURES >> 20}")
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path}: not a picture archive ({error}); delete it and its record, run again") from error
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,15 +28,8 @@ def describe(device: torch.device) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": {"type": device.type, "name": _device_name(device)},
         "threads": torch.get_num_threads(),
-        "flags": {
-            "matmul_precision": torch.get_float32_matmul_precision(),
-            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-            "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "cudnn_deterministic": torch.backends.cudnn.deterministic,
-            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
-        },
         "git": _git(),
-    }
+    } | arithmetic_flags(device)
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         described["device"] |= {
@@ -46,6 +42,61 @@ def describe(device: torch.device) -> dict[str, Any]:
             ),
         }
     return described
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Float32 is float32 inside: no TF32, which cuDNN takes for convolutions unless told otherwise.
+
+    At precision "float32" cuDNN also keeps to deterministic algorithms. Afterwards all is as it was.
+    """
+    with warnings.catch_warnings():
+        # The newer switches (torch.backends.*.fp32_precision) leave these unreadable; these set those too.
+        warnings.simplefilter("ignore", UserWarning)
+        before = _flags()
+        _set_flags({"matmul_precision": "highest", "cudnn_tf32": False, "cudnn_benchmark": before["cudnn_benchmark"],
+                    "cudnn_deterministic": precision == "float32"})  # fmt: skip
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            _set_flags(before)
+
+
+def arithmetic_flags(device: torch.device) -> dict[str, Any]:
+    """``flags``, and under ``not_deterministic`` what two runs on this machine may therefore differ in."""
+    flags = _flags() | {"deterministic_algorithms": torch.are_deterministic_algorithms_enabled()}
+    loose: list[str] = []
+    if device.type == "cuda":
+        if not flags["cudnn_deterministic"]:
+            loose.append("cuDNN may choose other convolution algorithms")
+        if flags["cudnn_benchmark"]:
+            loose.append("cuDNN chooses convolution algorithms by timing them")
+        if not flags["deterministic_algorithms"]:
+            loose.append("operations that add atomically (some poolings and interpolations) may round differently")
+    return {"flags": flags, "not_deterministic": loose}
+
+
+def _flags() -> dict[str, Any]:
+    cudnn = torch.backends.cudnn
+    try:
+        tf32 = cudnn.allow_tf32
+    except RuntimeError:  # set for convolutions alone, through the newer switches
+        tf32 = cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    return {
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_benchmark": cudnn.benchmark,
+        "cudnn_deterministic": cudnn.deterministic,
+        "cudnn_tf32": tf32,
+    }
+
+
+def _set_flags(flags: dict[str, Any]) -> None:
+    torch.set_float32_matmul_precision(flags["matmul_precision"])
+    torch.backends.cudnn.allow_tf32 = flags["cudnn_tf32"]
+    torch.backends.cudnn.benchmark = flags["cudnn_benchmark"]
+    torch.backends.cudnn.deterministic = flags["cudnn_deterministic"]
 
 
 def device_name(described: dict[str, Any]) -> str:

@@ -6,19 +6,28 @@ import traceback
 
 from harness.records import Failure, Record
 from harness.run.context import Context
+from harness.run.memory import is_out_of_memory
 from harness.spec.cell import Cell
+
+OUT_OF_MEMORY = (
+    "out of memory ({}); attacks had halved their batch as far as it goes, training keeps the recipe's: free the "
+    "device, lower batch_size in the suite's training table, or take a smaller model or a device with more memory"
+)
+LONGEST_MESSAGE = 4_000
 
 
 def failed(cell: Cell, error: BaseException, context: Context, started: str) -> Record:
-    """The record of a cell that raised: type, message and traceback."""
+    """The record of a cell that raised: type, message (of memory also a remedy) and traceback."""
     trace = "".join(traceback.format_exception(error))
+    said = str(error)[:LONGEST_MESSAGE]
+    message = OUT_OF_MEMORY.format(said or "no more is known") if is_out_of_memory(error) else said
     return Record(
         id=cell.id,
         status="failed",
         suite=context.suite,
         cell=cell.canonical(),
         code=cell.code,
-        failure=Failure(type=type(error).__name__, message=str(error), traceback=trace[-20_000:]),
+        failure=Failure(type=type(error).__name__, message=message, traceback=trace[-20_000:]),
         environment=context.environment,
         started=started,
         finished=context.clock(),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from harness.errors import InputError
-from harness.records import Metric, Record, write_atomically, write_pictures
+from harness.records import Metric, Record, keep, write_pictures
 from harness.run.context import Context
 from harness.run.data import Data, Examples
 from harness.run.memory import peak_bytes, reset_peak
@@ -122,7 +122,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
         "curves": curves,
     }
     # The pictures first: weights without them would be a run that cannot show its first epochs.
-    write_atomically(kept, _archive(pictures))
+    keep(kept, _archive(pictures))
     return vae, save_weights(context.weights, cell.weights_key, vae, info) | {"cached": False}, pictures
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError
-from harness.records import Record, write_record
+from harness.records import Record, cannot_write, write_record
 from harness.run.context import Context
+from harness.run.environment import arithmetic, arithmetic_flags
 from harness.run.failure import failed
 from harness.run.generation import run_generation_job
+from harness.run.memory import release
 from harness.run.robustness import run_robustness_job
 from harness.spec.plan import Job
 
@@ -18,14 +23,22 @@ RUNNERS: dict[str, Callable[[Any, Context], Iterator[Record]]] = {
     "generation": run_generation_job,
 }
 
+# Every further cell would meet the same: the run stops rather than fail them all.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
 
 def run_job(job: Job, context: Context) -> Iterator[Record]:
-    """Run a job, writing each cell's record the moment the cell ends, before it is yielded."""
+    """Run a job, writing each cell's record the moment the cell ends, before it is yielded.
+
+    Raises `InputError` for what would stop every further cell as well: nowhere to write, damaged weights.
+    """
     pending = {cell.id: cell for cell in job.cells}
-    for record in _guarded(job, context, pending):
-        write_record(context.results, record)
-        del pending[record.id]
-        yield record
+    with arithmetic(context.precision(job.cells[0].precision)):
+        context = replace(context, environment=context.environment | arithmetic_flags(context.device))
+        for record in _guarded(job, context, pending):
+            write_record(context.results, record)
+            del pending[record.id]
+            yield record
 
 
 def _guarded(job: Job, context: Context, pending: dict[str, Any]) -> Iterator[Record]:
@@ -35,6 +48,9 @@ def _guarded(job: Job, context: Context, pending: dict[str, Any]) -> Iterator[Re
     except InputError:  # the user's to mend, and worth stopping for
         raise
     # Training runs the user's models and defenses, which may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise InputError(cannot_write(Path(error.filename or context.results), error)) from error
         for cell in list(pending.values()):
             yield failed(cell, error, context, started)
+    release()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
-import tempfile
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
@@ -19,9 +18,10 @@ from harness.options import Options
 from harness.records import Record
 from harness.run.context import Context
 from harness.run.environment import describe
+from harness.run.lock import only_run
 from harness.run.preflight import preflight
 from harness.run.progress import Silent, Terminal
-from harness.spec.plan import Job, Plan, plan
+from harness.spec.plan import Job, Plan, plan, require_writable
 from harness.spec.suite import Suite
 
 EXECUTORS = {"local": "harness.run.executors.local", "ray": "harness.run.executors.ray"}
@@ -31,9 +31,16 @@ INTERRUPTED = 130  # the shell's code for a command ended by Ctrl-C
 def run_suite(suite: Suite, results: Path, options: Options) -> int:
     """Measure every cell without a record: 0 all went well, 1 a cell failed or is void, 130 stopped by Ctrl-C.
 
-    Raises `InputError` before any training when the data, the device or the results folder cannot be used.
+    Raises `InputError` before any training when the data, the device or the results folder cannot be used, or
+    another run holds that folder; and later when results can be written no more.
     """
-    _check_writable(results)
+    require_writable(results)
+    # The user's code may print; standard output is for the report.
+    with only_run(results), redirect_stdout(sys.stderr):
+        return _run(suite, results, options)
+
+
+def _run(suite: Suite, results: Path, options: Options) -> int:
     work = plan(suite, results)
     context = _context(suite, results, options)
     jobs = work.pending_jobs
@@ -113,17 +120,6 @@ def _executor(name: str) -> Callable[[Sequence[Job], Context], Iterator[Record]]
         raise InputError(f"--executor: unknown executor {name!r}{did_you_mean(name, EXECUTORS)}")
     execute: Callable[[Sequence[Job], Context], Iterator[Record]] = importlib.import_module(EXECUTORS[name]).execute
     return execute
-
-
-def _check_writable(results: Path) -> None:
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{results}: cannot write results there ({os.strerror(error.errno or 0)}); give another folder with --out"
-        ) from error
 
 
 @contextmanager

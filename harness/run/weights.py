@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from harness.errors import InputError
-from harness.records import write_atomically
+from harness.records import keep
 
 _REMEDY = "delete the file and the next run trains these weights anew"
 
@@ -25,11 +25,12 @@ def weights_path(folder: Path, key: str) -> Path:
 def save_weights(folder: Path, key: str, module: nn.Module, info: dict[str, Any]) -> dict[str, Any]:
     """Write the module's state and ``info`` (JSON values: curves, seconds, ...) atomically.
 
-    Returns ``info`` with ``weights_sha256``, the digest of the tensors, added.
+    Returns ``info`` with ``weights_sha256``, the digest of the tensors, added. Raises `InputError` when the file
+    cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     info = info | {"weights_sha256": digest(state)}
-    write_atomically(weights_path(folder, key), save(state, metadata={"epsbench": json.dumps(info)}))
+    keep(weights_path(folder, key), save(state, metadata={"epsbench": json.dumps(info)}))
     return info
 
 
