@@ -184,7 +184,7 @@ class Stream:
     def _one_step(self) -> None:
         t = self.slots.tensors
         gradient, logits = self.victim.gradient(t["x_adv"], t["y"])
-        looks_fooled = (logits.argmax(1) != t["y"]) & (t["step"] != t["veto"])
+        looks_fooled = self.victim.looks_fooled(logits, t["y"]) & (t["step"] != t["veto"])
         state = {name[6:]: value for name, value in t.items() if name.startswith("state.")}
         step = t["step"].view(-1, 1, 1, 1)
         moved, new_state = advance(self.attack, t["x"], t["x_adv"], gradient, t["eps"], step, state)

@@ -16,6 +16,8 @@ from harness.records import Finding
 from harness.run.memory import in_chunks, is_out_of_memory
 from harness.run.step import input_gradient
 
+# How far a precision's logits may be off, as a share of the largest: four units in the last place.
+DOUBT = {"bf16": 2.0**-6, "fp16": 2.0**-9, "float32": 0.0}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 
 
@@ -83,6 +85,15 @@ class Victim:
     def bare_gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """`gradient` as it is computed without a graph, and without being counted."""
         return input_gradient(self._forward, x, y)
+
+    def looks_fooled(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Which rows (N,) of these logits the judge should see: those wrong, or too close to it for the precision.
+
+        Without the second half bf16 walks past images that fool in float32, and looks weaker than it is.
+        """
+        rivals = logits.scatter(1, y[:, None], float("-inf"))
+        margin = logits.gather(1, y[:, None]).squeeze(1) - rivals.amax(1)
+        return margin < DOUBT[self.precision] * logits.abs().amax(1)
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.channels_last:
