@@ -102,6 +102,11 @@ def run(
     ] = Compile.AUTO,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.LOCAL,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Record nothing; measure some recorded cells again. 0: the same, 1: different."),
+    ] = False,
+    sample: Annotated[int, typer.Option(min=1, metavar="N", help="How many cells --verify measures.")] = 3,
 ) -> None:
     """Run what is not recorded yet. Exit code 0: all is measured, 1: a cell failed or is void, 2: cannot run."""
     from harness.options import Options
@@ -109,6 +114,11 @@ def run(
     from harness.spec.plan import require_writable
 
     loaded, results = _load(suite, out, limit, precision)
+    options = Options(data, device, precision, batch_size, weights, profile, executor, quiet, compile_)
+    if verify:
+        from harness.run.verify import verify as verify_results
+
+        raise typer.Exit(verify_results(loaded, results, options, sample, typer.echo))
     made = make_plan(loaded, results)
     if not made.pending and not profile:
         typer.echo(_told_again(results))
@@ -116,7 +126,6 @@ def run(
     require_writable(results)
     from harness.run.runner import INTERRUPTED, run_suite
 
-    options = Options(data, device, precision, batch_size, weights, profile, executor, quiet, compile_)
     code = run_suite(loaded, results, options)
     if code != INTERRUPTED:
         from harness.report.build import report as build_report

@@ -1,0 +1,120 @@
+"""Measuring a sample of recorded cells again, to see whether the same comes out."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.options import Options
+from harness.records import Record, read_record, record_path
+from harness.run.runner import run_suite
+from harness.spec.cell import Cell, RobustnessCell
+from harness.spec.plan import plan
+from harness.spec.suite import Suite
+
+SAME, DIFFERENT, NOTHING_RECORDED = 0, 1, 2
+_SEED = 0  # the same sample every time, so that two verifications can be held against each other
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One cell, measured twice."""
+
+    same: bool
+    told: str
+
+
+def verify(suite: Suite, results: Path, options: Options, sample: int, tell: Callable[[str], None]) -> int:
+    """Measure ``sample`` of a suite's recorded cells again and compare; ``tell`` takes a line for each.
+
+    Returns 0 when all are the same, 1 when one is not, 2 when none is recorded. Weights come from the cache, where
+    they are there, and are trained anew otherwise; another ``options.weights`` has them all trained anew. Records
+    and pictures go to a folder that is gone afterwards. Raises `InputError` as `run_suite` does.
+    """
+    done = [cell for cell in suite.cells if cell.id in plan(suite, results).done]
+    if not done:
+        tell(f"{results}: nothing of this suite is recorded, so nothing to verify; run it first")
+        return NOTHING_RECORDED
+    chosen = random.Random(_SEED).sample(done, min(sample, len(done)))
+    records = {cell.id: read_record(record_path(results, cell.id)) for cell in chosen}
+    with tempfile.TemporaryDirectory(prefix="epsbench-verify-") as folder:
+        again = Path(folder)
+        weights = options.weights or results / "weights"
+        run_suite(
+            replace(suite, cells=tuple(_with_their_curves(chosen, suite)), expectations=()),
+            again,
+            replace(options, weights=weights, profile=False, executor="local"),
+        )
+        compared = [_compare(cell, records[cell.id], again) for cell in chosen]
+    for each in compared:
+        tell(each.told)
+    same = sum(each.same for each in compared)
+    tell(f"{same} of {len(compared)} cells are the same ({len(done)} are recorded)")
+    return SAME if same == len(compared) else DIFFERENT
+
+
+def _with_their_curves(chosen: list[Cell], suite: Suite) -> Iterator[Cell]:
+    """The chosen cells, and the other ε of curves whose ε depend on each other; in the suite's order."""
+    curves = {(cell.weights_key, cell.stream) for cell in chosen if isinstance(cell, RobustnessCell) and cell.curve_eps}
+    wanted = {cell.id for cell in chosen}
+    for cell in suite.cells:
+        on_curve = isinstance(cell, RobustnessCell) and (cell.weights_key, cell.stream) in curves
+        if cell.id in wanted or on_curve:
+            yield cell
+
+
+def _compare(cell: Cell, before: Record, results: Path) -> Compared:
+    path = record_path(results, cell.id)
+    if not path.is_file():
+        return Compared(False, f"not measured  {cell.label()}: the run was stopped")
+    after = read_record(path)
+    if after.status != "ok":
+        why = after.failure.message if after.failure else "; ".join(finding.message for finding in after.findings)
+        return Compared(False, f"{after.status:<12}  {cell.label()}: {' '.join(why.split())}")
+    changes = [change for change in (_verdicts(before, after), _bits(before, after)) if change]
+    if not changes:
+        return Compared(True, f"{'identical':<12}  {cell.label()}")
+    return Compared(False, f"{'changed':<12}  {cell.label()}: {'; '.join([*changes, *_causes(before, after)])}")
+
+
+def _verdicts(before: Record, after: Record) -> str:
+    if before.verdicts is None or after.verdicts is None:
+        return "" if before.verdicts == after.verdicts else "verdicts on one side only"
+    if before.verdicts.n != after.verdicts.n:
+        return f"{before.verdicts.n:,} examples before, {after.verdicts.n:,} now"
+    (clean, robust), (clean_now, robust_now) = before.verdicts.unpack(), after.verdicts.unpack()
+    changed = int(((clean != clean_now) | (robust != robust_now)).sum())
+    return f"{changed:,} of {len(clean):,} verdicts" if changed else ""
+
+
+def _bits(before: Record, after: Record) -> str:
+    old, new = before.metrics.get("test_bpd"), after.metrics.get("test_bpd")
+    if old is None or new is None or old.value == new.value:
+        return ""
+    return f"test_bpd {old.value:.6f}, now {new.value:.6f}"
+
+
+def _causes(before: Record, after: Record) -> Iterator[str]:
+    """What is not as it was when the record was made."""
+    if before.training.get("weights_sha256") != after.training.get("weights_sha256"):
+        yield "the weights differ"
+    for name in ("packages", "device", "threads", "flags"):
+        old, new = before.environment.get(name), after.environment.get(name)
+        if old != new:
+            yield f"{name} differ: {_differing(old, new)}"
+    for key in ("precision", "batch_size", "form"):
+        if before.cost.get(key) != after.cost.get(key):
+            yield f"{key} {before.cost.get(key)}, now {after.cost.get(key)}"
+    if loose := after.environment.get("not_deterministic"):
+        yield f"not deterministic: {', '.join(loose)}"
+
+
+def _differing(old: Any, new: Any) -> str:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return f"{old}, now {new}"
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {old.get(key)}, now {new.get(key)}" for key in keys)

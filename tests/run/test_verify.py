@@ -1,0 +1,95 @@
+"""`epsbench run SUITE --verify`: what is recorded comes out again, or what changed is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.options import Options
+from harness.records import Verdicts, read_records, record_path
+from harness.run.runner import run_suite
+from harness.run.verify import verify
+from harness.spec.suite import Suite, load_suite
+
+SUITE = """
+[robustness]
+data = "digits"
+curve = "bisect"
+[robustness.training]
+epochs = 4
+[robustness.matrix]
+model = "smallcnn"
+attack = ["fgsm", { name = "pgd", steps = 3 }]
+eps = [0.05, 0.1, 0.2]
+"""
+QUIET = Options(quiet=True, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path]:
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "v.toml").write_text(SUITE)
+    suite = load_suite(str(folder / "v.toml"), limit=200)
+    assert run_suite(suite, folder / "results", QUIET) == 0
+    return suite, folder / "results"
+
+
+def told(suite: Suite, results: Path, sample: int, **options: object) -> tuple[int, list[str]]:
+    lines: list[str] = []
+    return verify(suite, results, Options(quiet=True, device="cpu", **options), sample, lines.append), lines
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_is_recorded_comes_out_again_and_nothing_is_written(recorded, tmp_path, fresh):
+    """From the cached weights, and from weights trained anew."""
+    suite, results = recorded
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    code, lines = told(suite, results, 4, **({"weights": tmp_path} if fresh else {}))
+    assert code == 0
+    assert [line.split()[0] for line in lines[:-1]] == ["identical"] * 4
+    assert lines[-1] == "4 of 4 cells are the same (6 are recorded)"
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+
+
+def test_a_changed_verdict_and_another_machine_are_said(recorded):
+    suite, results = recorded
+    record = read_records(results)[0]
+    path = record_path(results, record.id)
+    whole = path.read_text()
+    clean, robust = record.verdicts.unpack()
+    tree = json.loads(whole)
+    tree["verdicts"] = Verdicts.pack(clean, robust & (np.arange(len(clean)) > np.flatnonzero(robust)[1])).model_dump()
+    tree["environment"]["packages"]["torch"] = "0.4"
+    path.write_text(json.dumps(tree))
+    code, lines = told(suite, results, 99)
+    path.write_text(whole)
+    assert code == 1
+    (changed,) = (line for line in lines if line.startswith("changed"))
+    assert f"2 of {len(clean)} verdicts" in changed
+    assert "packages differ: torch 0.4, now" in changed
+    assert lines[-1].startswith("5 of 6 cells")
+
+
+def test_nothing_recorded_is_two(recorded, tmp_path):
+    code, lines = told(recorded[0], tmp_path / "none", 3)
+    assert code == 2
+    assert "run it first" in lines[0]
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_generative_model_is_verified_by_its_bound(tmp_path):
+    (tmp_path / "g.toml").write_text('[generation]\ndata = "digits"\ntraining = { epochs = 1 }\n')
+    suite = load_suite(str(tmp_path / "g.toml"), limit=64)
+    results = tmp_path / "results"
+    assert run_suite(suite, results, QUIET) == 0
+    assert told(suite, results, 3)[0] == 0
+    path = record_path(results, suite.cells[0].id)
+    tree = json.loads(path.read_text())
+    tree["metrics"]["test_bpd"]["value"] += 0.5
+    path.write_text(json.dumps(tree))
+    code, lines = told(suite, results, 3)
+    assert code == 1
+    assert "test_bpd" in lines[0]
