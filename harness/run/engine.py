@@ -14,12 +14,15 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from attacks.base import Attack, GradientAttack
+from attacks.norms import NORMS
+from harness.run.audits.watch import Watch
 from harness.run.ledger import Ledger, Outcome, Targets
 from harness.run.memory import is_out_of_memory, release
 from harness.run.schedule import CURVES, Each
-from harness.run.step import into_ball
+from harness.run.step import into_ball, unchanged
 from harness.run.stream import CleanGradients, Stream
 from harness.run.victim import Judge, Victim
 
@@ -58,7 +61,9 @@ class Engine:
         ``curve`` names how the ε relate (`harness.run.schedule`): "each", "nested" or "bisect".
         """
         eps = list(eps)
-        ledger = Ledger(self.judge, self.targets, attack.norm, eps, self.keep)
+        # Measured by our own norm of that name, whatever an attack makes of the one it was given.
+        norm = NORMS.get(attack.norm.name, attack.norm)
+        ledger = Ledger(self.judge, self.targets, norm, eps, self.keep)
         if not len(self.targets):
             yield from ledger.outcomes
             return
@@ -131,12 +136,28 @@ class Engine:
         at, again = torch.from_numpy(example).to(device), torch.from_numpy(restart).to(device)
         x, y = self.targets.pixels(at), self.targets.labels[at]
         eps = torch.full((len(x), 1, 1, 1), float(outcome.eps), device=device)
-        images = attack.perturb(self.victim, x, y, eps, self.targets.noise(seed, at, again))
+        watch = Watch(self.victim, x, y, eps, ledger.norm)
+        with unchanged(x, y, eps):
+            images = attack.perturb(watch, x, y, eps, self.targets.noise(seed, at, again))
         x_adv = into_ball(attack.norm, x, images.detach().float(), eps)
         verdicts = ledger.verdicts(x, x_adv, y, self.batch)
+        self._note_watched(watch, x_adv, verdicts[0] > 0, outcome)
         ledger.note(eps_index, example, verdicts, x_adv)
         outcome.forwards += self.victim.forwards - before[0]
         outcome.backwards += self.victim.backwards - before[1]
         outcome.judge_forwards += len(rows)
         outcome.seconds += time.perf_counter() - started
         return verdicts
+
+    def _note_watched(self, watch: Watch, x_adv: Tensor, fooled: np.ndarray, outcome: Outcome) -> None:
+        """Count what the attack found on its way and does not return. Iterates too are judged in float32."""
+        stands = torch.from_numpy(~fooled[: len(watch.y)]).to(watch.y.device)
+        doubtful = stands & watch.seen
+        lost = torch.zeros_like(doubtful)
+        if bool(doubtful.any()):
+            judged = self.judge.logits(watch.candidate[doubtful], self.batch).argmax(1)
+            lost[doubtful] = judged != watch.y[doubtful]
+        outcome.watched += len(watch.y)
+        outcome.lost += int(lost.sum())
+        outcome.withstood += int(stands.sum())
+        outcome.short += int((stands & watch.short(x_adv)).sum())

@@ -43,6 +43,9 @@ class Outcome:
     ε (see `harness.run.schedule`), and what is measured on an image is NaN there. ``size`` is ‖δ‖ of the
     image that was judged, ``low`` and ``high`` its extreme pixels, ``loss`` the judge's cross-entropy there.
     ``images`` (k, C, H, W) and ``predicted`` (k,) are kept for the first k.
+    Of an attack that brings its own loop some images are watched on their way: ``watched`` of them, of which
+    ``lost`` fooled in between and not at the end; ``withstood`` fooled at no time, and ``short`` of those were
+    returned without the last gradient's step.
     """
 
     eps: Fraction
@@ -59,6 +62,10 @@ class Outcome:
     seconds: float = 0.0
     judge_forwards: int = 0
     shared_backwards: int = 0
+    watched: int = 0
+    lost: int = 0
+    withstood: int = 0
+    short: int = 0
 
 
 class Ledger:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -26,6 +27,15 @@ def input_gradient(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) ->
     return gradient.float(), logits.detach()
 
 
+@contextmanager
+def unchanged(*given: Tensor) -> Iterator[None]:
+    """Raise `ValueError` when an attack writes into the tensors it was given, which decide what its ball is."""
+    before = [tensor._version for tensor in given]
+    yield
+    if [tensor._version for tensor in given] != before:
+        raise ValueError("the attack changes its arguments in place (such as x += ...); return new tensors instead")
+
+
 def into_ball(norm: Norm, x: Tensor, x_adv: Tensor, eps: Tensor) -> Tensor:
     """The nearest point of the ε-ball around ``x`` and of the box [0, 1] to ``x_adv``."""
     delta = norm.project(x_adv - x, eps)
@@ -36,5 +46,6 @@ def advance(
     attack: GradientAttack, x: Tensor, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State
 ) -> tuple[Tensor, State]:
     """One move of the attack from ``x_adv``, projected. ``eps`` and ``step`` have shape (N, 1, 1, 1)."""
-    moved, state = attack.move(x_adv, gradient, eps, step, state)
+    with unchanged(x_adv, eps, step):
+        moved, state = attack.move(x_adv, gradient, eps, step, state)
     return into_ball(attack.norm, x, moved, eps), state

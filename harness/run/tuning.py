@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.run.graphs import graphed
 from harness.run.ledger import Targets
 from harness.run.memory import is_out_of_memory, release
-from harness.run.victim import Judge, Victim, slower
+from harness.run.victim import Judge, Victim, cosines, slower
 
 Calls = Callable[[], object]
 
@@ -156,9 +156,8 @@ def _capture(victim: Victim, x: Tensor, y: Tensor) -> None:
 
 def _same(gradient: Tensor, expected: Tensor) -> bool:
     """Whether two gradients are one up to rounding, as steps see them: by direction, row by row."""
-    rows = torch.nn.functional.cosine_similarity(gradient.flatten(1), expected.flatten(1))
-    moves = expected.flatten(1).abs().amax(1) > 0
-    return bool((rows[moves] > 0.99).float().mean() > 0.99) if bool(moves.any()) else not bool(gradient.any())
+    rows = cosines(gradient, expected)
+    return bool((rows > 0.99).float().mean() > 0.99) if len(rows) else not bool((gradient.abs() > 1e-30).any())
 
 
 def _batch(targets: Targets, batch: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,133 @@
+"""The audits of one model and of its cells as they end, and the time they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, GradientAttack
+from attacks.norms import NORMS
+from harness.records import Finding
+from harness.run.audits.attack import audit_convergence, audit_outcome
+from harness.run.audits.codes import found, voids
+from harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
+from harness.run.audits.history import History, Seen
+from harness.run.audits.model import audit_model, not_finite
+from harness.run.audits.probe import Probe
+from harness.run.engine import Engine
+from harness.run.ledger import Outcome
+from harness.run.step import into_ball
+from harness.run.victim import Judge, Victim
+from models.base import DataShape
+
+IMAGES = 64
+FEWEST = 32
+ONE_IN = 64  # of the test images is looked at, within these bounds
+
+
+class Auditor:
+    """Audits of one trained classifier. ``seconds`` is the time all of them took so far."""
+
+    def __init__(self, judge: Judge, x: Tensor, y: Tensor, batch: int, shape: DataShape) -> None:
+        """``x`` (N, C, H, W), ``y`` (N,): a few test images; ``batch`` of them fit on the device at a time."""
+        self.probe = Probe(judge, x, y, batch)
+        self.shape = shape
+        self.seconds = 0.0
+        self.findings: list[Finding] = []
+        self.shares: dict[str, float] = {}
+        self._history = History(self._step_success)
+        self._engine: Engine | None = None
+        self._shared = 0.0
+
+    def model(self, logits: Tensor | None = None) -> list[Finding]:
+        """Look at the model; ``logits`` (n, classes) are those of all clean images, where they are known."""
+        with self._timed():
+            self.findings = list(not_finite(logits)) if logits is not None else []
+            if not self.findings:
+                self.findings = audit_model(self.probe, self.shape)
+            if not any(finding.code == "not-finite" for finding in self.findings):
+                gradient = self.probe.gradient(self.probe.x, self.probe.y)
+                self.shares["float32"] = zero_share(gradient)
+                self.findings += audit_gradients(self.probe, gradient, self.probe.logits(self.probe.x))
+        return self.findings
+
+    def precision(self, victim: Victim, precision: str) -> float:
+        """The share of probed images whose gradient is 0 in this precision."""
+        with self._timed():
+            if precision not in self.shares:
+                self.shares[precision] = zero_share(self.probe.gradient_in(victim, precision))
+        return self.shares[precision]
+
+    def begin(self, engine: Engine, results: Path, weights: str | None, right: np.ndarray, cells: int) -> None:
+        """Get ready for ``cells`` cells: what was measured of these ``weights`` before counts too."""
+        self._engine = engine
+        if self.shares:
+            self.precision(engine.victim, engine.victim.precision)
+        with self._timed():
+            if weights:
+                self._history.recall(results, weights, right)
+        self._shared, self.seconds = self.seconds / max(1, cells), 0.0
+
+    def cell(
+        self, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray, seed: int
+    ) -> list[Finding]:
+        """Findings on one cell by itself: its model's, its gradients', its attack's."""
+        engine = self._engine
+        assert engine is not None, "begin comes first"
+        with self._timed():
+            findings = [*self.findings, *engine.victim.findings, *self._zero_gradients(engine)]
+            least = getattr(attack, "least_classes", 2)
+            if self.shape.classes < least:
+                fact = f"the attack needs {least} classes and the model has {self.shape.classes}"
+                findings.append(found("few-classes", fact, classes=self.shape.classes, least=least))
+            findings += audit_outcome(outcome, clean_loss)
+            if not voids(findings):
+                findings += audit_convergence(attack, outcome, engine.victim, engine.targets, engine.batch, seed)
+        return findings
+
+    def among(self, seen: Seen) -> list[Finding]:
+        """Findings on one cell beside the earlier ones of its model."""
+        with self._timed():
+            return self._history.compare(seen)
+
+    def charge(self) -> float:
+        """Seconds of auditing that one cell bears: its own since the last call, and its part of the model's."""
+        own, self.seconds = self.seconds, 0.0
+        return own + self._shared
+
+    def _zero_gradients(self, engine: Engine) -> Iterator[Finding]:
+        if not self.shares:
+            return
+        precision, known = engine.victim.precision, engine.clean.known
+        shares = self.shares | ({precision: zero_share(known)} if known is not None else {})
+        yield from zero_gradients(shares, precision)
+
+    def _step_success(self, norm: str, eps: float) -> float:
+        """The success rate of one gradient step of size ``eps``, on those probed images that are right."""
+        probe, ball = self.probe, NORMS[norm]
+        right = probe.logits(probe.x).argmax(1) == probe.y
+        x, y = probe.x[right], probe.y[right]
+        radius = x.new_full((len(x), 1, 1, 1), eps)
+        x_adv = into_ball(ball, x, x + radius * ball.direction(probe.gradient(x, y)), radius)
+        return float((probe.logits(x_adv).argmax(1) != y).float().mean()) if len(x) else 0.0
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self.probe.x.is_cuda:
+                torch.cuda.synchronize(self.probe.x.device)
+            self.seconds += time.perf_counter() - started
+
+
+def probe_size(images: int) -> int:
+    """How many of the test images the audits of a model look at."""
+    return min(images, IMAGES, max(FEWEST, images // ONE_IN))

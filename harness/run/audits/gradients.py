@@ -1,0 +1,80 @@
+"""Checks of a classifier's gradients: do they lead anywhere, or does the model merely look robust?
+
+The signs of masking are those of Athalye et al. (2018, section 3.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from harness.records import Finding
+from harness.run.audits.codes import found
+from harness.run.audits.probe import Probe, log_odds
+
+FEW = 0.01  # a share of examples without gradient that is let pass
+ASCENDS = 0.8  # the share of honest gradients that beat a random step; a coin would give 0.5
+STEPS = (1 / 255, 4 / 255, 16 / 255)
+UNBOUNDED_STEP, UNBOUNDED_STEPS = 0.2, 12
+FEWEST = 16
+
+
+def zero_share(gradient: Tensor) -> float:
+    """The share of rows of a gradient (N, C, H, W) that are 0 throughout."""
+    return float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
+
+
+def zero_gradients(shares: Mapping[str, float], precision: str) -> Iterator[Finding]:
+    """``shares`` of zero gradients by precision, float32 among them; ``precision`` is the one attacked in."""
+    if shares["float32"] > FEW:
+        fact = f"{shares['float32']:.1%} of the examples have a gradient of exactly 0 in float32"
+        yield found("zero-gradient", fact, **shares)
+    hidden = shares[precision] - shares["float32"]
+    if hidden > FEW:
+        fact = f"{hidden:.1%} of the examples have a gradient of exactly 0 in {precision} and not in float32"
+        yield found("precision-masked", fact, **shares)
+
+
+def audit_gradients(probe: Probe, gradient: Tensor, logits: Tensor) -> list[Finding]:
+    """Findings about the float32 ``gradient`` and ``logits`` at the probe, of those images that it has right."""
+    right = logits.argmax(1) == probe.y
+    return [*_shattered(probe, gradient, logits), *_masked(probe, right, logits.shape[1])]
+
+
+def _shattered(probe: Probe, gradient: Tensor, logits: Tensor) -> Iterator[Finding]:
+    """Compare a small step along the gradient's sign with one along random signs, at several lengths."""
+    moving = (gradient.flatten(1).abs().amax(1) > 0).nonzero().flatten()
+    if len(moving) < FEWEST:
+        return
+    x, y, before = probe.x[moving], probe.y[moving], log_odds(logits[moving], probe.y[moving])
+    generator = torch.Generator(x.device).manual_seed(0)
+    ascent = gradient[moving].sign()
+    chance = torch.randint(0, 2, x.shape, generator=generator, device=x.device, dtype=x.dtype) * 2 - 1
+    shares = {}
+    for size in STEPS:
+        along, aside = (log_odds(probe.logits((x + size * way).clamp(0, 1)), y) - before for way in (ascent, chance))
+        shares[f"{size * 255:.0f}/255"] = float((along > aside).float().mean())
+    if max(shares.values()) < ASCENDS:
+        fact = f"a step along the gradient beats a random one on {max(shares.values()):.0%} of the examples at best"
+        yield found("shattered", fact, **shares)
+
+
+def _masked(probe: Probe, right: Tensor, classes: int) -> Iterator[Finding]:
+    """Accuracy under sign steps that may go anywhere in [0, 1]: above chance only where gradients mislead."""
+    x, y = probe.x[right], probe.y[right]
+    total = len(x)
+    if total < FEWEST:
+        return
+    for _ in range(UNBOUNDED_STEPS):
+        x = (x + UNBOUNDED_STEP * probe.gradient(x, y).sign()).clamp(0, 1)
+        stands = probe.logits(x).argmax(1) == y
+        x, y = x[stands], y[stands]
+        if not len(x):
+            return
+    share, chance = len(x) / total, 1 / classes
+    if share > chance + 3 * math.sqrt(chance * (1 - chance) / total):
+        fact = f"{share:.0%} of the examples withstand {UNBOUNDED_STEPS} gradient steps with ε = 1"
+        yield found("masked", fact, accuracy=share, chance=chance, examples=total)

@@ -1,0 +1,134 @@
+"""Checks of a classifier's outputs, whatever attacks it later: it must be a fixed function from pixels to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from harness.records import Finding
+from harness.run.audits.codes import found
+from harness.run.audits.probe import Probe
+from harness.statistics import mcnemar_exact
+from models.base import DataShape
+
+# Shares of the largest logit. Another batch size may choose other kernels, which round otherwise, in TF32 the more so.
+SAME_BATCH, OTHER_BATCH = 1e-3, 1e-2
+SIGNIFICANT = 1e-3
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def audit_model(probe: Probe, shape: DataShape) -> list[Finding]:
+    """Findings about the probed classifier; when its logits are not finite, nothing else is looked at."""
+    logits = probe.logits(probe.x)
+    broken = list(not_finite(logits))
+    if broken:
+        return broken
+    return [*_not_a_function(probe, logits), *_probabilities(logits), *_normalisation(probe, logits, shape)]
+
+
+def not_finite(logits: Tensor) -> Iterator[Finding]:
+    """For logits (N, classes) of clean images."""
+    broken = int((~logits.isfinite().all(1)).sum())
+    if broken:
+        fact = f"the model's logits are NaN or infinite on {broken} clean images"
+        yield found("not-finite", fact, images=broken, of=len(logits))
+
+
+def _not_a_function(probe: Probe, logits: Tensor) -> Iterator[Finding]:
+    """Do the logits of an image depend on anything but the image: on chance, on its neighbours, on its place?"""
+    scale = float((logits - logits.mean(1, keepdim=True)).abs().max())
+    again = _difference(probe.logits(probe.x), logits)
+    # Every other image, in reverse order: other neighbours, another place, another batch size.
+    other = _difference(probe.logits(probe.x[::2].flip(0)).flip(0), logits[::2])
+    random, by_batch = again > SAME_BATCH * scale + 1e-6, other > OTHER_BATCH * scale + 1e-6
+    if not (random or by_batch):
+        return
+    evidence = {"between_passes": again, "between_batches": other, "largest_logit": scale}
+    training = [name or "the model" for name, module in probe.judge.network.named_modules() if _varies(module)]
+    if training:
+        fact = f"outputs vary, and {len(training)} layers are in train mode after eval() ({', '.join(training[:3])})"
+        yield found("train-mode", fact, **evidence, layers=len(training))
+    elif random:
+        fact = f"two passes over the same images differ by up to {again:.3g} where logits reach {scale:.3g}"
+        yield found("not-deterministic", fact, **evidence)
+    else:
+        fact = f"in another batch the same images' logits differ by up to {other:.3g} where logits reach {scale:.3g}"
+        yield found("batch-dependent", fact, **evidence)
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().nan_to_num(torch.inf).max())
+
+
+def _varies(module: nn.Module) -> bool:
+    """Whether this layer computes something else than a fixed function in the mode it is in."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.training or module.running_mean is None
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0
+
+
+def _probabilities(logits: Tensor) -> Iterator[Finding]:
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        yield found("probabilities", "the model's outputs are not negative and add up to 1", images=len(logits))
+
+
+def _normalisation(probe: Probe, logits: Tensor, shape: DataShape) -> Iterator[Finding]:
+    layers = _normalised_again(probe)
+    if layers:
+        fact = f"the layer {layers[0]} normalises what is no image in [0, 1] any more"
+        yield found("normalised-twice", fact, layers=len(layers))
+        return
+    right = logits.argmax(1) == probe.y
+    for mean, std in _statistics(shape):
+        m, s = (torch.tensor(v, device=probe.x.device).view(1, -1, 1, 1) for v in (mean, std))
+        for code, x in (("normalised-twice", probe.x * s + m), ("not-normalised", (probe.x - m) / s)):
+            better = probe.logits(x).argmax(1) == probe.y
+            gained, lost = int((better & ~right).sum()), int((right & ~better).sum())
+            if gained - lost > 0.2 * len(right) and mcnemar_exact(gained, lost) < SIGNIFICANT:
+                before, after = float(right.float().mean()), float(better.float().mean())
+                undone = "un-normalised" if code == "normalised-twice" else "normalised"
+                fact = f"accuracy is {before:.1%} on pixels and {after:.1%} on pixels {undone} once more"
+                yield found(code, fact, accuracy=before, accuracy_then=after, mean=list(mean), std=list(std))
+                return
+
+
+def _statistics(shape: DataShape) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """The means and standard deviations that people normalise such images with."""
+    colour = [IMAGENET] if shape.shape[0] == 3 else []
+    return [(shape.mean, shape.std), *colour]
+
+
+def _normalised_again(probe: Probe) -> list[str]:
+    """Names of layers with a mean and a std per channel whose input is not within [0, 1].
+
+    A normalisation written as arithmetic in ``forward`` is not a layer and is not seen here.
+    """
+    channels, seen = probe.x.shape[1], []
+
+    def look(name: str, inputs: tuple[object, ...]) -> None:
+        x = inputs[0] if inputs else None
+        if isinstance(x, Tensor) and x.dim() == 4 and x.shape[1] == channels and (x.min() < -0.02 or x.max() > 1.02):
+            seen.append(name)
+
+    with ExitStack() as hooks:
+        candidates = [(name, m) for name, m in probe.judge.network.named_modules() if _is_normaliser(m, channels)]
+        if len(candidates) < 2:
+            return []
+        for name, module in candidates:
+            handle = module.register_forward_pre_hook(lambda module, inputs, name=name: look(name, inputs))
+            hooks.callback(handle.remove)
+        probe.logits(probe.x[:8])
+    return list(dict.fromkeys(seen))
+
+
+def _is_normaliser(module: nn.Module, channels: int) -> bool:
+    """Has this module a ``mean`` and a ``std`` of one number a channel, as ours and torchvision's do?"""
+    if next(module.parameters(), None) is not None:
+        return False
+    parts = [getattr(module, name, None) for name in ("mean", "std")]
+    sizes = [part.numel() if isinstance(part, Tensor) else len(part) if isinstance(part, list | tuple) else 0
+             for part in parts]  # fmt: skip
+    return all(size in {1, channels} for size in sizes)

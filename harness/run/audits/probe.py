@@ -1,0 +1,51 @@
+"""The few images that the audits of a model look at, and the ways they ask it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.run.memory import in_chunks
+from harness.run.step import input_gradient
+from harness.run.victim import Judge, Victim, autocast
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Images ``x`` (N, C, H, W) in [0, 1] and labels ``y`` (N,), asked of the judge ``batch`` at a time."""
+
+    judge: Judge
+    x: Tensor
+    y: Tensor
+    batch: int
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Float32 logits (N, classes)."""
+        return self.judge.logits(x, self.batch)
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Float32 gradient of the cross-entropy, (N, C, H, W)."""
+        network = self.judge.network
+        return in_chunks(lambda rows: input_gradient(network, x[rows], y[rows])[0], len(x), self.batch)
+
+    def gradient_in(self, victim: Victim, precision: str) -> Tensor:
+        """The gradient at the probe through the victim's network in another precision."""
+
+        def at(rows: slice) -> Tensor:
+            def network(x: Tensor) -> Tensor:
+                with autocast(victim.device, precision):
+                    return victim.network(x)
+
+            return input_gradient(network, self.x[rows], self.y[rows])[0]
+
+        return in_chunks(at, len(self.x), self.batch)
+
+
+def log_odds(logits: Tensor, y: Tensor) -> Tensor:
+    """log p(not y)/p(y), (N,) float64: it rises with the cross-entropy and does not saturate, as that does at 0."""
+    logits = logits.double()
+    others = logits.masked_fill(F.one_hot(y, logits.shape[1]).bool(), -torch.inf)
+    return others.logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
