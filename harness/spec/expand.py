@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,7 +15,7 @@ from harness.spec.cell import Cell, GenerationCell, Named, RobustnessCell
 from harness.spec.datasets import DATASETS
 from harness.spec.epsilon import format_epsilon, parse_epsilon
 from harness.spec.names import KINDS, make, name_with_parameters, versions
-from harness.spec.schema import Bound, GenerationPart, Part, RobustnessPart, SuitePart, TaskPart
+from harness.spec.schema import MOST_CELLS, Bound, GenerationPart, Part, RobustnessPart, SuitePart, TaskPart
 
 Point = dict[str, Any]
 Problems = list[str]
@@ -39,6 +40,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     """
     problems: Problems = []
     matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
+    _few_enough(f"{part.task}.matrix", matrix)
     points = [dict(zip(matrix, values, strict=True)) for values in product(*matrix.values())]
     points = _excluded(part, points, base, problems)
     _include(part, points, matrix, problems)
@@ -54,6 +56,17 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     if problems:
         raise InputError(problems)
     return cells, expectations
+
+
+def _few_enough(path: str, axes: Mapping[str, list[Any]], already: int = 0) -> None:
+    """Raises `InputError` before too many cells are made."""
+    cells = math.prod(map(len, axes.values()))
+    if already + cells > MOST_CELLS:
+        told = " × ".join(f"{len(values):,} {axis}" for axis, values in axes.items() if len(values) > 1)
+        raise InputError(
+            f"{path}: makes {cells:,} cells ({told}); a part has at most {MOST_CELLS:,}: "
+            "shorten an axis, or split the suite"
+        )
 
 
 def _values(part: TaskPart, source: Part, axis: str, base: Path) -> list[Any]:
@@ -75,6 +88,7 @@ def _excluded(part: SuitePart, points: list[Point], base: Path, problems: Proble
 
 
 def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any]], problems: Problems) -> None:
+    known = {tuple(point.values()) for point in points}
     for position, include in enumerate(part.include):
         path = f"{part.task}.include[{position}]"
         if not include.model_fields_set:
@@ -86,8 +100,9 @@ def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any
             f"{path}: leaves {axis} open, and the matrix has {len(axes[axis])} values of it; name {axis} here too"
             for axis in unsaid
         ]
-        added = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-        fresh = [point for point in added if point not in points]
+        _few_enough(path, axes, len(points))
+        fresh = [dict(zip(axes, values, strict=True)) for values in product(*axes.values()) if values not in known]
+        known |= {tuple(point.values()) for point in fresh}
         if not fresh and not unsaid:
             problems.append(f"{path}: adds no cell that is not there already; remove it")
         points += fresh if not unsaid else []

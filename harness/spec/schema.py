@@ -33,6 +33,9 @@ from harness.spec.names import AUGMENTATIONS, KINDS, NORMS, check_plain, name_wi
 
 Precision = Literal["auto", "bf16", "fp16", "float32"]
 Curve = Literal["each", "nested", "bisect"]
+# Above what any suite needs, and low enough that a slip of the pen is a message rather than the end of the memory.
+LONGEST = 1_000
+MOST_CELLS = 50_000
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 ROBUSTNESS_AXES = ("model", "defense", "augmentation", "seed", "attack", "norm", "eps")
 GENERATION_AXES = ("model", "z_dim", "beta", "seed")
@@ -55,10 +58,17 @@ class Axis:
         return core_schema.no_info_before_validator_function(_as_list, several)
 
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
-        return {"anyOf": [self.item, {"type": "array", "items": self.item, "minItems": 1, "uniqueItems": True}]}
+        return {
+            "anyOf": [
+                self.item,
+                {"type": "array", "items": self.item, "minItems": 1, "maxItems": LONGEST, "uniqueItems": True},
+            ]
+        }
 
 
 def _as_list(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > LONGEST:
+        raise ValueError(f"lists {len(value):,} values; at most {LONGEST:,} are allowed")
     return value if isinstance(value, list) else [value]
 
 
@@ -275,9 +285,9 @@ class RobustnessPart(TaskPart):
     )
     training: RobustnessTraining = Field(default_factory=RobustnessTraining)
     matrix: RobustnessMatrix
-    include: list[RobustnessInclude] = Field(default_factory=list)
-    exclude: list[RobustnessWhere] = Field(default_factory=list)
-    expect: list[RobustnessExpect] = Field(default_factory=list)
+    include: list[RobustnessInclude] = Field(default_factory=list, max_length=LONGEST)
+    exclude: list[RobustnessWhere] = Field(default_factory=list, max_length=LONGEST)
+    expect: list[RobustnessExpect] = Field(default_factory=list, max_length=LONGEST)
 
 
 class GenerationPart(TaskPart):
@@ -289,9 +299,9 @@ class GenerationPart(TaskPart):
 
     training: GenerationTraining = Field(default_factory=GenerationTraining)
     matrix: GenerationMatrix = Field(default_factory=GenerationMatrix)
-    include: list[GenerationInclude] = Field(default_factory=list)
-    exclude: list[GenerationWhere] = Field(default_factory=list)
-    expect: list[GenerationExpect] = Field(default_factory=list)
+    include: list[GenerationInclude] = Field(default_factory=list, max_length=LONGEST)
+    exclude: list[GenerationWhere] = Field(default_factory=list, max_length=LONGEST)
+    expect: list[GenerationExpect] = Field(default_factory=list, max_length=LONGEST)
 
 
 SuitePart = RobustnessPart | GenerationPart

@@ -20,6 +20,7 @@ from harness.spec.schema import SuiteFile, json_schema
 __all__ = ["Expectation", "Suite", "json_schema", "load_suite", "schema_text", "shipped_suites"]
 
 _DEEPEST = 12
+LARGEST_SUITE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def load_suite(name_or_path: str, limit: int | None = None, precision: str | Non
     error, each naming the file, the key and what would be right.
     """
     path = _locate(name_or_path)
+    if not path.stem.strip("."):  # results/<name> would be another folder
+        raise InputError(f"{path}: a suite is named after its file, and {path.stem!r} is no name; rename the file")
     document = _parse(path)
     over = {key: value for key, value in (("limit", limit), ("precision", precision)) if value is not None}
     for task in ("robustness", "generation"):
@@ -98,7 +101,11 @@ def _locate(name_or_path: str) -> Path:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_bytes().decode("utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_SUITE + 1)
+        if len(content) > LARGEST_SUITE:
+            raise InputError(f"{path}: is larger than {LARGEST_SUITE >> 10} KiB; split it into several suites")
+        document = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     except UnicodeDecodeError as error:
@@ -149,6 +156,8 @@ def _explain(error: ErrorDetails) -> str:
         return f"{where}: is missing; add it"
     if error["type"] == "value_error":
         return f"{where}: {error['ctx']['error']}"
+    if error["type"] == "too_long":
+        return f"{where}: has more than {error['ctx']['max_length']:,} entries; give fewer, or split the suite"
     wish = error["msg"].removeprefix("Input should be ")
     shown = repr(error["input"])
     return f"{where}: must be {wish}, not {shown if len(shown) <= 60 else shown[:60] + '…'}"
