@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks.base import GradientAttack
+from attacks.base import Attack, GradientAttack
 from harness.errors import InputError
-from harness.records import Finding, Metric, Record, Verdicts, write_pictures
-from harness.run.audit import audit_model, audit_outcome, voids, zero_gradients
+from harness.records import Metric, Record, Verdicts, write_pictures
+from harness.run.audits.auditor import Auditor, probe_size
+from harness.run.audits.codes import voids
+from harness.run.audits.history import Seen
 from harness.run.context import Context
 from harness.run.data import Data
 from harness.run.engine import Engine
@@ -119,15 +121,18 @@ class Bench:
         self.positions = self.right.nonzero().flatten()
         labels = data.test.labels[self.positions]
         self.clean_loss = F.cross_entropy(logits[self.positions], labels, reduction="none").cpu().numpy()
-        probe = slice(0, min(64, len(data.test)))
-        x, y = data.test.pixels(torch.arange(probe.stop, device=context.device)), data.test.labels[probe]
-        self.findings = audit_model(self.judge.logits(x, self.batch), self.judge.logits(x, self.batch))
+        probe = probe_size(len(data.test))
+        x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
+        self.auditor = Auditor(self.judge, x, y, self.batch, data.description)
+        self.auditor.model(logits)
         self.victim = prepare(network, context.device, context.precision(cells[0].precision), x, y)
         targets = Targets(lambda at: data.test.pixels(self.positions[at]), labels, self.positions)
         rows = self._rows_ahead(cells, len(targets))
         batch = context.batch_size or find_batch(self.victim, targets, rows)
         accelerate(self.victim, targets, batch, rows, context.compile)
         self.engine = Engine(self.victim, self.judge, targets, batch, keep=PICTURES)
+        weights = training.get("weights_sha256")
+        self.auditor.begin(self.engine, context.results, weights, self.right.cpu().numpy(), len(cells))
         # Worth its time only where it is little beside the work itself.
         enough = rows >= RATED_FROM * batch
         self.rates = measure_rates(self.victim, self.judge, targets, batch) if enough else None
@@ -155,7 +160,7 @@ class Bench:
                 for outcome in self.engine.run(
                     attack, eps, seed=first.seed, early_stop=first.early_stop, curve=first.curve
                 ):
-                    yield self._record(pending[0], outcome, started)
+                    yield self._record(pending[0], attack, outcome, started)
                     pending = pending[1:]
                     task.advance()
                 if self.context.profile:
@@ -166,11 +171,15 @@ class Bench:
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 yield from (failed(cell, error, self.context, started) for cell in pending)
 
-    def _record(self, cell: RobustnessCell, outcome: Outcome, started: str) -> Record:
-        findings = self._findings(outcome)
+    def _record(self, cell: RobustnessCell, attack: Attack | GradientAttack, outcome: Outcome, started: str) -> Record:
         right = self.right.cpu().numpy()
         robust = right.copy()
         robust[self.positions.cpu().numpy()[outcome.fooled]] = False
+        cost = self._cost(outcome)
+        findings = self.auditor.cell(attack, outcome, self.clean_loss, cell.seed)
+        if not voids(findings):
+            findings += self.auditor.among(Seen.of(cell.id, cell.canonical(), cost, right, robust))
+        cost["audit_seconds"] = self.auditor.charge()
         pictures = len(outcome.images) > 0
         if pictures:
             write_pictures(self.context.results, cell.id, self._pictures(outcome))
@@ -181,7 +190,7 @@ class Bench:
             cell=cell.canonical(),
             code=cell.code,
             metrics=_metrics(right, robust, outcome.fooled),
-            cost=self._cost(outcome),
+            cost=cost,
             training=self.training,
             curves=self.curves,
             verdicts=Verdicts.pack(right, robust),
@@ -191,18 +200,6 @@ class Bench:
             started=started,
             finished=self.context.clock(),
         )
-
-    def _findings(self, outcome: Outcome) -> list[Finding]:
-        return [
-            *self.findings,
-            *self.victim.findings,
-            *audit_outcome(outcome, self.clean_loss),
-            *self._zero_gradients(),
-        ]
-
-    def _zero_gradients(self) -> list[Finding]:
-        known = self.engine.clean.known
-        return zero_gradients(known) if known is not None else []
 
     def _pictures(self, outcome: Outcome) -> dict[str, np.ndarray]:
         k = len(outcome.images)
