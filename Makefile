@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: quickstart test check bench bench-peers clean
 
 quickstart: $(VENV)/.installed
-	$(BIN)/epsbench run quickstart
+	$(BIN)/epsbench run quickstart >/dev/null
 	$(BIN)/epsbench report results/quickstart
 
 test: $(VENV)/.installed-test

@@ -21,9 +21,13 @@ from harness.run.victim import Victim
 
 @dataclass
 class Bundle:
-    """Some rows and everything that travels with them: tensors whose first axis is the row."""
+    """Some rows, how many steps each has taken, and the tensors that travel with them, a row along the first axis.
+
+    ``step`` is the host's copy of what the device knows too, so that the host need not ask.
+    """
 
     rows: np.ndarray
+    step: np.ndarray
     tensors: dict[str, Tensor]
 
     def __len__(self) -> int:
@@ -32,7 +36,8 @@ class Bundle:
     def take(self, which: np.ndarray) -> Bundle:
         """The rows at these positions, copied."""
         chosen = torch.from_numpy(which).to(self.tensors["y"].device)
-        return Bundle(self.rows[which], {name: t.index_select(0, chosen) for name, t in self.tensors.items()})
+        tensors = {name: t.index_select(0, chosen) for name, t in self.tensors.items()}
+        return Bundle(self.rows[which], self.step[which], tensors)
 
     @staticmethod
     def cat(bundles: list[Bundle]) -> Bundle:
@@ -41,7 +46,8 @@ class Bundle:
             return bundles[0]
         names = bundles[0].tensors
         tensors = {name: torch.cat([b.tensors[name] for b in bundles]) for name in names}
-        return Bundle(np.concatenate([b.rows for b in bundles]), tensors)
+        rows, step = (np.concatenate([getattr(b, name) for b in bundles]) for name in ("rows", "step"))
+        return Bundle(rows, step, tensors)
 
 
 class CleanGradients:
@@ -99,8 +105,7 @@ class Stream:
         self.schedule = schedule
         self.eps = torch.tensor([float(e) for e in eps], device=self.device)
         self.from_clean = not attack.random_start and clean.fits()
-        self.slots = Bundle(np.empty(0, dtype=np.int64), {})
-        self.step = np.empty(0, dtype=np.int64)  # the host's copy of the slots' step counters
+        self.slots = Bundle(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), {})
         self.parked: list[Bundle] = []
         self.waiting: list[Bundle] = []
 
@@ -110,8 +115,7 @@ class Stream:
         while True:
             self._fill()
             if len(self.slots):
-                self._burst()
-                self._retire()
+                self._retire(self._burst())
             waiting = sum(map(len, self.waiting))
             if waiting and (waiting >= self.size or self._starving()):
                 self._verdicts()
@@ -141,7 +145,6 @@ class Stream:
                 self.waiting.append(bundle)
             else:
                 self.slots = Bundle.cat([self.slots, bundle]) if len(self.slots) else bundle
-        self.step = self.slots.tensors["step"].cpu().numpy() if len(self.slots) else self.step[:0]
 
     def _fresh(self, rows: np.ndarray) -> Bundle:
         """Rows at their start: a random point of the ball, or the clean image and the shared gradient's step."""
@@ -161,12 +164,13 @@ class Stream:
         tensors |= {"frozen": torch.zeros_like(step, dtype=torch.bool), "veto": torch.full_like(step, -1)}
         if not self.early_stop:
             tensors |= {"candidate": x_adv.clone(), "has_candidate": torch.zeros_like(tensors["frozen"])}
-        return Bundle(rows, tensors | {f"state.{name}": value for name, value in state.items()})
+        tensors |= {f"state.{name}": value for name, value in state.items()}
+        return Bundle(rows, np.full_like(rows, int(self.from_clean)), tensors)
 
-    def _burst(self) -> None:
-        """Some steps of all slots without asking the device anything."""
+    def _burst(self) -> int:
+        """Some steps of all slots without asking the device anything; how many it were."""
         started = time.perf_counter()
-        longest = int((self.attack.steps - self.step).min())
+        longest = int((self.attack.steps - self.slots.step).min())
         count, taken = (min(self.poll, longest) if self.early_stop else longest), 0
         exhausted = False
         while taken < count and not exhausted:
@@ -180,6 +184,7 @@ class Stream:
         self._charge(taken, started)
         if exhausted:
             self._shrink()
+        return taken
 
     def _one_step(self) -> None:
         t = self.slots.tensors
@@ -219,15 +224,20 @@ class Stream:
         self.parked.append(self.slots.take(everyone[self.size :]))
         self.slots = self.slots.take(everyone[: self.size])
 
-    def _retire(self) -> None:
-        """Move fooled-looking and exhausted rows out of their slots; the last slots close the gaps."""
-        t = self.slots.tensors
-        flags = torch.where(t["frozen"], self.attack.steps, t["step"]).cpu().numpy()
-        self.step = flags
-        over = flags >= self.attack.steps
+    def _retire(self, taken: int) -> None:
+        """Move rows that look fooled, or have no step left, out of their slots."""
+        slots = self.slots
+        over = slots.step + taken >= self.attack.steps
+        if self.early_stop:  # the one question to the device: which rows stopped, and after how many steps
+            t = slots.tensors
+            told = torch.where(t["frozen"], -1 - t["step"], t["step"]).cpu().numpy()
+            slots.step = np.where(told < 0, -1 - told, told)
+            over = (told < 0) | (slots.step >= self.attack.steps)
+        else:
+            slots.step = slots.step + taken
         if over.any():
-            self.waiting.append(self.slots.take(np.flatnonzero(over)))
-            self.slots = self.slots.take(np.flatnonzero(~over))
+            self.waiting.append(slots.take(np.flatnonzero(over)))
+            self.slots = slots.take(np.flatnonzero(~over))
 
     def _verdicts(self) -> None:
         """The judge's word on every waiting row. A nominee it refuses goes on from where it stood."""
@@ -239,7 +249,7 @@ class Stream:
         if not self.early_stop:
             self._second_thoughts(bundle, verdicts, asked)
         fooled = verdicts[0] > 0
-        refused = ~fooled & (t["step"].cpu().numpy() < self.attack.steps)
+        refused = ~fooled & (bundle.step < self.attack.steps)
         if refused.any():
             back = bundle.take(np.flatnonzero(refused))
             back.tensors["veto"] = back.tensors["step"].clone()
