@@ -109,7 +109,7 @@ def check_cell(results: Path, record: Record) -> list[str]:
     path, remedy = record_path(results, record.id), "delete the file and run the suite again to measure this cell anew"
     cell = record.cell
     task = cell.get("task")
-    if task not in REQUIRED:
+    if not isinstance(task, str) or task not in REQUIRED:
         return [f"{path}: cell.task: {scalar(task)} is none of {', '.join(REQUIRED)}; {remedy}"]
     problems = [f"{path}: cell.{key}: is missing; {remedy}" for key in REQUIRED[task] if key not in cell]
     problems += [
