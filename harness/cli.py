@@ -186,6 +186,26 @@ def compare(
     raise typer.Exit(code)
 
 
+@app.command()
+def audit(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, named as in a suite.")],
+    data: Annotated[str, typer.Option(metavar="NAME", help="The data set it is for.")],
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its weights; default: none, or its own.")
+    ] = None,
+    precision: PrecisionOption = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Such as cpu, cuda or cuda:1.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where data sets lie, as run's --data.")] = None,
+) -> None:
+    """Audit a model before measuring it. Exit code 0: nothing voids its numbers, 1: something does, 2: cannot run."""
+    from harness.run.audits.alone import audit_alone
+
+    wanted = precision or Precision.AUTO
+    code, told = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_dir)
+    typer.echo(told)
+    raise typer.Exit(code)
+
+
 @app.command("list")
 def list_(kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None) -> None:
     """List what a suite can name, with parameters and defaults."""

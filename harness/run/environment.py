@@ -15,8 +15,23 @@ from typing import Any
 import torch
 
 from harness import __version__
+from harness.errors import InputError
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "safetensors")
+
+
+def choose_device(wanted: str | None) -> torch.device:
+    """The device of this name, or the best there is. Raises `InputError` when it cannot be used."""
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device: {name!r} is no device; give cpu, cuda or cuda:0") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise InputError(f"--device: {name!r} is not supported; give cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device: torch sees no CUDA device here; check the driver, or give --device cpu")
+    return device
 
 
 def describe(device: torch.device) -> dict[str, Any]:

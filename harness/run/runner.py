@@ -10,14 +10,13 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
-import torch
 from rich.console import Console
 
 from harness.errors import InputError, did_you_mean
 from harness.options import Options
 from harness.records import Record
 from harness.run.context import Context
-from harness.run.environment import describe
+from harness.run.environment import choose_device, describe
 from harness.run.lock import only_run
 from harness.run.preflight import preflight
 from harness.run.progress import Silent, Terminal
@@ -86,7 +85,7 @@ def _line(record: Record, label: str) -> str:
 
 
 def _context(suite: Suite, results: Path, options: Options) -> Context:
-    device = _device(options.device)
+    device = choose_device(options.device)
     return Context(
         results=results,
         weights=options.weights or results / "weights",
@@ -100,19 +99,6 @@ def _context(suite: Suite, results: Path, options: Options) -> Context:
         environment=describe(device),
         progress=Silent(),
     )
-
-
-def _device(wanted: str | None) -> torch.device:
-    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device: {name!r} is no device; give cpu, cuda or cuda:0") from error
-    if device.type not in {"cpu", "cuda"}:
-        raise InputError(f"--device: {name!r} is not supported; give cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device: torch sees no CUDA device here; check the driver, or give --device cpu")
-    return device
 
 
 def _executor(name: str) -> Callable[[Sequence[Job], Context], Iterator[Record]]:

@@ -1,0 +1,88 @@
+"""``epsbench audit``: the audits of a model alone, before anything is measured."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness.errors import InputError
+from harness.records import Finding
+from harness.run.audits.auditor import Auditor
+from harness.run.audits.codes import voids
+from harness.run.audits.gradients import zero_gradients
+from harness.run.context import Context
+from harness.run.environment import choose_device
+from harness.run.training import seeded
+from harness.run.victim import Judge, prepare
+from harness.spec import names
+from models.base import Architecture, DataShape
+from models.hub import load_into, load_state
+
+IMAGES = 256
+PRECISIONS = ("float32", "bf16", "fp16")
+
+
+def audit_alone(
+    model: str,
+    data: str,
+    *,
+    weights: Path | None = None,
+    precision: str = "auto",
+    device: str | None = None,
+    data_root: Path | None = None,
+) -> tuple[int, str]:
+    """The exit code, 0 or 1 where a finding voids, and the findings as text.
+
+    ``model`` is named as in a suite, relative to the current folder; ``weights`` is a file of its weights.
+    Shares of zero gradients are told for every precision, findings for the one asked for.
+    Raises `InputError` when the model, its weights or the data cannot be used.
+    """
+    here, chosen = Path.cwd(), choose_device(device)
+    context = Context(here, here, chosen, suite="", base=here, data_root=data_root)
+    found = context.data(data, None)
+    examples, description = found.test, found.description
+    rows = torch.arange(min(IMAGES, len(examples)), device=context.device)
+    x, y = examples.pixels(rows), examples.labels[rows]
+    try:
+        network = _network(model, description, weights, context).to(context.device).eval()
+        judge = Judge(network, context.device)
+        logits = judge.logits(x, len(x))
+        auditor = Auditor(judge, x, y, len(x), description)
+        findings = list(auditor.model(logits))
+        if not voids(findings):
+            findings += _in_every_precision(auditor, network, context.precision(precision))
+    except InputError:
+        raise
+    # The model is the user's code and may raise anything, or even try to exit.
+    except (Exception, SystemExit) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"model {model!r} cannot be audited on {data}: {reason}") from error
+    right = int((logits.argmax(1) == y).sum())
+    head = f"{model} on {len(x)} test images of {data}: {right} right"
+    shares = [f"  gradients of exactly 0 in {name}: {share:.1%}" for name, share in auditor.shares.items()]
+    told = [f"{finding.severity:>7}  {finding.code}: {finding.message}" for finding in findings] or ["no findings"]
+    return (1 if voids(findings) else 0), "\n".join([head, *shares, *told])
+
+
+def _network(model: str, shape: DataShape, weights: Path | None, context: Context) -> nn.Module:
+    architecture = names.make("model", names.name_with_parameters("model", model, context.base), context.base)
+    if not isinstance(architecture, Architecture):
+        raise InputError(f"model {model!r} is no classifier; the audits look at classifiers")
+    architecture.check(shape)
+    network: nn.Module = seeded(lambda: architecture.build(shape), 0)
+    if weights is not None:
+        load_into(network, load_state(weights), str(weights))
+    return network
+
+
+def _in_every_precision(auditor: Auditor, network: nn.Module, attacked: str) -> list[Finding]:
+    """Which forms and precisions the model refuses, and whether the precision it is attacked in loses gradients."""
+    probe = auditor.probe
+    victim = prepare(network, probe.judge.device, attacked, probe.x[:64], probe.y[:64])
+    for precision in PRECISIONS:
+        with suppress(RuntimeError):  # a precision that it cannot run in; it is not the one that was chosen
+            auditor.precision(victim, precision)
+    return [*victim.findings, *zero_gradients(auditor.shares, victim.precision)]
