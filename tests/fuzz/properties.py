@@ -136,7 +136,7 @@ def printable(error: InputError) -> None:
 
 def _told(folder: Path, form: str) -> None:
     try:
-        told = report(folder, form)
+        told = report(folder, form, folder / "told")  # without a file, text has the page drawn as well
     except InputError as error:
         printable(error)
         return
