@@ -35,6 +35,7 @@ from harness.spec.plan import Job
 from harness.statistics import wilson
 
 PICTURES = 8
+KEPT = 64  # adversarial images that the audits look at
 RATED_FROM = 200  # batches of gradients ahead, for a measurement of the floor to stay below a few per cent of them
 
 
@@ -130,7 +131,7 @@ class Bench:
         rows = self._rows_ahead(cells, len(targets))
         batch = context.batch_size or find_batch(self.victim, targets, rows)
         accelerate(self.victim, targets, batch, rows, context.compile)
-        self.engine = Engine(self.victim, self.judge, targets, batch, keep=PICTURES)
+        self.engine = Engine(self.victim, self.judge, targets, batch, keep=KEPT)
         weights = training.get("weights_sha256")
         self.auditor.begin(self.engine, context.results, weights, self.right.cpu().numpy(), len(cells))
         # Worth its time only where it is little beside the work itself.
@@ -176,7 +177,7 @@ class Bench:
         robust = right.copy()
         robust[self.positions.cpu().numpy()[outcome.fooled]] = False
         cost = self._cost(outcome)
-        findings = self.auditor.cell(attack, outcome, self.clean_loss, cell.seed)
+        findings = self.auditor.cell(attack, outcome, self.clean_loss)
         if not voids(findings):
             findings += self.auditor.among(Seen.of(cell.id, cell.canonical(), cost, right, robust))
         cost["audit_seconds"] = self.auditor.charge()
@@ -202,13 +203,13 @@ class Bench:
         )
 
     def _pictures(self, outcome: Outcome) -> dict[str, np.ndarray]:
-        k = len(outcome.images)
+        k = min(PICTURES, len(outcome.images))
         at = torch.arange(k, device=self.context.device)
         return {
             "original": self.engine.targets.pixels(at).cpu().numpy(),
-            "adversarial": outcome.images.numpy(),
+            "adversarial": outcome.images[:k].numpy(),
             "labels": self.engine.targets.labels[:k].cpu().numpy(),
-            "predicted": outcome.predicted,
+            "predicted": outcome.predicted[:k],
             "fooled": outcome.fooled[:k],
         }
 

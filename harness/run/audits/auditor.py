@@ -74,9 +74,7 @@ class Auditor:
                 self._history.recall(results, weights, right)
         self._shared, self.seconds = self.seconds / max(1, cells), 0.0
 
-    def cell(
-        self, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray, seed: int
-    ) -> list[Finding]:
+    def cell(self, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray) -> list[Finding]:
         """Findings on one cell by itself: its model's, its gradients', its attack's."""
         engine = self._engine
         assert engine is not None, "begin comes first"
@@ -88,7 +86,7 @@ class Auditor:
                 findings.append(found("few-classes", fact, classes=self.shape.classes, least=least))
             findings += audit_outcome(outcome, clean_loss)
             if not voids(findings):
-                findings += audit_convergence(attack, outcome, engine.victim, engine.targets, engine.batch, seed)
+                findings += audit_convergence(attack, outcome, engine.victim, engine.targets, engine.batch)
         return findings
 
     def among(self, seen: Seen) -> list[Finding]:

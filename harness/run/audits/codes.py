@@ -102,7 +102,7 @@ CODES: dict[str, Code] = {
     ),
     "unconverged": Code(
         "warning",
-        "On images that withstood, the loss still rises at the attack's last step.",
+        "On images that withstood, the loss still rises when the attack takes one step more.",
         "take more steps, or larger ones",
     ),
     "one-step-short": Code(
