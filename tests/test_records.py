@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -238,3 +240,56 @@ def test_flat_rows_hold_numbers_as_numbers():
     table = frame([record(), record(id="aaaaaaaa")])
     assert len(table) == 2
     assert table["robust_accuracy"].mean() == 0.5
+
+
+def test_an_enormous_record_is_refused_unread(tmp_path):
+    path = record_path(tmp_path, record().id)
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        file.truncate(100 << 20)
+    with pytest.raises(InputError, match="larger than 32 MiB; delete the file"):
+        read_record(path)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    path = record_path(tmp_path, record().id)
+    path.parent.mkdir()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="no regular file"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("identity", ["../../etc/passwd", "0123abcd/../x", "0123ABCD", "", "01234567\n", "a" * 65])
+def test_an_id_that_is_no_hash_is_refused(identity):
+    with pytest.raises(ValidationError, match="id"):
+        record(id=identity)
+
+
+def test_pictures_that_unpack_to_more_than_they_may_are_refused(tmp_path, monkeypatch):
+    kept = record(pictures=True)
+    write_pictures(tmp_path, kept.id, {"original": np.zeros((4, 1, 512, 512), dtype=np.float32)})
+    monkeypatch.setattr(records, "LARGEST_PICTURES", 1 << 20)
+    with pytest.raises(InputError, match="4 MiB when unpacked, more than 1"):
+        read_pictures(tmp_path, kept)
+
+
+def test_pictures_whose_header_promises_more_than_memory_are_refused(tmp_path):
+    kept = record(pictures=True)
+    (tmp_path / "pictures").mkdir()
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 64), }"
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(tmp_path / "pictures" / f"{kept.id}.npz", "w") as archive:
+        archive.writestr("original.npy", member)
+    with pytest.raises(InputError, match="not a picture archive"):
+        read_pictures(tmp_path, kept)
+
+
+def test_messages_carry_nothing_that_a_terminal_acts_on(tmp_path):
+    path = write_record(tmp_path, record())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {"\x1b[31m\n": 1}}))
+    with pytest.raises(InputError) as caught:
+        read_record(path)
+    (message,) = caught.value.messages
+    assert message.isprintable()
+    assert "\\x1b[31m" in message
