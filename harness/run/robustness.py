@@ -177,7 +177,7 @@ class Bench:
         robust = right.copy()
         robust[self.positions.cpu().numpy()[outcome.fooled]] = False
         cost = self._cost(outcome)
-        findings = self.auditor.cell(attack, outcome, self.clean_loss)
+        findings = self.auditor.cell(self.engine, attack, outcome, self.clean_loss)
         if not voids(findings):
             findings += self.auditor.among(Seen.of(cell.id, cell.canonical(), cost, right, robust))
         cost["audit_seconds"] = self.auditor.charge()

@@ -28,15 +28,17 @@ def audit_outcome(outcome: Outcome, clean_loss: np.ndarray) -> list[Finding]:
     """Findings about one attack at one ε; ``clean_loss`` (n,) is the judge's cross-entropy before it."""
     if not outcome.attacked.any():
         return []
-    broken = list(_images_not_finite(outcome))
+    broken = list(_not_finite(outcome))
     return broken or [*_outside(outcome), *_no_op(outcome, clean_loss), *_wasted(outcome)]
 
 
-def _images_not_finite(outcome: Outcome) -> Iterator[Finding]:
-    broken = int((~np.isfinite(outcome.size[outcome.attacked])).sum())
-    if broken:
-        fact = f"{broken} adversarial images hold NaN or infinity"
-        yield found("not-finite", fact, images=broken, of=int(outcome.attacked.sum()))
+def _not_finite(outcome: Outcome) -> Iterator[Finding]:
+    places = (("adversarial images hold", outcome.size), ("adversarial images give logits that are", outcome.loss))
+    for what, values in places:
+        broken = int((~np.isfinite(values[outcome.attacked])).sum())
+        if broken:
+            yield found("not-finite", f"{broken} {what} NaN or infinity", images=broken, of=int(outcome.attacked.sum()))
+            return
 
 
 def _outside(outcome: Outcome) -> Iterator[Finding]:
@@ -89,10 +91,8 @@ def audit_convergence(
     eps, last = (x.new_full((len(x), 1, 1, 1), value) for value in (float(outcome.eps), attack.steps - 1))
     gradient, logits = victim.bare_gradient(x_adv, y)
     further, _ = advance(attack, x, x_adv, gradient, eps, last.long(), attack.state(x))
-    start, end, beyond = (
-        float(log_odds(each, y).mean())
-        for each in (victim.bare_gradient(x, y)[1], logits, victim.bare_gradient(further, y)[1])
-    )
+    outer = [victim.bare_gradient(images, y)[1] for images in (x, further)]
+    start, end, beyond = (float(log_odds(each, y).mean()) for each in (outer[0], logits, outer[1]))
     if beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start):
         share = (beyond - end) / (beyond - start)
         fact = f"after {attack.steps} steps, one more brings {share:.0%} of what the loss rises by in all"

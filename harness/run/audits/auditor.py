@@ -42,7 +42,6 @@ class Auditor:
         self.findings: list[Finding] = []
         self.shares: dict[str, float] = {}
         self._history = History(self._step_success)
-        self._engine: Engine | None = None
         self._shared = 0.0
 
     def model(self, logits: Tensor | None = None) -> list[Finding]:
@@ -66,7 +65,6 @@ class Auditor:
 
     def begin(self, engine: Engine, results: Path, weights: str | None, right: np.ndarray, cells: int) -> None:
         """Get ready for ``cells`` cells: what was measured of these ``weights`` before counts too."""
-        self._engine = engine
         if self.shares:
             self.precision(engine.victim, engine.victim.precision)
         with self._timed():
@@ -74,10 +72,10 @@ class Auditor:
                 self._history.recall(results, weights, right)
         self._shared, self.seconds = self.seconds / max(1, cells), 0.0
 
-    def cell(self, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray) -> list[Finding]:
+    def cell(
+        self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray
+    ) -> list[Finding]:
         """Findings on one cell by itself: its model's, its gradients', its attack's."""
-        engine = self._engine
-        assert engine is not None, "begin comes first"
         with self._timed():
             findings = [*self.findings, *engine.victim.findings, *self._zero_gradients(engine)]
             least = getattr(attack, "least_classes", 2)

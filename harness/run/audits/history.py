@@ -52,9 +52,9 @@ class Seen:
 
 def _kind(attack: dict[str, Any], cost: dict[str, Any]) -> str:
     """How much of the model an attack uses, from what it did: nothing, outputs, one gradient, or many."""
-    if cost["backwards"] + cost.get("shared_backwards", 0) > 0:
+    if cost.get("backwards", 0) + cost.get("shared_backwards", 0) > 0:
         return "one-step" if attack.get("steps") == 1 else "many-steps"
-    return "black-box" if cost["forwards"] > 0 else "noise"
+    return "black-box" if cost.get("forwards", 0) > 0 else "noise"
 
 
 # Kind that should not win, kind that should not lose, code. A black box of many queries may well beat one step.
@@ -111,7 +111,7 @@ class History:
 
 
 def _remembered(record: Record, right: np.ndarray) -> Seen | None:
-    if record.status != "ok" or record.cell["task"] != "robustness" or record.verdicts is None:
+    if record.status != "ok" or record.cell.get("task") != "robustness" or record.verdicts is None:
         return None
     clean, robust = record.verdicts.unpack()
     if not np.array_equal(clean, right):
