@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.records import Metric, Record
 from harness.report.junit import Case, Outcome, write_junit
-from harness.report.results import Names, canonical, load_results
+from harness.report.results import ATTACKING, Names, canonical, load_results
 from harness.report.summary import append_summary
 from harness.report.units import bits, p_value, percent, plural, points, visible
 from harness.statistics import (
@@ -126,7 +126,7 @@ def _tests(a: Record, b: Record, names: Names, clean_seen: set[str]) -> Iterator
     (clean_a, robust_a), (clean_b, robust_b) = a.verdicts.unpack(), b.verdicts.unpack()
     yield paired("robust accuracy", robust_a, robust_b, label)
     # All attacks on one model share its clean verdicts; testing them once keeps the family small.
-    model = {key: value for key, value in a.cell.items() if key not in ("attack", "norm", "eps")}
+    model = {key: value for key, value in a.cell.items() if key not in ATTACKING}
     key = canonical([model, a.verdicts.clean, b.verdicts.clean])
     if key not in clean_seen:
         clean_seen.add(key)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.report.cost import cost_table
 from harness.report.leaderboard import Board, boards
+from harness.report.movement import movement_tables
 from harness.report.reading import reading
 from harness.report.results import Results
 from harness.report.table import Table
-from harness.report.tables import cells_table, cost_table, environment_table, findings_table, leaderboard_table
+from harness.report.tables import cells_table, environment_table, findings_table, leaderboard_table
 from harness.report.units import enumerate_words
 from harness.report.vae import vae_tables
 
@@ -30,6 +32,14 @@ class Content:
         return boards(self.results)
 
     @cached_property
+    def movements(self) -> list[Table]:
+        return movement_tables(self.boards, self.results)
+
+    @cached_property
+    def cost(self) -> Table | None:
+        return cost_table(self.results)
+
+    @cached_property
     def vaes(self) -> list[Table]:
         return vae_tables(self.results)
 
@@ -40,8 +50,9 @@ class Content:
     @cached_property
     def tables(self) -> list[Table]:
         """The tables of the short formats, in the order of reading."""
-        last = [cost_table(self.results), *self.vaes, findings_table(self.results)]
-        return [leaderboard_table(board) for board in self.boards] + [table for table in last if table is not None]
+        leaderboards = [leaderboard_table(board) for board in self.boards]
+        last = [self.cost, *self.vaes, findings_table(self.results)]
+        return [*leaderboards, *self.movements, *(table for table in last if table is not None)]
 
     @cached_property
     def details(self) -> list[Table]:

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from harness.report.leaderboard import Board, Row, Score
-from harness.report.style import MARKERS, Theme, axis_titles, direct_labels, figure, svg, text
+from harness.report.style import MARKERS, Theme, axis_titles, direct_labels, figure, legend, svg, text
 from harness.report.units import norm_name
 
 ROWS_PER_PANEL = 7
+MOST_EPS = 8
+ROUND = tuple(digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5))
 DASHES = ((None, None), (3.0, 1.6))
 
 
@@ -28,7 +31,7 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     """Accuracy against ε: a colour a model, a marker an attack, bands the 95 % intervals; the heavy line is the
     worst case. The clean accuracy stands at ε = 0."""
     drawing, axes = figure(theme, height=4.2)
-    attacks = list(dict.fromkeys(attack for names in board.attacks.values() for attack in names))
+    attacks = board.names
     labels = []
     for row, colour in zip(rows, theme.lines, strict=False):
         for attack, marker in zip(attacks, MARKERS * (1 + len(attacks) // len(MARKERS)), strict=False):
@@ -40,8 +43,7 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(0, float(board.eps[-1][0]) * 1.02 or 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    ticks = [(Fraction(0), "0"), *board.eps]
-    axes.set_xticks([float(eps) for eps, _ in ticks], [text(spelled) for _, spelled in ticks])
+    axes.set_xticks(*_eps_ticks(board))
     axis_titles(axes, theme, f"ε ({norm_name(board.norm)}, pixel units)", f"accuracy on {board.data}")
     direct_labels(axes, labels, 0.06)
     handles = [
@@ -49,10 +51,21 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
         for attack, marker in zip(attacks, MARKERS, strict=False)
     ]
     handles.append(Line2D([], [], color=theme.faint, linewidth=2.6, label="worst case"))
-    drawing.legend(
-        handles=handles, loc="outside lower left", ncols=min(5, len(handles)), frameon=False, labelcolor=theme.faint
-    )
+    legend(drawing, theme, handles)
     return svg(drawing)
+
+
+def _eps_ticks(board: Board) -> tuple[list[float], list[str]]:
+    """The ε, and 0, with those left unnamed that stand too close to a larger one for their names."""
+    places, names = [0.0, *(float(eps) for eps, _ in board.eps)], ["0", *(text(spelled) for _, spelled in board.eps)]
+    left = math.inf
+    for index in range(len(places) - 1, -1, -1):
+        half = 0.011 * len(names[index]) * places[-1]
+        if places[index] + half < left or not index:
+            left = places[index] - half
+        else:
+            names[index] = ""
+    return places, names
 
 
 def _last(row: Row, board: Board) -> float:
@@ -93,6 +106,63 @@ def _line(
     return values[-1] if known[-1] else None
 
 
+def price(
+    board: Board, row: Row, taken: Mapping[tuple[Fraction, str], float], counts: Sequence[float], theme: Theme
+) -> bytes:
+    """What an attack finds for its gradients: a point an attack and ε, a line an ε, darker as ε grows.
+
+    ``taken`` holds gradients for an image by ε and attack, ``counts`` those of all the figures that are to share an
+    axis. An attack that takes none stands at the left edge, off the logarithmic axis, and is on no line.
+    """
+    drawing, axes = figure(theme, height=4.0)
+    shown = _some([eps for eps, _ in board.eps])
+    lowest = min(count for count in counts if count > 0)
+    edge, right = lowest / 2, max(*counts, 2 * lowest) * 1.15
+    shade = LinearSegmentedColormap.from_list("ε", [theme.paper, theme.lines[0]])
+    spelled, labels = dict(board.eps), []
+    markers = dict(zip(board.names, MARKERS * (1 + len(board.names) // len(MARKERS)), strict=False))
+    for index, eps in enumerate(shown):
+        colour = to_hex(shade(1 - 0.45 * (len(shown) - 1 - index) / max(1, len(shown) - 1)))
+        points = [
+            (taken[eps, name], row.attacks[eps, name].value or 0.0, name)
+            for name in board.attacks[eps]
+            if (eps, name) in taken and row.attacks[eps, name].value is not None
+        ]
+        for count, value, name in points:
+            axes.plot([count or edge], [value], color=colour, marker=markers[name], markersize=5.5, clip_on=False)
+        line = sorted((count, value) for count, value, _ in points if count)
+        axes.plot([x for x, _ in line], [y for _, y in line], color=colour, linewidth=1.8, clip_on=False)
+        if line:
+            last, height = line[-1]
+            axes.plot([last, right], [height] * 2, color=colour, linewidth=0.8, dashes=(1.0, 2.0))
+            labels.append(
+                (height - 1e-6 * index, f"ε = {spelled[eps]}", colour)
+            )  # lines that coincide keep their order
+    axes.set_xscale("log")
+    axes.set_xlim(edge / 1.15, right)
+    ticks = [tick for tick in ROUND if lowest * 0.99 <= tick <= right] or [lowest]
+    none = [] if all(counts) else [edge]
+    axes.set_xticks([*none, *ticks], [*["0"] * len(none), *(f"{tick:g}" for tick in ticks)])
+    axes.minorticks_off()
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axis_titles(axes, theme, "gradients for an image", f"robust accuracy on {board.data}")
+    direct_labels(axes, labels, 0.065)
+    handles = [
+        Line2D([], [], color=theme.faint, marker=marker, markersize=5, linewidth=0, label=text(name))
+        for name, marker in markers.items()
+    ]
+    legend(drawing, theme, handles)
+    return svg(drawing)
+
+
+def _some(eps: list[Fraction]) -> list[Fraction]:
+    """At most eight of many, evenly chosen, with the first and the last."""
+    if len(eps) <= MOST_EPS:
+        return eps
+    return [eps[round(index * (len(eps) - 1) / (MOST_EPS - 1))] for index in range(MOST_EPS)]
+
+
 def curves(
     lines: Mapping[str, Sequence[tuple[str, Sequence[float]]]], theme: Theme, unit: str, *, share: bool = False
 ) -> bytes:
@@ -119,7 +189,7 @@ def curves(
         Line2D([], [], color=theme.faint, linewidth=1.8, label=text(split), dashes=dash)
         for split, dash in zip(splits, DASHES, strict=False)
     ]
-    drawing.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, labelcolor=theme.faint)
+    legend(drawing, theme, handles)
     return svg(drawing)
 
 

@@ -10,10 +10,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.report.content import Content
-from harness.report.illustrations import generation_figures, robustness_figures, vae_label
+from harness.report.illustrations import (
+    PRICE_CAPTION,
+    generation_figures,
+    price_figures,
+    robustness_figures,
+    vae_label,
+)
 from harness.report.pictures import Gallery, Sheet, galleries, sheets
 from harness.report.table import Entry, score_entry
-from harness.report.tables import board_caption, board_title, cost_table, findings_table, long_environment
+from harness.report.tables import board_caption, board_title, findings_table, long_environment
 from harness.report.units import duration, norm_name, plural, visible
 
 HERE = Path(__file__).parent
@@ -45,7 +51,10 @@ def html(content: Content) -> str:
         figures=list(robustness_figures(content)),
         galleries=shown,
         left_out=left_out,
-        cost=cost_table(results),
+        movements=content.movements,
+        cost=content.cost,
+        price_figures=list(price_figures(content)),
+        price_caption=PRICE_CAPTION,
         vaes=content.vaes,
         vae_figures=list(generation_figures(results)),
         vae_pictures=_vae_pictures(content),

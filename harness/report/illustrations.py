@@ -10,6 +10,7 @@ from functools import partial
 from harness.records import Record
 from harness.report import figures
 from harness.report.content import Content
+from harness.report.cost import gradients
 from harness.report.results import Names, Results
 from harness.report.style import DARK, LIGHT, Theme
 from harness.report.units import norm_name, scalar
@@ -22,6 +23,13 @@ ACCURACY_CAPTION = (
     "image by image. Look for curves that stay high: noise should cost little, and a gradient attack should reach zero "
     "as ε grows; one that levels off above chance hints at masked gradients."
 )
+PRICE_CAPTION = (
+    "A point is an attack at one ε, a line joins the attacks at one ε. Look for how far a line falls to the right. "
+    "A flat line: one gradient tells as much as many. A falling one: the cheap attack flatters the model. One that "
+    "falls from near the top to the bottom: the model resists a single step and nothing else. Where images that are "
+    "fooled leave early, a weak model is cheap to attack, and its points lie further left."
+)
+MOST_PRICES = 6
 TRAINING_CAPTION = (
     "Accuracy by epoch, on clean images. A training curve above its validation curve is overfitting; an adversarial "
     "training curve counts the images that it trained on. Of several seeds, the first."
@@ -34,7 +42,8 @@ BPD_CAPTION = (
 
 @dataclass(frozen=True)
 class Illustration:
-    """A figure in both themes, as SVG, with a title and a caption that says what to look for."""
+    """A figure in both themes, as SVG, with a title and a caption that says what to look for; of figures of a kind
+    that stand together the page says it once."""
 
     title: str
     caption: str
@@ -67,6 +76,22 @@ def robustness_figures(content: Content) -> Iterator[Illustration]:
                 "accuracy",
                 share=True,
             )
+
+
+def price_figures(content: Content) -> Iterator[Illustration]:
+    """Robust accuracy against the gradients it took to find, one figure a model, the first few of every leaderboard.
+
+    Nothing is drawn where there are not two attacks to choose from.
+    """
+    for board in content.boards:
+        prices = [(row, gradients(row, content.results)) for row in board.rows]
+        told = [
+            (row, taken) for row, taken in prices if len({attack for _, attack in taken}) > 1 and any(taken.values())
+        ]
+        counts = [count for _, taken in told for count in taken.values()]
+        for row, taken in told[:MOST_PRICES]:
+            title = f"What gradients find on {board.data}, {norm_name(board.norm)}: {row.label}"
+            yield _both(title, "", partial(figures.price, board, row, taken, counts))
 
 
 def generation_figures(results: Results) -> Iterator[Illustration]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from statistics import stdev
 from typing import Any, Literal
@@ -13,13 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.records import Record
-from harness.report.results import Results, canonical
+from harness.report.results import ATTACKING, Results, canonical
 from harness.report.units import enumerate_words, plural, scalar
 from harness.statistics import mean_interval, wilson
 
 State = Literal["ok", "failed", "void", "missing"]
 STATE_NAMES: dict[State, str] = {"ok": "ok", "failed": "failed", "void": "void", "missing": "not measured"}
-SHOWN_IN_COLUMNS = {"task", "data", "model", "defense", "augmentation", "attack", "norm", "eps", "seed"}
+SHOWN_IN_COLUMNS = ATTACKING | {"task", "data", "model", "defense", "augmentation", "seed"}
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard: one data set, one norm. ``attacks`` are those of the table at each ε, ε ascending."""
+    """A leaderboard: one data set, one norm. ``attacks`` are those of the table at each ε, ε ascending;
+    ``efforts`` their steps times restarts, and ``curves`` the ways in which their curves over ε came about."""
 
     data: str
     norm: str
     eps: tuple[tuple[Fraction, str], ...]
     attacks: Mapping[Fraction, tuple[str, ...]]
     rows: tuple[Row, ...]
+    efforts: Mapping[str, int] = field(default_factory=dict)
+    curves: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> list[str]:
+        """Every attack of the board, from the weakest effort to the strongest."""
+        return sorted(set().union(*self.attacks.values()), key=lambda name: (self.efforts.get(name, 0), name))
+
+    def eps_of(self, attack: str) -> list[tuple[Fraction, str]]:
+        """The ε at which any row met an attack."""
+        return [(eps, spelled) for eps, spelled in self.eps if attack in self.attacks[eps]]
 
     @property
     def examples(self) -> int | None:
@@ -148,33 +160,43 @@ def effort(attack: Mapping[str, Any]) -> int:
 def _board(data: str, norm: str, records: list[Record], results: Results) -> Board:
     ways: dict[str, list[Record]] = defaultdict(list)
     spelled: dict[Fraction, str] = {}
-    attacks: dict[Fraction, dict[str, int]] = defaultdict(dict)
+    attacks: dict[Fraction, dict[str, None]] = defaultdict(dict)
+    efforts: dict[str, int] = {}
+    kinds: dict[str, str] = {}
     for record in records:
         cell = record.cell
-        ways[canonical({key: value for key, value in cell.items() if key not in ("attack", "eps", "seed")})].append(
-            record
-        )
+        way = {key: value for key, value in cell.items() if key not in ATTACKING and key != "seed"}
+        ways[canonical(way)].append(record)
         eps = Fraction(cell["eps"])
         spelled.setdefault(eps, scalar(cell["eps"]))
-        attacks[eps][results.names.label("attack", cell["attack"])] = effort(cell["attack"])
+        attacks[eps][name := results.names.attack(cell)] = None
+        efforts[name], kinds[name] = effort(cell["attack"]), canonical(cell["attack"])
     eps_ascending = sorted(spelled)
-    by_eps = {eps: tuple(sorted(attacks[eps], key=lambda name: (attacks[eps][name], name))) for eps in eps_ascending}
+    by_eps = {eps: tuple(sorted(attacks[eps], key=lambda name: (efforts[name], name))) for eps in eps_ascending}
     extras = _extras([group[0] for group in ways.values()])
-    rows = [_row(group, extra, by_eps, results) for group, extra in zip(ways.values(), extras, strict=True)]
+    rows = [_row(group, extra, by_eps, kinds, results) for group, extra in zip(ways.values(), extras, strict=True)]
     return Board(
         scalar(data),
         norm,
         tuple((eps, spelled[eps]) for eps in eps_ascending),
         by_eps,
         tuple(rank(rows, eps_ascending[-1])),
+        efforts,
+        frozenset(record.cell.get("curve", "each") for record in records),
     )
 
 
-def _row(records: list[Record], extra: str, by_eps: Mapping[Fraction, tuple[str, ...]], results: Results) -> Row:
+def _row(
+    records: list[Record],
+    extra: str,
+    by_eps: Mapping[Fraction, tuple[str, ...]],
+    kinds: Mapping[str, str],
+    results: Results,
+) -> Row:
     cell, names = records[0].cell, results.names
     seeds: dict[str, dict[tuple[Fraction, str], Record]] = defaultdict(dict)
     for record in records:
-        key = Fraction(record.cell["eps"]), names.label("attack", record.cell["attack"])
+        key = Fraction(record.cell["eps"]), names.attack(record.cell)
         seeds[canonical(record.cell["seed"])][key] = record
     return Row(
         names.label("model", cell["model"]),
@@ -190,7 +212,7 @@ def _row(records: list[Record], extra: str, by_eps: Mapping[Fraction, tuple[str,
         },
         {
             eps: over_seeds(
-                [_worst({attack: cells.get((eps, attack)) for attack in expected}) for cells in seeds.values()]
+                [_worst({attack: cells.get((eps, attack)) for attack in expected}, kinds) for cells in seeds.values()]
             )
             for eps, expected in by_eps.items()
         },
@@ -214,8 +236,12 @@ def _clean(records: list[Record]) -> Score:
     return measured[0] if measured else _score(records[0], "clean_accuracy")
 
 
-def _worst(cells: Mapping[str, Record | None]) -> Score:
-    """The worst case over the attacks of one ε and one seed; an attack that is lacking makes it an upper bound."""
+def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Score:
+    """The worst case over the attacks of one ε and one seed; an attack that is lacking makes it an upper bound.
+
+    ``kinds`` says which labels are one attack with curves of different kinds, or with and without early stopping:
+    one of them is enough.
+    """
     held: list[np.ndarray] = []
     weights: set[str] = set()
     lacking: dict[str, State] = {}
@@ -230,6 +256,8 @@ def _worst(cells: Mapping[str, Record | None]) -> Score:
         return Score(next((state for state in ("failed", "void") if state in lacking.values()), "missing"))
     if len(weights) > 1 or len({len(robust) for robust in held}) > 1:
         return Score("missing", note="its cells come from different weights or examples; run the suite again")
+    measured = {kinds[attack] for attack in cells if attack not in lacking}
+    lacking = {attack: why for attack, why in lacking.items() if why != "missing" or kinds[attack] not in measured}
     robust = worst_case(held)
     right, n = int(robust.sum()), len(robust)
     low, high = wilson(right, n)

@@ -82,7 +82,7 @@ def galleries(board: Board, results: Results) -> Iterator[Gallery]:
         if not arrays:
             continue
         eps = Fraction(record.cell["eps"])
-        attack = results.names.label("attack", record.cell["attack"])
+        attack = results.names.attack(record.cell)
         held = _Arrays(results.folder / "pictures" / f"{record.id}.npz", arrays)
         original, adversarial = held.images("original"), held.images("adversarial")
         labels, predicted, fooled = (held.vector(name) for name in ("labels", "predicted", "fooled"))

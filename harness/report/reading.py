@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
+
 from harness.report.leaderboard import Board, Row
 from harness.report.results import Results
 from harness.report.table import Table, score_entry
@@ -10,16 +13,16 @@ from harness.report.units import enumerate_words, norm_name, plural
 
 def reading(results: Results, leaderboards: list[Board], vaes: list[Table]) -> list[str]:
     """A few sentences in short paragraphs: what was measured, who stands firmest, and what is missing."""
-    told = [_board(board) for board in leaderboards] + [_vae(table) for table in vaes] + [_status(results)]
+    told = [part for board in leaderboards for part in (_board(board), list(_one_step(board)))]
+    told += [_vae(table) for table in vaes] + [_status(results)]
     return [" ".join(sentences) for sentences in told if sentences]
 
 
 def _board(board: Board) -> list[str]:
     eps, spelled = board.eps[-1]
-    attacks = list(dict.fromkeys(name for names in board.attacks.values() for name in names))
     images = f" over {board.examples:,} test images" if board.examples else ""
     said = [
-        f"On {board.data}, {plural(len(board.rows), 'trained model')} met {enumerate_words(attacks)} "
+        f"On {board.data}, {plural(len(board.rows), 'trained model')} met {enumerate_words(board.names)} "
         f"at {norm_name(board.norm)} ε up to {spelled}{images}."
     ]
     ranked = [row for row in board.rows if row.rank is not None]
@@ -32,11 +35,45 @@ def _board(board: Board) -> list[str]:
         said.append(f"The first {len(best)} share a rank, for their intervals overlap; {_stands(best[0], board)}")
     else:
         said.append(f"Firmest: {_stands(best[0], board)}")
-    last = ranked[-1]
-    if last.rank != 1 and last.clean.value is not None:
-        worst = score_entry(last.worst[eps])
-        said.append(f"Last: {last.label} falls from {score_entry(last.clean).text} to {worst.plain}.")
+    last = [row for row in ranked if row.rank == ranked[-1].rank and row.rank != 1]
+    if len(last) > 1:
+        said.append(f"{enumerate_words([row.label for row in last])} come last and are not told apart.")
+    elif last and last[0].clean.value is not None:
+        worst = score_entry(last[0].worst[eps])
+        said.append(f"Last: {last[0].label} falls from {score_entry(last[0].clean).text} to {worst.plain}.")
     return said
+
+
+def _one_step(board: Board) -> Iterator[str]:
+    """Models that withstand a single gradient step and not several, each at the largest ε where that shows.
+
+    In a model trained on attacks this is catastrophic overfitting (Wong et al., "Fast is better than free", 2020).
+    """
+    found = [(row, *gap) for row in board.rows if (gap := _gap(row, board)) is not None]
+    for row, eps, spelled, one, several in found:
+        high, low = (score_entry(row.attacks[eps, name]).text for name in (one, several))
+        yield f"{row.label} keeps {high} under {one} but {low} under {several} at ε = {spelled}."
+    if found:
+        yield (
+            "What withstands one gradient step and not several is not robust; a model that was trained on single "
+            "steps has then overfitted to them (catastrophic overfitting)."
+        )
+
+
+def _gap(row: Row, board: Board) -> tuple[Fraction, str, str, str] | None:
+    """The largest ε, with its spelling, at which the attacks of one step leave a model more than half of its clean
+    accuracy and one of several steps less than a quarter of that, and these two attacks, each the strongest of its
+    kind. The intervals must agree."""
+    for eps, spelled in reversed(board.eps):
+        known = {name: row.attacks[eps, name] for name in board.attacks[eps] if row.attacks[eps, name].state == "ok"}
+        kinds = [[n for n in known if board.efforts[n] == 1], [n for n in known if board.efforts[n] > 1]]
+        if not all(kinds) or row.clean.low is None:
+            continue
+        one, several = (min(names, key=lambda name: known[name].value or 0.0) for names in kinds)
+        least, most = known[one].low or 0.0, known[several].high
+        if most is not None and least > (row.clean.value or 0.0) / 2 and most < least / 4:
+            return eps, spelled, one, several
+    return None
 
 
 def _stands(row: Row, board: Board) -> str:

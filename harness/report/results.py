@@ -21,8 +21,20 @@ REQUIRED = {
     "robustness": ("data", "model", "defense", "augmentation", "attack", "norm", "eps", "seed"),
     "generation": ("data", "model", "z_dim", "beta", "seed"),
 }
-TYPES = {"data": str, "augmentation": str, "norm": str, "eps": str, "seed": int}
+TYPES = {
+    "data": str,
+    "augmentation": str,
+    "norm": str,
+    "eps": str,
+    "seed": int,
+    "early_stop": bool,
+    "curve": str,
+    "curve_eps": list,
+}
+TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false", list: "a list"}
 NAMED = ("model", "defense", "attack")
+ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps"})
+"""What of a cell has no part in its weights: cells that differ in these alone measure the same model."""
 GOES_WITHOUT_SAYING = {"steps": 1, "restarts": 1}
 """Parameters a label always shows unless they have this value: they decide how strong an attack is."""
 
@@ -32,15 +44,35 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
+def attack_key(cell: Cell) -> str:
+    """What an attack is, ε and norm apart: its parameters, early stopping, and how its curve over ε comes about.
+
+    Cells that differ here are different attacks, in every table and figure.
+    """
+    return canonical([cell["attack"], cell.get("early_stop", True), *_curve(cell)])
+
+
+def _curve(cell: Cell) -> tuple[str, list[Any]]:
+    return cell.get("curve", "each"), cell.get("curve_eps", [])
+
+
 class Names:
     """Short labels for the cells of one set: a name, and of its parameters those that tell its uses apart."""
 
     def __init__(self, cells: Iterable[Cell]) -> None:
         uses: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = defaultdict(dict)
+        curves: dict[str, set[str]] = defaultdict(set)
+        stops: set[bool] = set()
         for cell in cells:
             for kind in NAMED:
                 if kind in cell:
                     uses[kind, cell[kind]["name"]][canonical(cell[kind])] = cell[kind]
+            if "attack" in cell:
+                curve, eps = _curve(cell)
+                curves[curve].add(canonical(eps))
+                stops.add(cell.get("early_stop", True))
+        self._stops_differ = len(stops) > 1
+        self._curves_differ = {curve for curve, lists in curves.items() if len(lists) > 1}
         self._varying = {
             use: {
                 key for key in set().union(*forms.values()) if len({canonical(f.get(key)) for f in forms.values()}) > 1
@@ -48,15 +80,29 @@ class Names:
             for use, forms in uses.items()
         }
 
-    def label(self, kind: str, named: Mapping[str, Any]) -> str:
-        """``"pgd(steps=40)"``: the name, the parameters that vary over the set, and the number of steps."""
+    def attack(self, cell: Cell) -> str:
+        """``"pgd(steps=40, bisect)"``: the attack's label with what else `attack_key` holds, where it is not the
+        default: how its curve comes about, with its ε where those differ over the set, and that nothing stops early,
+        where both ways are in the set."""
+        curve, eps = _curve(cell)
+        said = [] if curve == "each" else [visible(curve)]
+        if curve in self._curves_differ:
+            said = [f"{visible(curve)} over ε {' '.join(map(scalar, eps))}"]
+        if self._stops_differ and not cell.get("early_stop", True):
+            said.append("no early stop")
+        return self.label("attack", cell["attack"], *said)
+
+    def label(self, kind: str, named: Mapping[str, Any], *said: str) -> str:
+        """``"pgd(steps=40)"``: the name, the parameters that vary over the set, the number of steps, and what else
+        is to be said."""
         varying = self._varying.get((kind, named["name"]), set())
         shown = [
             f"{visible(key)}={scalar(value)}"
             for key, value in named.items()
             if key != "name" and (key in varying or (key in GOES_WITHOUT_SAYING and value != GOES_WITHOUT_SAYING[key]))
         ]
-        return visible(str(named["name"])) + (f"({', '.join(shown)})" if shown else "")
+        details = ", ".join([*shown, *said])
+        return visible(str(named["name"])) + (f"({details})" if details else "")
 
     def trained(self, cell: Cell) -> str:
         """What decided a cell's weights: data, model, defense, augmentation and seed."""
@@ -66,7 +112,7 @@ class Names:
         """One line that says which cell this is."""
         parts = self._trained(cell)
         if "attack" in cell:
-            parts.append(f"{self.label('attack', cell['attack'])} {norm_name(cell['norm'])} ε {scalar(cell['eps'])}")
+            parts.append(f"{self.attack(cell)} {norm_name(cell['norm'])} ε {scalar(cell['eps'])}")
         return ", ".join([*parts, f"seed {scalar(cell['seed'])}"])
 
     def _trained(self, cell: Cell) -> list[str]:
@@ -118,7 +164,7 @@ def check_cell(results: Path, record: Record) -> list[str]:
         if kind in cell and not (isinstance(cell[kind], dict) and isinstance(cell[kind].get("name"), str))
     ]
     problems += [
-        f"{path}: cell.{key}: not {'a whole number' if kind is int else 'a string'}; {remedy}"
+        f"{path}: cell.{key}: not {TYPE_NAMES[kind]}; {remedy}"
         for key, kind in TYPES.items()
         if key in cell and not isinstance(cell[key], kind)
     ]

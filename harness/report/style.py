@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ DARK = Theme(
     ("#58a6e0", "#f28e4b", "#3ecf9f", "#dd88cc", "#e3b341", "#8fd3f4", "#b5b5b5"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+KEY_WIDTH, LETTER_WIDTH = 0.62, 0.078  # of a legend's column, in inches at the size below
 FONT: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -81,6 +84,24 @@ def axis_titles(axes: Axes, theme: Theme, below: str, above: str) -> None:
     """What the axes show: x below, y above the axis and unrotated, where it is read first."""
     axes.set_xlabel(text(below), color=theme.faint)
     axes.set_title(text(above), loc="left", color=theme.faint, fontsize=9.5, pad=10)
+
+
+def legend(drawing: Figure, theme: Theme, handles: Sequence[Line2D]) -> None:
+    """A key below the axes, in as many columns as fit beside each other."""
+    widths = [KEY_WIDTH + LETTER_WIDTH * len(str(handle.get_label())) for handle in handles]
+
+    def width(columns: int) -> float:
+        return sum(float(column.max()) for column in np.array_split(widths, columns))  # as matplotlib shares them out
+
+    room = drawing.get_size_inches()[0]
+    fitting = [columns for columns in range(len(handles), 1, -1) if width(columns) <= room]
+    drawing.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=fitting[0] if fitting else 1,
+        frameon=False,
+        labelcolor=theme.faint,
+    )
 
 
 def direct_labels(axes: Axes, labels: Iterable[tuple[float, str, str]], gap: float) -> None:

@@ -1,22 +1,28 @@
-"""The tables of a report: leaderboard, cost, findings, environment, cells."""
+"""The tables of a report: leaderboard, findings, environment, cells."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from statistics import median
+from collections.abc import Iterator
 from typing import Any
 
 from harness.records import Record
-from harness.report.leaderboard import Board, Score, effort
-from harness.report.results import Results, canonical
-from harness.report.table import Column, Entry, Table, bits_entry, flat, fold, score_entry
-from harness.report.units import ABSENT, duration, memory, norm_name, number, plural, scalar, visible
+from harness.report.leaderboard import Board, Score
+from harness.report.results import Results
+from harness.report.table import Column, Entry, Table, bits_entry, flat, score_entry
+from harness.report.units import ABSENT, duration, norm_name, plural, scalar, visible
+
+CURVES = {
+    "nested": "an image fooled at an ε counts as fooled at every larger one.",
+    "bisect": "the smallest ε that fools an image is found by bisection: the image counts as fooled at every larger "
+    "one, and one that withstands an ε is taken to withstand every smaller one.",
+}
+"""How a curve of each kind is to be read; of the kind "each" there is nothing to say."""
 
 
 def leaderboard_table(board: Board) -> Table:
     """The leaderboard, one line a model and ε: an ε's attacks, then the worst case over them."""
-    names = list(dict.fromkeys(attack for attacks in board.attacks.values() for attack in attacks))
+    names = board.names
     extra = any(row.extra for row in board.rows)
     augmented = any(row.augmentation != "none" for row in board.rows)
     columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True)]
@@ -65,107 +71,7 @@ def board_caption(board: Board) -> str:
         "every attack at that ε, image by image. Sorted by the worst case at the largest ε "
         f"({board.eps[-1][1]}); rows that the intervals do not tell apart share a rank. A failed or void cell makes "
         "the worst case an upper bound (≤), and the row takes no rank."
-    )
-
-
-def cost_table(results: Results) -> Table | None:
-    """What an attack costs: one line an attack and model, over the ε and seeds it ran at."""
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in results.robustness:
-        if record.status == "ok" and record.cost:
-            cell = record.cell
-            where = [cell["data"], cell["model"], cell["defense"], cell["norm"], cell["attack"]]
-            how = [record.cost.get(key) for key in ("precision", "device")]
-            groups[canonical([*where, *how])].append(record)
-    if not groups:
-        return None
-    ordered = sorted(groups.values(), key=_reading_order(results))
-    fastest = _fastest(ordered)
-    titles = ("data", "model", "defense", "attack")
-    measures = ("images/s", "gradients/image", "time per image", "total", "peak memory", "batch")
-    columns = (
-        *(Column(title, label=title != "data") for title in titles),
-        *(Column(title, True) for title in measures),
-        Column("precision"),
-        Column("device"),
-    )
-    rows, starts, before = [], [], ""
-    for index, group in enumerate(ordered):
-        cell, names = group[0].cell, results.names
-        if (now := canonical([cell["data"], cell["model"], cell["defense"]])) != before:
-            starts.append(index)
-            before = now
-        speed, reference = _speed(group), fastest.get(_place(group[0]))
-        compared = f"{reference / speed:.3g} ×" if speed and reference and _gradients(group) else ABSENT
-        rows.append(
-            (
-                Entry(scalar(cell["data"])),
-                Entry(names.label("model", cell["model"])),
-                Entry(names.label("defense", cell["defense"])),
-                Entry(f"{names.label('attack', cell['attack'])} {norm_name(cell['norm'])}"),
-                _spread(group, "images_per_second"),
-                _spread(group, "gradients_per_image"),
-                Entry(compared),
-                Entry(duration(sum(_costs(group, "seconds")))),
-                Entry(
-                    memory(max(_costs(group, "peak_bytes"), default=0)) if any(_costs(group, "peak_bytes")) else ABSENT
-                ),
-                _spread(group, "batch_size"),
-                Entry(scalar(group[0].cost.get("precision", ABSENT))),
-                Entry(scalar(group[0].cost.get("device", ABSENT))),
-            )
-        )
-    caption = (
-        "Median over the cells of a line, and the range where they differ. An image that is fooled early leaves early, "
-        "so gradients/image counts what was computed, and a weak model is cheap to attack. Time per image is relative "
-        "to the fastest gradient attack on the same model; total is over all cells of the line."
-    )
-    table = Table("What an attack costs", columns, tuple(rows), caption, starts=frozenset(starts))
-    return fold(table, {"data", "model", "defense", "peak memory", "batch", "precision", "device"})
-
-
-def _reading_order(results: Results) -> Callable[[Sequence[Record]], tuple[int, int]]:
-    """Models in the order of their first record, their attacks from the cheapest to the most patient."""
-    seen: dict[str, int] = {}
-    for record in results.robustness:
-        seen.setdefault(_place(record), len(seen))
-    return lambda group: (seen[_place(group[0])], effort(group[0].cell["attack"]))
-
-
-def _costs(group: Sequence[Record], key: str) -> list[float]:
-    values = [record.cost.get(key) for record in group]
-    return [float(value) for value in values if isinstance(value, int | float)]
-
-
-def _speed(group: Sequence[Record]) -> float:
-    return median(_costs(group, "images_per_second") or [0.0])
-
-
-def _gradients(group: Sequence[Record]) -> bool:
-    return any(_costs(group, "gradients_per_image"))
-
-
-def _place(record: Record) -> str:
-    cell = record.cell
-    where = [cell[key] for key in ("data", "model", "defense", "norm")]
-    return canonical([*where, record.cost.get("precision"), record.cost.get("device")])
-
-
-def _fastest(groups: list[list[Record]]) -> dict[str, float]:
-    """Images per second of the fastest gradient attack on every model."""
-    speeds: dict[str, float] = {}
-    for group in groups:
-        if _gradients(group):
-            speeds[_place(group[0])] = max(_speed(group), speeds.get(_place(group[0]), 0.0))
-    return speeds
-
-
-def _spread(group: Sequence[Record], key: str) -> Entry:
-    values = _costs(group, key)
-    if not values:
-        return Entry(ABSENT, state="missing")
-    low, middle, high = number(min(values)), number(median(values)), number(max(values))
-    return Entry(middle, f"({low}–{high})" if low != high else "")
+    ) + "".join(f" {curve.capitalize()}: {told}" for curve, told in CURVES.items() if curve in board.curves)
 
 
 def findings_table(results: Results) -> Table | None:

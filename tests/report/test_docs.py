@@ -1,0 +1,63 @@
+"""docs/records.md names every field of what a run writes, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.options import Options
+from harness.records import Record, read_records
+from harness.spec.suite import load_suite
+
+PAGE = Path(__file__).parents[2] / "docs" / "records.md"
+SUITE = """
+[robustness]
+data = "digits"
+curve = "nested"
+training = { epochs = 0 }
+[robustness.matrix]
+model = "smallcnn"
+attack = ["noise", "fgsm"]
+eps = [0.1, 0.2]
+[generation]
+data = "digits"
+training = { epochs = 1 }
+[generation.matrix]
+"""
+
+
+def documented(heading: str) -> set[str]:
+    """The names in the first column of the table below a heading."""
+    section = PAGE.read_text(encoding="utf-8").split(f"{heading}\n", 1)[1]
+    first = re.findall(r"^\| (`.*?) \|", section.split("\n#", 1)[0], flags=re.M)
+    return {name for column in first for name in re.findall(r"`(\w+)`", column)}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> list[Record]:
+    from harness.run.runner import run_suite
+
+    folder = tmp_path_factory.mktemp("documented")
+    path = folder / "small.toml"
+    path.write_text(SUITE, encoding="utf-8")
+    assert run_suite(load_suite(str(path), 40), folder / "results", Options(quiet=True, device="cpu")) == 0
+    return read_records(folder / "results")
+
+
+def test_the_fields_of_a_record_are_documented():
+    assert documented("## The fields") == set(Record.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("heading", "part"), [("### `cell`", "cell"), ("### `cost`", "cost"), ("### `metrics`", "metrics")]
+)
+def test_what_a_run_writes_is_documented(records, heading, part):
+    assert documented(heading) == {key for record in records for key in getattr(record, part)}
+
+
+def test_the_docs_show_the_folders():
+    shown = PAGE.read_text(encoding="utf-8").split("```")[1]
+    for folder in ("cells/", "pictures/", "weights/", "tensorboard/", "profiles/"):
+        assert f"\n  {folder}<" in shown
