@@ -99,12 +99,16 @@ def gradients(row: Row, results: Results) -> dict[tuple[Fraction, str], float]:
     return {place: mean(counts) for place, counts in taken.items() if counts}
 
 
-def _reading_order(results: Results) -> Callable[[Sequence[Record]], tuple[int, int]]:
+def _reading_order(results: Results) -> Callable[[Sequence[Record]], tuple[int, int, str]]:
     """Models in the order of their first record, their attacks from the cheapest to the most patient."""
     seen: dict[str, int] = {}
     for record in results.robustness:
         seen.setdefault(_place(record), len(seen))
-    return lambda group: (seen[_place(group[0])], effort(group[0].cell["attack"]))
+
+    def order(group: Sequence[Record]) -> tuple[int, int, str]:
+        return seen[_place(group[0])], effort(group[0].cell["attack"]), results.names.attack(group[0].cell)
+
+    return order
 
 
 def _costs(group: Sequence[Record], key: str) -> list[float]:

@@ -109,7 +109,7 @@ def _line(
 def price(
     board: Board, row: Row, taken: Mapping[tuple[Fraction, str], float], counts: Sequence[float], theme: Theme
 ) -> bytes:
-    """What an attack finds for its gradients: a point an attack and ε, a line an ε, darker as ε grows.
+    """What an attack finds for its gradients: a point an attack and ε, a line an ε, of stronger colour as ε grows.
 
     ``taken`` holds gradients for an image by ε and attack, ``counts`` those of all the figures that are to share an
     axis. An attack that takes none stands at the left edge, off the logarithmic axis, and is on no line.

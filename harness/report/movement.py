@@ -59,7 +59,7 @@ def _pairs(records: tuple[Record, ...], results: Results) -> Iterator[tuple[str,
             kinds[attack][label][cell["seed"], Fraction(cell["eps"])] = record
     for curves in kinds.values():
         alone = curves.pop("", {})
-        for label, curve in curves.items():
+        for label, curve in sorted(curves.items()):
             by_eps: dict[Fraction, list[Pair]] = defaultdict(list)
             for (seed, eps), record in curve.items():
                 if (seed, eps) in alone and _same_weights(alone[seed, eps], record):
