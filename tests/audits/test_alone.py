@@ -55,7 +55,8 @@ def test_a_clean_model_exits_with_0(folder):
     code, told = audit("mine.py:Linear")
     assert code == 0
     assert "no findings" in told
-    assert all(f"exactly 0 in {precision}: 0.0%" in told for precision in ("float32", "bf16", "fp16"))
+    assert all(f"exactly 0 in {precision}: 0.0%" in told for precision in ("float32", "bf16"))
+    assert "exactly 0 in fp16: 0.0%" in audit("mine.py:Linear", "--precision", "fp16")[1]
 
 
 def test_a_warning_is_told_and_exits_with_0(folder):
