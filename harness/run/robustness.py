@@ -135,7 +135,7 @@ class Bench:
         weights = training.get("weights_sha256")
         self.auditor.begin(self.engine, context.results, weights, self.right.cpu().numpy(), len(cells))
         # Worth its time only where it is little beside the work itself.
-        enough = rows >= RATED_FROM * batch
+        enough = rows >= RATED_FROM * batch and self.victim.differentiable
         self.rates = measure_rates(self.victim, self.judge, targets, batch) if enough else None
 
     def _rows_ahead(self, cells: list[RobustnessCell], targets: int) -> int:

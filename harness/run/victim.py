@@ -65,6 +65,7 @@ class Victim:
     forwards: int = 0
     backwards: int = 0
     compile_seconds: float = 0.0
+    differentiable: bool = True
     # Networks and steps for one batch size alone, found by `harness.run.tuning`.
     fixed: tuple[int, Callable[[Tensor], Tensor]] | None = None
     graph: tuple[int, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None
@@ -85,6 +86,19 @@ class Victim:
     def bare_gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """`gradient` as it is computed without a graph, and without being counted."""
         return input_gradient(self._forward, x, y)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient of the true class's logit over the mean logit, (N, C, H, W).
+
+        It tells whether two forms compute the same. The loss's own gradient does not: on a confident example
+        it is what rounding left of 1 - 1, and points anywhere.
+        """
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits = self._forward(x)
+            rise = (logits.gather(1, y[:, None]).squeeze(1) - logits.mean(1)).sum()
+            (slope,) = torch.autograd.grad(rise, x)
+        return slope.float()
 
     def looks_fooled(self, logits: Tensor, y: Tensor) -> Tensor:
         """Which rows (N,) of these logits the judge should see: those wrong, or too close to it for the precision.
@@ -107,11 +121,19 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
     """The fastest form of the model that still computes the same function on the probe ``x`` (N, C, H, W), ``y`` (N,).
 
     Folded batch norm and channels-last come first; a model that refuses either takes the plainer form,
-    and a finding says so. Raises what the model raises when even its plain form cannot be differentiated.
+    and a finding says so. So does one that cannot be differentiated: attacks along its gradients will raise,
+    the others run.
     """
     bare = Victim(frozen_copy(model, device), device, "float32", "plain")
-    reference, reference_logits = bare.gradient(x, y)
     findings: list[Finding] = []
+    try:
+        reference, reference_logits = bare.slope(x, y), bare(x)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        bare.differentiable = False
+        bare.findings.append(_not_differentiable(error))
+        return bare
     for candidate in _forms(model, device, findings):
         if _agrees(candidate, x, y, reference, reference_logits, findings):
             candidate.precision = _precision(candidate, precision, x, y, findings)
@@ -147,9 +169,9 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
 def _agrees(
     candidate: Victim, x: Tensor, y: Tensor, reference: Tensor, reference_logits: Tensor, findings: list[Finding]
 ) -> bool:
-    """Whether a prepared form computes the reference's logits and gradient, to float32 rounding."""
+    """Whether a prepared form computes the reference's logits and slopes, to float32 rounding."""
     try:
-        gradient, logits = candidate.gradient(x, y)
+        logits, slope = candidate(x), candidate.slope(x, y)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
@@ -158,7 +180,7 @@ def _agrees(
     close = torch.allclose(
         logits, reference_logits, rtol=1e-3, atol=1e-3 * float(reference_logits.abs().max().nan_to_num() + 1e-6)
     )
-    if close and (cosines(gradient, reference) > 0.99).all():
+    if close and (cosines(slope, reference) > 0.99).all():
         return True
     findings.append(slower("not-prepared", f"the form '{candidate.form}' computes something else than the model", None))
     return False
@@ -196,3 +218,8 @@ def slower(code: str, message: str, error: BaseException | None) -> Finding:
     """A warning that a faster form was refused, and why."""
     reason = f" ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})" if error else ""
     return Finding(code=code, severity="warning", message=f"{message}{reason}; numbers are unaffected, speed is")
+
+
+def _not_differentiable(error: BaseException) -> Finding:
+    message = "the model cannot be differentiated: only attacks that take no gradient can run on it"
+    return Finding(code="not-differentiable", severity="warning", message=f"{message} ({error})")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.noise import Noise
 from attacks.pgd import PGD
 from harness.run import tuning
 from harness.run.engine import Engine
@@ -182,8 +183,33 @@ class Argmax(nn.Module):
 
 
 def test_a_model_without_a_gradient_raises_rather_than_looks_robust(targets):
+    victim = prepare(Argmax(), CPU, "bf16", targets.pixels(torch.arange(8)), targets.labels[:8])
+    assert [finding.code for finding in victim.findings] == ["not-differentiable"]
+    assert (victim.form, victim.precision) == ("plain", "float32")
+    accelerate(victim, targets, 64, 10**12, "on")
+    assert find_batch(victim, targets, 10**6) > 0
     with pytest.raises(RuntimeError, match="grad"):
-        prepare(Argmax(), CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+        list(Engine(victim, Judge(Argmax(), CPU), targets, 64).run(PGD(steps=2), [Fraction(1, 10)], seed=0))
+    (noise,) = Engine(victim, Judge(Argmax(), CPU), targets, 64).run(Noise(), [Fraction(1, 10)], seed=0)
+    assert noise.attacked.all()
+
+
+class Confident(nn.Module):
+    """Logits so far apart that the loss's gradient is what rounding left of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 4 * self.network(x)
+
+
+def test_a_confident_model_is_not_taken_for_another_one(network, targets):
+    model = Confident(network)
+    victim = prepare(model, CPU, "float32", targets.pixels(torch.arange(64)), targets.labels[:64])
+    assert victim.form == "folded, channels-last"
+    assert not victim.findings
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
