@@ -255,7 +255,7 @@ def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Scor
     if not held:
         return Score(next((state for state in ("failed", "void") if state in lacking.values()), "missing"))
     if len(weights) > 1 or len({len(robust) for robust in held}) > 1:
-        return Score("missing", note="its cells come from different weights or examples; run the suite again")
+        return Score("missing", note="its cells have different weights or examples: delete its records and run again")
     measured = {kinds[attack] for attack in cells if attack not in lacking}
     lacking = {attack: why for attack, why in lacking.items() if why != "missing" or kinds[attack] not in measured}
     robust = worst_case(held)

@@ -95,9 +95,9 @@ class Engine:
             if stream.size < min(self.batch, rows):  # memory ran out; later streams begin with what fitted
                 self.batch = stream.size
             if stream.from_clean:
-                # Priced as if this stream had paid for the shared gradient: one an image, split over its ε.
+                # Priced as if it had been attacked alone: the shared gradient in full, and its time.
                 outcome.shared_backwards = int(outcome.attacked.sum())
-                outcome.seconds += self.clean.seconds / len(eps)
+                outcome.seconds += self.clean.seconds * outcome.shared_backwards / len(self.targets)
             yield outcome
 
     def _perturb(self, attack: Attack, ledger: Ledger, schedule: Each, seed: int) -> Iterator[Outcome]:

@@ -117,6 +117,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
     info = {
         "seconds": seconds,
         "epochs": recipe["epochs"],
+        "precision": context.precision(cell.precision),
         "images_per_second": recipe["epochs"] * len(data.train) / seconds,
         "parameters": sum(weight.numel() for weight in vae.parameters()),
         "curves": curves,

@@ -74,7 +74,7 @@ class Ledger:
     def __init__(self, judge: Judge, targets: Targets, norm: Norm, eps: list[Fraction], keep: int) -> None:
         self.judge, self.targets, self.norm = judge, targets, norm
         n, keep = len(targets), min(keep, len(targets))
-        shape = targets.pixels(targets.index.new_zeros(1)).shape[1:]
+        shape = targets.pixels(targets.index.new_zeros(min(1, n))).shape[1:]
 
         def blank() -> np.ndarray:
             return np.full(n, np.nan, dtype=np.float32)

@@ -23,10 +23,10 @@ from harness.run.data import Data
 from harness.run.engine import Engine
 from harness.run.failure import failed
 from harness.run.ledger import Outcome, Targets
-from harness.run.memory import peak_bytes, reset_peak
+from harness.run.memory import is_out_of_memory, peak_bytes, release, reset_peak
 from harness.run.profiling import profile_attack
 from harness.run.training import seeded, train_classifier
-from harness.run.tuning import UNTRIED, accelerate, find_batch, measure_rates
+from harness.run.tuning import LONG, UNTRIED, Rates, accelerate, find_batch, measure_rates
 from harness.run.victim import Judge, prepare
 from harness.run.weights import load_weights, save_weights
 from harness.spec import names
@@ -36,7 +36,6 @@ from harness.statistics import wilson
 
 PICTURES = 8
 KEPT = 64  # adversarial images that the audits look at
-RATED_FROM = 200  # batches of gradients ahead, for a measurement of the floor to stay below a few per cent of them
 
 
 def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
@@ -93,6 +92,7 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
     info = {
         "seconds": seconds,
         "epochs": recipe["epochs"],
+        "precision": context.precision(cell.precision),
         "images_per_second": images / seconds,
         "parameters": sum(p.numel() for p in network.parameters()),
         "curves": curves,
@@ -130,13 +130,27 @@ class Bench:
         targets = Targets(lambda at: data.test.pixels(self.positions[at]), labels, self.positions)
         rows = self._rows_ahead(cells, len(targets))
         batch = context.batch_size or find_batch(self.victim, targets, rows)
-        accelerate(self.victim, targets, batch, rows, context.compile)
+        batch, self.rates = self._tuned(targets, max(1, min(batch, len(targets))), rows)
         self.engine = Engine(self.victim, self.judge, targets, batch, keep=KEPT)
         weights = training.get("weights_sha256")
         self.auditor.begin(self.engine, context.results, weights, self.right.cpu().numpy(), len(cells))
-        # Worth its time only where it is little beside the work itself.
-        enough = rows >= RATED_FROM * batch and self.victim.differentiable
-        self.rates = measure_rates(self.victim, self.judge, targets, batch) if enough else None
+
+    def _tuned(self, targets: Targets, batch: int, rows: int) -> tuple[int, Rates | None]:
+        """Prepare for ``rows`` gradients in batches, halved while memory runs out; time the floor of long work."""
+        while True:
+            exhausted = False
+            try:
+                accelerate(self.victim, targets, batch, rows, self.context.compile)
+                if rows < LONG * batch or not self.victim.differentiable:
+                    return batch, None
+                return batch, measure_rates(self.victim, self.judge, targets, batch)
+            except (RuntimeError, MemoryError) as error:
+                if batch == 1 or not is_out_of_memory(error):
+                    raise
+                exhausted = True
+            if exhausted:
+                release()
+                batch //= 2
 
     def _rows_ahead(self, cells: list[RobustnessCell], targets: int) -> int:
         """Gradients that the cells can take at most."""
@@ -164,13 +178,14 @@ class Bench:
                     yield self._record(pending[0], attack, outcome, started)
                     pending = pending[1:]
                     task.advance()
-                if self.context.profile:
-                    profile_attack(self.engine, attack, cells[0], self.context.results)
             except InputError:  # nowhere to write, or the like: the run cannot go on
                 raise
             # The attack and the model are the user's code and may raise anything or exit; it becomes their record.
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 yield from (failed(cell, error, self.context, started) for cell in pending)
+            else:
+                if self.context.profile:
+                    profile_attack(self.engine, attack, cells[0], self.context.results)
 
     def _record(self, cell: RobustnessCell, attack: Attack | GradientAttack, outcome: Outcome, started: str) -> Record:
         right = self.right.cpu().numpy()

@@ -108,17 +108,21 @@ class Stream:
         self.slots = Bundle(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), {})
         self.parked: list[Bundle] = []
         self.waiting: list[Bundle] = []
+        self.work = np.zeros(len(eps))  # since seconds were last split, in forwards
+        self.unpaid = 0.0
 
     def run(self) -> Iterator[Outcome]:
         """Outcomes in order of ε, each as soon as its last verdict is in."""
         next_eps = 0
         while True:
+            started, shared = time.perf_counter(), self.clean.seconds
             self._fill()
             if len(self.slots):
                 self._retire(self._burst())
             waiting = sum(map(len, self.waiting))
             if waiting and (waiting >= self.size or self._starving()):
                 self._verdicts()
+            self._charge(time.perf_counter() - started - (self.clean.seconds - shared))
             while next_eps < len(self.eps) and self.schedule.finished(next_eps):
                 yield self.ledger.imply(next_eps, self.schedule.fooled[next_eps])
                 next_eps += 1
@@ -163,13 +167,13 @@ class Stream:
         tensors = {"x": x, "x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step}
         tensors |= {"frozen": torch.zeros_like(step, dtype=torch.bool), "veto": torch.full_like(step, -1)}
         if not self.early_stop:
-            tensors |= {"candidate": x_adv.clone(), "has_candidate": torch.zeros_like(tensors["frozen"])}
+            # The iterate the victim is least sure of, kept where it looks fooled: the last one may not be.
+            tensors |= {"candidate": x_adv.clone(), "least_margin": torch.zeros_like(step, dtype=torch.float32)}
         tensors |= {f"state.{name}": value for name, value in state.items()}
         return Bundle(rows, np.full_like(rows, int(self.from_clean)), tensors)
 
     def _burst(self) -> int:
         """Some steps of all slots without asking the device anything; how many it were."""
-        started = time.perf_counter()
         longest = int((self.attack.steps - self.slots.step).min())
         count, taken = (min(self.poll, longest) if self.early_stop else longest), 0
         exhausted = False
@@ -181,7 +185,7 @@ class Stream:
                 if len(self.slots) == 1 or not is_out_of_memory(error):
                     raise
                 exhausted = True
-        self._charge(taken, started)
+        self._count(taken)
         if exhausted:
             self._shrink()
         return taken
@@ -189,32 +193,37 @@ class Stream:
     def _one_step(self) -> None:
         t = self.slots.tensors
         gradient, logits = self.victim.gradient(t["x_adv"], t["y"])
-        looks_fooled = self.victim.looks_fooled(logits, t["y"]) & (t["step"] != t["veto"])
+        margin = self.victim.margin(logits, t["y"])
         state = {name[6:]: value for name, value in t.items() if name.startswith("state.")}
         step = t["step"].view(-1, 1, 1, 1)
         moved, new_state = advance(self.attack, t["x"], t["x_adv"], gradient, t["eps"], step, state)
         new = {"x_adv": moved} | {f"state.{name}": value for name, value in new_state.items()}
         if self.early_stop:
-            frozen = t["frozen"] | looks_fooled
+            frozen = t["frozen"] | ((margin < 0) & (t["step"] != t["veto"]))
             still = frozen.view(-1, 1, 1, 1)
             new = {name: torch.where(_like(still, value), t[name], value) for name, value in new.items()}
             new |= {"frozen": frozen, "step": t["step"] + ~frozen}
         else:
-            first = (looks_fooled & ~t["has_candidate"]).view(-1, 1, 1, 1)
-            new["candidate"] = torch.where(first, t["x_adv"], t["candidate"])
-            new |= {"has_candidate": t["has_candidate"] | looks_fooled, "step": t["step"] + 1}
+            better = margin < t["least_margin"]
+            new["candidate"] = torch.where(better.view(-1, 1, 1, 1), t["x_adv"], t["candidate"])
+            new |= {"least_margin": torch.where(better, margin, t["least_margin"]), "step": t["step"] + 1}
         t.update(new)  # only now: whatever raised above left the slots as they were
 
-    def _charge(self, taken: int, started: float) -> None:
-        """Split a burst's gradients and seconds among the ε that had rows in it."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds, total = time.perf_counter() - started, len(self.slots)
+    def _count(self, taken: int) -> None:
+        """Note the gradients that each ε had in a burst."""
         counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.eps))
+        self.work += 3 * taken * counts  # a gradient is a forward and, at twice its cost, a backward
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
             outcome.forwards += taken * count
             outcome.backwards += taken * count
-            outcome.seconds += seconds * count / total
+
+    def _charge(self, seconds: float) -> None:
+        """Split the seconds of whole turns, packing included, among the ε by the work they had in them."""
+        self.unpaid += seconds
+        if self.work.any():
+            for outcome, share in zip(self.ledger.outcomes, self.work / self.work.sum(), strict=True):
+                outcome.seconds += self.unpaid * float(share)
+            self.unpaid, self.work = 0.0, np.zeros(len(self.eps))
 
     def _shrink(self) -> None:
         """Halve the slots; the rows that lost theirs are parked as they stand."""
@@ -241,7 +250,6 @@ class Stream:
 
     def _verdicts(self) -> None:
         """The judge's word on every waiting row. A nominee it refuses goes on from where it stood."""
-        started = time.perf_counter()
         bundle, self.waiting = Bundle.cat(self.waiting), []
         t = bundle.tensors
         verdicts = self.ledger.verdicts(t["x"], t["x_adv"], t["y"], self.size)
@@ -259,16 +267,15 @@ class Stream:
         eps_index, _, example = self.schedule.split(bundle.rows)
         self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["x_adv"][torch.from_numpy(over)])
         self.schedule.settle(bundle.rows[over], fooled[over])
-        seconds = time.perf_counter() - started
-        for e in np.unique(eps_index):
-            outcome, mine = self.ledger.outcomes[e], eps_index == e
-            outcome.judge_forwards += int(asked[mine].sum())
-            outcome.seconds += seconds * int(asked[mine].sum()) / int(asked.sum())
+        counts = np.bincount(eps_index, weights=asked, minlength=len(self.eps))
+        self.work += counts
+        for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
+            outcome.judge_forwards += int(count)
 
     def _second_thoughts(self, bundle: Bundle, verdicts: np.ndarray, asked: np.ndarray) -> None:
         """Without early stopping a row may have looked fooled earlier and not at its end: judge that image too."""
         t = bundle.tensors
-        doubtful = np.flatnonzero((verdicts[0] == 0) & t["has_candidate"].cpu().numpy())
+        doubtful = np.flatnonzero((verdicts[0] == 0) & (t["least_margin"] < 0).cpu().numpy())
         if not len(doubtful):
             return
         rows = torch.from_numpy(doubtful).to(self.device)

@@ -23,6 +23,7 @@ Calls = Callable[[], object]
 SMALLEST = 32
 LARGEST = {"cpu": 512, "cuda": 4096}
 UNTRIED = {"cpu": 128, "cuda": 1024}
+LONG = 200  # batches of gradients, from which a few more to measure with are little beside the work
 TRIAL_SHARE = 0.02  # of the predicted work may go into finding the batch size
 # What compilation saved of the eager time, and what it cost, where it was tried: ResNet-18 on two cores.
 # The GPU's figures are a guess until one is measured; a wrong guess costs seconds, never a number.
@@ -92,6 +93,8 @@ def accelerate(victim: Victim, targets: Targets, batch: int, rows: int, wanted: 
     its ``form`` and ``compile_seconds``; what was refused is a finding.
     """
     if len(targets) == 0 or wanted == "off" or not victim.differentiable:
+        return
+    if wanted == "auto" and rows < LONG * batch:
         return
     x, y = _batch(targets, batch)
     eager = seconds(lambda: victim.gradient(x, y), victim.device)

@@ -13,6 +13,7 @@ from torch.fx.experimental import optimization
 from torch.nn import functional as F
 
 from harness.records import Finding
+from harness.run.audits.codes import found
 from harness.run.memory import in_chunks, is_out_of_memory
 from harness.run.step import input_gradient
 
@@ -100,14 +101,15 @@ class Victim:
             (slope,) = torch.autograd.grad(rise, x)
         return slope.float()
 
-    def looks_fooled(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Which rows (N,) of these logits the judge should see: those wrong, or too close to it for the precision.
+    def margin(self, logits: Tensor, y: Tensor) -> Tensor:
+        """By how much each row (N,) is right beyond doubt; the judge should see those below 0.
 
-        Without the second half bf16 walks past images that fool in float32, and looks weaker than it is.
+        The doubt is what the precision's logits may be off. Without it bf16 walks past images that fool in
+        float32, and looks weaker than it is.
         """
         rivals = logits.scatter(1, y[:, None], float("-inf"))
         margin = logits.gather(1, y[:, None]).squeeze(1) - rivals.amax(1)
-        return margin < DOUBT[self.precision] * logits.abs().amax(1)
+        return margin - DOUBT[self.precision] * logits.abs().amax(1)
 
     def _forward(self, x: Tensor) -> Tensor:
         if self.channels_last:
@@ -132,7 +134,7 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
         if is_out_of_memory(error):
             raise
         bare.differentiable = False
-        bare.findings.append(_not_differentiable(error))
+        bare.findings.append(found("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
         return bare
     for candidate in _forms(model, device, findings):
         if _agrees(candidate, x, y, reference, reference_logits, findings):
@@ -156,6 +158,8 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
             RuntimeError,
             KeyError,
             AttributeError,
+            ValueError,
+            IndexError,
             AssertionError,  # a layer that eval() does not reach
         ) as error:
             findings.append(slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
@@ -218,8 +222,3 @@ def slower(code: str, message: str, error: BaseException | None) -> Finding:
     """A warning that a faster form was refused, and why."""
     reason = f" ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})" if error else ""
     return Finding(code=code, severity="warning", message=f"{message}{reason}; numbers are unaffected, speed is")
-
-
-def _not_differentiable(error: BaseException) -> Finding:
-    message = "the model cannot be differentiated: only attacks that take no gradient can run on it"
-    return Finding(code="not-differentiable", severity="warning", message=f"{message} ({error})")

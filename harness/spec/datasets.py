@@ -42,8 +42,8 @@ class DataDescription:
 
     @cached_property
     def identity(self) -> str:
-        """A digest of the name and of every index of the split: the same digest, the same examples."""
-        digest = hashlib.sha256(self.name.encode())
+        """A digest of the name, the normalisation and every index of the split: the same digest, the same data."""
+        digest = hashlib.sha256(f"{self.name} {self.mean} {self.std}".encode())
         for part in self.split():
             digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()[:16]

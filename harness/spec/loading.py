@@ -13,19 +13,8 @@ from typing import Any
 
 from harness.errors import InputError, did_you_mean
 
-# What importing a user's module may raise through no fault of epsbench.
-_IMPORT_FAILURES = (
-    ImportError,
-    SyntaxError,
-    OSError,
-    NameError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    RuntimeError,
-    LookupError,
-    ArithmeticError,
-)
+# Importing a user's module runs it: it may raise anything through no fault of epsbench, or even try to exit.
+_IMPORT_FAILURES = (Exception, SystemExit)
 
 
 def load_object(address: str, base: Path) -> Any:

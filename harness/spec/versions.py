@@ -61,7 +61,8 @@ def code_version(obj: Any, *modules: str) -> str:
             break
         package = part.__module__.partition(".")[0]
         if package not in _FOREIGN:
-            parts |= {_module_digest(name) for name in (part.__module__, *_imported_inside(part, package))}
+            modules_of_part = {part.__module__, *_imported_inside(part, package), *_attacks_used(part)}
+            parts |= {_module_digest(name) for name in modules_of_part}
     # Sorted by digest, not by name: a file's module is named after its content, comments and all.
     return _digest("\n".join(sorted(parts | {_module_digest(name) for name in modules})))
 
@@ -73,7 +74,29 @@ def _imported_inside(part: Any, package: str) -> frozenset[str]:
         found = _imports(textwrap.dedent(inspect.getsource(part)), package)
     except (OSError, SyntaxError):  # a class made at run time has no source of its own
         return frozenset()
-    pending = set(found)
+    return _closed(found, package)
+
+
+@cache
+def _attacks_used(part: Any) -> frozenset[str]:
+    """The attacks that a class or function names, as a defense does that trains on them, and what they import."""
+    path = _source_path(part.__module__)
+    if path is None or path.suffix != ".py":
+        return frozenset()
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
+        module = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError):
+        return frozenset()
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    imports = [node for node in ast.walk(module) if isinstance(node, ast.ImportFrom) and node.module]
+    used = {str(node.module) for node in imports for alias in node.names if (alias.asname or alias.name) in named}
+    return _closed({name for name in used if name.startswith("attacks.")}, "attacks")
+
+
+def _closed(found: set[str], package: str) -> frozenset[str]:
+    """These modules of a package and all that they import from it."""
+    found, pending = set(found), set(found)
     while pending:
         path = _source_path(pending.pop())
         fresh = _imports(path.read_text(encoding="utf-8"), package) - found if path and path.suffix == ".py" else set()

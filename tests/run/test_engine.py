@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from fractions import Fraction
 
@@ -266,3 +267,47 @@ def test_bisect_agrees_with_each_where_the_curve_is_monotone_and_attacks_less(ne
     np.testing.assert_array_equal(b[:, monotone], e[:, monotone])
     assert sum(o.attacked.sum() for o in bisect) <= 4 * len(targets)
     assert all(o.size[o.attacked].max() <= float(o.eps) + 1e-6 for o in bisect if o.attacked.any())
+
+
+class ThirdIterate(nn.Module):
+    """Sees anything but a 0 only while the mean pixel lies in a narrow band that a long path crosses and leaves."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.float().flatten(1).mean(1)
+        in_band = ((mean - 0.55).abs() < 0.012).float()
+        slope = 0.3 - 0.2 * mean
+        return torch.stack([slope, in_band * (slope + 0.2).detach()], 1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_without_early_stopping_an_iterate_that_fools_in_the_middle_is_kept(precision):
+    x, y = torch.full((4, 1, 4, 4), 0.5), torch.zeros(4, dtype=torch.int64)
+    targets = Targets(lambda at: x[at], y, torch.arange(4))
+    attack = PGD(steps=10, relative_step_size=0.1)
+    for early_stop in (True, False):
+        victim = Victim(ThirdIterate(), CPU, precision, "plain")
+        engine = Engine(victim, Judge(ThirdIterate(), CPU), targets, 4)
+        (outcome,) = engine.run(attack, [Fraction(1, 4)], seed=0, early_stop=early_stop)
+        assert outcome.fooled.all()
+
+
+def test_an_attack_on_nothing_is_an_empty_outcome(network):
+    targets = Targets(
+        lambda at: torch.zeros(0, 1, 8, 8)[at], torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    )
+    outcomes, _ = attack_all(network, targets, PGD())
+    assert [len(outcome.fooled) for outcome in outcomes] == [0, 0, 0]
+
+
+def test_seconds_hold_the_packing_and_the_price_of_a_shared_gradient(network, digits):
+    """Summed over ε, seconds are the wall time, but for the shared gradient, which every ε bears in full."""
+    _, _, targets = targets_of(network, digits, 300)
+    for attack in (PGD(steps=8, random_start=True), PGD(steps=8), FGSM()):
+        victim = plain(network)
+        engine = Engine(victim, Judge(network, CPU), targets, 64)
+        started = time.perf_counter()
+        outcomes = list(engine.run(attack, EPS, seed=0, early_stop=False))
+        wall = time.perf_counter() - started
+        own = sum(outcome.seconds for outcome in outcomes) - (len(EPS) - 1) * engine.clean.seconds
+        assert 0.8 * wall <= own <= wall
+        assert all((outcome.shared_backwards == 300) is (not attack.random_start) for outcome in outcomes)

@@ -55,6 +55,11 @@ CODES: dict[str, Code] = {
         "The model is clearly better on normalised pixels: its own normalisation is missing.",
         "make the normalisation it was trained with its first layer",
     ),
+    "not-differentiable": Code(
+        "warning",
+        "The model cannot be differentiated: attacks along its gradients fail, the others run.",
+        "attack a differentiable stand-in of the model, or use attacks without gradients",
+    ),
     "few-classes": Code(
         "warning",
         "The attack's loss compares more logits than the model has.",

@@ -52,7 +52,8 @@ class Seen:
 
 def _kind(attack: dict[str, Any], cost: dict[str, Any]) -> str:
     """How much of the model an attack uses, from what it did: nothing, outputs, one gradient, or many."""
-    if cost.get("backwards", 0) + cost.get("shared_backwards", 0) > 0:
+    # By its fields where it has those of a gradient attack: implied by other ε, it may have cost nothing.
+    if "random_start" in attack or cost.get("backwards", 0) + cost.get("shared_backwards", 0) > 0:
         return "one-step" if attack.get("steps") == 1 else "many-steps"
     return "black-box" if cost.get("forwards", 0) > 0 else "noise"
 
