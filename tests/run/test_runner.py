@@ -193,6 +193,10 @@ class TooFew(nn.Module):
     def forward(self, x):
         return self.net(x)
 
+class Exits(nn.Module):
+    def __init__(self, classes):
+        raise SystemExit(0)
+
 class Probabilities(nn.Module):
     def __init__(self, classes):
         super().__init__()
@@ -218,6 +222,18 @@ def test_a_model_of_the_wrong_classes_is_refused_before_training(tmp_path):
     with pytest.raises(InputError, match=r"models\.py:TooFew.*\(2, 9\).*\(2, 10\)"):
         run(model_suite(tmp_path, "TooFew"), tmp_path / "results")
     assert not (tmp_path / "results" / "cells").exists()
+
+
+def test_a_model_that_exits_is_refused_and_does_not_end_the_run_as_a_success(tmp_path):
+    with pytest.raises(InputError, match=r"models\.py:Exits"):
+        run(model_suite(tmp_path, "Exits"), tmp_path / "results")
+
+
+def test_one_example_is_enough_to_run(tmp_path):
+    path = tmp_path / "one.toml"
+    path.write_text(SMALL)
+    _, records = run(load_suite(str(path), limit=1), tmp_path / "results")
+    assert {record.metrics["clean_accuracy"].n for record in records.values()} == {1}
 
 
 @pytest.mark.parametrize(("name", "code"), [("Probabilities", "probabilities"), ("Dropout", "not-deterministic")])

@@ -58,3 +58,12 @@ def test_an_architecture_is_as_old_as_the_network_it_builds(monkeypatch):
     monkeypatch.setattr(versions, "_module_digest", lambda name: digest(name) + "x" * (name == "models.resnet"))
     assert code_version(SmallCNN) == before[0]
     assert code_version(ResNet18) != before[1]
+
+
+def test_a_defense_stands_on_the_attacks_it_trains_with_and_no_defense_on_none():
+    from harness.spec.versions import _attacks_used
+    from models.defenses import FGSMLoss, NoDefense, PGDBatch
+
+    assert _attacks_used(PGDBatch) == {"attacks.pgd", "attacks.base", "attacks.norms"}
+    assert _attacks_used(FGSMLoss) == {"attacks.fgsm", "attacks.base", "attacks.norms"}
+    assert _attacks_used(NoDefense) == frozenset()
