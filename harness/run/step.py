@@ -1,9 +1,9 @@
-"""One step of a gradient attack, shared by the engine and by training: the gradient, then the move."""
+"""What the engine and training share: mixed precision, and one step of a gradient attack."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -11,6 +11,15 @@ from torch.nn import functional as F
 
 from attacks.base import GradientAttack, State
 from attacks.norms import Norm
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision for the network alone: "bf16", "fp16", or nothing at all for "float32"."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def input_gradient(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,13 +17,12 @@ from torch.nn import functional as F
 from attacks.base import GradientAttack
 from harness.run.data import AUGMENTATIONS, Data, Examples
 from harness.run.memory import in_chunks
-from harness.run.step import advance, input_gradient
+from harness.run.step import advance, autocast, input_gradient
 from models.defenses import Defense
 
 Curves = dict[str, list[float]]
 Network = TypeVar("Network", bound=nn.Module)
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Mapping[str, Any]], torch.optim.Optimizer]] = {
     "adam": lambda weights, recipe: torch.optim.Adam(
         weights, recipe["learning_rate"], weight_decay=recipe["weight_decay"], fused=True
@@ -246,11 +245,6 @@ def shuffled(n: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]
     order = torch.randperm(n, generator=generator, device=generator.device)
     for start in range(0, steps_per_epoch(n, batch) * batch, batch):
         yield order[start : start + batch]
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The network's low precision; nothing at float32."""
-    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
 
 
 @contextmanager

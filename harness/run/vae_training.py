@@ -12,7 +12,8 @@ from torch import Tensor
 from harness.run.data import Data, Examples
 from harness.run.memory import in_chunks
 from harness.run.noise import KeyedNoise
-from harness.run.training import Curves, Losses, Noise, autocast, finished, reproducibly, shuffled, steps_per_epoch
+from harness.run.step import autocast
+from harness.run.training import Curves, Losses, Noise, finished, reproducibly, shuffled, steps_per_epoch
 from models.vae import VAENetwork, bits_per_dimension
 
 EVALUATION_BATCH = 256

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -15,18 +14,10 @@ from torch.nn import functional as F
 from harness.records import Finding
 from harness.run.audits.codes import found
 from harness.run.memory import in_chunks, is_out_of_memory
-from harness.run.step import input_gradient
+from harness.run.step import autocast, input_gradient
 
 # How far a precision's logits may be off, as a share of the largest: four units in the last place.
 DOUBT = {"bf16": 2.0**-6, "fp16": 2.0**-9, "float32": 0.0}
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision for the network alone: "bf16", "fp16", or nothing at all for "float32"."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.run.memory import in_chunks
-from harness.run.step import input_gradient
-from harness.run.victim import Judge, Victim, autocast
+from harness.run.step import autocast, input_gradient
+from harness.run.victim import Judge, Victim
 
 
 @dataclass(frozen=True)
