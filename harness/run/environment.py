@@ -114,11 +114,6 @@ def _set_flags(flags: dict[str, Any]) -> None:
     torch.backends.cudnn.deterministic = flags["cudnn_deterministic"]
 
 
-def device_name(described: dict[str, Any]) -> str:
-    """The device of a described environment, for tables."""
-    return str(described["device"]["name"])
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -118,7 +118,8 @@ class Stream:
             started, shared = time.perf_counter(), self.clean.seconds
             self._fill()
             if len(self.slots):
-                self._retire(self._burst())
+                self._burst()
+                self._retire()
             waiting = sum(map(len, self.waiting))
             if waiting and (waiting >= self.size or self._starving()):
                 self._verdicts()
@@ -172,8 +173,8 @@ class Stream:
         tensors |= {f"state.{name}": value for name, value in state.items()}
         return Bundle(rows, np.full_like(rows, int(self.from_clean)), tensors)
 
-    def _burst(self) -> int:
-        """Some steps of all slots without asking the device anything; how many it were."""
+    def _burst(self) -> None:
+        """Some steps of all slots without asking the device anything."""
         longest = int((self.attack.steps - self.slots.step).min())
         count, taken = (min(self.poll, longest) if self.early_stop else longest), 0
         exhausted = False
@@ -186,9 +187,10 @@ class Stream:
                     raise
                 exhausted = True
         self._count(taken)
+        # Before any row is parked: its count of steps goes with it. Those of frozen rows `_retire` sets right.
+        self.slots.step = self.slots.step + taken
         if exhausted:
             self._shrink()
-        return taken
 
     def _one_step(self) -> None:
         t = self.slots.tensors
@@ -200,8 +202,7 @@ class Stream:
         new = {"x_adv": moved} | {f"state.{name}": value for name, value in new_state.items()}
         if self.early_stop:
             frozen = t["frozen"] | ((margin < 0) & (t["step"] != t["veto"]))
-            still = frozen.view(-1, 1, 1, 1)
-            new = {name: torch.where(_like(still, value), t[name], value) for name, value in new.items()}
+            new = {name: torch.where(_like(frozen, value), t[name], value) for name, value in new.items()}
             new |= {"frozen": frozen, "step": t["step"] + ~frozen}
         else:
             better = margin < t["least_margin"]
@@ -233,17 +234,15 @@ class Stream:
         self.parked.append(self.slots.take(everyone[self.size :]))
         self.slots = self.slots.take(everyone[: self.size])
 
-    def _retire(self, taken: int) -> None:
+    def _retire(self) -> None:
         """Move rows that look fooled, or have no step left, out of their slots."""
-        slots = self.slots
-        over = slots.step + taken >= self.attack.steps
+        slots, frozen = self.slots, np.zeros(len(self.slots), dtype=bool)
         if self.early_stop:  # the one question to the device: which rows stopped, and after how many steps
             t = slots.tensors
             told = torch.where(t["frozen"], -1 - t["step"], t["step"]).cpu().numpy()
-            slots.step = np.where(told < 0, -1 - told, told)
-            over = (told < 0) | (slots.step >= self.attack.steps)
-        else:
-            slots.step = slots.step + taken
+            frozen = told < 0
+            slots.step = np.where(frozen, -1 - told, told)
+        over = frozen | (slots.step >= self.attack.steps)
         if over.any():
             self.waiting.append(slots.take(np.flatnonzero(over)))
             self.slots = slots.take(np.flatnonzero(~over))

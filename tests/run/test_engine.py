@@ -213,6 +213,33 @@ def test_out_of_memory_halves_the_batch_and_loses_no_row(network, digits, attack
         assert engine.batch <= 10
 
 
+class StingyOnce(Stingy):
+    """Runs out of memory at its fifth large batch: in the middle of a burst, not at its start."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += len(x) > self.most
+        if self.calls == 5:
+            self.calls += 1
+            raise torch.OutOfMemoryError("no room, for once")
+        return self.network(x)
+
+
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_rows_parked_in_the_middle_of_a_burst_keep_their_count_of_steps(network, digits, early_stop):
+    _, _, targets = targets_of(network, digits, 100)
+    attack = PGD(steps=9, random_start=True)
+    expected, _ = attack_all(network, targets, attack, early_stop=early_stop)
+    victim = Victim(StingyOnce(network, 10), CPU, "float32", "plain")
+    found = list(
+        Engine(victim, Judge(network, CPU), targets, 64, poll=8).run(attack, EPS, seed=0, early_stop=early_stop)
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a.fooled, b.fooled)
+        assert early_stop or a.backwards == 9 * len(targets)
+
+
 def test_out_of_memory_at_one_row_is_raised(network, digits):
     _, _, targets = targets_of(network, digits, 20)
     engine = Engine(Victim(Stingy(network, 0), CPU, "float32", "plain"), Judge(network, CPU), targets, 8)
