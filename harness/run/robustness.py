@@ -85,7 +85,6 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
             seed=cell.seed,
             precision=context.precision(cell.precision),
             on_epoch=on_epoch,
-            on_step=lambda: None,
         )
     seconds = time.perf_counter() - started
     images = recipe["epochs"] * len(data.train)
