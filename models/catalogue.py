@@ -18,8 +18,6 @@ from models.base import Architecture, DataShape
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.vae import VAENetwork
-
 
 @dataclass(frozen=True)
 class SmallCNN(Architecture):
@@ -33,10 +31,10 @@ class SmallCNN(Architecture):
     hidden: int = 100
 
     def __post_init__(self) -> None:
-        _at_least(1, width=self.width, hidden=self.hidden)
+        at_least(1, width=self.width, hidden=self.hidden)
 
     def check(self, data: DataShape) -> None:
-        _at_least_pixels(4, "smallcnn", data)
+        at_least_pixels(4, "smallcnn", data)
 
     def build(self, data: DataShape) -> nn.Module:
         from models.smallcnn import SmallCNNNetwork
@@ -51,7 +49,7 @@ class ResNet18(Architecture):
     width: int = 64
 
     def __post_init__(self) -> None:
-        _at_least(1, width=self.width)
+        at_least(1, width=self.width)
 
     def build(self, data: DataShape) -> nn.Module:
         from models.resnet import ResNet18Network
@@ -159,34 +157,6 @@ class Custom(Architecture):
         return verified(self.factory(**given | dict(self.params)), data, _name_of(self.factory))
 
 
-@dataclass(frozen=True)
-class VAE:
-    """A convolutional variational autoencoder with a categorical likelihood over ``levels`` grey levels.
-
-    Kingma & Welling (2014); ``filters`` is the number of channels of its first convolution.
-    """
-
-    filters: int = 32
-    levels: int = 16
-
-    def __post_init__(self) -> None:
-        _at_least(1, filters=self.filters)
-        if not 2 <= self.levels <= 256:
-            raise ValueError(f"levels must lie between 2 and 256 (8-bit images have no more), not {self.levels}")
-
-    def check(self, data: DataShape, z_dim: int = 20) -> None:
-        """Raise `ValueError` when there is no such VAE for the data's shape and ``z_dim`` latent dimensions."""
-        _at_least(1, z_dim=z_dim)
-        _at_least_pixels(8, "vae", data)
-
-    def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
-        """A module whose ``elbo`` takes pixels (N, C, H, W) in [0, 1]."""
-        from models.vae import VAENetwork
-
-        self.check(data, z_dim)
-        return VAENetwork(data.shape, z_dim, self.filters, self.levels)
-
-
 BUILT_IN: dict[str, type[Architecture]] = {"smallcnn": SmallCNN, "resnet18": ResNet18}
 PREFIXES: dict[str, type[Architecture]] = {"timm": Timm, "torchvision": TorchVision}
 
@@ -214,13 +184,15 @@ def _name_of(factory: Callable[..., Any]) -> str:
     return getattr(factory, "__qualname__", repr(factory))
 
 
-def _at_least(least: int, **values: int) -> None:
+def at_least(least: int, **values: int) -> None:
+    """Raise `ValueError` naming the first value below ``least``."""
     for name, value in values.items():
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
-def _at_least_pixels(least: int, model: str, data: DataShape) -> None:
+def at_least_pixels(least: int, model: str, data: DataShape) -> None:
+    """Raise `ValueError` when the data's images are smaller than ``least`` pixels a side."""
     _, height, width = data.shape
     if min(height, width) < least:
         raise ValueError(f"{model} needs images of at least {least}×{least} pixels; {data.name} has {height}×{width}")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.priors import Draws, Prior, StandardNormal
+
 
 class Encoder(nn.Module):
     """Three stride-2 convolutions with two plain ones between, and linear heads for mean and log-std."""
@@ -67,17 +69,32 @@ class Decoder(nn.Module):
 
 
 class VAENetwork(nn.Module):
-    """Encoder, decoder, and the evidence lower bound between them.
+    """Encoder, decoder and prior, and the evidence lower bound between them.
 
-    The prior is standard normal, the posterior a diagonal normal, the likelihood of every pixel (and colour)
-    categorical over ``levels`` grey levels. Nats everywhere, float32 for every likelihood and KL.
+    The posterior is a diagonal normal, the likelihood of every pixel (and colour) categorical over ``levels`` grey
+    levels, the prior standard normal unless another is given. Nats everywhere, float32 for every likelihood and KL.
+
+    ``deterministic`` makes it a plain autoencoder: z is the posterior's mean, there is no rate, and the distortion
+    alone bounds nothing.
     """
 
-    def __init__(self, shape: tuple[int, int, int], z_dim: int = 20, filters: int = 32, levels: int = 16) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        z_dim: int = 20,
+        filters: int = 32,
+        levels: int = 16,
+        *,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        prior: Prior | None = None,
+        deterministic: bool = False,
+    ) -> None:
         super().__init__()
-        self.shape, self.z_dim, self.levels = shape, z_dim, levels
-        self.encoder = Encoder(shape, z_dim, filters)
-        self.decoder = Decoder(shape, z_dim, filters, levels)
+        self.shape, self.z_dim, self.levels, self.deterministic = shape, z_dim, levels, deterministic
+        self.encoder = encoder or Encoder(shape, z_dim, filters)
+        self.decoder = decoder or Decoder(shape, z_dim, filters, levels)
+        self.prior = prior or StandardNormal(z_dim)
 
     def encode(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-std of q(z|x), float32 (N, z_dim), for grey levels ``target`` (N, C, H, W)."""
@@ -87,12 +104,19 @@ class VAENetwork(nn.Module):
     def elbo(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Distortion −log p(x|z) and rate KL(q(z|x) ‖ p(z)), each (N,) in nats; their sum is the negative ELBO.
 
-        ``x`` is (N, C, H, W) in [0, 1]; ``noise`` (N, z_dim) is standard normal: z = μ + σ·noise.
+        ``x`` is (N, C, H, W) in [0, 1]; ``noise`` (N, z_dim) is standard normal: z = μ + σ·noise. Under a prior
+        without a closed form the rate is its estimate from this one z.
         """
         target = quantise(x, self.levels)
         mean, log_std = self.encode(target)
+        if self.deterministic:
+            return -log_likelihood(self.decoder(mean), target), torch.zeros_like(mean[:, 0])
         z = mean + log_std.exp() * noise
-        return -log_likelihood(self.decoder(z), target), kl_standard_normal(mean, log_std)
+        return -log_likelihood(self.decoder(z), target), self.rate(mean, log_std, z)
+
+    def rate(self, mean: Tensor, log_std: Tensor, z: Tensor) -> Tensor:
+        """KL(N(μ, σ²) ‖ prior) in nats (N,), estimated from ``z`` where there is no closed form."""
+        return self.prior.rate(mean, log_std, z)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -105,6 +129,11 @@ class VAENetwork(nn.Module):
         """The expected pixel under p(x|z), for latents (N, z_dim): (N, C, H, W) in [0, 1]."""
         grey = torch.linspace(0, 1, self.levels, device=z.device).view(1, -1, 1, 1, 1)
         return (self.decoder(z).float().softmax(1) * grey).sum(1)
+
+    @torch.no_grad()
+    def draw(self, noise: Draws) -> Tensor:
+        """Latents from the prior: (N, z_dim)."""
+        return self.prior.draw(noise)
 
     @torch.no_grad()
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -132,7 +161,7 @@ def log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
 def kl_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, 1)) summed over dimensions, in nats (N,) (Kingma & Welling, 2014, appendix B)."""
     mean, log_std = mean.float(), log_std.float()
-    return 0.5 * ((2 * log_std).exp() + mean.square() - 1 - 2 * log_std).sum(1)
+    return StandardNormal(mean.shape[1]).rate(mean, log_std, mean)
 
 
 def bits_per_dimension(nats: Tensor, shape: tuple[int, int, int]) -> Tensor:

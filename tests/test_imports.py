@@ -28,8 +28,8 @@ MAY_IMPORT = {
 }
 TORCH_FREE = (
     "attacks.base", "attacks.norms", "attacks.noise", "attacks.fgsm", "attacks.pgd", "attacks.mifgsm",
-    "models.base", "models.catalogue", "models.defenses", "harness.records", "harness.options", "harness.statistics",
-    "harness.listing", "harness.cli",
+    "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
+    "harness.statistics", "harness.listing", "harness.cli",
 )  # fmt: skip
 
 

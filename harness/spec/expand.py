@@ -111,7 +111,7 @@ def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any
 def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
     """Models that cannot be built for the part's data, or do not belong in the part; each told once."""
     from models.base import Architecture
-    from models.catalogue import VAE
+    from models.generative import VAE
 
     wanted, other = (Architecture, "generation") if part.task == "robustness" else (VAE, "robustness")
     data = DATASETS[part.data]

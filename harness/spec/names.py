@@ -77,7 +77,9 @@ KINDS: dict[str, Kind] = {
         built_in={
             "smallcnn": "models.catalogue:SmallCNN",
             "resnet18": "models.catalogue:ResNet18",
-            "vae": "models.catalogue:VAE",
+            "vae": "models.generative:VAE",
+            "residual-vae": "models.generative:ResidualVAE",
+            "autoencoder": "models.generative:Autoencoder",
         },
         group="epsbench.models",
         prefixes={
@@ -209,7 +211,8 @@ def check_plain(kind: str, name: object) -> str:
 
 def _wrapped(factory: Callable[..., Any]) -> Callable[..., Any]:
     from models.base import Architecture
-    from models.catalogue import VAE, Custom
+    from models.catalogue import Custom
+    from models.generative import VAE
 
     if isinstance(factory, type) and issubclass(factory, Architecture | VAE):
         return factory

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from harness.spec.datasets import DATASETS, DataDescription
-from models.catalogue import VAE, Custom, FromFile, ResNet18, SmallCNN, Timm, architecture
+from models.catalogue import Custom, FromFile, ResNet18, SmallCNN, Timm, architecture
+from models.generative import VAE
 
 TINY = DataDescription("tiny", (1, 3, 3), 2, (1, 1, 1), False, (0.5,), (0.5,))
 

@@ -9,7 +9,7 @@ import torch
 from torch import distributions
 
 from harness.spec.datasets import DATASETS
-from models.catalogue import VAE
+from models.generative import VAE
 from models.vae import VAENetwork, bits_per_dimension, kl_standard_normal, log_likelihood, quantise, rescale
 
 MNIST = (1, 28, 28)

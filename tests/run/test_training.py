@@ -21,7 +21,8 @@ from harness.run.training import (
     train_classifier,
 )
 from harness.run.vae_training import evaluate_vae, train_vae
-from models.catalogue import VAE, ResNet18, SmallCNN
+from models.catalogue import ResNet18, SmallCNN
+from models.generative import VAE
 from models.defenses import FGSMLoss, NoDefense, PGDBatch
 
 RECIPE = {

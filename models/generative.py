@@ -1,0 +1,94 @@
+"""The generative architectures a suite can name, as frozen values. Torch is imported inside ``build`` alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.base import DataShape
+from models.catalogue import at_least, at_least_pixels
+
+if TYPE_CHECKING:
+    from models.vae import VAENetwork
+
+
+@dataclass(frozen=True)
+class VAE:
+    """A convolutional variational autoencoder with a categorical likelihood over ``levels`` grey levels.
+
+    Kingma & Welling (2014); ``filters`` is the number of channels of its first convolution.
+    """
+
+    filters: int = 32
+    levels: int = 16
+
+    def __post_init__(self) -> None:
+        at_least(1, filters=self.filters)
+        if not 2 <= self.levels <= 256:
+            raise ValueError(f"levels must lie between 2 and 256 (8-bit images have no more), not {self.levels}")
+
+    def check(self, data: DataShape, z_dim: int = 20) -> None:
+        """Raise `ValueError` when there is no such VAE for the data's shape and ``z_dim`` latent dimensions."""
+        at_least(1, z_dim=z_dim)
+        at_least_pixels(8, "vae", data)
+
+    def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
+        """A module whose ``elbo`` takes pixels (N, C, H, W) in [0, 1]."""
+        from models.vae import VAENetwork
+
+        self.check(data, z_dim)
+        return VAENetwork(data.shape, z_dim, self.filters, self.levels)
+
+
+@dataclass(frozen=True)
+class Autoencoder(VAE):
+    """The networks of `VAE` without noise and without a rate: it reconstructs, and nothing shapes its latent space."""
+
+    def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
+        """A module whose ``elbo`` gives the distortion of its codes, and a rate of 0."""
+        from models.vae import VAENetwork
+
+        self.check(data, z_dim)
+        return VAENetwork(data.shape, z_dim, self.filters, self.levels, deterministic=True)
+
+
+@dataclass(frozen=True)
+class ResidualVAE(VAE):
+    """A VAE of residual blocks at half and quarter resolution, with space-to-depth in place of strided layers.
+
+    ``blocks`` residual blocks at each resolution, ``hidden`` units around the latent space, and a prior that is a
+    learned mixture of ``components`` normals (0: the standard normal).
+    """
+
+    blocks: int = 1
+    hidden: int = 512
+    components: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(0, blocks=self.blocks, components=self.components)
+        at_least(1, hidden=self.hidden)
+
+    def check(self, data: DataShape, z_dim: int = 20) -> None:
+        """Raise `ValueError` when there is no such VAE for the data's shape and ``z_dim`` latent dimensions."""
+        super().check(data, z_dim)
+        _, height, width = data.shape
+        if height % 4 or width % 4:
+            raise ValueError(
+                f"residual-vae needs images with sides divisible by 4; {data.name} has {height}×{width}; take vae"
+            )
+
+    def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
+        """A module whose ``elbo`` takes pixels (N, C, H, W) in [0, 1]."""
+        from models.residual_vae import residual_vae
+
+        self.check(data, z_dim)
+        return residual_vae(
+            data.shape,
+            z_dim,
+            self.filters,
+            self.levels,
+            blocks=self.blocks,
+            hidden=self.hidden,
+            components=self.components,
+        )

@@ -1,0 +1,98 @@
+"""A VAE of residual blocks that work at half and a quarter of the resolution only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.priors import MixtureOfNormals
+from models.vae import VAENetwork
+
+
+def residual_vae(
+    shape: tuple[int, int, int], z_dim: int, filters: int, levels: int, *, blocks: int, hidden: int, components: int
+) -> VAENetwork:
+    """The network of `models.generative.ResidualVAE`; the sides of ``shape`` must be divisible by 4."""
+    return VAENetwork(
+        shape,
+        z_dim,
+        levels=levels,
+        encoder=ResidualEncoder(shape, z_dim, filters, blocks, hidden),
+        decoder=ResidualDecoder(shape, z_dim, filters, levels, blocks, hidden),
+        prior=MixtureOfNormals(z_dim, components) if components else None,
+    )
+
+
+class Block(nn.Module):
+    """x + conv(GELU(conv(GELU(x)))): He et al. (2016b), without normalisation; it starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.gelu(self.first(F.gelu(x))))
+
+
+class ResidualEncoder(nn.Module):
+    """Space-to-depth, blocks at half and at quarter resolution, a hidden layer, heads for mean and log-std."""
+
+    def __init__(self, shape: tuple[int, int, int], z_dim: int, filters: int, blocks: int, hidden: int) -> None:
+        super().__init__()
+        channels, height, width = shape
+        c = filters
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(4 * channels, c, 3, padding=1),
+            *(Block(c) for _ in range(blocks)),
+            nn.GELU(),
+            nn.Conv2d(c, 2 * c, 3, stride=2, padding=1),
+            *(Block(2 * c) for _ in range(blocks)),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(2 * c * (height // 4) * (width // 4), hidden),
+            nn.GELU(),
+        )
+        self.mean = nn.Linear(hidden, z_dim)
+        self.log_std = nn.Linear(hidden, z_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) in [−1, 1] to the mean and log-std of q(z|x), each (N, z_dim)."""
+        features = self.layers(x)
+        return self.mean(features), self.log_std(features)
+
+
+class ResidualDecoder(nn.Module):
+    """A hidden layer, blocks at quarter and at half resolution, depth-to-space, and a bias for every pixel."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], z_dim: int, filters: int, levels: int, blocks: int, hidden: int
+    ) -> None:
+        super().__init__()
+        channels, height, width = shape
+        c = filters
+        self.levels, self.channels = levels, channels
+        self.layers = nn.Sequential(
+            nn.Linear(z_dim, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, 2 * c * (height // 4) * (width // 4)),
+            nn.Unflatten(1, (2 * c, height // 4, width // 4)),
+            *(Block(2 * c) for _ in range(blocks)),
+            nn.GELU(),
+            nn.Conv2d(2 * c, 4 * c, 3, padding=1),
+            nn.PixelShuffle(2),
+            *(Block(c) for _ in range(blocks)),
+            nn.GELU(),
+            nn.Conv2d(c, 4 * levels * channels, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+        # Most pixels near the border are black in every image; no convolution can know where it stands.
+        self.bias = nn.Parameter(torch.zeros(levels, channels, height, width))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latents (N, z_dim) to logits (N, levels, C, H, W)."""
+        return self.layers(z).unflatten(1, (self.levels, self.channels)) + self.bias
