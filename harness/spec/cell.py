@@ -14,6 +14,10 @@ from harness.spec.epsilon import format_epsilon
 
 Items = tuple[tuple[str, Any], ...]
 
+# Keys of a recipe that came after the first records, by the value that leaves everything as it was before them.
+# At that value they are left out of a cell's canonical form, so that records made without them keep their ids.
+LATER_KEYS: dict[str, Any] = {"average": 0.0}
+
 
 class Table(tuple[tuple[str, Any], ...]):
     """A mapping as a hashable value: its items in the order of their keys."""
@@ -63,6 +67,11 @@ class Named:
         """``"pgd(steps=40)"``: the name with the parameters that differ from their defaults."""
         shown = ", ".join(f"{key}={thaw(value)}" for key, value in self.params if key in self.changed)
         return f"{self.name}({shown})" if shown else self.name
+
+
+def recipe(training: Items) -> dict[str, Any]:
+    """A recipe as it stands in a record: see `LATER_KEYS`."""
+    return {key: value for key, value in training if key not in LATER_KEYS or value != LATER_KEYS[key]}
 
 
 def digest(value: Any) -> str:
@@ -143,7 +152,7 @@ class RobustnessCell(_Cell):
             "model": self.model.as_dict(),
             "defense": self.defense.as_dict(),
             "augmentation": self.augmentation,
-            "training": dict(self.training),
+            "training": recipe(self.training),
             "attack": self.attack.as_dict(),
             "norm": self.norm,
             "eps": format_epsilon(self.eps),

@@ -82,6 +82,9 @@ class RobustnessTraining(Part):
     schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
     step_epochs: int = Field(default=7, ge=1, description="of the step schedule: epochs between two steps")
     gamma: float = Field(default=0.1, gt=0, le=1, description="of the step schedule: the factor of a step")
+    average: float = Field(
+        default=0.0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no averaging"
+    )
 
 
 class GenerationTraining(Part):

@@ -56,6 +56,21 @@ def test_whatever_is_measured_changes_the_id(load, small, old, new):
     assert not ids(load(small)) & ids(load(small.replace(old, new, 1)))
 
 
+def test_a_recipe_key_younger_than_the_records_counts_only_where_it_is_used(load, small):
+    """The ids are those of before there was averaging."""
+
+    def with_average(value):
+        return load(small.replace("[robustness.matrix]", f"training = {{ average = {value} }}\n[robustness.matrix]", 1))
+
+    plain, off, on = load(small), with_average(0), with_average(0.999)
+    assert ids(off) == ids(plain)
+    assert not ids(on) & ids(plain)
+    assert not {cell.weights_key for cell in on.cells} & {cell.weights_key for cell in plain.cells}
+    assert "average" not in plain.cells[0].canonical()["training"]
+    assert on.cells[0].canonical()["training"]["average"] == 0.999
+    assert dict(plain.cells[0].training)["average"] == 0.0
+
+
 def test_ids_are_distinct_and_weights_are_shared_by_what_trains_them(load, small):
     suite = load(small)
     assert len(ids(suite)) == len(suite.cells)
