@@ -91,6 +91,7 @@ class Record(BaseModel):
     metrics: dict[str, Metric] = Field(default_factory=dict)
     cost: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: dict[str, Any] = Field(default_factory=dict)
     curves: dict[str, list[FiniteFloat]] = Field(default_factory=dict)
     verdicts: Verdicts | None = None
     findings: tuple[Finding, ...] = ()

@@ -184,6 +184,7 @@ class GenerationCell(_Cell):
     z_dim: int
     beta: float
     training: Items
+    evaluation: Items
     seed: int
     limit: int | None
     precision: str
@@ -201,6 +202,7 @@ class GenerationCell(_Cell):
             "z_dim": self.z_dim,
             "beta": self.beta,
             "training": dict(self.training),
+            "evaluation": dict(self.evaluation),
             "seed": self.seed,
             "limit": self.limit,
             "precision": self.precision,

@@ -181,6 +181,7 @@ def _generation_cell(part: GenerationPart, point: Point, code: _Versions) -> Gen
     return GenerationCell(
         data=part.data,
         training=tuple(sorted(part.training.model_dump().items())),
+        evaluation=tuple(sorted(part.evaluation.model_dump().items())),
         limit=part.limit,
         precision=part.precision,
         versions=code(model=point["model"]),

@@ -88,11 +88,34 @@ class RobustnessTraining(Part):
 
 
 class GenerationTraining(Part):
-    """How generative models are trained: Adam at a constant learning rate."""
+    """How generative models are trained: by Adam."""
 
     epochs: int = Field(default=80, ge=0, le=100_000)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    average: float = Field(
+        default=0.0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no averaging"
+    )
+
+
+class GenerationEvaluation(Part):
+    """What is measured of a trained generative model, and with how many random numbers. 0 leaves a measure out."""
+
+    importance_samples: int = Field(
+        default=100, ge=0, le=100_000, description="of z for every test image, for the importance-weighted bound"
+    )
+    long_importance_samples: int = Field(
+        default=0, ge=0, le=1_000_000, description="the same for the first long_images test images only"
+    )
+    long_images: int = Field(default=1000, ge=1)
+    prior_samples: int = Field(
+        default=10_000, ge=0, le=1_000_000, description="of z from the prior, for the likelihood by plain Monte Carlo"
+    )
+    generated: int = Field(default=10_000, ge=0, le=1_000_000, description="images whose quality is measured")
+    gradient_samples: int = Field(
+        default=100, ge=0, le=100_000, description="estimates of one gradient, for the variance of its estimators"
+    )
 
 
 class Bound(Part):
@@ -158,6 +181,16 @@ class GenerationExpect(Expect):
     test_bpd: Bound | None = None
     rate_bpd: Bound | None = None
     distortion_bpd: Bound | None = None
+    importance_bpd: Bound | None = None
+    prior_bpd: Bound | None = None
+    active_units: Bound | None = None
+    probe_accuracy: Share | None = None
+    frechet_distance: Bound | None = None
+    kernel_distance: Bound | None = None
+    precision: Share | None = None
+    recall: Share | None = None
+    density: Bound | None = None
+    coverage: Share | None = None
 
 
 class TaskPart(Part):
@@ -199,6 +232,7 @@ class GenerationPart(TaskPart):
     defaults: ClassVar[dict[str, Any]] = {"model": "vae", "z_dim": 20, "beta": 1.0, "seed": 0}
 
     training: GenerationTraining = Field(default_factory=GenerationTraining)
+    evaluation: GenerationEvaluation = Field(default_factory=GenerationEvaluation)
     matrix: GenerationMatrix = Field(default_factory=GenerationMatrix)
     include: list[GenerationInclude] = Field(default_factory=list, max_length=LONGEST)
     exclude: list[GenerationWhere] = Field(default_factory=list, max_length=LONGEST)

@@ -21,7 +21,7 @@ def cell(**changes):
     training = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3}
     settings = {
         "data": "digits", "model": Named("vae", (("filters", 4), ("levels", 16))), "z_dim": 2, "beta": 1.0,
-        "training": tuple(sorted((training | changes.pop("training", {})).items())), "seed": 0, "limit": 80,
+        "training": tuple(sorted((training | changes.pop("training", {})).items())), "seed": 0, "limit": 80, "evaluation": (),
         "precision": "float32", "versions": (("model", "v1"),),
     }  # fmt: skip
     return GenerationCell(**settings | changes)
