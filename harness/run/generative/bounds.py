@@ -1,0 +1,209 @@
+"""How likely a model finds the test images, from below: importance sampling, and plain sampling of the prior.
+
+Both average weights w with E[w] = p(x) over k draws. By Jensen's inequality E[log of that average] is at most
+log p(x), and it rises to it with k. What differs is where z comes from: the posterior knows where to look.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from harness.run.data import Examples
+from harness.run.generative.measured import Measured, mean_metric
+from harness.run.generative.posterior import Posterior
+from harness.run.memory import in_chunks
+from harness.run.noise import KeyedNoise
+from models.vae import VAENetwork, bits_per_dimension, log_likelihood, quantise
+
+Advance = Callable[[int], None]
+
+# Latents decoded at once. A CPU is fastest while the logits of a batch fit its cache.
+BATCH = {"cpu": 256, "cuda": 4096}
+IMAGES = 1000  # encoded at once
+KEPT = 1 << 25  # float32 numbers in the largest tensor: 128 MiB
+PRIOR_STREAM = -1  # posterior samples count up from 0
+
+
+def ladder(last: int) -> list[int]:
+    """1, 2, 5, 10, 20, 50, ... below ``last``, and ``last``. Raises `ValueError` unless it is positive."""
+    if last < 1:
+        raise ValueError(f"a bound needs at least 1 sample, not {last}")
+    steps = [digit * 10**power for power in range(len(str(last))) for digit in (1, 2, 5)]
+    return [step for step in steps if step < last] + [last]
+
+
+def averaged(log_weights: Tensor, counts: Sequence[int]) -> Tensor:
+    """log of the mean of k weights, for each k in ``counts``: float64 (n, len(counts)) from (n, samples), in nats.
+
+    For k below the number of samples this is the mean over all disjoint groups of k: each group has the
+    expectation of the bound at k, and their mean the least noise that independent groups can give.
+    """
+    columns = []
+    for k in counts:
+        groups = log_weights.shape[1] // k
+        grouped = log_weights[:, : groups * k].unflatten(1, (groups, k))
+        columns.append(grouped.logsumexp(2).double().mean(1) - math.log(k))
+    return torch.stack(columns, dim=1)
+
+
+def log_weights(
+    posterior: Posterior,
+    log_prior: Callable[[Tensor], Tensor],
+    log_likelihood: Callable[[Tensor, Tensor], Tensor],
+    samples: int,
+    seed: int,
+    *,
+    first: int = 0,
+    batch: int = BATCH["cpu"],
+    advance: Advance = lambda n: None,
+) -> Tensor:
+    """log p(x|z) + log p(z) − log q(z|x) in nats at draws of q(z|x): float32 (n, samples).
+
+    ``log_prior`` takes z (N, z_dim), ``log_likelihood`` that and the row (N,) of the image each belongs to; both
+    return nats (N,). The noise is keyed by (seed, ``first`` + row, sample): ``batch``, how many draws are looked at
+    at once, changes nothing. ``advance`` is told of draws done.
+    """
+
+    def weights_of(draws: slice) -> Tensor:
+        index = torch.arange(draws.start, draws.stop, device=posterior.mean.device)
+        row, sample = index // samples, index % samples
+        here = posterior[row]
+        z = here.draw(KeyedNoise(seed, first + row, sample).normal(posterior.mean.shape[1]))
+        weights = log_likelihood(z, row) + log_prior(z) - here.log_prob(z)
+        advance(len(index))
+        return weights
+
+    return in_chunks(weights_of, len(posterior) * samples, batch).view(-1, samples)
+
+
+def importance_bounds(
+    vae: VAENetwork,
+    examples: Examples,
+    samples: int,
+    seed: int,
+    advance: Advance = lambda n: None,
+    *,
+    images: int | None = None,
+) -> tuple[list[int], Tensor]:
+    """The importance-weighted bound (Burda et al., "Importance Weighted Autoencoders", 2016, eq. 8).
+
+    Returns the numbers of samples k = 1, 2, 5, 10, ..., ``samples``, and −L_k of the first ``images`` examples (of
+    all without it) in bits per dimension: float64 (n, len(k)), an upper bound on −log p(x) in expectation. k = 1 is
+    the negative ELBO. Memory is bounded whatever ``samples`` is; ``advance`` is told of latents decoded.
+    """
+    counts, network = ladder(samples), _fast(vae)
+
+    def bounds_of(rows: slice) -> Tensor:
+        target = quantise(examples.pixels(rows), vae.levels)
+        weights = log_weights(
+            Posterior(*network.encode(target)),
+            network.prior.log_prob,
+            lambda z, row: log_likelihood(network.decoder(z), target[row]),
+            samples,
+            seed,
+            first=rows.start,
+            batch=BATCH[examples.device.type],
+            advance=advance,
+        )
+        return averaged(weights, counts)
+
+    n = min(len(examples), images or len(examples))
+    with torch.inference_mode():
+        nats = in_chunks(bounds_of, n, max(1, min(IMAGES, KEPT // samples)))
+    return counts, -bits_per_dimension(nats, vae.shape)
+
+
+def prior_bounds(
+    vae: VAENetwork, examples: Examples, draws: int, seed: int, advance: Advance = lambda n: None
+) -> tuple[list[int], Tensor]:
+    """−log of the mean of p(x|z) over L draws of z from the prior, in bits per dimension.
+
+    Returns L = 1, 2, 5, 10, ..., ``draws``, and float64 (n, len(L)). All images share the decoded draws, so their
+    likelihoods are one matrix product of log-probabilities and one-hot grey levels. It also makes the errors of
+    the images alike: a spread over images does not show what other draws would have changed. Averaging over all
+    disjoint groups of L, instead of taking the first L, is what keeps that small. ``advance`` is told of latents
+    decoded, once in every pass over the draws.
+    """
+    counts, network = ladder(draws), _fast(vae)
+    draw = torch.arange(draws, device=examples.device)
+    with torch.inference_mode():
+        z = network.prior.draw(KeyedNoise(seed, draw, torch.full_like(draw, PRIOR_STREAM)))
+
+    def bounds_of(images: slice) -> Tensor:
+        one_hot = _one_hot(quantise(examples.pixels(images), vae.levels), vae.levels)
+
+        def likelihoods(rows: slice) -> Tensor:
+            log_probabilities = network.decoder(z[rows]).float().log_softmax(1).flatten(1)
+            advance(len(log_probabilities))
+            return log_probabilities @ one_hot.T
+
+        return averaged(in_chunks(likelihoods, draws, BATCH[examples.device.type]).T, counts)
+
+    with torch.inference_mode():
+        nats = in_chunks(bounds_of, len(examples), _images_a_pass(vae, draws))
+    return counts, -bits_per_dimension(nats, vae.shape)
+
+
+def bounds(
+    vae: VAENetwork,
+    examples: Examples,
+    evaluation: Mapping[str, int],
+    seed: int,
+    elbo_bpd: Tensor,
+    advance: Advance = lambda n: None,
+) -> Measured:
+    """Every bound that ``evaluation`` asks for, with the gap that the ELBO leaves. A count of 0 leaves one out.
+
+    ``elbo_bpd`` (n,) is the negative ELBO of every example in bits per dimension; the gap is paired with it, example
+    by example. ``evaluation`` has ``importance_samples``, ``long_importance_samples``, ``long_images`` and
+    ``prior_samples``.
+    """
+    measured, elbo_bpd = Measured(), elbo_bpd.cpu().double()
+    if samples := evaluation["importance_samples"]:
+        counts, bpd = importance_bounds(vae, examples, samples, seed, advance)
+        gap = Measured({"importance_gap_bpd": mean_metric(elbo_bpd - bpd[:, -1].cpu())})
+        measured |= _measured("importance", "k", counts, bpd) | gap
+    if (samples := evaluation["long_importance_samples"]) and (images := evaluation["long_images"]):
+        counts, bpd = importance_bounds(vae, examples, samples, seed, advance, images=images)
+        elbo = Measured({"long_elbo_bpd": mean_metric(elbo_bpd[: len(bpd)])})
+        measured |= _measured("long_importance", "k", counts, bpd) | elbo
+    if samples := evaluation["prior_samples"]:
+        measured |= _measured("prior", "l", *prior_bounds(vae, examples, samples, seed, advance))
+    return measured
+
+
+def bounds_work(vae: VAENetwork, n: int, evaluation: Mapping[str, int]) -> int:
+    """How many latents `bounds` decodes for ``n`` examples: what its ``advance`` adds up to."""
+    long = evaluation["long_importance_samples"] * min(n, evaluation["long_images"])
+    draws = evaluation["prior_samples"]
+    passes = math.ceil(n / _images_a_pass(vae, draws)) if draws else 0
+    return evaluation["importance_samples"] * n + long + draws * passes
+
+
+def _measured(name: str, count: str, counts: list[int], bpd: Tensor) -> Measured:
+    bpd = bpd.cpu()
+    curves = {f"{name}_{count}": [float(k) for k in counts], f"{name}_bpd": bpd.mean(0).tolist()}
+    if len(bpd) > 1:  # one example says nothing about the spread
+        curves[f"{name}_bpd_error"] = (bpd.std(0) / math.sqrt(len(bpd))).tolist()
+    return Measured({f"{name}_bpd": mean_metric(bpd[:, -1])}, curves)
+
+
+def _images_a_pass(vae: VAENetwork, draws: int) -> int:
+    """How many images `prior_bounds` holds against all draws at once."""
+    return max(1, KEPT // max(draws, vae.levels * math.prod(vae.shape)))
+
+
+def _one_hot(target: Tensor, levels: int) -> Tensor:
+    """float32 (N, levels·C·H·W), in the order of the decoder's logits, of grey levels (N, C, H, W)."""
+    zeros = torch.zeros(len(target), levels, *target.shape[1:], device=target.device)
+    return zeros.scatter_(1, target[:, None], 1.0).flatten(1)
+
+
+def _fast(vae: VAENetwork) -> VAENetwork:
+    """A copy in evaluation mode; on a CPU its convolutions take half the time with their channels last."""
+    return copy.deepcopy(vae).eval().requires_grad_(False).to(memory_format=torch.channels_last)

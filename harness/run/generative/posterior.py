@@ -1,0 +1,50 @@
+"""The posteriors q(z|x) of a set of images, encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.run.data import Examples
+from harness.run.memory import in_chunks
+from models.priors import log_normal
+from models.vae import VAENetwork, quantise
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Diagonal normals, one an image: ``mean`` and ``log_std`` are float32 (n, z_dim)."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, rows: Tensor | slice) -> Posterior:
+        return Posterior(self.mean[rows], self.log_std[rows])
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """z = μ + σ·noise, (n, z_dim), for standard normal ``noise``."""
+        return self.mean + self.log_std.exp() * noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z|x) in nats, (n,), of one z (n, z_dim) an image."""
+        return log_normal(z, self.mean, self.log_std)
+
+
+def encode(vae: VAENetwork, examples: Examples, advance: Callable[[int], None] = lambda n: None) -> Posterior:
+    """The posterior of every image, by the network in its present mode. ``advance`` is told of images encoded."""
+
+    def parts(rows: slice) -> Tensor:
+        both = torch.stack(vae.encode(quantise(examples.pixels(rows), vae.levels)), dim=1)
+        advance(len(both))
+        return both
+
+    with torch.no_grad():
+        return Posterior(*in_chunks(parts, len(examples), BATCH).unbind(1))

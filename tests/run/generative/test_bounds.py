@@ -1,0 +1,275 @@
+"""Bounds on the likelihood: against a model whose likelihood is known, and against loops in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import distributions
+
+from harness.run.data import Examples
+from harness.run.generative import bounds as module
+from harness.run.generative.bounds import (
+    averaged,
+    bounds,
+    bounds_work,
+    importance_bounds,
+    ladder,
+    log_weights,
+    prior_bounds,
+)
+from harness.run.generative.posterior import Posterior, encode
+from harness.run.noise import KeyedNoise
+from harness.run.vae_training import evaluate_vae
+from models.priors import MixtureOfNormals, StandardNormal
+from models.vae import VAENetwork, quantise
+
+SHAPE, LEVELS = (1, 8, 8), 4
+NATS = math.prod(SHAPE) * math.log(2)  # a bit per dimension
+
+
+class LinearGaussian:
+    """x = W z + s·noise with orthogonal columns of W, so that the posterior is a diagonal normal. All in float64."""
+
+    scale = 0.5
+    loadings = torch.tensor([[1.0, 0.5], [1.0, -0.5], [0.0, 0.7]], dtype=torch.float64)
+
+    def __init__(self, n: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        z, noise = (torch.randn(n, size, dtype=torch.float64, generator=generator) for size in (2, 3))
+        self.x = z @ self.loadings.T + self.scale * noise
+
+    def marginal(self) -> torch.Tensor:
+        covariance = self.loadings @ self.loadings.T + self.scale**2 * torch.eye(3, dtype=torch.float64)
+        return distributions.MultivariateNormal(torch.zeros(3, dtype=torch.float64), covariance).log_prob(self.x)
+
+    def log_likelihood(self, z: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        mean = (z[:, None] * self.loadings).sum(2)
+        return distributions.Normal(mean, self.scale).log_prob(self.x[row]).sum(1)
+
+    def posterior(self) -> Posterior:
+        precision = 1 + self.loadings.square().sum(0) / self.scale**2
+        mean = self.x @ self.loadings / self.scale**2 / precision
+        return Posterior(mean, (-0.5 * precision.log()).expand_as(mean))
+
+    def log_weights(self, posterior: Posterior, samples: int, **options) -> torch.Tensor:
+        return log_weights(
+            posterior, StandardNormal(2).log_prob, self.log_likelihood, samples, seed=0, batch=1000, **options
+        )
+
+
+def skewed(posterior: Posterior) -> Posterior:
+    return Posterior(posterior.mean + 0.25, posterior.log_std + 0.3)
+
+
+def test_the_columns_are_orthogonal():
+    assert LinearGaussian.loadings.prod(1).sum().abs() < 1e-12
+
+
+def test_the_true_posterior_gives_the_likelihood_at_every_draw():
+    model = LinearGaussian(20)
+    weights = model.log_weights(model.posterior(), 10)
+    torch.testing.assert_close(weights, model.marginal()[:, None].expand(-1, 10), rtol=0, atol=1e-6)
+    torch.testing.assert_close(averaged(weights, [1, 3, 10])[:, 1], model.marginal(), rtol=0, atol=1e-6)
+
+
+def test_the_bound_starts_at_the_elbo_and_rises_to_the_likelihood():
+    model = LinearGaussian(100)
+    true, used = model.posterior(), skewed(model.posterior())
+    counts = ladder(1000)
+    bound = averaged(model.log_weights(used, 1000), counts)
+    gap = (model.marginal()[:, None] - bound).mean(0)
+    assert (gap[1:] < gap[:-1]).all()
+    kl = distributions.kl_divergence(
+        distributions.Normal(used.mean, used.log_std.exp()), distributions.Normal(true.mean, true.log_std.exp())
+    ).sum(1)
+    assert gap[0].item() == pytest.approx(kl.mean().item(), rel=0.02)
+    assert kl.mean() > 0.2
+    assert abs(gap[-1]) < 3e-3
+
+
+def test_a_batch_changes_nothing():
+    model = LinearGaussian(5)
+    used = skewed(model.posterior())
+    together = model.log_weights(used, 12)
+    for batch in (1, 7, 12, 13):
+        alone = log_weights(used, StandardNormal(2).log_prob, model.log_likelihood, 12, seed=0, batch=batch)
+        assert torch.equal(alone, together)
+    later = log_weights(
+        used[3:], StandardNormal(2).log_prob, lambda z, row: model.log_likelihood(z, row + 3), 12, seed=0, first=3
+    )
+    assert torch.equal(later, together[3:])
+
+
+def test_more_draws_begin_with_the_same():
+    model = LinearGaussian(4)
+    used = skewed(model.posterior())
+    assert torch.equal(model.log_weights(used, 30)[:, :12], model.log_weights(used, 12))
+
+
+def test_groups_are_disjoint_and_all_used():
+    weights = torch.randn(3, 7)
+    got = averaged(weights, [1, 3, 7])
+    expected = [weights.double().mean(1)]
+    pairs = weights.double()[:, :6].view(3, 2, 3).exp().mean(2).log().mean(1)
+    expected += [pairs, weights.double().exp().mean(1).log()]
+    torch.testing.assert_close(got, torch.stack(expected, 1), rtol=0, atol=1e-6)
+
+
+def test_the_ladder():
+    assert ladder(1) == [1]
+    assert ladder(100) == [1, 2, 5, 10, 20, 50, 100]
+    assert ladder(30) == [1, 2, 5, 10, 20, 30]
+    assert ladder(5000)[-3:] == [1000, 2000, 5000]
+    with pytest.raises(ValueError, match="at least 1 sample, not 0"):
+        ladder(0)
+
+
+@pytest.fixture(params=["standard", "mixture"])
+def vae(request):
+    torch.manual_seed(0)
+    prior = MixtureOfNormals(2, 3) if request.param == "mixture" else None
+    network = VAENetwork(SHAPE, z_dim=2, filters=2, levels=LEVELS, prior=prior)
+    for weight in network.decoder.parameters():
+        weight.data.mul_(3)  # likelihoods that depend on z
+    return network
+
+
+@pytest.fixture
+def examples():
+    generator = torch.Generator().manual_seed(1)
+    raw = torch.randint(256, (5, *SHAPE), dtype=torch.uint8, generator=generator)
+    return Examples(raw, torch.zeros(5, dtype=torch.int64), 255)
+
+
+def likelihood_by_pixel(vae, z, target) -> float:
+    """log p(x|z) of one image, pixel after pixel in float64."""
+    logits = vae.decoder(z[None])[0].double()
+    total = 0.0
+    for channel, row, column in torch.cartesian_prod(*(torch.arange(size) for size in SHAPE)).tolist():
+        pixel = logits[:, channel, row, column].tolist()
+        total += pixel[target[channel, row, column]] - math.log(math.fsum(math.exp(value) for value in pixel))
+    return total
+
+
+def prior_density(prior, z) -> float:
+    if isinstance(prior, StandardNormal):
+        return distributions.Normal(0.0, 1.0).log_prob(z).sum().item()
+    each = distributions.Independent(distributions.Normal(prior.means, prior.log_stds.exp()), 1)
+    mixture = distributions.MixtureSameFamily(distributions.Categorical(logits=prior.weight_logits), each)
+    return mixture.log_prob(z).item()
+
+
+def log_mean_exp(values) -> float:
+    return math.log(math.fsum(math.exp(value - max(values)) for value in values) / len(values)) + max(values)
+
+
+@torch.no_grad()
+def test_importance_bounds_are_a_loop_over_images_and_draws(vae, examples):
+    counts, bpd = importance_bounds(vae, examples, 4, seed=3)
+    assert counts == [1, 2, 4]
+    target = quantise(examples.pixels(), LEVELS)
+    for image in range(5):
+        mean, log_std = (part[0] for part in vae.encode(target[image : image + 1]))
+        weights = []
+        for sample in range(4):
+            z = mean + log_std.exp() * KeyedNoise(3, torch.tensor([image]), torch.tensor([sample])).normal(2)[0]
+            log_q = distributions.Normal(mean, log_std.exp()).log_prob(z).sum().item()
+            weights.append(likelihood_by_pixel(vae, z, target[image]) + prior_density(vae.prior, z) - log_q)
+        expected = [math.fsum(weights) / 4, (log_mean_exp(weights[:2]) + log_mean_exp(weights[2:])) / 2]
+        expected.append(log_mean_exp(weights))
+        assert bpd[image].tolist() == pytest.approx([-value / NATS for value in expected], rel=1e-5)
+
+
+@torch.no_grad()
+def test_prior_bounds_are_a_loop_over_images_and_draws(vae, examples):
+    counts, bpd = prior_bounds(vae, examples, 4, seed=3)
+    assert counts == [1, 2, 4]
+    z = vae.prior.draw(KeyedNoise(3, torch.arange(4), torch.full((4,), -1)))
+    for image, target in enumerate(quantise(examples.pixels(), LEVELS)):
+        each = [likelihood_by_pixel(vae, draw, target) for draw in z]
+        expected = [math.fsum(each) / 4, (log_mean_exp(each[:2]) + log_mean_exp(each[2:])) / 2, log_mean_exp(each)]
+        assert bpd[image].tolist() == pytest.approx([-value / NATS for value in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("bound", [importance_bounds, prior_bounds])
+def test_small_chunks_give_the_same(bound, vae, examples, monkeypatch):
+    expected = bound(vae, examples, 10, seed=0)[1]
+    monkeypatch.setattr(module, "BATCH", {"cpu": 3})
+    monkeypatch.setattr(module, "IMAGES", 2)
+    monkeypatch.setattr(module, "KEPT", 2 * LEVELS * math.prod(SHAPE))
+    torch.testing.assert_close(bound(vae, examples, 10, seed=0)[1], expected, rtol=1e-5, atol=0)
+
+
+def test_one_sample_is_the_elbo(vae, examples):
+    vae.prior.rate = lambda mean, log_std, z: Posterior(mean, log_std).log_prob(z) - vae.prior.log_prob(z)
+    elbo = evaluate_vae(vae, examples, seed=0, precision="float32").sum(1)
+    torch.testing.assert_close(importance_bounds(vae, examples, 1, seed=0)[1][:, 0], elbo, rtol=1e-5, atol=0)
+
+
+def test_a_decoder_that_ignores_z_is_known_exactly(vae, examples):
+    vae.decoder.layers[0].weight.data.zero_()
+    target = quantise(examples.pixels(), LEVELS)
+    exact = torch.tensor([likelihood_by_pixel(vae, torch.zeros(2), one) for one in target]) / -NATS
+    counts, bpd = prior_bounds(vae, examples, 20, seed=0)
+    for column in range(len(counts)):
+        torch.testing.assert_close(bpd[:, column], exact.double(), rtol=1e-5, atol=0)
+
+
+def test_the_model_is_left_as_it_was(vae, examples):
+    vae.train()
+    before = {name: weight.clone() for name, weight in vae.state_dict().items()}
+    importance_bounds(vae, examples, 2, seed=0)
+    prior_bounds(vae, examples, 2, seed=0)
+    assert vae.training
+    assert all(weight.requires_grad and weight.grad is None for weight in vae.parameters())
+    assert all(torch.equal(weight, before[name]) for name, weight in vae.state_dict().items())
+
+
+def test_posteriors_are_those_of_the_images(vae, examples):
+    posterior = encode(vae, examples)
+    mean, log_std = vae.encode(quantise(examples.pixels(slice(3, 5)), LEVELS))
+    torch.testing.assert_close(posterior[3:].mean, mean)
+    torch.testing.assert_close(posterior[3:].log_std, log_std)
+    assert len(posterior) == 5
+
+
+ALL = {"importance_samples": 10, "long_importance_samples": 20, "long_images": 3, "prior_samples": 7}
+
+
+def test_a_record_gets_every_bound(vae, examples):
+    elbo = evaluate_vae(vae, examples, seed=0, precision="float32").sum(1)
+    done = []
+    measured = bounds(vae, examples, ALL, 0, elbo, done.append)
+    assert sum(done) == bounds_work(vae, 5, ALL) == 10 * 5 + 20 * 3 + 7
+    metrics, curves = measured.metrics, measured.curves
+    assert {name: metric.n for name, metric in metrics.items()} == {
+        "importance_bpd": 5, "importance_gap_bpd": 5, "long_importance_bpd": 3, "long_elbo_bpd": 3, "prior_bpd": 5,
+    }  # fmt: skip
+    gap = elbo.mean().item() - metrics["importance_bpd"].value
+    assert metrics["importance_gap_bpd"].value == pytest.approx(gap, abs=1e-9)
+    assert metrics["long_elbo_bpd"].value == pytest.approx(elbo[:3].mean().item())
+    assert curves["importance_k"] == [1, 2, 5, 10]
+    assert curves["long_importance_k"] == [1, 2, 5, 10, 20]
+    assert curves["prior_l"] == [1, 2, 5, 7]
+    for name in ("importance", "long_importance", "prior"):
+        assert curves[f"{name}_bpd"][-1] == pytest.approx(metrics[f"{name}_bpd"].value)
+        assert len(curves[f"{name}_bpd"]) == len(curves[f"{name}_bpd_error"])
+
+
+def test_nothing_asked_nothing_measured(vae, examples):
+    nothing = dict.fromkeys(ALL, 0)
+    measured = bounds(vae, examples, nothing, 0, torch.zeros(5))
+    assert not measured.metrics
+    assert not measured.curves
+    assert bounds_work(vae, 5, nothing) == 0
+
+
+def test_one_example_has_no_error(vae, examples):
+    one = Examples(torch.zeros(1, *SHAPE, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 255)
+    measured = bounds(vae, one, ALL, 0, torch.zeros(1))
+    assert measured.metrics["importance_gap_bpd"].low is None
+    assert set(measured.curves) == {
+        "importance_k", "importance_bpd", "long_importance_k", "long_importance_bpd", "prior_l", "prior_bpd",
+    }  # fmt: skip
