@@ -1,0 +1,88 @@
+"""The features that sample quality is measured on: those of a small classifier trained here, always the same way."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from harness.errors import InputError
+from harness.run.data import Data
+from harness.run.environment import arithmetic
+from harness.run.memory import in_chunks
+from harness.run.training import EVALUATION_BATCH, accuracy, seeded, train_classifier
+from harness.run.weights import load_weights, save_weights
+from harness.spec.cell import digest
+from harness.spec.schema import RobustnessTraining
+from harness.spec.versions import code_version
+from models.catalogue import SmallCNN
+from models.defenses import NoDefense
+from models.smallcnn import SmallCNNNetwork
+
+SEED = 0
+STEPS = 1200
+MOST_EPOCHS = 100
+BATCH = 128
+
+
+def recipe(n: int) -> dict[str, Any]:
+    """How the classifier is trained on ``n`` images: Adam on one cycle of about 1,200 steps, 3 epochs of MNIST.
+
+    Of very small sets, at most 100 epochs.
+    """
+    epochs = min(MOST_EPOCHS, math.ceil(STEPS * BATCH / n))
+    return RobustnessTraining(epochs=epochs, batch_size=BATCH, learning_rate=4e-3).model_dump()
+
+
+def feature_network(data: Data, folder: Path) -> tuple[SmallCNNNetwork, dict[str, Any]]:
+    """The classifier, and ``feature_weights_sha256`` and ``feature_accuracy`` (of the test images) for the record.
+
+    It is trained on the training images as they are, in float32, from a seed that no suite can change; the trained
+    weights are kept in ``folder``. Numbers measured on its features compare only where the weights' digest is the
+    same. Raises `InputError` for data it cannot be built for, and as `load_weights` does.
+    """
+    description, architecture = data.description, SmallCNN()
+    try:
+        architecture.check(description)
+    except ValueError as error:
+        raise InputError(
+            f"data {description.name!r}: sample quality needs the features of a classifier ({error}); "
+            "set generated = 0 under [generation.evaluation] to leave it out"
+        ) from error
+    # A SmallCNN builds a SmallCNNNetwork; its signature promises any module.
+    network = cast(SmallCNNNetwork, seeded(lambda: architecture.build(description), SEED)).to(data.train.device)
+    training = recipe(len(data.train))
+    key = digest(
+        {
+            "purpose": "features of sample quality",
+            "data": [description.name, description.identity, len(data.train), len(data.test)],
+            "training": training,
+            "seed": SEED,
+            "code": code_version(SmallCNN, "harness.run.training"),
+        }
+    )
+    info = load_weights(folder, key, network)
+    if info is None:
+        with arithmetic("float32"):
+            train_classifier(network, NoDefense(), data, "none", training, seed=SEED, precision="float32")
+            info = save_weights(folder, key, network, {"accuracy": accuracy(network, data.test, "float32")})
+    said = {"feature_weights_sha256": info["weights_sha256"], "feature_accuracy": info["accuracy"]}
+    return network.eval().requires_grad_(False), said
+
+
+def features(network: SmallCNNNetwork, pixels: Tensor) -> Tensor:
+    """The hidden units before the logits, after their non-linearity: float32 (n, hidden).
+
+    ``pixels`` is (n, C, H, W) in [0, 1], on the network's device.
+    """
+    # All layers but the last, which makes logits of the units.
+    hidden = network.layers[:-1]
+
+    def units(rows: slice) -> Tensor:
+        with torch.inference_mode():
+            return hidden(network.normalise(pixels[rows]))
+
+    return in_chunks(units, len(pixels), EVALUATION_BATCH)
