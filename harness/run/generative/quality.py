@@ -98,9 +98,10 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """
     from torchmetrics.image.fid import FrechetInceptionDistance  # seconds to import, and only this needs it
 
-    metric = FrechetInceptionDistance(_Ready(real.shape[1])).to(real.device)
-    metric.update(real, real=True)
-    metric.update(generated, real=False)
+    # On the CPU: eigenvalues of a matrix this small are no faster elsewhere.
+    metric = FrechetInceptionDistance(_Ready(real.shape[1]))
+    metric.update(real.cpu(), real=True)
+    metric.update(generated.cpu(), real=False)
     return max(0.0, metric.compute().item())  # of equal sets, 0 but for rounding
 
 
@@ -108,7 +109,7 @@ def kernel_distance(real: Tensor, generated: Tensor, seed: int) -> float:
     """The unbiased squared maximum mean discrepancy of two sets of features, (n, d) and (m, d).
 
     Under the kernel (x·y / d + 1)³ (Bińkowski et al., 2018), in float64: the mean over 100 subsets of 1,000 a side,
-    which ``seed`` draws; one of the whole smaller set where there are no more than 1,000. It may be below 0.
+    which ``seed`` draws; of all at once where neither side has more than 1,000 and both as many. It may be below 0.
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
