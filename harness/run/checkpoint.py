@@ -44,9 +44,13 @@ class Checkpoint:
                 raise ValueError("it is not as it was written")
             state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{self._path}: not the checkpoint of a training ({reason}); {_REMEDY}") from error
+            raise self.unusable(error) from error
         return state
+
+    def unusable(self, error: Exception) -> InputError:
+        """What to raise where this is the checkpoint of something else: it names the file and the remedy."""
+        reason = " ".join(str(error).split())
+        return InputError(f"{self._path}: not the checkpoint of this training ({reason}); {_REMEDY}")
 
     def due(self) -> bool:
         """Whether so many seconds have passed since the last save, or since the start."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -18,6 +17,8 @@ from harness.records import Metric, Record, Verdicts, write_pictures
 from harness.run.audits.auditor import Auditor, probe_size
 from harness.run.audits.codes import voids
 from harness.run.audits.history import Seen
+from harness.run.audits.overfitting import audit_training
+from harness.run.checkpoint import Checkpoint
 from harness.run.context import Context
 from harness.run.data import Data
 from harness.run.engine import Engine
@@ -60,43 +61,55 @@ def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
 
 
 def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Module, dict[str, Any]]:
-    """The cell's network with its trained weights, from the cache when they are there, and what training cost."""
+    """The cell's network with its trained weights, from the cache when they are there, and what training cost.
+
+    A training that was stopped goes on from its checkpoint.
+    """
     network = build(cell, data, context)
     cached = load_weights(context.weights, cell.weights_key, network)
     if cached is not None:
         return network.eval(), cached | {"cached": True}
     recipe = dict(cell.training)
     defense = names.make("defense", cell.defense, context.base)
+    precision = context.precision(cell.precision)
+    checkpoint = Checkpoint(context.weights / f"{cell.weights_key}.checkpoint")
     title = f"training {cell.model.label()} · {cell.defense.label()}"
-    started = time.perf_counter()
     with context.progress.task(title, recipe["epochs"]) as task, closing(context.board(cell.weights_key)) as board:
+        shown: dict[str, float] = {}
+
+        def on_resume(epoch: int) -> None:
+            shown["resumed_after_epoch"] = epoch
+            task.advance(epoch, **shown)
 
         def on_epoch(epoch: int, values: dict[str, float]) -> None:
             for name, value in values.items():
                 board.add_scalar(f"training/{name}", value, epoch)
-            task.advance(1, **values)
+            task.advance(1, **values, **shown)
 
-        curves = train_classifier(
+        training = train_classifier(
             network,
             defense,
             data,
             cell.augmentation,
             recipe,
             seed=cell.seed,
-            precision=context.precision(cell.precision),
+            precision=precision,
+            checkpoint=checkpoint,
             on_epoch=on_epoch,
+            on_resume=on_resume,
         )
-    seconds = time.perf_counter() - started
-    images = recipe["epochs"] * len(data.train)
     info = {
-        "seconds": seconds,
+        "seconds": training.seconds,
+        "watch_seconds": training.watch_seconds,
+        "resumed": training.resumed,
         "epochs": recipe["epochs"],
-        "precision": context.precision(cell.precision),
-        "images_per_second": images / seconds,
+        "precision": precision,
+        "images_per_second": recipe["epochs"] * len(data.train) / training.seconds if training.seconds else 0.0,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "curves": curves,
+        "curves": training.curves,
     }
     saved = save_weights(context.weights, cell.weights_key, network, info)
+    checkpoint.remove()
     return network.eval(), saved | {"cached": False}
 
 
@@ -113,6 +126,7 @@ class Bench:
     ) -> None:
         self.context, self.data = context, data
         self.curves = training.pop("curves", {})
+        self.overfitted = audit_training(self.curves)
         self.training = training
         self.batch = min(context.batch_size or UNTRIED[context.device.type], len(data.test))
         self.judge = Judge(network, context.device)
@@ -191,9 +205,11 @@ class Bench:
         robust = right.copy()
         robust[self.positions.cpu().numpy()[outcome.fooled]] = False
         cost = self._cost(outcome)
-        findings = self.auditor.cell(self.engine, attack, outcome, self.clean_loss)
+        findings = [*self.auditor.cell(self.engine, attack, outcome, self.clean_loss), *self.overfitted]
         if not voids(findings):
-            findings += self.auditor.among(Seen.of(cell.id, cell.canonical(), cost, right, robust))
+            told = {finding.code for finding in findings}
+            beside = self.auditor.among(Seen.of(cell.id, cell.canonical(), cost, right, robust))
+            findings += [finding for finding in beside if finding.code not in told]
         cost["audit_seconds"] = self.auditor.charge()
         pictures = len(outcome.images) > 0
         if pictures:

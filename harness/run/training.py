@@ -5,32 +5,28 @@ Nothing here waits for the device inside an epoch but the check that the loss is
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from attacks.base import GradientAttack
+from harness.run.audits.overfitting import WATCHED, watch
+from harness.run.averaging import MovingAverage
+from harness.run.checkpoint import Checkpoint
 from harness.run.data import AUGMENTATIONS, Data, Examples
 from harness.run.memory import in_chunks
-from harness.run.step import advance, autocast, input_gradient
+from harness.run.recipe import OPTIMIZERS, SCHEDULES, Recipe
+from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
+from harness.run.step import autocast
+from harness.run.trainee import ClassifierInTraining, Noise  # noqa: F401 - the loop of VAEs takes its noise from here
 from models.defenses import Defense
 
 Curves = dict[str, list[float]]
 Network = TypeVar("Network", bound=nn.Module)
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Mapping[str, Any]], torch.optim.Optimizer]] = {
-    "adam": lambda weights, recipe: torch.optim.Adam(
-        weights, recipe["learning_rate"], weight_decay=recipe["weight_decay"], fused=True
-    ),
-    "sgd": lambda weights, recipe: torch.optim.SGD(
-        weights, recipe["learning_rate"], recipe["momentum"], weight_decay=recipe["weight_decay"], fused=True
-    ),
-}
 EVALUATION_BATCH = 1024
 _CHECK_EVERY = 100
 
@@ -67,64 +63,19 @@ class Losses:
         return values.mean().item()
 
 
-class Noise:
-    """The random numbers of training: seeded, but not keyed by row, for the order of a batch is random itself."""
+@dataclass(frozen=True)
+class Training:
+    """What a training gave and what it took.
 
-    def __init__(self, n: int, generator: torch.Generator) -> None:
-        self._n, self._generator = n, generator
+    ``curves`` have one value an epoch. ``seconds`` add up the steps and validations of every sitting, of those epochs
+    that count; ``watch_seconds`` are those of `harness.run.audits.overfitting`, and no part of them. ``resumed`` is the
+    number of times it went on from a checkpoint.
+    """
 
-    def uniform(self, *shape: int) -> Tensor:
-        """(n, *shape) uniform numbers in [0, 1)."""
-        return torch.rand(self._n, *shape, generator=self._generator, device=self._generator.device)
-
-    def normal(self, *shape: int) -> Tensor:
-        """(n, *shape) standard normal numbers."""
-        return torch.randn(self._n, *shape, generator=self._generator, device=self._generator.device)
-
-
-class ClassifierInTraining:
-    """What a defense sees of the network (see `models.defenses.Trainee`), counting what it gets right."""
-
-    def __init__(self, network: nn.Module, generator: torch.Generator, precision: str) -> None:
-        self.network, self.generator, self.precision = network, generator, precision
-        self._right = torch.zeros((), dtype=torch.int64, device=generator.device)
-        self._seen = 0
-
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """The mean float32 cross-entropy of the network in train mode."""
-        with autocast(x.device, self.precision):
-            logits = self.network(x)
-        logits = logits.float()
-        self._right += (logits.detach().argmax(1) == y).sum()
-        self._seen += len(y)
-        return F.cross_entropy(logits, y)
-
-    def attack(self, attack: GradientAttack, x: Tensor, y: Tensor, eps: float) -> Tensor:
-        """Adversarial images (N, C, H, W), crafted in eval mode."""
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            radius = x.new_full((len(x), 1, 1, 1), eps)
-            x_adv, state = x, attack.state(x)
-            if attack.random_start:
-                x_adv = (x + attack.norm.start(Noise(len(x), self.generator), x, radius)).clamp(0, 1)
-            for step in range(attack.steps):
-                gradient, _ = input_gradient(self._logits, x_adv, y)
-                x_adv, state = advance(attack, x, x_adv, gradient, radius, torch.full_like(radius, step), state)
-        finally:
-            self.network.train(was_training)
-        return x_adv
-
-    def accuracy(self) -> float:
-        """The share of the images given to `loss` that was classified right, since the last call."""
-        share = self._right.item() / max(self._seen, 1)
-        self._right.zero_()
-        self._seen = 0
-        return share
-
-    def _logits(self, x: Tensor) -> Tensor:
-        with autocast(x.device, self.precision):
-            return self.network(x)
+    curves: Curves
+    seconds: float
+    watch_seconds: float
+    resumed: int
 
 
 def train_classifier(
@@ -132,53 +83,144 @@ def train_classifier(
     defense: Defense,
     data: Data,
     augmentation: str,
-    recipe: Mapping[str, Any],
+    recipe: Recipe,
     *,
     seed: int,
     precision: str,
+    checkpoint: Checkpoint = Checkpoint(None),  # noqa: B008 - one that keeps nothing holds no state
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, values: None,
     on_step: Callable[[], None] = lambda: None,
-) -> Curves:
-    """Train ``network`` in place, on the device of ``data``, and return its curves, one value an epoch.
+    on_resume: Callable[[int], None] = lambda epoch: None,
+) -> Training:
+    """Train ``network`` in place, on the device of ``data``.
 
-    ``train_loss`` and ``train_accuracy`` are those of the batches as trained on: augmented, adversarial copies
-    included. Batches are full; the rest of an epoch's shuffled examples waits for the next epoch. The same seed
-    gives the same weights on the same machine in float32. Raises `TrainingDiverged`.
+    Its curves ``train_loss`` and ``train_accuracy`` are those of the batches as trained on: augmented, adversarial
+    copies included. Batches are full; the rest of an epoch's shuffled examples waits for the next epoch. With
+    ``average`` in the recipe, what is validated and kept is the moving average of the weights. The same seed gives
+    the same weights on the same machine in float32, in one sitting or, by way of ``checkpoint``, in several;
+    ``on_resume`` is told how many epochs are done already. Raises `TrainingDiverged`, and `InputError` for a checkpoint
+    that cannot be used.
     """
-    curves: Curves = {"train_loss": [], "train_accuracy": [], "validation_accuracy": []}
-    device = data.train.device
-    # Measured on smallcnn: on two CPU cores 12 % faster than contiguous; on CUDA tensor cores want it.
-    network.to(device).to(memory_format=torch.channels_last)
-    augment = AUGMENTATIONS[augmentation]
-    with reproducibly(seed, device, precision) as generator:
-        trainee = ClassifierInTraining(network, generator, precision)
-        optimizer = OPTIMIZERS[recipe["optimizer"]](list(network.parameters()), recipe)
-        scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda")
-        steps = steps_per_epoch(len(data.train), recipe["batch_size"])
-        schedule = SCHEDULES[recipe["schedule"]]
-        for epoch in range(recipe["epochs"]):
-            losses = Losses(steps, device, epoch * steps)
-            for step, index in enumerate(shuffled(len(data.train), recipe["batch_size"], generator)):
-                rate = recipe["learning_rate"] * schedule(epoch + step / steps, recipe)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                network.train()
-                loss = defense.loss(trainee, augment(data.train.pixels(index), generator), data.train.labels[index])
-                optimizer.zero_grad(set_to_none=True)
-                scaler.scale(loss).backward()
-                scaler.step(optimizer)
-                scaler.update()
-                losses.keep(loss)
-                on_step()
-            values = {
-                "train_loss": losses.mean(),
-                "train_accuracy": trainee.accuracy(),
-                "validation_accuracy": accuracy(network, data.validation, precision),
-            }
-            for name, value in values.items():
-                curves[name].append(value)
-            on_epoch(epoch + 1, values)
-    return finished(network, curves)
+    with reproducibly(seed, data.train.device, precision) as generator:
+        course = _Course(network, defense, data, augmentation, recipe, precision, generator)
+        if (state := checkpoint.restore()) is not None:
+            try:
+                course.resume(state)
+            except (LookupError, TypeError, ValueError, RuntimeError) as error:
+                raise checkpoint.unusable(error) from error
+            on_resume(course.epochs)
+        while course.epochs < recipe["epochs"]:
+            values = course.epoch(on_step)
+            on_epoch(course.epochs, values)
+            if checkpoint.due():
+                checkpoint.save(course.state())
+    network.load_state_dict(course.measured.state_dict())
+    curves = finished(network, course.curves)
+    return Training(curves, course.seconds, course.watch_seconds, course.resumed)
+
+
+class _Course:
+    """A training under way: everything that changes from step to step, so that it can be kept and taken up again."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        defense: Defense,
+        data: Data,
+        augmentation: str,
+        recipe: Recipe,
+        precision: str,
+        generator: torch.Generator,
+    ) -> None:
+        device = data.train.device
+        # Measured on smallcnn: on two CPU cores 12 % faster than contiguous; on CUDA tensor cores want it.
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self._defense, self._data, self._recipe, self._precision = defense, data, recipe, precision
+        self._augment, self._schedule = AUGMENTATIONS[augmentation], SCHEDULES[recipe["schedule"]]
+        self._generator = generator
+        self._trainee = ClassifierInTraining(network, generator, precision)
+        self._optimizer = OPTIMIZERS[recipe["optimizer"]](list(network.parameters()), recipe)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda")
+        decay = recipe.get("average", 0.0)
+        self._average = MovingAverage(network, decay) if decay else None
+        self._watched = ClassifierInTraining(self.measured, generator, precision)
+        self._watch = watch(defense, self._watched, data.validation, len(data.train))
+        names = ["train_loss", "train_accuracy", "validation_accuracy", *(WATCHED if self._watch else ())]
+        self.curves: Curves = {name: [] for name in names}
+        self.epochs = self.resumed = 0
+        self.seconds = self.watch_seconds = 0.0
+
+    @property
+    def measured(self) -> nn.Module:
+        """The network that is the result: the average, where there is one."""
+        return self._average.network if self._average else self.network
+
+    def epoch(self, on_step: Callable[[], None]) -> dict[str, float]:
+        """Train for one epoch more and return its values of every curve."""
+        began = time.perf_counter()
+        losses = self._steps(on_step)
+        values = {
+            "train_loss": losses.mean(),
+            "train_accuracy": self._trainee.accuracy(),
+            "validation_accuracy": accuracy(self.measured, self._data.validation, self._precision),
+        }
+        ended = time.perf_counter()
+        if self._watch:
+            values |= self._watch.measure(self._watched)
+        self.seconds += ended - began
+        self.watch_seconds += time.perf_counter() - ended
+        self.epochs += 1
+        for name, value in values.items():
+            self.curves[name].append(value)
+        return values
+
+    def _steps(self, on_step: Callable[[], None]) -> Losses:
+        train, batch = self._data.train, self._recipe["batch_size"]
+        steps = steps_per_epoch(len(train), batch)
+        losses = Losses(steps, train.device, self.epochs * steps)
+        for step, index in enumerate(shuffled(len(train), batch, self._generator)):
+            rate = self._recipe["learning_rate"] * self._schedule(self.epochs + step / steps, self._recipe)
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            self.network.train()
+            x, y = self._augment(train.pixels(index), self._generator), train.labels[index]
+            loss = self._defense.loss(self._trainee, x, y)
+            self._optimizer.zero_grad(set_to_none=True)
+            self._scaler.scale(loss).backward()
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            if self._average:
+                self._average.update(self.network)
+            losses.keep(loss)
+            on_step()
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        """All that a training needs to go on from here as if it had never stopped."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+            "random": random_state(self._generator),
+            "curves": self.curves,
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "watch_seconds": self.watch_seconds,
+            "resumed": self.resumed,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
+        resume_random_state(self._generator, state["random"])
+        self.curves = state["curves"]
+        self.epochs, self.resumed = state["epochs"], state["resumed"] + 1
+        self.seconds, self.watch_seconds = state["seconds"], state["watch_seconds"]
 
 
 def finished(network: nn.Module, curves: Curves) -> Curves:
@@ -207,58 +249,3 @@ def seeded(build: Callable[[], Network], seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
-
-
-def one_cycle(epoch: float, recipe: Mapping[str, Any]) -> float:
-    """From 1/25 up to 1 over the first 30 %, then down to almost 0, both along a cosine (Smith & Topin, 2018)."""
-    done, warm_up, start = epoch / recipe["epochs"], 0.3, 1 / 25
-    if done < warm_up:
-        return start + (1 - start) * (1 - math.cos(math.pi * done / warm_up)) / 2
-    return max(1e-5, (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2)
-
-
-def in_steps(epoch: float, recipe: Mapping[str, Any]) -> float:
-    """``gamma`` to the number of whole ``step_epochs`` that have passed."""
-    return recipe["gamma"] ** (int(epoch) // recipe["step_epochs"])
-
-
-def constant(epoch: float, recipe: Mapping[str, Any]) -> float:
-    """Always 1."""
-    return 1.0
-
-
-# The share of learning_rate at a fractional epoch.
-SCHEDULES: dict[str, Callable[[float, Mapping[str, Any]], float]] = {
-    "one-cycle": one_cycle,
-    "step": in_steps,
-    "constant": constant,
-}
-
-
-def steps_per_epoch(n: int, batch: int) -> int:
-    """The number of full batches among ``n`` examples; one smaller batch where there is no full one."""
-    return max(1, n // batch)
-
-
-def shuffled(n: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Indices of an epoch's batches, on the generator's device."""
-    order = torch.randperm(n, generator=generator, device=generator.device)
-    for start in range(0, steps_per_epoch(n, batch) * batch, batch):
-        yield order[start : start + batch]
-
-
-@contextmanager
-def reproducibly(seed: int, device: torch.device, precision: str) -> Iterator[torch.Generator]:
-    """Seed every source of randomness inside, and put the global ones back afterwards.
-
-    In float32 cuDNN keeps to deterministic algorithms; in low precision speed goes first.
-    """
-    exact = precision == "float32"
-    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = exact, not exact
-        try:
-            yield torch.Generator(device).manual_seed(seed)
-        finally:
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags

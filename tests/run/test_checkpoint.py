@@ -98,7 +98,7 @@ def somebody_elses_code(content):
 def test_damage_is_named_with_the_remedy(path, damage):
     Checkpoint(path).save(STATE)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(InputError, match=r"abc\.checkpoint: not the checkpoint of a training .*; delete the file"):
+    with pytest.raises(InputError, match=r"abc\.checkpoint: not the checkpoint of this training .*; delete the file"):
         Checkpoint(path).restore()
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from harness.run.data import load_data
+from harness.run.recipe import SCHEDULES
 from harness.run.training import (
-    SCHEDULES,
     Losses,
     TrainingDiverged,
     accuracy,
@@ -20,16 +20,13 @@ from harness.run.training import (
     steps_per_epoch,
     train_classifier,
 )
-from harness.run.vae_training import evaluate_vae, train_vae
 from models.catalogue import ResNet18, SmallCNN
-from models.generative import VAE
 from models.defenses import FGSMLoss, NoDefense, PGDBatch
 
 RECIPE = {
     "epochs": 2, "batch_size": 64, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
     "schedule": "one-cycle", "step_epochs": 1, "gamma": 0.1,
 }  # fmt: skip
-VAE_RECIPE = {"epochs": 2, "batch_size": 64, "learning_rate": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +41,8 @@ def few():
 
 def classifier(data, seed=0, model=SmallCNN(), defense=NoDefense(), augmentation="none", precision="float32", **recipe):  # noqa: B008
     network = seeded(lambda: model.build(data.description), seed)
-    curves = train_classifier(network, defense, data, augmentation, RECIPE | recipe, seed=seed, precision=precision)
-    return network, curves
+    training = train_classifier(network, defense, data, augmentation, RECIPE | recipe, seed=seed, precision=precision)
+    return network, training.curves
 
 
 def flat(network):
@@ -111,9 +108,9 @@ def test_low_precision_trains(few, precision):
 def test_no_epochs_keep_the_weights(few):
     network = seeded(lambda: SmallCNN().build(few.description), 0)
     before = flat(network)
-    assert train_classifier(network, NoDefense(), few, "none", RECIPE | {"epochs": 0}, seed=0, precision="float32") == {
-        "train_loss": [], "train_accuracy": [], "validation_accuracy": [],
-    }  # fmt: skip
+    nothing = train_classifier(network, NoDefense(), few, "none", RECIPE | {"epochs": 0}, seed=0, precision="float32")
+    assert nothing.curves == {"train_loss": [], "train_accuracy": [], "validation_accuracy": []}
+    assert nothing.seconds == nothing.watch_seconds == nothing.resumed == 0
     assert torch.equal(flat(network), before)
 
 
@@ -168,83 +165,3 @@ def test_batches_are_full_and_never_repeat(n, batch, steps):
     assert {len(index) for index in batches} == {min(n, batch)}
     together = torch.cat(batches)
     assert len(together.unique()) == len(together)
-
-
-def vae(data, seed=0, beta=1.0, z_dim=4, **recipe):
-    network = seeded(lambda: VAE(filters=8).build(data.description, z_dim), seed)
-    return network, train_vae(network, data, VAE_RECIPE | recipe, beta, seed=seed, precision="float32")
-
-
-def test_a_vae_starts_at_four_bits_and_learns(data):
-    network, curves = vae(data, epochs=8)
-    untrained = seeded(lambda: VAE(filters=8).build(data.description, 4), 0)
-    assert evaluate_vae(untrained, data.test, 0, "float32").sum(1).mean() == pytest.approx(4, abs=0.1)
-    assert curves["train_bpd"][-1] < curves["train_bpd"][0] < 4.2
-    assert curves["validation_bpd"][-1] < 3
-    assert not network.training
-
-
-def test_the_same_seed_gives_the_same_vae(few):
-    first = flat(vae(few)[0])
-    assert torch.equal(first, flat(vae(few)[0]))
-    assert not torch.equal(first, flat(vae(few, seed=1)[0]))
-
-
-def test_beta_trades_rate_for_distortion(data):
-    distortion, rate = zip(
-        *(
-            evaluate_vae(vae(data, beta=beta, epochs=8)[0], data.test, 0, "float32").mean(0).tolist()
-            for beta in (0.0, 10.0)
-        ),
-        strict=True,
-    )
-    assert rate[0] > rate[1]
-    assert distortion[0] < distortion[1]
-
-
-def test_curves_are_the_bound_whatever_beta(few):
-    # At a learning rate of almost nothing the weights stay: the curves of two betas must agree.
-    curves = [vae(few, beta=beta, learning_rate=1e-12)[1] for beta in (0.0, 50.0)]
-    assert curves[0]["train_bpd"] == pytest.approx(curves[1]["train_bpd"], rel=1e-5)
-
-
-@pytest.mark.parametrize("beta", [-1.0, math.nan, math.inf])
-def test_impossible_betas(few, beta):
-    with pytest.raises(ValueError, match="beta weights the rate"):
-        vae(few, beta=beta)
-
-
-def test_evaluation_does_not_depend_on_the_batch_size(few, monkeypatch):
-    network = seeded(lambda: VAE(filters=4).build(few.description, 3), 0)
-    whole = evaluate_vae(network, few.test, 3, "float32")
-    monkeypatch.setattr("harness.run.vae_training.EVALUATION_BATCH", 7)
-    torch.testing.assert_close(evaluate_vae(network, few.test, 3, "float32"), whole)
-    assert not torch.equal(evaluate_vae(network, few.test, 4, "float32"), whole)
-
-
-def test_running_out_of_memory_halves_the_evaluation(few, monkeypatch):
-    network = seeded(lambda: VAE(filters=4).build(few.description, 3), 0)
-    whole, elbo = evaluate_vae(network, few.test, 3, "float32"), network.elbo
-
-    def small_device(x, noise):
-        if len(x) > 20:
-            raise torch.OutOfMemoryError("out of memory")
-        return elbo(x, noise)
-
-    monkeypatch.setattr(network, "elbo", small_device)
-    torch.testing.assert_close(evaluate_vae(network, few.test, 3, "float32"), whole)
-
-
-def test_pictures_are_asked_for_before_at_ten_and_at_the_end(few):
-    for epochs, expected in ((0, [0]), (1, [0, 1]), (10, [0, 10]), (12, [0, 10, 12])):
-        asked = []
-        network = seeded(lambda: VAE(filters=1).build(few.description, 2), 0)
-        train_vae(
-            network, few, VAE_RECIPE | {"epochs": epochs}, 1.0, seed=0, precision="float32", on_pictures=asked.append
-        )
-        assert asked == expected
-
-
-def test_a_vae_that_diverges_says_so(few):
-    with pytest.raises(TrainingDiverged, match="at step"):
-        vae(few, learning_rate=1e20, epochs=3)

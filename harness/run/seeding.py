@@ -1,0 +1,58 @@
+"""Where a training's randomness comes from, and how one that goes on later takes it up where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def steps_per_epoch(n: int, batch: int) -> int:
+    """The number of full batches among ``n`` examples; one smaller batch where there is no full one."""
+    return max(1, n // batch)
+
+
+def shuffled(n: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Indices of an epoch's batches, on the generator's device."""
+    order = torch.randperm(n, generator=generator, device=generator.device)
+    for start in range(0, steps_per_epoch(n, batch) * batch, batch):
+        yield order[start : start + batch]
+
+
+@contextmanager
+def reproducibly(seed: int, device: torch.device, precision: str) -> Iterator[torch.Generator]:
+    """Seed every source of randomness inside, and put the global ones back afterwards.
+
+    In float32 cuDNN keeps to deterministic algorithms; in low precision speed goes first.
+    """
+    exact = precision == "float32"
+    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = exact, not exact
+        try:
+            yield torch.Generator(device).manual_seed(seed)
+        finally:
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags
+
+
+def random_state(generator: torch.Generator) -> dict[str, Tensor]:
+    """The states of ``generator`` and of the global generators of the CPU and of its device, for a checkpoint.
+
+    The global ones count too: dropout draws from them.
+    """
+    states = {"training": generator.get_state(), "cpu": torch.get_rng_state()}
+    if generator.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(generator.device)
+    return states
+
+
+def resume_random_state(generator: torch.Generator, states: dict[str, Any]) -> None:
+    """Put back what `random_state` gave, inside `reproducibly`."""
+    generator.set_state(states["training"])
+    torch.set_rng_state(states["cpu"])
+    if generator.device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], generator.device)

@@ -1,0 +1,33 @@
+"""The adversarial loss: clean images and their FGSM images, weighed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from attacks.fgsm import FGSM
+from models.defenses.base import Defense, Trainee, check_eps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FGSMLoss(Defense):
+    """α·J(x) + (1 − α)·J(x + ε·sign ∇J(x)) (Goodfellow et al., 2015, section 6).
+
+    Both means are over passes of their own, so in train mode each batch is normalised by its own statistics.
+    """
+
+    eps: Fraction = Fraction(8, 255)
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha is a weight between 0 and 1, not {self.alpha}")
+
+    def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
+        adversarial = trainee.attack(FGSM(), x, y, float(self.eps))
+        return self.alpha * trainee.loss(x, y) + (1 - self.alpha) * trainee.loss(adversarial, y)

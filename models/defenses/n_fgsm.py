@@ -1,0 +1,39 @@
+"""One step from a noisy image: the price of FGSM training without its collapse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from attacks.fgsm import FGSM
+from models.defenses.base import Defense, Trainee, check_above_zero, check_eps, check_weight
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NFGSM(Defense):
+    """J(x + η + α·sign ∇J(x + η)) with η uniform in [−kε, kε] (de Jorge et al., 2022, algorithm 1).
+
+    ``noise`` is k and ``relative_step_size`` is α in units of ε. The perturbation is not clipped to the ball: it
+    reaches up to (k + α/ε)·ε. Images are kept in [0, 1] before and after the step, as in the authors' code. Theirs
+    takes the step's gradient in train mode; here images are always crafted in eval mode.
+    """
+
+    eps: Fraction = Fraction(8, 255)
+    noise: float = 2.0
+    relative_step_size: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
+        check_weight("noise", self.noise)
+        check_above_zero("relative_step_size", self.relative_step_size)
+
+    def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
+        eps = float(self.eps)
+        eta = self.noise * eps * (2 * trainee.noise(len(x)).uniform(*x.shape[1:]) - 1)
+        # A step from the noisy image, so its ball lies around the noisy image too.
+        adversarial = trainee.attack(FGSM(), (x + eta).clamp(0, 1), y, self.relative_step_size * eps)
+        return trainee.loss(adversarial, y)

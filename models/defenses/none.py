@@ -1,0 +1,19 @@
+"""No defense: what every other is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.defenses.base import Defense, Trainee
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoDefense(Defense):
+    """Ordinary training: the cross-entropy of the clean images."""
+
+    def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
+        return trainee.loss(x, y)

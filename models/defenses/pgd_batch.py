@@ -1,0 +1,40 @@
+"""PGD images beside the clean ones, in one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from attacks.pgd import PGD
+from models.defenses.base import Defense, Trainee, check_eps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PGDBatch(Defense):
+    """The batch and its PGD copies, concatenated, under the ordinary loss (after Madry et al., 2018).
+
+    Both go through the network in one pass, normalised together. ``relative_step_size`` is in units of ε.
+    """
+
+    eps: Fraction = Fraction(8, 255)
+    steps: int = 7
+    relative_step_size: float = 0.25
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
+        self.attack()
+
+    def attack(self) -> PGD:
+        """The attack that makes the copies. Raises `ValueError` where its parameters make none."""
+        return PGD(steps=self.steps, relative_step_size=self.relative_step_size, random_start=self.random_start)
+
+    def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
+        import torch
+
+        adversarial = trainee.attack(self.attack(), x, y, float(self.eps))
+        return trainee.loss(torch.cat([x, adversarial]), torch.cat([y, y]))

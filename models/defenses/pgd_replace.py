@@ -1,0 +1,23 @@
+"""PGD images in place of the clean ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.defenses.base import Trainee
+from models.defenses.pgd_batch import PGDBatch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PGDReplace(PGDBatch):
+    """Descent on the worst loss in the ball: E[max over ‖δ‖∞ ≤ ε of J(x + δ)] (Madry et al., 2018, eq. 2.1).
+
+    PGD stands in for the inner maximum. The parameters are those of `PGDBatch`; the clean images are not trained on.
+    """
+
+    def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
+        return trainee.loss(trainee.attack(self.attack(), x, y, float(self.eps)), y)
