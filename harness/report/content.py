@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.report.cost import cost_table
+from harness.report.generative.settings import Setting, settings
+from harness.report.generative.tables import GenerativeTables, generative_tables
 from harness.report.leaderboard import Board, boards
 from harness.report.movement import movement_tables
 from harness.report.reading import reading
@@ -13,7 +15,6 @@ from harness.report.results import Results
 from harness.report.table import Table
 from harness.report.tables import cells_table, environment_table, findings_table, leaderboard_table
 from harness.report.units import enumerate_words
-from harness.report.vae import vae_tables
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,23 @@ class Content:
         return cost_table(self.results)
 
     @cached_property
-    def vaes(self) -> list[Table]:
-        return vae_tables(self.results)
+    def settings(self) -> list[Setting]:
+        """The generative models, seeds together."""
+        return settings(self.results)
+
+    @cached_property
+    def generative(self) -> GenerativeTables:
+        return generative_tables(self.settings)
 
     @cached_property
     def reading(self) -> list[str]:
-        return reading(self.results, self.boards, self.vaes)
+        return reading(self.results, self.boards, self.settings)
 
     @cached_property
     def tables(self) -> list[Table]:
         """The tables of the short formats, in the order of reading."""
         leaderboards = [leaderboard_table(board) for board in self.boards]
-        last = [self.cost, *self.vaes, findings_table(self.results)]
+        last = [self.cost, *self.generative.all, findings_table(self.results)]
         return [*leaderboards, *self.movements, *(table for table in last if table is not None)]
 
     @cached_property

@@ -182,7 +182,7 @@ def curves(
     if share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     else:
-        _close_up(axes, [value for held in lines.values() for _, values in held for value in values])
+        close_up(axes, [value for held in lines.values() for _, values in held for value in values])
     axis_titles(axes, theme, "epoch", unit)
     direct_labels(axes, labels, 0.07)
     handles = [
@@ -193,7 +193,7 @@ def curves(
     return svg(drawing)
 
 
-def _close_up(axes: Axes, values: Sequence[float]) -> None:
+def close_up(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis where values span more than a factor of four, so that the end of training can be read."""
     if values and min(values) > 0 and max(values) / min(values) > 4:
         axes.set_yscale("log")

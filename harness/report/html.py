@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.report.content import Content
-from harness.report.illustrations import (
-    PRICE_CAPTION,
-    generation_figures,
-    price_figures,
-    robustness_figures,
-    vae_label,
-)
-from harness.report.pictures import Gallery, Sheet, galleries, sheets
-from harness.report.table import Entry, score_entry
+from harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
+from harness.report.generative.pictures import blocks
+from harness.report.illustrations import PRICE_CAPTION, Illustration, price_figures, robustness_figures
+from harness.report.pictures import Gallery, galleries
+from harness.report.table import Entry, Table, score_entry
 from harness.report.tables import board_caption, board_title, findings_table, long_environment
 from harness.report.units import duration, norm_name, plural, visible
 
@@ -41,6 +40,7 @@ def html(content: Content) -> str:
     environment.globals |= {"score": score_entry, "board_title": board_title, "board_caption": board_caption}
     results = content.results
     shown, left_out = _galleries(content)
+    pictured, pictured_left_out = blocks(content.settings)
     return environment.get_template("page.html.jinja").render(
         style=Markup(style),  # ours, and it must match its digest byte for byte
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
@@ -55,9 +55,9 @@ def html(content: Content) -> str:
         cost=content.cost,
         price_figures=list(price_figures(content)),
         price_caption=PRICE_CAPTION,
-        vaes=content.vaes,
-        vae_figures=list(generation_figures(results)),
-        vae_pictures=_vae_pictures(content),
+        generative=_generative(content) if content.settings else [],
+        blocks=pictured,
+        blocks_left_out=pictured_left_out,
         findings=findings_table(results),
         details=content.details,
         long_environment=long_environment(results),
@@ -85,14 +85,29 @@ def _galleries(content: Content) -> tuple[list[Gallery], int]:
     return made[:MOST_GALLERIES], max(0, len(made) - MOST_GALLERIES)
 
 
-def _vae_pictures(content: Content) -> dict[str, list[Sheet]]:
-    results = content.results
-    pictures: dict[str, list[Sheet]] = {}
-    for record in results.generation:
-        label = f"{visible(record.cell['data'])}: {vae_label(record, results.names)}, seed {record.cell['seed']}"
-        if record.status == "ok" and (made := sheets(results.folder, record)):
-            pictures[label] = made
-    return pictures
+def _generative(content: Content) -> list[tuple[list[Table], list[Illustration]]]:
+    """What there is to say of generative models, by subject: its tables, then its figures."""
+    tables, models = content.generative, content.settings
+    return [
+        (_said_once(tables.likelihood), _said_once(likelihood_figures(models))),
+        (_said_once(tables.latent), _said_once(latent_figures(models))),
+        (_said_once(tables.quality), []),
+        (_said_once(tables.estimators), []),
+        (_said_once(tables.training), _said_once(training_figures(models))),
+    ]
+
+
+Captioned = TypeVar("Captioned", Table, Illustration)
+
+
+def _said_once(shown: Iterable[Captioned]) -> list[Captioned]:
+    """Tables or figures of which only the first with a caption has it."""
+    said: set[str] = set()
+    told = []
+    for one in shown:
+        told.append(replace(one, caption="") if one.caption in said else one)
+        said.add(one.caption)
+    return told
 
 
 def _facts(content: Content) -> list[tuple[str, Entry]]:

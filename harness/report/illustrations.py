@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,9 +10,8 @@ from harness.records import Record
 from harness.report import figures
 from harness.report.content import Content
 from harness.report.cost import gradients
-from harness.report.results import Names, Results
-from harness.report.style import DARK, LIGHT, Theme
-from harness.report.units import norm_name, scalar
+from harness.report.style import DARK, LIGHT
+from harness.report.units import norm_name
 
 Splits = list[tuple[str, Sequence[float]]]
 """The curves of one model: (split, values by epoch)."""
@@ -34,21 +32,18 @@ TRAINING_CAPTION = (
     "Accuracy by epoch, on clean images. A training curve above its validation curve is overfitting; an adversarial "
     "training curve counts the images that it trained on. Of several seeds, the first."
 )
-BPD_CAPTION = (
-    "Lower is better. Training starts near log2 of the number of grey levels, an even guess, and falls fast at first. "
-    "A validation curve that rises while the training curve falls is overfitting. Of several seeds, the first."
-)
 
 
 @dataclass(frozen=True)
 class Illustration:
     """A figure in both themes, as SVG, with a title and a caption that says what to look for; of figures of a kind
-    that stand together the page says it once."""
+    that stand together the page says it once. A ``wide`` one takes the whole page's width."""
 
     title: str
     caption: str
     light: bytes
     dark: bytes
+    wide: bool = False
 
 
 def robustness_figures(content: Content) -> Iterator[Illustration]:
@@ -57,7 +52,7 @@ def robustness_figures(content: Content) -> Iterator[Illustration]:
     for board in content.boards:
         if board.eps[-1][0] > 0:
             for rows in figures.panels(board):
-                yield _both(
+                yield both(
                     f"Accuracy against ε on {board.data}, {norm_name(board.norm)}",
                     ACCURACY_CAPTION,
                     partial(figures.accuracy, board, rows),
@@ -65,11 +60,11 @@ def robustness_figures(content: Content) -> Iterator[Illustration]:
         trained = {
             row.label: lines
             for row in board.rows
-            if (lines := _curve(row.records, validation="validation_accuracy", training="train_accuracy"))
+            if (lines := curve(row.records, validation="validation_accuracy", training="train_accuracy"))
         }
         if board.data not in drawn:
             drawn.add(board.data)
-            yield from _training(
+            yield from training(
                 f"Training on {board.data}",
                 TRAINING_CAPTION,
                 trained,
@@ -91,39 +86,10 @@ def price_figures(content: Content) -> Iterator[Illustration]:
         counts = [count for _, taken in told for count in taken.values()]
         for row, taken in told[:MOST_PRICES]:
             title = f"What gradients find on {board.data}, {norm_name(board.norm)}: {row.label}"
-            yield _both(title, "", partial(figures.price, board, row, taken, counts))
+            yield both(title, "", partial(figures.price, board, row, taken, counts))
 
 
-def generation_figures(results: Results) -> Iterator[Illustration]:
-    """How the bits per dimension of the VAEs fell, one figure for every data set."""
-    by_data: dict[str, list[Record]] = defaultdict(list)
-    for record in results.generation:
-        by_data[scalar(record.cell["data"])].append(record)
-    for data, records in by_data.items():
-        groups: dict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            groups[vae_label(record, results.names)].append(record)
-        lines = {
-            label: lines
-            for label, group in groups.items()
-            if (lines := _curve(group, validation="validation_bpd", training="train_bpd"))
-        }
-        yield from _training(
-            f"Bits per dimension on {data}",
-            BPD_CAPTION,
-            lines,
-            "bits per dimension",
-            share=False,
-        )
-
-
-def vae_label(record: Record, names: Names) -> str:
-    """``"vae, z 20, beta 1.0"``."""
-    cell = record.cell
-    return f"{names.label('model', cell['model'])}, z {scalar(cell['z_dim'])}, beta {scalar(cell['beta'])}"
-
-
-def _curve(records: Sequence[Record], **splits: str) -> Splits:
+def curve(records: Sequence[Record], **splits: str) -> Splits:
     """The curves, by split, of the first record that has any of at least two epochs."""
     for record in records:
         held: Splits = [
@@ -134,14 +100,16 @@ def _curve(records: Sequence[Record], **splits: str) -> Splits:
     return []
 
 
-def _training(
+def training(
     title: str, caption: str, lines: Mapping[str, Splits], unit: str, *, share: bool
 ) -> Iterator[Illustration]:
+    """Curves by epoch, at most seven models a figure."""
     labels = list(lines)
     for start in range(0, len(labels), figures.ROWS_PER_PANEL):
         panel = {label: lines[label] for label in labels[start : start + figures.ROWS_PER_PANEL]}
-        yield _both(title, caption, partial(figures.curves, panel, unit=unit, share=share))
+        yield both(title, caption, partial(figures.curves, panel, unit=unit, share=share))
 
 
-def _both(title: str, caption: str, draw: Callable[[Theme], bytes]) -> Illustration:
-    return Illustration(title, caption, draw(LIGHT), draw(DARK))
+def both(title: str, caption: str, draw: Callable[..., bytes], *, wide: bool = False) -> Illustration:
+    """The figure that ``draw(theme=...)`` draws, in both themes."""
+    return Illustration(title, caption, draw(theme=LIGHT), draw(theme=DARK), wide)

@@ -173,8 +173,8 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
         efforts[name], kinds[name] = effort(cell["attack"]), canonical(cell["attack"])
     eps_ascending = sorted(spelled)
     by_eps = {eps: tuple(sorted(attacks[eps], key=lambda name: (efforts[name], name))) for eps in eps_ascending}
-    extras = _extras([group[0] for group in ways.values()])
-    rows = [_row(group, extra, by_eps, kinds, results) for group, extra in zip(ways.values(), extras, strict=True)]
+    told = extras([group[0] for group in ways.values()], SHOWN_IN_COLUMNS)
+    rows = [_row(group, extra, by_eps, kinds, results) for group, extra in zip(ways.values(), told, strict=True)]
     return Board(
         scalar(data),
         norm,
@@ -266,13 +266,13 @@ def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Scor
     return Score("ok", right / n if n else None, low, high, n, bound=bool(without), note=note)
 
 
-def _extras(records: list[Record]) -> list[str]:
-    """For each record, what sets its training and measuring apart from the others, beyond the columns."""
+def extras(records: Sequence[Record], shown: frozenset[str]) -> list[str]:
+    """For each record, what sets its training and measuring apart from the others, beyond what is ``shown``."""
     flat: list[dict[str, Any]] = []
     for record in records:
         items: dict[str, Any] = {}
         for key, value in record.cell.items():
-            if key not in SHOWN_IN_COLUMNS:
+            if key not in shown:
                 items |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         flat.append(items)
     keys = dict.fromkeys(key for items in flat for key in items)

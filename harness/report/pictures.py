@@ -1,9 +1,8 @@
-"""Images of a report: adversarial examples, samples and reconstructions, as PNG."""
+"""Images of a report as PNG: adversarial examples, and what all pictures are made with."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -83,7 +82,7 @@ def galleries(board: Board, results: Results) -> Iterator[Gallery]:
             continue
         eps = Fraction(record.cell["eps"])
         attack = results.names.attack(record.cell)
-        held = _Arrays(results.folder / "pictures" / f"{record.id}.npz", arrays)
+        held = Arrays(results.folder / "pictures" / f"{record.id}.npz", arrays)
         original, adversarial = held.images("original"), held.images("adversarial")
         labels, predicted, fooled = (held.vector(name) for name in ("labels", "predicted", "fooled"))
         difference = adversarial - original
@@ -113,43 +112,7 @@ def _most_telling(row: Row) -> Record | None:
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One picture of a VAE cell, what it shows, and the width to show it at, in CSS pixels."""
-
-    title: str
-    image: bytes
-    width: int
-
-    @classmethod
-    def of(cls, title: str, image: np.ndarray) -> Sheet:
-        """A sheet of an image (C, H, W), enlarged by a multiple of one half to about 350 pixels."""
-        width = image.shape[2]
-        return cls(title, png(image), round(width * max(1.0, round(2 * 350 / width) / 2)))
-
-
-def sheets(results: Path, record: Record) -> list[Sheet]:
-    """Samples from the prior over training (8×8 each), reconstructions below their originals, and the latent plane."""
-    arrays = read_pictures(results, record)
-    held = _Arrays(results / "pictures" / f"{record.id}.npz", arrays)
-    made = []
-    for name in sorted(name for name in arrays if name.startswith("samples_epoch_")):
-        sheet = grid(held.images(name)[:64], 8)
-        epoch = name.removeprefix("samples_epoch_").lstrip("0") or "0"
-        title = "samples before training" if epoch == "0" else f"samples after epoch {epoch}"
-        made.append(Sheet.of(title, sheet))
-    if "reconstructions" in arrays:
-        pairs = held.pairs("reconstructions")[:, :16]
-        sheet = grid(pairs.reshape(-1, *pairs.shape[2:]), pairs.shape[1])
-        made.append(Sheet.of("test images above their reconstructions", sheet))
-    if "manifold" in arrays:
-        points = held.images("manifold")
-        sheet = grid(points, math.isqrt(len(points)), gap=0)
-        made.append(Sheet.of("the latent plane, from low to high quantiles of the prior", sheet))
-    return made
-
-
-@dataclass(frozen=True)
-class _Arrays:
+class Arrays:
     """Arrays of a picture file, with their shapes checked: a bad one is an `InputError` that names the file."""
 
     path: Path
@@ -158,7 +121,7 @@ class _Arrays:
     def images(self, name: str) -> np.ndarray:
         return self._checked(name, 4)
 
-    def pairs(self, name: str) -> np.ndarray:
+    def rows(self, name: str) -> np.ndarray:
         return self._checked(name, 5)
 
     def vector(self, name: str) -> np.ndarray:
@@ -169,6 +132,7 @@ class _Arrays:
         remedy = "delete it and its record, then run again"
         if array is None:
             raise InputError(f"{self.path}: lacks the array {name!r}; {remedy}")
-        if array.ndim != dimensions or (dimensions > 1 and array.shape[-3] not in (1, 3)):
-            raise InputError(f"{self.path}: {name}: unexpected shape {array.shape}; {remedy}")
+        bad = array.ndim != dimensions or not array.size or array.dtype.kind not in "biuf"
+        if bad or (dimensions > 1 and array.shape[-3] not in (1, 3)):
+            raise InputError(f"{self.path}: {name}: unexpected shape {array.shape} or type {array.dtype}; {remedy}")
         return array

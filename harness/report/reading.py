@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+from harness.report.generative.settings import Setting
+from harness.report.generative.words import generative_words
 from harness.report.leaderboard import Board, Row
 from harness.report.results import Results
-from harness.report.table import Table, score_entry
+from harness.report.table import score_entry
 from harness.report.units import enumerate_words, norm_name, plural
 
 
-def reading(results: Results, leaderboards: list[Board], vaes: list[Table]) -> list[str]:
+def reading(results: Results, leaderboards: list[Board], models: Sequence[Setting]) -> list[str]:
     """A few sentences in short paragraphs: what was measured, who stands firmest, and what is missing."""
     told = [part for board in leaderboards for part in (_board(board), list(_one_step(board)))]
-    told += [_vae(table) for table in vaes] + [_status(results)]
+    told += [*generative_words(models), _status(results)]
     return [" ".join(sentences) for sentences in told if sentences]
 
 
@@ -80,17 +82,6 @@ def _stands(row: Row, board: Board) -> str:
     eps, spelled = board.eps[-1]
     clean = score_entry(row.clean)
     return f"{row.label} keeps {score_entry(row.worst[eps]).plain} at ε = {spelled}, of {clean.text} clean."
-
-
-def _vae(table: Table) -> list[str]:
-    if not table.rows or table.rows[0][6].state:
-        return []
-    model, z_dim, beta, _, _, _, test = (entry for entry in table.rows[0][:7])
-    best = f"the best of {len(table.rows)} settings, " if len(table.rows) > 1 else ""
-    return [
-        f"{table.title}: {best}{model.text} with z_dim {z_dim.text} and beta {beta.text} reaches {test.plain} bits per "
-        "dimension on the test set."
-    ]
 
 
 def _status(results: Results) -> list[str]:

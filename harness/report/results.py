@@ -21,17 +21,27 @@ REQUIRED = {
     "robustness": ("data", "model", "defense", "augmentation", "attack", "norm", "eps", "seed"),
     "generation": ("data", "model", "z_dim", "beta", "seed"),
 }
-TYPES = {
+TYPES: dict[str, type | tuple[type, ...]] = {
     "data": str,
     "augmentation": str,
     "norm": str,
     "eps": str,
     "seed": int,
+    "z_dim": int,
+    "beta": (int, float),
+    "evaluation": dict,
     "early_stop": bool,
     "curve": str,
     "curve_eps": list,
 }
-TYPE_NAMES = {str: "a string", int: "a whole number", bool: "true or false", list: "a list"}
+TYPE_NAMES: dict[type | tuple[type, ...], str] = {
+    str: "a string",
+    int: "a whole number",
+    (int, float): "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 NAMED = ("model", "defense", "attack")
 ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps"})
 """What of a cell has no part in its weights: cells that differ in these alone measure the same model."""

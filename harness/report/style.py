@@ -9,10 +9,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,44 @@ def figure(theme: Theme, width: float = 6.6, height: float = 3.7) -> tuple[Figur
     with matplotlib.rc_context(FONT):
         drawing = Figure(figsize=(width, height), facecolor=theme.paper, layout="constrained")
         axes = drawing.add_subplot(facecolor=theme.paper)
+    _plain(axes, theme)
+    return drawing, axes
+
+
+def panels(theme: Theme, count: int, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:
+    """An empty figure of ``count`` axes on one height axis, row by row, each row ``height`` inches high.
+
+    One panel is as wide as a plain figure, several are as wide as the page.
+    """
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    with matplotlib.rc_context(FONT):
+        size = (6.6 if count == 1 else 13.4, height * rows + 0.4)
+        layout = ConstrainedLayoutEngine(h_pad=0.08)  # inches: a title keeps off the axis above it
+        drawing = Figure(figsize=size, facecolor=theme.paper, layout=layout)
+        held: list[Axes] = []
+        for index in range(count):
+            shared = held[0] if held else None
+            held.append(drawing.add_subplot(rows, columns, index + 1, facecolor=theme.paper, sharey=shared))
+    for index, axes in enumerate(held):
+        _plain(axes, theme)
+        axes.tick_params(labelleft=index % columns == 0)
+    return drawing, held
+
+
+def samples_axis(axes: Axes) -> None:
+    """A logarithmic axis of counts: 1, 10, 100, 1,000."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    axes.minorticks_off()
+
+
+def _plain(axes: Axes, theme: Theme) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.grid)
     axes.tick_params(colors=theme.faint, length=0, labelcolor=theme.faint)
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)
     axes.set_axisbelow(True)
-    return drawing, axes
 
 
 def svg(drawing: Figure) -> bytes:
@@ -86,7 +120,7 @@ def axis_titles(axes: Axes, theme: Theme, below: str, above: str) -> None:
     axes.set_title(text(above), loc="left", color=theme.faint, fontsize=9.5, pad=10)
 
 
-def legend(drawing: Figure, theme: Theme, handles: Sequence[Line2D]) -> None:
+def legend(drawing: Figure, theme: Theme, handles: Sequence[Artist]) -> None:
     """A key below the axes, in as many columns as fit beside each other."""
     widths = [KEY_WIDTH + LETTER_WIDTH * len(str(handle.get_label())) for handle in handles]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 ABSENT = "–"
@@ -42,6 +43,22 @@ def number(value: float) -> str:
     if abs(value) >= 999.5 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def magnitude(value: float) -> str:
+    """As `number` where that is short, and as ``"1.25 × 10⁹"`` where it would hide the order of magnitude."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5 or not math.isfinite(value):
+        return number(value)
+    digits, power = f"{value:.2e}".split("e")
+    return f"{digits} × 10{str(int(power)).translate(SUPERSCRIPTS)}"
+
+
+def decimals(places: int) -> Callable[[float], str]:
+    """Spells numbers to this many decimal places."""
+    return f"{{:.{places}f}}".format
 
 
 def duration(seconds: float) -> str:

@@ -15,14 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.report import figures
+from harness.report.generative.likelihood import bpd_tables
+from harness.report.generative.settings import settings
 from harness.report.leaderboard import boards
 from harness.report.pictures import MAGNIFICATIONS, grid, magnification, png
 from harness.report.results import Results
 from harness.report.style import DARK, LIGHT, spread
-from harness.report.vae import vae_tables
 
 N = 50
 CLEAN = np.ones(N, dtype=bool)
+
+
+def vae_tables(held: Results) -> list:
+    return bpd_tables(settings(held))
 
 
 def results(*records) -> Results:

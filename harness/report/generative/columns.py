@@ -1,0 +1,113 @@
+"""The columns of the generative tables: which metric stands there, and how its values are spelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.report.generative.settings import Estimate, Setting
+from harness.report.table import Column, Entry, Table
+from harness.report.units import ABSENT, bits, decimals, magnitude, number, percent
+
+Spell = Callable[[float], str]
+SPREAD = (
+    "In brackets the 95 % interval over images; ± is the standard deviation over seeds, beside their mean, where "
+    "there are several."
+)
+FINE = decimals(4)
+HEAD = (Column("model", label=True), Column("z", True), Column("β", True), Column("seeds", True))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of one metric. ``spread`` spells its standard deviation, ``scale`` is what its values are shown times,
+    ``counted`` shows it beside how many there are: ``"12 of 20"``."""
+
+    metric: str
+    title: str
+    spell: Spell = bits
+    spread: Spell = FINE
+    scale: float = 1.0
+    counted: bool = False
+
+    @property
+    def column(self) -> Column:
+        return Column(self.title, True)
+
+    def entry(self, setting: Setting) -> Entry:
+        """What a setting has there; a dash where it was not measured."""
+        estimate = setting.metric(self.metric)
+        return Entry(ABSENT, state="missing") if estimate is None else self.told(estimate)
+
+    def told(self, estimate: Estimate) -> Entry:
+        total = f" of {estimate.n:,}" if self.counted and estimate.n is not None else ""
+        return Entry(self.spell(self.scale * estimate.value) + total, self._detail(estimate))
+
+    def _detail(self, estimate: Estimate) -> str:
+        if estimate.sd is not None:
+            return f"±{self.spread(self.scale * estimate.sd)}"
+        if self.counted or estimate.low is None or estimate.high is None:
+            return ""
+        low, high = (self.spell(self.scale * end).removesuffix(" %") for end in (estimate.low, estimate.high))
+        return f"[{low}, {high}]"
+
+
+def nats(metric: str, title: str) -> Measure:
+    return Measure(metric, title, decimals(2), decimals(2))
+
+
+def share(metric: str, title: str) -> Measure:
+    return Measure(metric, title, percent, lambda value: f"{100 * value:.1f}")
+
+
+def plain(metric: str, title: str, scale: float = 1.0) -> Measure:
+    return Measure(metric, title, number, number, scale)
+
+
+def variance(metric: str, title: str) -> Measure:
+    return Measure(metric, title, magnitude, magnitude)
+
+
+def with_any(held: Iterable[Setting], measures: Iterable[Measure]) -> list[Setting]:
+    """The settings that have at least one of these metrics."""
+    wanted = {measure.metric for measure in measures}
+    return [s for s in held if any(wanted & record.metrics.keys() for record in s.held)]
+
+
+def measured(held: Sequence[Setting], measures: Iterable[Measure]) -> list[Measure]:
+    """The measures that at least one of these settings has."""
+    return [measure for measure in measures if with_any(held, [measure])]
+
+
+def head(setting: Setting) -> tuple[Entry, ...]:
+    """Which setting a row is, and how many of its seeds have numbers."""
+    held, asked = len(setting.held), len(setting.records)
+    return (
+        Entry(setting.model),
+        Entry(str(setting.z_dim)),
+        Entry(f"{setting.beta:g}"),
+        Entry(str(asked) if held == asked else f"{held} of {asked}"),
+    )
+
+
+def metric_table(
+    title: str, held: Sequence[Setting], measures: Sequence[Measure], caption: str, notes: Sequence[str] = ()
+) -> Table | None:
+    """One row a setting, one column a measure; None where nothing was measured."""
+    rows = with_any(held, measures)
+    shown = measured(rows, measures)
+    if not rows:
+        return None
+    return Table(
+        title,
+        (*HEAD, *(measure.column for measure in shown)),
+        tuple((*head(setting), *(measure.entry(setting) for measure in shown)) for setting in rows),
+        f"{caption} {SPREAD}",
+        tuple(notes),
+    )
+
+
+def counted(name: str, held: Iterable[Setting], key: str, sign: str = "-") -> str:
+    """``"IWAE-100"``: the name with the number of samples, where that is one and the same for all of these."""
+    counts = {count for setting in held if (count := setting.samples(key)) is not None}
+    return f"{name}{sign}{counts.pop():,}" if len(counts) == 1 else name

@@ -1,0 +1,96 @@
+"""Tables of the latent space and of the gradients that shape it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.report.generative.columns import (
+    HEAD,
+    Measure,
+    head,
+    metric_table,
+    nats,
+    share,
+    variance,
+    with_any,
+)
+from harness.report.generative.settings import Setting, by_data
+from harness.report.table import Column, Entry, Table
+from harness.report.units import ABSENT, magnitude, number, scalar
+
+LATENT = (
+    nats("kl_closed_nats", "rate, closed form"),
+    nats("kl_monte_carlo_nats", "rate, Monte Carlo"),
+    nats("mutual_information_nats", "mutual information"),
+    nats("marginal_kl_nats", "marginal KL"),
+    Measure("active_units", "active units", number, number, counted=True),
+    share("probe_accuracy", "linear probe"),
+)
+LATENT_CAPTION = (
+    "Nats an image. The rate is the mean KL of the code from the prior: in closed form, and by Monte Carlo, whose "
+    "interval should hold the closed form. It splits into the mutual information of image and code and the KL of all "
+    "codes together from the prior (Hoffman and Johnson, 2016), which is what sampling from the prior gets wrong. A "
+    "unit is active when its posterior mean varies over the test images by more than 0.01. The probe is the test "
+    "accuracy of a linear classifier of the posterior mean."
+)
+ESTIMATORS = (
+    variance("reparameterised_gradient_variance", "reparameterised"),
+    variance("score_gradient_variance", "score function"),
+    variance("score_baseline_gradient_variance", "score function, baseline"),
+)
+ESTIMATORS_CAPTION = (
+    "Variance (trace of the covariance, nats squared) of three unbiased estimates of the same gradient of the encoder, "
+    "over draws of the noise for one batch; in brackets, how many times that of the reparameterised one. "
+    "Reparameterised: z = μ + σ·ε lets the gradient flow through the decoder, which says in which direction to move; "
+    "the score function only learns how good each draw was, so it would need that many times the samples for an "
+    "equally steady step."
+)
+
+
+def latent_tables(held: Sequence[Setting]) -> list[Table]:
+    """What the latent space holds, one table for every data set."""
+    tables = [
+        metric_table(f"The latent space on {data}", group, LATENT, LATENT_CAPTION, _disagreeing(group))
+        for data, group in by_data(held).items()
+    ]
+    return [table for table in tables if table is not None]
+
+
+def _disagreeing(held: Sequence[Setting]) -> list[str]:
+    """Records whose closed form lies outside the interval of its Monte Carlo estimate."""
+    notes = []
+    for setting in held:
+        for record in setting.held:
+            closed, drawn = (record.metrics.get(name) for name in ("kl_closed_nats", "kl_monte_carlo_nats"))
+            if closed is None or drawn is None or drawn.low is None or drawn.high is None:
+                continue
+            if not drawn.low <= closed.value <= drawn.high:
+                why = "the closed form of the rate lies outside the interval of its Monte Carlo estimate"
+                notes.append(f"{setting.name}, seed {scalar(record.cell['seed'])}: {why}")
+    return notes
+
+
+def estimator_tables(held: Sequence[Setting]) -> list[Table]:
+    """The variance of the encoder's gradient under three estimators, one table for every data set."""
+    tables = []
+    for data, group in by_data(held).items():
+        if rows := with_any(group, ESTIMATORS):
+            columns = (*HEAD, *(Column(measure.title, True) for measure in ESTIMATORS))
+            caption = f"{ESTIMATORS_CAPTION} Of several seeds, the mean."
+            lines = tuple((*head(setting), *_compared(setting)) for setting in rows)
+            tables.append(Table(f"Gradient estimators on {data}", columns, lines, caption))
+    return tables
+
+
+def _compared(setting: Setting) -> list[Entry]:
+    reference = setting.metric(ESTIMATORS[0].metric)
+    entries = []
+    for measure in ESTIMATORS:
+        estimate = setting.metric(measure.metric)
+        if estimate is None:
+            entries.append(Entry(ABSENT, state="missing"))
+        elif measure is ESTIMATORS[0] or reference is None or reference.value <= 0:
+            entries.append(Entry(magnitude(estimate.value)))
+        else:
+            entries.append(Entry(magnitude(estimate.value), f"({magnitude(estimate.value / reference.value)} ×)"))
+    return entries

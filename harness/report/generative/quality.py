@@ -1,0 +1,91 @@
+"""Tables of sample quality."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from harness.report.generative.columns import HEAD, SPREAD, Measure, head, measured, plain, share, with_any
+from harness.report.generative.settings import Estimate, Setting
+from harness.report.table import Entry, Table
+from harness.report.units import ABSENT, decimals, enumerate_words, percent, visible
+
+QUALITY = (
+    plain("frechet_distance", "Fréchet distance"),
+    plain("kernel_distance", "kernel distance × 1,000", 1000.0),
+    share("precision", "precision"),
+    share("recall", "recall"),
+    Measure("density", "density", decimals(3), decimals(3)),
+    share("coverage", "coverage"),
+    plain("neighbour_distance", "distance to neighbour"),
+)
+CAPTION = (
+    "Samples from the prior against images of the data set. Distances: lower is better. Precision: how many samples "
+    "lie among the images; recall and coverage: how much of the images the samples reach; density: how crowded the "
+    "images are where samples fall (Kynkäänniemi et al., 2019; Naeem et al., 2020). Distance to neighbour: the median "
+    "L2 distance, in pixels, of a sample to its nearest training image; one far below that of the test images would "
+    "hint at memory. The last row measures test images against training images: no model can be asked for better."
+)
+
+
+def quality_tables(held: Sequence[Setting]) -> list[Table]:
+    """How good samples are: one table for every data set and classifier whose features measure it, with the floor."""
+    groups: dict[tuple[str, str], list[Setting]] = defaultdict(list)
+    for setting in with_any(held, QUALITY):
+        groups[setting.data, _digits(setting)].append(setting)
+    several = {data for data, _ in groups if sum(data == other for other, _ in groups) > 1}
+    return [_quality(data, digits, rows, named=data in several) for (data, digits), rows in groups.items()]
+
+
+def _evaluation(setting: Setting) -> Mapping[str, object]:
+    """The free-form facts of the first seed that has quality metrics."""
+    records = [record for record in setting.held if any(m.metric in record.metrics for m in QUALITY)]
+    return records[0].evaluation if records else {}
+
+
+def _digits(setting: Setting) -> str:
+    """The first digits of the classifier's weight hash; empty where none is recorded."""
+    return visible(str(_evaluation(setting).get("feature_weights_sha256", "")))[:8]
+
+
+def _quality(data: str, digits: str, rows: Sequence[Setting], *, named: bool) -> Table:
+    measures = measured(rows, QUALITY)
+    floors = _floors(rows, measures)
+    lines = [(*head(setting), *(measure.entry(setting) for measure in measures)) for setting in rows]
+    return Table(
+        f"Sample quality on {data}" + (f", features {digits}" if named else ""),
+        (*HEAD, *(measure.column for measure in measures)),
+        (*lines, *floors),
+        f"{CAPTION} {_features(rows, digits)} {SPREAD}",
+        starts=frozenset({len(lines)} if floors else ()),
+    )
+
+
+def _features(rows: Sequence[Setting], digits: str) -> str:
+    """Whose features the distances are of."""
+    accuracies = {value for row in rows if isinstance(value := _evaluation(row).get("feature_accuracy"), int | float)}
+    details = [f"weights {digits}"] if digits else []
+    details += [f"test accuracy {enumerate_words([percent(value) for value in sorted(accuracies)])}"] * bool(accuracies)
+    told = f" ({', '.join(details)})" if details else ""
+    return (
+        f"Features are those of a small classifier trained here{told}: not comparable with distances of other features."
+    )
+
+
+def _floors(rows: Sequence[Setting], measures: Sequence[Measure]) -> list[tuple[Entry, ...]]:
+    """Test images against training images, one line for every number of grey levels."""
+    lines: dict[str, tuple[Entry, ...]] = {}
+    for setting in rows:
+        found = [setting.metric(f"floor_{measure.metric}") for measure in measures]
+        if any(found) and setting.levels not in lines:
+            levels = f", {setting.levels} grey levels" if len({row.levels for row in rows}) > 1 else ""
+            name = Entry(f"test images against training images{levels}")
+            values = [_floor(measure, estimate) for measure, estimate in zip(measures, found, strict=True)]
+            lines[setting.levels] = (name, *(Entry("") for _ in HEAD[1:]), *values)
+    return list(lines.values())
+
+
+def _floor(measure: Measure, estimate: Estimate | None) -> Entry:
+    """The floor is of the data, not of a seed: a spread over seeds is only that of its features' order of sums."""
+    return Entry(ABSENT, state="missing") if estimate is None else measure.told(replace(estimate, sd=None))

@@ -1,0 +1,111 @@
+"""What the generative records say, in sentences, with nothing the tables do not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.report.generative.columns import Measure, counted
+from harness.report.generative.settings import Estimate, Setting, best, by_likelihood, families, title
+from harness.report.units import bits, decimals, enumerate_words, number
+
+COLLAPSED_RATE = 0.1
+"""Nats: a code that carries less than this says nothing of its image."""
+
+
+def generative_words(held: Sequence[Setting]) -> list[list[str]]:
+    """Sentences by paragraph: for every likelihood the best model, its bounds, and where a posterior collapsed."""
+    told = []
+    for likelihood, group in by_likelihood(held).items():
+        first = best(group)[0]
+        said = [*_best(first, group), *_gap(first), *_active(first)]
+        if said:
+            told.append([f"VAE on {title(likelihood)}:", *said])
+        told += [sentences for sentences in (_prior(group), _collapse(group)) if sentences]
+    return told
+
+
+def _best(setting: Setting, group: Sequence[Setting]) -> list[str]:
+    test = setting.metric("test_bpd")
+    if test is None:
+        return []
+    among = f"the best of {len(group)} settings, " if len(group) > 1 else ""
+    seeds = f" (mean ± standard deviation over {test.seeds} seeds)" if test.seeds > 1 else ""
+    told = Measure("test_bpd", "").told(test).plain
+    return [f"{among}{setting.name} reaches {told} bits per dimension on the test set{seeds}."]
+
+
+def _gap(setting: Setting) -> list[str]:
+    gap = setting.metric("importance_gap_bpd")
+    if gap is None:
+        return []
+    name = counted("IWAE", [setting], "importance_samples")
+    return [f"{name} tightens that bound by {_with_interval(gap)}."]
+
+
+def _with_interval(estimate: Estimate) -> str:
+    spell = decimals(4)
+    if estimate.low is None or estimate.high is None:
+        return spell(estimate.value)
+    return f"{spell(estimate.value)} [{spell(estimate.low)}, {spell(estimate.high)}]"
+
+
+def _active(setting: Setting) -> list[str]:
+    active = setting.metric("active_units")
+    if active is None:
+        return []
+    return [f"{number(active.value)} of its {setting.z_dim} latent dimensions are active."]
+
+
+def _prior(group: Sequence[Setting]) -> list[str]:
+    """How far Monte Carlo from the prior stays from the ELBO as the latent grows."""
+    for family in families(group, "z_dim"):
+        known = [
+            (setting, elbo, prior)
+            for setting in family
+            if (elbo := setting.metric("test_bpd")) and (prior := setting.metric("prior_bpd"))
+        ]
+        if len(known) < 2:
+            continue
+        places = [_place(prior.value - elbo.value, setting.z_dim) for setting, elbo, prior in known]
+        drawn = {count for setting, _, _ in known if (count := setting.samples("prior_samples"))}
+        samples = f"With {drawn.pop():,} samples, " if len(drawn) == 1 else ""
+        gaps = [prior.value - elbo.value for _, elbo, prior in known]
+        largest, elbo, prior = known[-1]
+        apart = (prior.value if prior.low is None else prior.low) > (elbo.value if elbo.high is None else elbo.high)
+        why = ": it collapses as the latent grows" if apart and gaps[-1] > gaps[0] else ""
+        gap = largest.metric("importance_gap_bpd")
+        why += ", and importance sampling does not" if why and gap is not None and gap.value >= 0 else ""
+        sentence = f"{samples}Monte Carlo from the prior lies {enumerate_words(places)}{why}."
+        return [sentence[0].upper() + sentence[1:]]
+    return []
+
+
+def _place(gap: float, z_dim: int) -> str:
+    """``"0.310 above the ELBO at z = 20"``."""
+    return f"{bits(abs(gap))} {'above' if gap > 0 else 'below'} the ELBO at z = {z_dim}"
+
+
+def _collapse(group: Sequence[Setting]) -> list[str]:
+    """Models whose latent says nothing (full collapse), and those of which most units are dead (partial)."""
+    full = [setting.name for setting in group if collapse(setting) == "full"]
+    partial = [setting for setting in group if collapse(setting) == "partial"]
+    said = [f"Posterior collapse: the latent of {enumerate_words(full)} says nothing of the image."] if full else []
+    if partial:
+        counts = [f"{_units(setting)} of {setting.z_dim} units are active in {setting.name}" for setting in partial]
+        said.append(f"Partial posterior collapse: {enumerate_words(counts)}.")
+    return said
+
+
+def collapse(setting: Setting) -> str:
+    """``"full"`` where no unit is active or the rate is below 0.1 nats, ``"partial"`` where fewer than half of the
+    units are active, else empty. A unit is active when the variance of its posterior mean is above 0.01."""
+    active = setting.metric("active_units")
+    rate = setting.metric("kl_closed_nats") or setting.metric("kl_monte_carlo_nats")
+    if (active and active.value == 0) or (rate and rate.value < COLLAPSED_RATE):
+        return "full"
+    return "partial" if active and active.value < setting.z_dim / 2 else ""
+
+
+def _units(setting: Setting) -> str:
+    active = setting.metric("active_units")
+    return number(active.value) if active else ""

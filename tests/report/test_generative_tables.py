@@ -1,0 +1,259 @@
+"""The tables of generative models: likelihoods apart, autoencoders without bits, and every number the records'."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import factory
+import generative_factory as generative
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import InputError
+from harness.records import record_path
+from harness.report.build import report
+from harness.report.content import Content
+from harness.report.generative.likelihood import bpd_tables
+from harness.report.generative.settings import Setting, families, settings, short_names
+from harness.report.generative.tables import GenerativeTables, generative_tables
+from harness.report.results import Results
+from harness.report.table import Table
+from harness.report.units import magnitude
+
+VAES = {"name": "vae", "filters": 32, "levels": 16}
+
+
+def made(*records) -> list[Setting]:
+    return settings(Results(Path("results"), records, ()))
+
+
+def tables(*records) -> GenerativeTables:
+    return generative_tables(made(*records))
+
+
+def column(table: Table, title: str) -> list[str]:
+    (index,) = [index for index, held in enumerate(table.columns) if held.title == title]
+    return [row[index].plain for row in table.rows]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["vae", "autoencoder", "module:Other"]),
+            st.sampled_from(["mnist", "cifar10"]),
+            st.sampled_from([16, 256, None]),
+            st.integers(1, 30),
+        ),
+        min_size=1,
+        max_size=8,
+        unique=True,
+    )
+)
+def test_a_table_of_bits_holds_one_likelihood_and_no_autoencoder(ways):
+    records = []
+    for index, (name, data, levels, z_dim) in enumerate(ways):
+        shape = {"name": name} | ({} if levels is None else {"levels": levels})
+        make = factory.generation if name != "autoencoder" else generative.autoencoder
+        axes = {"data": data, "z_dim": z_dim} | ({"model": shape} if name != "autoencoder" else {})
+        bits = {} if name == "autoencoder" else {"test_bpd": 1 + index}
+        records.append(make(**bits, **axes))
+    shown = {}
+    for table in bpd_tables(made(*records)):
+        for row in table.rows:
+            shown[float(row[6].text)] = table.title
+    for index, (name, data, levels, _) in enumerate(ways):
+        expected = f"VAE on {data}" + ("" if levels is None else f", {levels} grey levels")
+        assert shown.get(float(1 + index)) == (None if name == "autoencoder" else expected)
+
+
+def test_an_autoencoder_is_known_by_what_it_lacks():
+    nameless = generative.autoencoder().model_copy(
+        update={"cell": generative.autoencoder().cell | {"model": {"name": "module:Plain", "levels": 16}}}
+    )
+    assert [setting.likelihood for setting in made(nameless)] == [None]
+    assert tables(nameless).likelihood == []
+    assert tables(nameless).quality != []
+
+
+def test_the_bits_are_those_of_the_record():
+    record = generative.model(0.52, gap=0.0123)
+    bits, bounds = tables(record).likelihood
+    assert len(bits.columns) == 11
+    assert column(bits, "IWAE-100 bpd") == ["0.508 [0.504, 0.512]"]
+    assert column(bits, "gap to ELBO") == ["0.0123 [0.0121, 0.0125]"]
+    assert bounds.title == "How tight the bounds are: mnist, 16 grey levels"
+    assert column(bounds, "ELBO") == ["0.520 [0.516, 0.524]"]
+    assert column(bounds, "Monte Carlo, L = 10,000")[0].startswith("0.840 [")
+    assert column(bounds, "ELBO, first 1,000")[0].startswith("0.524 [")
+    assert column(bounds, "IWAE-5,000, first 1,000")[0].startswith("0.508 [")
+
+
+def test_several_seeds_are_their_mean_and_standard_deviation():
+    values = [0.517, 0.5184, 0.5196]
+    table = tables(*(generative.model(value, seed=seed) for seed, value in enumerate(values))).likelihood[0]
+    assert column(table, "seeds") == ["3"]
+    assert column(table, "test bpd") == [f"{mean(values):.3f} ±{stdev(values):.4f}"]
+    assert "standard deviation over seeds" in table.caption
+
+
+def test_a_seed_that_failed_is_counted():
+    good = generative.model(seed=0)
+    bad = factory.failed("diverged")
+    bad = bad.model_copy(update={"cell": good.cell | {"seed": 1}})
+    assert column(tables(good, bad).likelihood[0], "seeds") == ["1 of 2"]
+
+
+def test_counts_that_differ_leave_the_heading():
+    other = generative.EVALUATION | {"importance_samples": 500}
+    table = tables(generative.model(), generative.model(z_dim=5, evaluation=other)).likelihood[0]
+    assert "IWAE bpd" in [held.title for held in table.columns]
+
+
+def test_the_latent_space_is_that_of_the_record():
+    record = generative.model(z_dim=20, active=12)
+    (table,) = tables(record, generative.autoencoder()).latent
+    assert column(table, "active units") == ["12 of 20", "–"]
+    assert column(table, "linear probe")[0].startswith(f"{100 * record.metrics['probe_accuracy'].value:.1f} % [")
+    assert column(table, "mutual information")[0].startswith("9.00 [")
+    assert table.notes == ()
+
+
+def test_a_rate_that_two_ways_disagree_on_is_noted():
+    record = generative.model()
+    moved = {"kl_closed_nats": generative.metric(1.0)}
+    (table,) = tables(record.model_copy(update={"metrics": record.metrics | moved})).latent
+    assert len(table.notes) == 1
+    assert "outside the interval" in table.notes[0]
+
+
+def test_quality_ends_with_the_floor_and_names_its_features():
+    (table,) = tables(generative.model(), generative.model(z_dim=2), generative.autoencoder()).quality
+    assert column(table, "Fréchet distance") == ["21.7", "21.7", "86.8", "0.42"]
+    assert column(table, "kernel distance × 1,000") == ["12.3", "12.3", "49.2", "0.11"]
+    assert table.rows[-1][0].text == "test images against training images"
+    assert "weights 01234567, test accuracy 99.1 %" in table.caption
+    assert "FID" not in json.dumps([table.title, table.caption, [held.title for held in table.columns]])
+
+
+def test_distances_of_different_features_never_share_a_table():
+    held = tables(generative.model(), generative.model(z_dim=2, features="f" * 64)).quality
+    assert [table.title for table in held] == [
+        "Sample quality on mnist, features ffffffff",
+        "Sample quality on mnist, features 01234567",
+    ]
+    assert [len(table.rows) for table in held] == [2, 2]
+
+
+def test_estimators_are_compared_with_the_reparameterised_one():
+    (table,) = tables(generative.model()).estimators
+    assert column(table, "reparameterised") == ["812"]
+    assert column(table, "score function") == ["8.12 × 10⁹ (1.00 × 10⁷ ×)"]
+    assert column(table, "score function, baseline") == ["4.06 × 10⁵ (500 ×)"]
+
+
+def test_training_is_one_line_a_setting():
+    (table,) = tables(generative.model(), generative.autoencoder()).training
+    assert column(table, "training") == ["4 min 0 s"] * 2
+    assert column(table, "evaluation") == ["1 min 30 s"] * 2
+
+
+def test_records_of_before_have_their_bits_and_no_more():
+    held = tables(factory.generation(0.52))
+    assert [table.title for table in held.all] == ["VAE on mnist, 16 grey levels", "What training took"]
+    assert not {"gap to ELBO", "IWAE bpd"} & {c.title for c in held.likelihood[0].columns}
+
+
+def test_recipes_of_one_model_are_told_apart_and_others_are_not():
+    slow = factory.TRAINING | {"epochs": 300}
+    one, two = made(generative.model(), generative.model(training=slow))
+    assert {one.model, two.model} == {"vae (training.epochs 10)", "vae (training.epochs 300)"}
+    better = generative.model(model={"name": "vae-best", "levels": 16}, training=slow)
+    assert [setting.model for setting in made(generative.model(), better)] == ["vae", "vae-best"]
+
+
+def test_names_tell_settings_apart_once_each():
+    held = made(*(generative.model(z_dim=z) for z in (2, 20)))
+    assert short_names(held) == ["z = 2", "z = 20"]
+    assert short_names(held[:1]) == ["vae, z = 2, β = 1"]
+    assert short_names([held[0], held[0]]) == ["vae, z = 2, β = 1", "vae, z = 2, β = 1 (2)"]
+    assert [len(family) for family in families(held, "z_dim")] == [2]
+    assert [len(family) for family in families(held, "beta")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [({"evaluation": [1]}, "cell.evaluation"), ({"z_dim": "20"}, "cell.z_dim"), ({"beta": None}, "cell.beta")],
+)
+def test_a_cell_that_is_none_is_named(tmp_path, cell, says):
+    record = generative.model()
+    factory.write(tmp_path, record.model_copy(update={"cell": record.cell | cell}))
+    with pytest.raises(InputError, match=says) as caught:
+        report(tmp_path, "text")
+    assert str(record_path(tmp_path, record.id)) in str(caught.value)
+
+
+def test_every_format_holds_the_tables_and_exports_the_metrics(tmp_path):
+    record = generative.model()
+    results = factory.write(tmp_path, record, generative.autoencoder())
+    for fmt in ("text", "markdown", "html"):
+        told = report(results, fmt)
+        for title in ("How tight the bounds are", "The latent space", "Sample quality", "Gradient estimators"):
+            assert title in told
+    rows = list(csv.DictReader(io.StringIO(report(results, "csv"))))
+    row = next(row for row in rows if row["id"] == record.id)
+    assert {row[name] for name in record.metrics} == {str(metric.value) for metric in record.metrics.values()}
+    assert row["evaluation.importance_samples"] == "100"
+    listed = {held["id"]: held for held in json.loads(report(results, "json"))}
+    assert listed[record.id]["evaluation"]["feature_weights_sha256"] == generative.FEATURES
+
+
+@pytest.mark.parametrize(("value", "told"), [(0, "0"), (812.0, "812"), (8.12e9, "8.12 × 10⁹"), (2e-7, "2.00 × 10⁻⁷")])
+def test_magnitudes_are_short(value, told):
+    assert magnitude(value) == told
+
+
+def reading(*records) -> str:
+    return "\n".join(Content(Results(Path("results"), records, ())).reading)
+
+
+def test_the_reading_says_what_the_records_say():
+    told = reading(generative.model(0.52, active=12), generative.model(0.775, z_dim=2, prior_gap=-0.004))
+    assert "the best of 2 settings, vae, z = 20, β = 1 reaches 0.520 [0.516, 0.524] bits per dimension" in told
+    assert "IWAE-100 tightens that bound by 0.0123 [0.0121, 0.0125]." in told
+    assert "12 of its 20 latent dimensions are active." in told
+    assert (
+        "With 10,000 samples, Monte Carlo from the prior lies 0.004 below the ELBO at z = 2 and 0.320 above the ELBO "
+        "at z = 20: it collapses as the latent grows, and importance sampling does not." in told
+    )
+    assert "ollapse:" not in told
+
+
+def test_the_prior_is_not_said_to_collapse_where_it_does_not():
+    told = reading(generative.model(0.52, prior_gap=0.001), generative.model(0.775, z_dim=2, prior_gap=0.001))
+    assert "0.001 above the ELBO at z = 20." in told
+    assert "collapses" not in told
+
+
+def test_seeds_are_said():
+    told = reading(*(generative.model(0.52 + 0.001 * seed, seed=seed) for seed in range(3)))
+    assert "reaches 0.521 ±0.0010 bits per dimension on the test set (mean ± standard deviation over 3 seeds)." in told
+
+
+def test_collapse_is_named_with_its_cell():
+    told = reading(
+        generative.model(0.52),
+        generative.model(0.60, beta=4.0, active=5),
+        generative.model(0.90, beta=10.0, active=0, rate=1e-5),
+    )
+    assert "Posterior collapse: the latent of vae, z = 20, β = 10 says nothing of the image." in told
+    assert "Partial posterior collapse: 5 of 20 units are active in vae, z = 20, β = 4." in told
+
+
+def test_old_records_and_autoencoders_are_read_without_new_sentences():
+    assert "reaches 0.520" in reading(factory.generation(0.52))
+    assert "bits per dimension" not in reading(generative.autoencoder())
