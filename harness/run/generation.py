@@ -11,34 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from harness.errors import InputError
-from harness.records import Metric, Record, keep, write_pictures
+from harness.records import Record, keep, write_pictures
+from harness.run.checkpoint import Checkpoint
 from harness.run.context import Context
-from harness.run.data import Data, Examples
+from harness.run.data import Data
+from harness.run.generative.evaluate import evaluate
+from harness.run.generative.pictures import Pictures, last_pictures, samples
 from harness.run.memory import peak_bytes, reset_peak
-from harness.run.noise import KeyedNoise
-from harness.run.training import seeded
-from harness.run.vae_training import evaluate_vae, train_vae
+from harness.run.training import Curves, seeded
+from harness.run.vae_training import train_vae
 from harness.run.weights import load_weights, save_weights
 from harness.spec import names
 from harness.spec.cell import GenerationCell
 from harness.spec.plan import Job
-from harness.statistics import mean_interval
 from models.vae import VAENetwork
-
-SAMPLES = 64
-RECONSTRUCTIONS = 8
-MANIFOLD_SIDE = 20
-
-Pictures = dict[str, np.ndarray]
 
 
 def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
-    """The record of each of a job's cells: the bound on train, validation and test, curves and pictures.
+    """The record of each of a job's cells: measures, curves and pictures.
 
-    The reported bounds are measured in float32 by the final model, whatever precision it was trained in.
+    What is reported is measured in float32 on the final model, whatever precision it was trained in.
     """
     cells = [cell for cell in job.cells if isinstance(cell, GenerationCell)]
     first = cells[0]
@@ -47,18 +41,26 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
     reset_peak(context.device)
     vae, training, pictures = trained(first, data, context)
     curves = training.pop("curves")
-    begun = time.perf_counter()
-    metrics = _metrics(vae, data, first.seed)
-    seconds = time.perf_counter() - begun
     for cell in cells:
-        write_pictures(context.results, cell.id, pictures)
+        begun = time.perf_counter()
+        measured = evaluate(
+            vae,
+            data,
+            dict(cell.evaluation),
+            cell.seed,
+            weights_folder=context.weights,
+            progress=context.progress,
+            label=cell.label(),
+        )
+        seconds = time.perf_counter() - begun
+        write_pictures(context.results, cell.id, pictures | measured.pictures)
         yield Record(
             id=cell.id,
             status="ok",
             suite=context.suite,
             cell=cell.canonical(),
             code=cell.code,
-            metrics=metrics,
+            metrics=measured.metrics,
             cost={
                 "training_seconds": training["seconds"],
                 "training_images_per_second": training["images_per_second"],
@@ -68,7 +70,8 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
                 "device": context.environment.get("device", {}).get("name", context.device.type),
             },
             training=training,
-            curves=curves,
+            evaluation=measured.evaluation,
+            curves=curves | measured.curves,
             pictures=True,
             environment=context.environment,
             started=started,
@@ -89,84 +92,59 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
         return vae.eval(), cached | {"cached": True}, _read(kept)
 
     recipe = dict(cell.training)
-    pictures: Pictures = {}
+    checkpoint = Checkpoint(context.weights / f"{cell.weights_key}.checkpoint")
+    pictures: Pictures = _read(kept) if kept.is_file() else {}
     title = f"training {cell.label()}"
     with context.progress.task(title, recipe["epochs"]) as task, closing(context.board(cell.weights_key)) as board:
 
         def on_epoch(epoch: int, values: dict[str, float]) -> None:
             for name, value in values.items():
                 board.add_scalar(f"training/{name}", value, epoch)
-            task.advance(1, **values)
+            task.advance(epoch - shown[-1], **values)
+            shown.append(epoch)
 
-        def on_pictures(epoch: int) -> None:
-            pictures[f"samples_epoch_{epoch:04d}"] = samples(vae, cell.seed)
+        def on_pictures(epoch: int, network: VAENetwork) -> None:
+            pictures[f"samples_epoch_{epoch:04d}"] = samples(network, cell.seed)
+            # At once: a training that goes on from a checkpoint cannot draw its first epochs again.
+            keep(kept, _archive(pictures))
 
-        begun = time.perf_counter()
-        curves = train_vae(
+        shown = [0]
+        outcome = train_vae(
             vae,
             data,
             recipe,
             cell.beta,
             seed=cell.seed,
             precision=context.precision(cell.precision),
+            compile=context.compile,
+            checkpoint=checkpoint,
             on_epoch=on_epoch,
             on_pictures=on_pictures,
         )
-        seconds = time.perf_counter() - begun
-    pictures |= _last_pictures(vae, data.test)
+    pictures |= last_pictures(vae, data.test)
     info = {
-        "seconds": seconds,
+        "seconds": outcome.seconds,
+        "trial_seconds": outcome.trial_seconds,
         "epochs": recipe["epochs"],
         "precision": context.precision(cell.precision),
-        "images_per_second": recipe["epochs"] * len(data.train) / seconds,
+        "form": outcome.form,
+        "resumed": outcome.resumed,
+        "images_per_second": recipe["epochs"] * len(data.train) / outcome.seconds if outcome.seconds else 0.0,
         "parameters": sum(weight.numel() for weight in vae.parameters()),
-        "curves": curves,
+        "curves": _named(outcome.curves, vae),
     }
     # The pictures first: weights without them would be a run that cannot show its first epochs.
     keep(kept, _archive(pictures))
-    return vae, save_weights(context.weights, cell.weights_key, vae, info) | {"cached": False}, pictures
+    saved = save_weights(context.weights, cell.weights_key, vae, info) | {"cached": False}
+    checkpoint.remove()
+    return vae, saved, pictures
 
 
-def samples(vae: VAENetwork, seed: int, n: int = SAMPLES) -> np.ndarray:
-    """``n`` images from the prior, float32 (n, C, H, W) in [0, 1].
-
-    The same latents for the same seed, so that the pictures of two epochs show the same points of the latent space.
-    """
-    device = next(vae.parameters()).device
-    index = torch.arange(n, device=device)
-    z = KeyedNoise(seed, index, torch.zeros_like(index)).normal(vae.z_dim)
-    return vae.sample(z, torch.Generator(device).manual_seed(seed)).cpu().numpy()
-
-
-def manifold(vae: VAENetwork, side: int = MANIFOLD_SIDE) -> np.ndarray:
-    """Mean images (side², C, H, W) over the two latent dimensions: the first runs down, the second across.
-
-    The grid is even in probability: the quantiles of the standard normal at (i + ½) / side.
-    """
-    device = next(vae.parameters()).device
-    quantiles = torch.special.ndtri((torch.arange(side, device=device) + 0.5) / side)
-    return vae.mean_image(torch.cartesian_prod(quantiles, quantiles)).cpu().numpy()
-
-
-def _last_pictures(vae: VAENetwork, examples: Examples) -> Pictures:
-    original = examples.pixels(slice(0, RECONSTRUCTIONS))
-    pictures = {"reconstructions": torch.stack([original, vae.reconstruct(original)]).cpu().numpy()}
-    return pictures | ({"manifold": manifold(vae)} if vae.z_dim == 2 else {})
-
-
-def _metrics(vae: VAENetwork, data: Data, seed: int) -> dict[str, Metric]:
-    metrics = {}
-    for name in ("train", "validation", "test"):
-        parts = evaluate_vae(vae, getattr(data, name), seed, "float32").cpu()
-        metrics[f"{name}_bpd"] = _mean(parts.sum(1))
-    # The last parts are those of the test examples.
-    return metrics | {"rate_bpd": _mean(parts[:, 1]), "distortion_bpd": _mean(parts[:, 0])}
-
-
-def _mean(values: torch.Tensor) -> Metric:
-    mean, low, high = mean_interval(values.tolist())
-    interval = (low, high) if np.isfinite(low) else (None, None)  # one example says nothing about the spread
-    return Metric(value=mean, low=interval[0], high=interval[1], n=len(values))
+def _named(curves: Curves, vae: VAENetwork) -> Curves:
+    """The curves of training; those of an autoencoder are no bound, and must not pass for one."""
+    if not vae.deterministic:
+        return curves
+    return {name.replace("_bpd", "_distortion_bpd"): values for name, values in curves.items()}
 
 
 def _archive(pictures: Pictures) -> bytes:

@@ -30,6 +30,8 @@ from harness.spec.axes import (
     Part,
     RobustnessWhere,
     Seeds,
+    Sources,
+    Subsets,
 )
 
 Precision = Literal["auto", "bf16", "fp16", "float32"]
@@ -43,6 +45,10 @@ class RobustnessInclude(Part):
     model: Models = Field(default_factory=list)
     defense: Defenses = Field(default_factory=list)
     augmentation: Augmentations = Field(default_factory=list)
+    subset: Subsets = Field(default_factory=list, description="the part of the training split that is trained on")
+    source: Sources = Field(
+        default_factory=list, description='whose gradients make the images: "self", or a model trained in this suite'
+    )
     attack: Attacks = Field(default_factory=list)
     norm: Norms = Field(default_factory=list)
     eps: Epsilons = Field(default_factory=list)
@@ -116,6 +122,12 @@ class GenerationEvaluation(Part):
     gradient_samples: int = Field(
         default=100, ge=0, le=100_000, description="estimates of one gradient, for the variance of its estimators"
     )
+
+    @model_validator(mode="after")
+    def _has_a_variance(self) -> GenerationEvaluation:
+        if self.gradient_samples == 1:
+            raise ValueError("gradient_samples: one estimate has no variance; give at least 2, or 0 to leave it out")
+        return self
 
 
 class Bound(Part):
@@ -210,7 +222,14 @@ class RobustnessPart(TaskPart):
 
     task: ClassVar[str] = "robustness"
     axes: ClassVar[tuple[str, ...]] = ROBUSTNESS_AXES
-    defaults: ClassVar[dict[str, Any]] = {"defense": "none", "augmentation": "none", "norm": "linf", "seed": 0}
+    defaults: ClassVar[dict[str, Any]] = {
+        "defense": "none",
+        "augmentation": "none",
+        "subset": "all",
+        "source": "self",
+        "norm": "linf",
+        "seed": 0,
+    }
 
     early_stop: bool = Field(default=True, description="stop attacking an image once it is fooled")
     curve: Curve = Field(

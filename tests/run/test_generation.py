@@ -10,19 +10,33 @@ from harness.errors import InputError
 from harness.records import read_pictures, read_record, write_record
 from harness.run import generation
 from harness.run.context import Context
-from harness.run.generation import manifold, run_generation_job, samples
+from harness.run.generation import run_generation_job
 from harness.run.training import TrainingDiverged
 from harness.spec.cell import GenerationCell, Named
 from harness.spec.plan import Job
-from models.vae import VAENetwork
+
+# Small counts: how the measures behave is tested where they are.
+EVALUATION = {
+    "importance_samples": 4, "long_importance_samples": 8, "long_images": 5, "prior_samples": 16, "generated": 80,
+    "gradient_samples": 4,
+}  # fmt: skip
+MEASURED = {
+    "train_bpd", "validation_bpd", "test_bpd", "rate_bpd", "distortion_bpd", "importance_bpd", "importance_gap_bpd",
+    "long_importance_bpd", "long_elbo_bpd", "prior_bpd", "kl_closed_nats", "kl_monte_carlo_nats", "active_units",
+    "mutual_information_nats", "marginal_kl_nats", "probe_accuracy", "reparameterised_gradient_variance",
+    "score_gradient_variance", "score_baseline_gradient_variance",
+}  # fmt: skip
+QUALITY = {
+    "frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "neighbour_distance",
+}  # fmt: skip
 
 
 def cell(**changes):
     training = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3}
     settings = {
         "data": "digits", "model": Named("vae", (("filters", 4), ("levels", 16))), "z_dim": 2, "beta": 1.0,
-        "training": tuple(sorted((training | changes.pop("training", {})).items())), "seed": 0, "limit": 80, "evaluation": (),
-        "precision": "float32", "versions": (("model", "v1"),),
+        "training": tuple(sorted((training | changes.pop("training", {})).items())), "seed": 0, "limit": 80,
+        "evaluation": tuple(EVALUATION.items()), "precision": "float32", "versions": (("model", "v1"),),
     }  # fmt: skip
     return GenerationCell(**settings | changes)
 
@@ -48,10 +62,19 @@ def test_a_record_says_it_all(context):
     assert record.status == "ok"
     assert record.cell == cell().canonical()
     value = {name: metric.value for name, metric in record.metrics.items()}
-    assert set(value) == {"train_bpd", "validation_bpd", "test_bpd", "rate_bpd", "distortion_bpd"}
+    assert set(value) == MEASURED | QUALITY | {f"floor_{name}" for name in QUALITY}
     assert value["rate_bpd"] + value["distortion_bpd"] == pytest.approx(value["test_bpd"])
-    assert all(metric.low < metric.value < metric.high and metric.n == 80 for metric in record.metrics.values())
-    assert {name: len(values) for name, values in record.curves.items()} == {"train_bpd": 2, "validation_bpd": 2}
+    assert value["test_bpd"] - value["importance_bpd"] == pytest.approx(value["importance_gap_bpd"])
+    for name in ("train_bpd", "validation_bpd", "test_bpd", "importance_bpd", "importance_gap_bpd"):
+        metric = record.metrics[name]
+        assert (metric.low < metric.value < metric.high, metric.n) == (True, 80)
+    assert {name: len(record.curves[name]) for name in ("train_bpd", "validation_bpd")} == {
+        "train_bpd": 2, "validation_bpd": 2,
+    }  # fmt: skip
+    assert record.curves["importance_k"] == [1, 2, 4]
+    assert record.curves["prior_l"] == [1, 2, 5, 10, 16]
+    assert len(record.evaluation["feature_weights_sha256"]) == 64
+    assert set(record.evaluation["seconds"]) == {"elbo", "bounds", "latent space", "gradient estimators", "samples"}
     assert record.training["epochs"] == 2
     assert record.training["cached"] is False
     assert record.training["parameters"] > 1000
@@ -67,6 +90,8 @@ def test_pictures(context):
     assert {name: array.shape for name, array in pictures.items()} == {
         **{f"samples_epoch_{epoch:04d}": (64, 1, 8, 8) for epoch in (0, 10, 11)},
         "reconstructions": (2, 8, 1, 8, 8),
+        "interpolations": (8, 10, 1, 8, 8),
+        "neighbours": (2, 8, 1, 8, 8),
         "manifold": (400, 1, 8, 8),
     }
     assert all(array.dtype == np.float32 and 0 <= array.min() <= array.max() <= 1 for array in pictures.values())
@@ -84,6 +109,9 @@ def test_a_second_run_trains_nothing_and_says_the_same(context, monkeypatch):
     second = run(context)
     assert second.metrics == first.metrics
     assert second.curves == first.curves
+    assert {name: value for name, value in second.evaluation.items() if name != "seconds"} == {
+        name: value for name, value in first.evaluation.items() if name != "seconds"
+    }
     assert second.training == first.training | {"cached": True}
     for name, array in read_pictures(context.results, second).items():
         assert np.array_equal(array, expected[name])
@@ -112,23 +140,6 @@ def test_divergence_reaches_the_runner(context):
 
 
 def test_one_example_has_no_interval(context):
-    record = run(context, limit=1)
+    record = run(context, limit=1, evaluation=tuple((EVALUATION | {"generated": 0}).items()))
     assert record.metrics["test_bpd"].low is None
     assert record.metrics["test_bpd"].n == 1
-
-
-def test_samples_follow_the_same_latents():
-    vae = VAENetwork((1, 8, 8), z_dim=2, filters=2)
-    assert np.array_equal(samples(vae, seed=3), samples(vae, seed=3))
-    assert not np.array_equal(samples(vae, seed=3), samples(vae, seed=4))
-
-
-def test_the_manifold_walks_the_quantiles(monkeypatch):
-    vae = VAENetwork((1, 8, 8), z_dim=2, filters=2)
-    seen = []
-    monkeypatch.setattr(vae, "mean_image", lambda z: seen.append(z) or torch.zeros(len(z), 1, 8, 8))
-    manifold(vae, side=4)
-    normal = torch.distributions.Normal(0.0, 1.0)
-    expected = torch.tensor([0.125, 0.375, 0.625, 0.875])
-    torch.testing.assert_close(normal.cdf(seen[0].view(4, 4, 2)[:, 0, 0]), expected)
-    torch.testing.assert_close(normal.cdf(seen[0].view(4, 4, 2)[0, :, 1]), expected)

@@ -1,0 +1,91 @@
+"""Everything that is measured of a trained generative model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.run.data import Data
+from harness.run.generative.bounds import bounds, bounds_work
+from harness.run.generative.estimators import estimators
+from harness.run.generative.latent import latent, latent_work
+from harness.run.generative.measured import Measured, mean_metric
+from harness.run.generative.quality import STEPS, quality
+from harness.run.progress import Reporter
+from harness.run.vae_training import evaluate_vae
+from models.vae import VAENetwork
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One kind of measure: what progress calls it, how many units of work it is, and how it is taken."""
+
+    title: str
+    work: int
+    take: Callable[[Advance], Measured]
+
+
+def evaluate(
+    vae: VAENetwork,
+    data: Data,
+    evaluation: Mapping[str, int],
+    seed: int,
+    *,
+    weights_folder: Path,
+    progress: Reporter,
+    label: str,
+) -> Measured:
+    """All measures of ``vae`` that ``evaluation`` asks for, in float32, with the seconds that each of them took.
+
+    Of a plain autoencoder only the distortion and the quality of its samples: it bounds no likelihood, and has no rate.
+    """
+    began = time.perf_counter()
+    measured, elbo_bpd = _elbo(vae, data, seed)
+    seconds = {"elbo": time.perf_counter() - began}
+    for measure in _measures(vae, data, evaluation, seed, elbo_bpd, weights_folder):
+        began = time.perf_counter()
+        with progress.task(f"{measure.title} of {label}", measure.work) as task:
+            measured |= measure.take(task.advance)
+        seconds[measure.title] = time.perf_counter() - began
+    return measured | Measured(evaluation=measured.evaluation | {"seconds": seconds})
+
+
+def _elbo(vae: VAENetwork, data: Data, seed: int) -> tuple[Measured, torch.Tensor]:
+    """Distortion, rate and their sum, and that sum of every test example, in bits per dimension."""
+    parts = evaluate_vae(vae, data.test, seed, "float32").cpu()
+    distortion = {"distortion_bpd": mean_metric(parts[:, 0])}
+    if vae.deterministic:
+        return Measured(distortion), parts[:, 0]
+    others = {
+        f"{name}_bpd": mean_metric(evaluate_vae(vae, getattr(data, name), seed, "float32").sum(1).cpu())
+        for name in ("train", "validation")
+    }
+    elbo_bpd = parts.sum(1)
+    metrics = others | {"test_bpd": mean_metric(elbo_bpd), "rate_bpd": mean_metric(parts[:, 1])} | distortion
+    return Measured(metrics), elbo_bpd
+
+
+def _measures(
+    vae: VAENetwork,
+    data: Data,
+    evaluation: Mapping[str, int],
+    seed: int,
+    elbo_bpd: torch.Tensor,
+    weights_folder: Path,
+) -> Iterator[Measure]:
+    if not vae.deterministic:
+        if work := bounds_work(vae, len(data.test), evaluation):
+            yield Measure("bounds", work, lambda advance: bounds(vae, data.test, evaluation, seed, elbo_bpd, advance))
+        yield Measure("latent space", latent_work(data), lambda advance: latent(vae, data, seed, advance))
+        if draws := evaluation["gradient_samples"]:
+            yield Measure(
+                "gradient estimators", 2 * draws, lambda advance: estimators(vae, data.test, draws, seed, advance)
+            )
+    if evaluation["generated"]:
+        yield Measure("samples", STEPS, lambda advance: quality(vae, data, evaluation, seed, weights_folder, advance))
