@@ -28,12 +28,12 @@ def points(difference: float) -> str:
 
 def bits(value: float) -> str:
     """Bits per dimension, to a thousandth."""
-    return f"{value:.3f}"
+    return f"{value:z.3f}"
 
 
 def bits_range(low: float | None, high: float | None) -> str:
     """An interval of bits per dimension as ``"[0.515, 0.521]"``; empty where there is none."""
-    return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+    return "" if low is None or high is None else f"[{low:z.3f}, {high:z.3f}]"
 
 
 def number(value: float) -> str:
@@ -57,8 +57,8 @@ def magnitude(value: float) -> str:
 
 
 def decimals(places: int) -> Callable[[float], str]:
-    """Spells numbers to this many decimal places."""
-    return f"{{:.{places}f}}".format
+    """Spells numbers to this many decimal places; what rounds to zero has no sign."""
+    return f"{{:z.{places}f}}".format
 
 
 def duration(seconds: float) -> str:

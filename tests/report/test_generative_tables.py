@@ -134,10 +134,16 @@ def test_a_rate_that_two_ways_disagree_on_is_noted():
 def test_quality_ends_with_the_floor_and_names_its_features():
     (table,) = tables(generative.model(), generative.model(z_dim=2), generative.autoencoder()).quality
     assert column(table, "Fréchet distance") == ["21.7", "21.7", "86.8", "0.42"]
-    assert column(table, "kernel distance × 1,000") == ["12.3", "12.3", "49.2", "0.11"]
+    assert column(table, "kernel distance") == ["0.0123", "0.0123", "0.0492", "1.10 × 10⁻⁴"]
+    assert column(table, "distance to neighbour") == ["5.20", "5.20", "20.80", "4.90"]
     assert table.rows[-1][0].text == "test images against training images"
     assert "weights 01234567, test accuracy 99.1 %" in table.caption
     assert "FID" not in json.dumps([table.title, table.caption, [held.title for held in table.columns]])
+
+
+def test_the_floor_of_several_seeds_has_no_spread():
+    (table,) = tables(*(generative.model(seed=seed) for seed in range(3))).quality
+    assert column(table, "precision") == ["71.0 % ±0.0", "96.0 %"]
 
 
 def test_distances_of_different_features_never_share_a_table():

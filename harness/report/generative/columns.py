@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.report.generative.settings import Estimate, Setting
 from harness.report.table import Column, Entry, Table
-from harness.report.units import ABSENT, bits, decimals, magnitude, number, percent
+from harness.report.units import ABSENT, bits, decimals, magnitude, percent
 
 Spell = Callable[[float], str]
 SPREAD = (
@@ -20,14 +20,13 @@ HEAD = (Column("model", label=True), Column("z", True), Column("β", True), Colu
 
 @dataclass(frozen=True)
 class Measure:
-    """A column of one metric. ``spread`` spells its standard deviation, ``scale`` is what its values are shown times,
-    ``counted`` shows it beside how many there are: ``"12 of 20"``."""
+    """A column of one metric. ``spread`` spells its standard deviation; ``counted`` shows its value beside how many
+    there are: ``"12 of 20"``."""
 
     metric: str
     title: str
     spell: Spell = bits
     spread: Spell = FINE
-    scale: float = 1.0
     counted: bool = False
 
     @property
@@ -41,14 +40,14 @@ class Measure:
 
     def told(self, estimate: Estimate) -> Entry:
         total = f" of {estimate.n:,}" if self.counted and estimate.n is not None else ""
-        return Entry(self.spell(self.scale * estimate.value) + total, self._detail(estimate))
+        return Entry(self.spell(estimate.value) + total, self._detail(estimate))
 
     def _detail(self, estimate: Estimate) -> str:
         if estimate.sd is not None:
-            return f"±{self.spread(self.scale * estimate.sd)}"
+            return f"±{self.spread(estimate.sd)}"
         if self.counted or estimate.low is None or estimate.high is None:
             return ""
-        low, high = (self.spell(self.scale * end).removesuffix(" %") for end in (estimate.low, estimate.high))
+        low, high = (self.spell(end).removesuffix(" %") for end in (estimate.low, estimate.high))
         return f"[{low}, {high}]"
 
 
@@ -60,11 +59,8 @@ def share(metric: str, title: str) -> Measure:
     return Measure(metric, title, percent, lambda value: f"{100 * value:.1f}")
 
 
-def plain(metric: str, title: str, scale: float = 1.0) -> Measure:
-    return Measure(metric, title, number, number, scale)
-
-
-def variance(metric: str, title: str) -> Measure:
+def plain(metric: str, title: str) -> Measure:
+    """A measure of a size that is not known beforehand."""
     return Measure(metric, title, magnitude, magnitude)
 
 

@@ -10,8 +10,8 @@ from harness.report.generative.columns import (
     head,
     metric_table,
     nats,
+    plain,
     share,
-    variance,
     with_any,
 )
 from harness.report.generative.settings import Setting, by_data
@@ -34,9 +34,9 @@ LATENT_CAPTION = (
     "accuracy of a linear classifier of the posterior mean."
 )
 ESTIMATORS = (
-    variance("reparameterised_gradient_variance", "reparameterised"),
-    variance("score_gradient_variance", "score function"),
-    variance("score_baseline_gradient_variance", "score function, baseline"),
+    plain("reparameterised_gradient_variance", "reparameterised"),
+    plain("score_gradient_variance", "score function"),
+    plain("score_baseline_gradient_variance", "score function, baseline"),
 )
 ESTIMATORS_CAPTION = (
     "Variance (trace of the covariance, nats squared) of three unbiased estimates of the same gradient of the encoder, "

@@ -13,12 +13,12 @@ from harness.report.units import ABSENT, decimals, enumerate_words, percent, vis
 
 QUALITY = (
     plain("frechet_distance", "Fréchet distance"),
-    plain("kernel_distance", "kernel distance × 1,000", 1000.0),
+    plain("kernel_distance", "kernel distance"),
     share("precision", "precision"),
     share("recall", "recall"),
     Measure("density", "density", decimals(3), decimals(3)),
     share("coverage", "coverage"),
-    plain("neighbour_distance", "distance to neighbour"),
+    Measure("neighbour_distance", "distance to neighbour", decimals(2), decimals(2)),
 )
 CAPTION = (
     "Samples from the prior against images of the data set. Distances: lower is better. Precision: how many samples "
@@ -87,5 +87,7 @@ def _floors(rows: Sequence[Setting], measures: Sequence[Measure]) -> list[tuple[
 
 
 def _floor(measure: Measure, estimate: Estimate | None) -> Entry:
-    """The floor is of the data, not of a seed: a spread over seeds is only that of its features' order of sums."""
-    return Entry(ABSENT, state="missing") if estimate is None else measure.told(replace(estimate, sd=None))
+    """The floor is the data's and no seed's: over seeds only rounding moves it, which is no spread to show."""
+    if estimate is None:
+        return Entry(ABSENT, state="missing")
+    return measure.told(estimate if estimate.seeds == 1 else replace(estimate, low=None, high=None, sd=None))

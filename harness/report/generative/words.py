@@ -89,7 +89,8 @@ def _collapse(group: Sequence[Setting]) -> list[str]:
     """Models whose latent says nothing (full collapse), and those of which most units are dead (partial)."""
     full = [setting.name for setting in group if collapse(setting) == "full"]
     partial = [setting for setting in group if collapse(setting) == "partial"]
-    said = [f"Posterior collapse: the latent of {enumerate_words(full)} says nothing of the image."] if full else []
+    says = "latent of {} says" if len(full) == 1 else "latents of {} say"
+    said = [f"Posterior collapse: the {says.format(enumerate_words(full))} nothing of the image."] if full else []
     if partial:
         counts = [f"{_units(setting)} of {setting.z_dim} units are active in {setting.name}" for setting in partial]
         said.append(f"Partial posterior collapse: {enumerate_words(counts)}.")
