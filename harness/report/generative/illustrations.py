@@ -36,8 +36,9 @@ BOUNDS_CAPTION = (
     "at the ELBO whatever the dimension. Of several seeds, the first."
 )
 GAINS_CAPTION = (
-    "What the ELBO gives away because the encoder's Gaussian is not the true posterior: the curve rises as samples are "
-    "added and levels off near the true gap. A bar is the 95 % interval of the paired difference. Of several seeds, the first."
+    "What the ELBO gives away because the encoder's Gaussian is not the true posterior: the curve rises as samples "
+    "are added and levels off near the true gap. A bar is the 95 % interval of the paired difference. Of several "
+    "seeds, the first."
 )
 RATE_CAPTION = (
     "Every β buys reconstruction with rate at another price. Towards the lower right the code says more and the image "
