@@ -64,7 +64,7 @@ def test_a_parameter_that_is_an_epsilon_is_exact():
         ("attack", "pdg", "unknown attack 'pdg'; did you mean 'pgd'?"),
         ("defense", "fgsm_loss", "did you mean 'fgsm-loss'?"),
         ("model", "resnet-18", "did you mean 'resnet18'?"),
-        ("model", "zzz", "known: autoencoder, residual-vae, resnet18, smallcnn, vae, timm:NAME, torchvision:NAME, file"),
+        ("model", "zzz", "known: autoencoder, residual-vae, resnet18, smallcnn, vae, timm:NAME, torchvision:NAME"),
         ("model", "timm:resnet_18", "timm has no model 'resnet_18'; did you mean"),
         ("model", "torchvision:resnet19", "torchvision has no model 'resnet19'; did you mean"),
         ("model", "timm:", "needs a name after the colon"),
