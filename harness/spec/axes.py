@@ -22,13 +22,14 @@ from pydantic_core import core_schema
 
 from harness.errors import InputError, did_you_mean
 from harness.spec.cell import Named
-from harness.spec.datasets import DATASETS
+from harness.spec.datasets import DATASETS, SUBSETS
 from harness.spec.epsilon import parse_epsilon
 from harness.spec.names import AUGMENTATIONS, KINDS, NORMS, check_plain, name_with_parameters
+from harness.spec.sources import LARGEST_SEED, MODEL_AXES, SELF, SourceModel, parse_source
 
 # Above what any suite needs, and low enough that a slip of the pen is a message rather than the end of the memory.
 LONGEST = 1_000
-ROBUSTNESS_AXES = ("model", "defense", "augmentation", "seed", "attack", "norm", "eps")
+ROBUSTNESS_AXES = (*MODEL_AXES, "source", "attack", "norm", "eps")
 GENERATION_AXES = ("model", "z_dim", "beta", "seed")
 
 
@@ -91,6 +92,10 @@ def _plain(kind: str) -> PlainValidator:
     return PlainValidator(check)
 
 
+def _source(entry: Any, info: ValidationInfo) -> str | SourceModel:
+    return parse_source(entry, (info.context or {}).get("base", Path()))
+
+
 def _name_or_table(kind: str) -> dict[str, Any]:
     """Any address is allowed, so the built-in names are only a hint to editors."""
     name = {"type": "string", "minLength": 1, "examples": list(KINDS[kind].built_in)}
@@ -98,17 +103,38 @@ def _name_or_table(kind: str) -> dict[str, Any]:
 
 
 _EPSILON = {"anyOf": [{"type": "string", "examples": ["8/255"]}, {"type": "number", "minimum": 0, "maximum": 1}]}
-_SEED = Field(ge=0, le=2**32 - 1)
+_SEED = Field(ge=0, le=LARGEST_SEED)
 _Z_DIM = Field(ge=1, le=65_536)
 _BETA = Field(ge=0)
+
+_SEED_SCHEMA = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
+_SOURCE = {
+    "anyOf": [
+        {"const": SELF},
+        {
+            "type": "object",
+            "properties": {
+                "model": _name_or_table("model"),
+                "defense": _name_or_table("defense"),
+                "augmentation": {"enum": list(AUGMENTATIONS)},
+                "subset": {"enum": list(SUBSETS)},
+                "seed": _SEED_SCHEMA,
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+        },
+    ]
+}
 
 Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
 Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
 Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
 Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS)})]
 Augmentations = Annotated[list[Annotated[str, _plain("augmentation")]], Axis({"enum": list(AUGMENTATIONS)})]
+Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
+Sources = Annotated[list[Annotated[str | SourceModel, PlainValidator(_source)]], Axis(_SOURCE)]
 Epsilons = Annotated[list[Annotated[Fraction, PlainValidator(parse_epsilon)]], Axis(_EPSILON)]
-Seeds = Annotated[list[Annotated[int, _SEED]], Axis({"type": "integer", "minimum": 0, "maximum": 2**32 - 1})]
+Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
 Betas = Annotated[list[Annotated[float, _BETA]], Axis({"type": "number", "minimum": 0})]
 Data = Annotated[str, _plain("data set"), WithJsonSchema({"enum": list(DATASETS)})]

@@ -105,17 +105,21 @@ class _Cell:
     def weights_key(self) -> str:
         """A hash of all that determines the trained weights: cells that share it share one model."""
         canonical = self.canonical()
-        code = {key: version for key, version in self.code.items() if key != "attack"}
-        return digest({"cell": {key: canonical[key] for key in self._decides_weights}, "code": code})
+        decides = {key: canonical[key] for key in self._decides_weights if key in canonical}
+        code = {key: version for key, version in self.code.items() if key not in ("attack", "source")}
+        return digest({"cell": decides, "code": code})
 
 
 @dataclass(frozen=True)
 class RobustnessCell(_Cell):
-    """A classifier, how it was trained, and the attack it has to stand. ``eps`` is in pixel units."""
+    """A classifier, how it was trained, and the attack it has to stand. ``eps`` is in pixel units.
+
+    ``source`` is the cell of the model whose gradients make the images, under the same attack; None: its own.
+    """
 
     task: ClassVar[str] = "robustness"
     _decides_weights: ClassVar[tuple[str, ...]] = (
-        "task", "data", "model", "defense", "augmentation", "training", "seed", "limit", "precision",
+        "task", "data", "model", "defense", "augmentation", "subset", "training", "seed", "limit", "precision",
     )  # fmt: skip
 
     data: str
@@ -132,6 +136,8 @@ class RobustnessCell(_Cell):
     early_stop: bool
     curve: str = "each"
     curve_eps: tuple[Fraction, ...] = ()
+    subset: str = "all"
+    source: RobustnessCell | None = None
     versions: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -141,22 +147,38 @@ class RobustnessCell(_Cell):
     @property
     def stream(self) -> tuple[Any, ...]:
         """What cells must share, besides their weights, to be attacked as one curve over ε."""
-        return (self.attack, self.norm, self.early_stop, self.curve, self.curve_eps)
+        source = self.source.weights_key if self.source else None
+        return (self.attack, self.norm, self.early_stop, self.curve, self.curve_eps, source)
 
-    def canonical(self) -> dict[str, Any]:
-        """As it stands in its record; on a curve whose ε depend on each other, with all of them."""
-        curve = {"curve_eps": [format_epsilon(eps) for eps in self.curve_eps]} if self.curve_eps else {}
-        return curve | {
-            "task": self.task,
-            "data": self.data,
+    @property
+    def model_axes(self) -> dict[str, Any]:
+        """The axes that decide the weights, as they stand in a record: the subset only where there is one."""
+        subset = {} if self.subset == "all" else {"subset": self.subset}
+        return {
             "model": self.model.as_dict(),
             "defense": self.defense.as_dict(),
             "augmentation": self.augmentation,
+            **subset,
+            "seed": self.seed,
+        }
+
+    def canonical(self) -> dict[str, Any]:
+        """As it stands in its record; on a curve whose ε depend on each other, with all of them.
+
+        A source that is another model stands there by its own axes; what else made it is the cell's own too.
+        """
+        curve = {"curve_eps": [format_epsilon(eps) for eps in self.curve_eps]} if self.curve_eps else {}
+        source = {"source": self.source.model_axes} if self.source else {}
+        return {
+            "task": self.task,
+            "data": self.data,
+            **self.model_axes,
             "training": recipe(self.training),
+            **source,
             "attack": self.attack.as_dict(),
             "norm": self.norm,
             "eps": format_epsilon(self.eps),
-            "seed": self.seed,
+            **curve,
             "limit": self.limit,
             "precision": self.precision,
             "early_stop": self.early_stop,
@@ -165,9 +187,15 @@ class RobustnessCell(_Cell):
 
     def label(self) -> str:
         """One line that tells this cell from its neighbours."""
-        trained = f"{self.data} {self.model.label()} {self.defense.label()} {self.augmentation}"
         curve = "" if self.curve == "each" else f" ({self.curve})"
-        return f"{trained} · {self.attack.label()} {self.norm} ε={format_epsilon(self.eps)}{curve} seed {self.seed}"
+        attack = f"{self.attack.label()} {self.norm} ε={format_epsilon(self.eps)}{curve}"
+        source = f" from {self.source.trained_label()} (seed {self.source.seed})" if self.source else ""
+        return f"{self.data} {self.trained_label()} · {attack}{source} seed {self.seed}"
+
+    def trained_label(self) -> str:
+        """The model and how it was trained, seed apart, in few words."""
+        subset = "" if self.subset == "all" else f" {self.subset}"
+        return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}"
 
 
 @dataclass(frozen=True)

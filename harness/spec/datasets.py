@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+# Which of n training examples a model is trained on, as positions in the training split. Its order is a seeded
+# permutation, so the halves are drawn at random; they share no example and leave none out.
+SUBSETS: dict[str, Callable[[int], slice]] = {
+    "all": lambda n: slice(0, n),
+    "first-half": lambda n: slice(0, n // 2),
+    "second-half": lambda n: slice(n // 2, n),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,11 @@ class DataDescription:
         for part in self.split():
             digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()[:16]
+
+    def subset_identity(self, subset: str) -> str:
+        """A digest of `identity` and of every index of this subset of the training examples."""
+        chosen = self.split()[0][SUBSETS[subset](self.sizes[0])]
+        return hashlib.sha256(self.identity.encode() + chosen.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 DATASETS: dict[str, DataDescription] = {

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError, did_you_mean
+from harness.errors import InputError
 from harness.spec.cell import Cell, GenerationCell, Named, RobustnessCell
-from harness.spec.datasets import DATASETS
-from harness.spec.epsilon import format_epsilon, parse_epsilon
+from harness.spec.datasets import DATASETS, SUBSETS
+from harness.spec.matching import matching, told
 from harness.spec.names import KINDS, make, name_with_parameters, versions
 from harness.spec.schema import MOST_CELLS, Bound, GenerationPart, Part, RobustnessPart, SuitePart, TaskPart
+from harness.spec.sources import SELF, Point, SourceModel, resolved, untrained
 
-Point = dict[str, Any]
 Problems = list[str]
 
 
@@ -41,12 +41,13 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     problems: Problems = []
     matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
     _few_enough(f"{part.task}.matrix", matrix)
-    points = [dict(zip(matrix, values, strict=True)) for values in product(*matrix.values())]
+    points = resolved(dict(zip(matrix, values, strict=True)) for values in product(*matrix.values()))
     points = _excluded(part, points, base, problems)
     _include(part, points, matrix, problems)
     if not points and not problems:
         problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
-    problems += _misfits(part, points, base)
+    problems += [*_misfits(part, points, base), *_empty_subsets(part, points)]
+    problems += untrained(_sources(part), points)
     if problems:
         raise InputError(problems)
     build = _robustness_cell if isinstance(part, RobustnessPart) else _generation_cell
@@ -83,7 +84,7 @@ def _excluded(part: SuitePart, points: list[Point], base: Path, problems: Proble
         path = f"{part.task}.exclude[{position}]"
         if not where:
             problems.append(f"{path}: is empty and would exclude every cell; name at least one axis")
-        dropped |= set(_matching(where, points, path, base, problems))
+        dropped |= set(matching(where, points, path, base, problems))
     return [point for position, point in enumerate(points) if position not in dropped]
 
 
@@ -101,7 +102,8 @@ def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any
             for axis in unsaid
         ]
         _few_enough(path, axes, len(points))
-        fresh = [dict(zip(axes, values, strict=True)) for values in product(*axes.values()) if values not in known]
+        included = resolved(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+        fresh = [point for point in included if tuple(point.values()) not in known]
         known |= {tuple(point.values()) for point in fresh}
         if not fresh and not unsaid:
             problems.append(f"{path}: adds no cell that is not there already; remove it")
@@ -132,16 +134,36 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
     return list(problems)
 
 
+def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel]]:
+    """Every source as the suite writes it, by its key path."""
+    tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
+    for path, table in tables:
+        for position, source in enumerate(getattr(table, "source", [])):
+            yield f"{part.task}.{path}.source[{position}]", source
+
+
+def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:
+    """Subsets of which the part's limit leaves nothing to train on."""
+    examples = min(DATASETS[part.data].sizes[0], part.limit or math.inf)
+    subsets = dict.fromkeys(point.get("subset", "all") for point in points)
+    empty = [subset for subset in subsets if not range(int(examples))[SUBSETS[subset](int(examples))]]
+    return [
+        f"{part.task}.limit: {examples} leaves {subset!r} no example to train on; give at least 2" for subset in empty
+    ]
+
+
 class _Versions:
     """Versions of the code behind the names of a part, each computed once."""
 
     def __init__(self, part: TaskPart, base: Path) -> None:
         self._base = base
-        self._data = DATASETS[part.data].identity
+        self._description = DATASETS[part.data]
         self._known: dict[tuple[str, Named], dict[str, str]] = {}
 
-    def __call__(self, **named: Named) -> tuple[tuple[str, str], ...]:
-        found = {"data": self._data}
+    def __call__(self, subset: str = "all", **named: Named) -> tuple[tuple[str, str], ...]:
+        found = {"data": self._description.identity}
+        if subset != "all":
+            found["subset"] = self._description.subset_identity(subset)
         for kind, value in named.items():
             key = (kind, value)
             if key not in self._known:
@@ -151,16 +173,23 @@ class _Versions:
 
 
 def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> RobustnessCell:
-    return RobustnessCell(
+    source = point["source"]
+    white_box = RobustnessCell(
         data=part.data,
         training=tuple(sorted(part.training.model_dump().items())),
         limit=part.limit,
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,
-        versions=code(model=point["model"], defense=point["defense"], attack=point["attack"]),
-        **point,
+        versions=code(point["subset"], model=point["model"], defense=point["defense"], attack=point["attack"]),
+        **point | {"source": None},
     )
+    if source == SELF:
+        return white_box
+    lent = _robustness_cell(part, point | dict(source.axes) | {"source": SELF}, code)
+    versions = (*white_box.versions, ("source", lent.weights_key))
+    # What fooled the source early may yet not fool the victim, so nothing stops.
+    return replace(white_box, source=lent, early_stop=False, versions=tuple(sorted(versions)))
 
 
 def _curves(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
@@ -199,72 +228,16 @@ def _expectations(
     found = []
     for position, expect in enumerate(part.expect):
         path = f"{part.task}.expect[{position}]"
-        matching = _matching(expect.where, points, path, base, problems, key=".where")
-        condition = ", ".join(f"{axis} = {_told(value)}" for axis, value in expect.where.items())
+        chosen = matching(expect.where, points, path, base, problems, key=".where")
+        condition = ", ".join(f"{axis} = {told(value)}" for axis, value in expect.where.items())
         found.append(
             Expectation(
                 task=part.task,
                 where=expect.where,
                 bounds=expect.bounds,
                 strict=expect.strict,
-                cells=tuple(cells[index] for index in matching),
+                cells=tuple(cells[index] for index in chosen),
                 label=f"{path} ({condition or 'every cell'})",
             )
         )
     return tuple(found)
-
-
-def _matching(
-    where: Mapping[str, Any], points: list[Point], path: str, base: Path, problems: Problems, key: str = ""
-) -> list[int]:
-    """Positions of the points that ``where`` matches. No match, or a value no point has, is a problem."""
-    tests: list[tuple[str, list[Callable[[Any], bool]]]] = []
-    before = len(problems)
-    for axis, wanted in where.items():
-        present = [point[axis] for point in points]
-        alternatives = []
-        for value in wanted if isinstance(wanted, list) else [wanted]:
-            try:
-                test = _test(axis, value, base)
-            except (ValueError, InputError) as error:
-                problems.append(f"{path}{key}.{axis}: {error}")
-                continue
-            alternatives.append(test)
-            if points and not any(test(each) for each in present):
-                problems.append(f"{path}{key}.{axis}: no cell has {_told(value)}{_nearest(value, present)}")
-        tests.append((axis, alternatives))
-    matching = [
-        position
-        for position, point in enumerate(points)
-        if all(any(test(point[axis]) for test in alternatives) for axis, alternatives in tests)
-    ]
-    if not matching and len(problems) == before:
-        problems.append(f"{path}: matches no cell; correct it or remove it")
-    return matching
-
-
-def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
-    """Whether an axis's value is the wanted one. Raises `ValueError` or `InputError` where none could be."""
-    if axis == "eps":
-        eps = parse_epsilon(value)
-        return lambda actual: bool(actual == eps)
-    if isinstance(value, dict) and axis in KINDS:
-        wanted = name_with_parameters(axis, value, base)
-        given = {(key, item) for key, item in wanted.params if key in value}
-        return lambda actual: actual.name == wanted.name and given <= set(actual.params)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"must be a value of the axis or a list of them, not {value!r}")
-    return lambda actual: bool((actual.name if isinstance(actual, Named) else actual) == value)
-
-
-def _nearest(value: Any, present: Iterable[Any]) -> str:
-    shown = {each.name if isinstance(each, Named) else _told(each) for each in present}
-    return did_you_mean(value if isinstance(value, str) else _told(value), shown)
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, Fraction):
-        return format_epsilon(value)
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_told(item)}" for key, item in value.items()) + " }"
-    return value if isinstance(value, str) and value.isprintable() else repr(value)

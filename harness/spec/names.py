@@ -15,7 +15,7 @@ from typing import Any
 from attacks.norms import NORMS, Norm
 from harness.errors import InputError, did_you_mean
 from harness.spec.cell import Named, Table, thaw
-from harness.spec.datasets import DATASETS
+from harness.spec.datasets import DATASETS, SUBSETS
 from harness.spec.hubs import model_names
 from harness.spec.loading import load_object
 from harness.spec.parameters import Parameter, as_argument, check_parameters, parameters_of
@@ -199,11 +199,16 @@ def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
     return found
 
 
-_PLAIN: dict[str, Mapping[str, Any]] = {"norm": NORMS, "augmentation": AUGMENTATIONS, "data set": DATASETS}
+_PLAIN: dict[str, Mapping[str, Any]] = {
+    "norm": NORMS,
+    "augmentation": AUGMENTATIONS,
+    "data set": DATASETS,
+    "subset": SUBSETS,
+}
 
 
 def check_plain(kind: str, name: object) -> str:
-    """A name that takes no parameters: of a norm, an augmentation or a data set. Raises `ValueError`."""
+    """A name that takes no parameters: of a norm, an augmentation, a data set or a subset. Raises `ValueError`."""
     known = _PLAIN[kind]
     if not isinstance(name, str):
         raise ValueError(f"must be the name of a {kind}, not {name!r}; known: {', '.join(known)}")
