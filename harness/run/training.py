@@ -17,7 +17,7 @@ from harness.run.audits.overfitting import WATCHED, watch
 from harness.run.averaging import MovingAverage
 from harness.run.checkpoint import Checkpoint
 from harness.run.data import AUGMENTATIONS, Data, Examples
-from harness.run.memory import in_chunks
+from harness.run.memory import in_chunks, is_out_of_memory
 from harness.run.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
 from harness.run.step import autocast
@@ -107,6 +107,8 @@ def train_classifier(
             try:
                 course.resume(state)
             except (LookupError, TypeError, ValueError, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise checkpoint.unusable(error) from error
             on_resume(course.epochs)
         while course.epochs < recipe["epochs"]:
@@ -211,7 +213,9 @@ class _Course:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave. Raises what torch does where it is another training's."""
+        if state["curves"].keys() != self.curves.keys():
+            raise ValueError("its curves are others")
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])

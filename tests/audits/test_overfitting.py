@@ -9,12 +9,28 @@ import pytest
 import torch
 from torch import nn
 
+from harness.options import Options
+from harness.records import read_records
+from harness.run.audits.codes import found
 from harness.run.audits.overfitting import HALF_STEP, MANY_STEPS, ONE_STEP, audit_training, watch
 from harness.run.data import Examples, load_data
+from harness.run.runner import run_suite
 from harness.run.trainee import ClassifierInTraining
 from harness.run.training import seeded, train_classifier
+from harness.spec.suite import load_suite
 from models.catalogue import SmallCNN
 from models.defenses import NFGSM, Defense, FGSMLoss, NoDefense, PGDReplace
+
+SUITE = """
+[robustness]
+data = "digits"
+training.epochs = 1
+[robustness.matrix]
+model = { name = "smallcnn", width = 4 }
+defense = "n-fgsm"
+attack = ["fgsm", "pgd"]
+eps = 0.1
+"""
 
 
 def curves(clean, one, half, many):
@@ -61,6 +77,22 @@ def test_what_is_none_is_not_told(clean, one, half, many):
 @pytest.mark.parametrize("old", [{}, {"validation_accuracy": [0.9]}, curves([], [], [], [])])
 def test_without_curves_there_is_nothing_to_tell(old):
     assert audit_training(old) == []
+
+
+@pytest.mark.parametrize("again", [[], [found("catastrophic-overfitting", "seen among cells")]])
+def test_every_cell_of_a_collapsed_model_says_so_once(tmp_path, monkeypatch, again):
+    (tmp_path / "bent.toml").write_text(SUITE, encoding="utf-8")
+    bent = audit_training(curves([0.9], [0.9], [0.4], [0.0]))
+    monkeypatch.setattr("harness.run.robustness.audit_training", lambda curves: bent if ONE_STEP in curves else [])
+    monkeypatch.setattr("harness.run.audits.auditor.Auditor.among", lambda self, seen: again)
+    suite = load_suite(str(tmp_path / "bent.toml"), limit=64)
+    assert run_suite(suite, tmp_path / "results", Options(quiet=True, device="cpu")) == 0
+    records = read_records(tmp_path / "results")
+    assert len(records) == 2
+    for record in records:
+        (finding,) = [f for f in record.findings if f.code == "catastrophic-overfitting"]
+        assert finding.evidence["epoch"] == 1
+        assert record.status == "ok"
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +179,8 @@ def test_accuracies_of_a_linear_model_are_known_and_no_random_number_is_drawn():
     labels[0] = 1  # wrong when clean
     trainee = in_training(network)
     before = trainee.generator.get_state()
-    found = watch(Own(0.21), trainee, Examples(raw, labels, 100), 10**6).measure(trainee)
+    shares = watch(Own(0.21), trainee, Examples(raw, labels, 100), 10**6).measure(trainee)
     distance, right = (raw.flatten().double() / 100 - 0.5).abs(), torch.arange(len(raw)) > 0
     full, half = (((distance > eps) & right).double().mean().item() for eps in (0.21, 0.105))
-    assert found == pytest.approx({ONE_STEP: full, HALF_STEP: half, MANY_STEPS: full})
+    assert shares == pytest.approx({ONE_STEP: full, HALF_STEP: half, MANY_STEPS: full})
     assert trainee.generator.get_state().equal(before)

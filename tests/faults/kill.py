@@ -36,8 +36,10 @@ RUN = """
 import sys
 from pathlib import Path
 from harness.options import Options
+from harness.run.checkpoint import Checkpoint
 from harness.run.runner import run_suite
 from harness.spec.suite import load_suite
+Checkpoint.due = lambda self: True  # after every epoch, so that kills meet one being written
 suite = load_suite(sys.argv[1])
 print("ready", flush=True)
 sys.exit(run_suite(suite, Path(sys.argv[2]), Options(quiet=True, device="cpu")))
@@ -83,6 +85,7 @@ def main(kills: int, seed: int) -> int:
                 counts["records lost or changed"] += sum(found.get(name) != old for name, old in recorded.items())
                 counts["killed before the first record"] += not found
                 counts["killed between two records"] += bool(found)
+                counts["killed while a training was under way"] += bool(list(results.rglob("*.checkpoint")))
                 for record in read_records(results):  # raises when one is torn
                     read_pictures(results, record)
                     counts["records read after a kill"] += 1

@@ -66,17 +66,18 @@ def watch(defense: Defense, trainee: Trainee, validation: Examples, trained_imag
     ``trained_images`` is the number of images in an epoch, of which the watch takes a small part in work.
     """
     eps = getattr(defense, "eps", None)
-    if not isinstance(eps, Real) or not (math.isfinite(eps) and eps > 0):
+    radius = float(eps) if isinstance(eps, Real) else 0.0
+    if not (math.isfinite(radius) and radius > 0):
         return None
     images = min(len(validation), MOST, max(FEWEST, trained_images // ONE_IN))
     x, y = validation.pixels(slice(0, images)), validation.labels[:images]
     try:
-        trainee.attack(FGSM(), x[:1], y[:1], float(eps))
+        trainee.attack(FGSM(), x[:1], y[:1], radius)
     except RuntimeError as error:  # the model cannot be differentiated: its cells carry a finding that says so
         if is_out_of_memory(error):
             raise
         return None
-    return Watch(x, y, float(eps))
+    return Watch(x, y, radius)
 
 
 def audit_training(curves: Mapping[str, Sequence[float]]) -> list[Finding]:
