@@ -16,7 +16,7 @@ START = 0.001  # the standard deviation of the first perturbation, in pixel unit
 
 @dataclass(frozen=True)
 class TRADES(Defense):
-    """J(x) + β · max over ‖δ‖∞ ≤ ε of KL(p(x) ‖ p(x + δ)) (Zhang et al., 2019, eq. 5 and algorithm 1).
+    """J(x) + β · max over ‖δ‖∞ ≤ ε of KL(p(x) ‖ p(x + δ)) (Zhang et al., 2019, algorithm 1).
 
     The maximum is sought by ``steps`` sign steps of ``relative_step_size`` · ε in eval mode, from normal noise of
     standard deviation 0.001: at x itself the divergence has no gradient. As in the authors' code the loss sees clean

@@ -17,7 +17,10 @@ from harness.errors import InputError
 from harness.options import Options
 from harness.records import read_records
 from harness.run.checkpoint import Checkpoint
+from harness.run.context import Context
 from harness.run.data import load_data
+from harness.run.progress import Silent
+from harness.run.robustness import trained
 from harness.run.runner import run_suite
 from harness.run.training import accuracy, seeded, train_classifier
 from harness.spec.suite import load_suite
@@ -139,6 +142,46 @@ def test_a_checkpoint_of_another_network_is_refused(data, tmp_path):
 def stop(now):
     if now:
         raise Stopped
+
+
+class Watched(Silent):
+    """Keeps what the progress line is told, and stops the run at one of its calls."""
+
+    def __init__(self, stop_at=None):
+        self.calls, self.stop_at = [], stop_at
+
+    def task(self, description, total):
+        return self
+
+    def advance(self, n=1, **fields):
+        self.calls.append((n, fields.get("resumed_after_epoch")))
+        stop(len(self.calls) == self.stop_at)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_the_progress_line_says_that_a_training_goes_on(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    (tmp_path / "shown.toml").write_text(SUITE.replace("epochs = 12", "epochs = 4"), encoding="utf-8")
+    (cell,) = load_suite(str(tmp_path / "shown.toml"), limit=100).cells
+
+    def trained_with(progress):
+        context = Context(
+            results=tmp_path, weights=tmp_path, device=torch.device("cpu"), suite="shown", base=tmp_path, boards=False,
+            progress=progress,
+        )  # fmt: skip
+        return trained(cell, data, context)[1]
+
+    with pytest.raises(Stopped):
+        trained_with(Watched(stop_at=3))
+    progress = Watched()
+    assert trained_with(progress)["resumed"] == 1
+    assert progress.calls == [(2, 2), (1, 2), (1, 2)]
+    assert trained_with(Watched())["cached"]
 
 
 SUITE = """

@@ -21,7 +21,7 @@ from harness.run.memory import in_chunks, is_out_of_memory
 from models.defenses import Defense, Trainee
 
 FEWEST, MOST = 64, 512
-ONE_IN = 200  # so many trained images pay for one that is watched: under 3 % of an epoch on single-step images
+ONE_IN = 200  # so many trained images pay for one that is watched: about 3 % of an epoch on single-step images
 BATCH = 256
 LEAST_GAP = 0.1  # near chance, two accuracies of few images may differ by less than this for no reason
 
