@@ -24,6 +24,11 @@ eps = [0.1, 0.2]
 [generation]
 data = "digits"
 training = { epochs = 1 }
+[generation.evaluation]
+importance_samples = 2
+long_importance_samples = 3
+prior_samples = 4
+gradient_samples = 2
 [generation.matrix]
 """
 
@@ -51,7 +56,13 @@ def test_the_fields_of_a_record_are_documented():
 
 
 @pytest.mark.parametrize(
-    ("heading", "part"), [("### `cell`", "cell"), ("### `cost`", "cost"), ("### `metrics`", "metrics")]
+    ("heading", "part"),
+    [
+        ("### `cell`", "cell"),
+        ("### `cost`", "cost"),
+        ("### `metrics`", "metrics"),
+        ("### `evaluation`", "evaluation"),
+    ],
 )
 def test_what_a_run_writes_is_documented(records, heading, part):
     assert documented(heading) == {key for record in records for key in getattr(record, part)}
