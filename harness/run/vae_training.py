@@ -20,7 +20,8 @@ from harness.run.noise import KeyedNoise
 from harness.run.recipe import SCHEDULES, Recipe
 from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
 from harness.run.step import autocast
-from harness.run.training import Curves, Losses, Noise, finished
+from harness.run.trainee import Noise
+from harness.run.training import Curves, Losses, finished
 from models.vae import VAENetwork, bits_per_dimension
 
 EVALUATION_BATCH = 256
