@@ -103,7 +103,7 @@ def test_options_stand_in_for_what_the_file_says(tmp_path, small):
 def test_shipped_suites_load_by_name(name):
     suite = load_suite(name)
     assert suite.description
-    assert suite.expectations
+    assert suite.cells
 
 
 def test_quickstart_shows_both_halves():
