@@ -97,7 +97,9 @@ def plan_summary(plan: Plan) -> str:
 
 def _trained(cell: Cell) -> str:
     if isinstance(cell, RobustnessCell):
-        return f"{cell.data} · {cell.model.label()} · {cell.defense.label()} · {cell.augmentation} · seed {cell.seed}"
+        subset = "" if cell.subset == "all" else f" · {cell.subset}"
+        how = f"{cell.defense.label()} · {cell.augmentation}{subset}"
+        return f"{cell.data} · {cell.model.label()} · {how} · seed {cell.seed}"
     return f"{cell.data} · {cell.model.label()} · z_dim {cell.z_dim} · beta {cell.beta:g} · seed {cell.seed}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import InputError, did_you_mean
-from harness.spec.datasets import DATASETS, DataDescription
+from harness.spec.datasets import DATASETS, SUBSETS, DataDescription
 
 DEFAULT_ROOT = Path("~/.cache/epsbench")
 
@@ -29,6 +29,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> Examples:
+        """These examples alone, sharing memory with the rest."""
+        return Examples(self._raw[rows], self.labels[rows], self._brightest)
 
     @property
     def device(self) -> torch.device:
@@ -49,6 +53,10 @@ class Data:
     train: Examples
     validation: Examples
     test: Examples
+
+    def trained_on(self, subset: str) -> Data:
+        """The same data with this subset of the training examples alone; validation and test stay whole."""
+        return replace(self, train=self.train[SUBSETS[subset](len(self.train))])
 
 
 # The stored images and labels of the training pool, and of the test set where there is one of its own.

@@ -31,6 +31,8 @@ from harness.run.victim import Judge, Victim
 class Engine:
     """Attacks on one victim. ``batch`` is the number of slots, halved when memory runs out.
 
+    Where ``white_box`` is false the victim is another model than the judge's: images are made to the end on the one,
+    and the last of each is judged by the other, whatever became of it on the way.
     ``keep`` is how many of the first targets keep their image; ``poll`` how many steps run between two
     looks at the device (1 on a CPU, where looking costs nothing).
     """
@@ -41,6 +43,7 @@ class Engine:
     batch: int
     keep: int = 0
     poll: int = 0
+    white_box: bool = True
     clean: CleanGradients = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +91,8 @@ class Engine:
             schedule,
             batch=min(self.batch, rows),
             seed=seed,
-            early_stop=early_stop,
+            early_stop=early_stop and self.white_box,
+            last_only=not self.white_box,
             poll=self.poll,
         )
         for outcome in stream.run():
@@ -141,7 +145,8 @@ class Engine:
             images = attack.perturb(watch, x, y, eps, self.targets.noise(seed, at, again))
         x_adv = into_ball(attack.norm, x, images.detach().float(), eps)
         verdicts = ledger.verdicts(x, x_adv, y, self.batch)
-        self._note_watched(watch, x_adv, verdicts[0] > 0, outcome)
+        if self.white_box:
+            self._note_watched(watch, x_adv, verdicts[0] > 0, outcome)
         ledger.note(eps_index, example, verdicts, x_adv)
         outcome.forwards += self.victim.forwards - before[0]
         outcome.backwards += self.victim.backwards - before[1]

@@ -1,4 +1,4 @@
-"""One run at a time on a results folder."""
+"""One run at a time on a results folder, and one process at a time on a training."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import InputError
+from harness.records import cannot_write
 
 _HELD = {errno.EWOULDBLOCK, errno.EACCES}
 
@@ -46,3 +47,40 @@ def only_run(results: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Wait until no other process is inside with this path, and keep the others waiting until the end.
+
+    The file is there meanwhile and gone afterwards. On a file system without locks nobody waits. Raises `InputError`
+    where it cannot be made.
+    """
+    file = _enter(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _enter(path: Path) -> int:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InputError(cannot_write(path, error)) from error
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _names(path, file):
+            return file
+        os.close(file)  # whoever was inside took the file away when leaving
+
+
+def _names(path: Path, file: int) -> bool:
+    """Whether the path still names the open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False

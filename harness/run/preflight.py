@@ -8,13 +8,17 @@ import torch
 
 from harness.errors import InputError
 from harness.run.context import Context
+from harness.run.data import Data
 from harness.run.robustness import build
 from harness.spec.cell import RobustnessCell
 from harness.spec.plan import Job
 
 
 def preflight(jobs: Sequence[Job], context: Context) -> None:
-    """Read every data set and build every classifier once. Raises one `InputError` with all that is wrong."""
+    """Read every data set and build every classifier once, those of sources too.
+
+    Raises one `InputError` with all that is wrong.
+    """
     problems: list[str] = []
     seen: set[object] = set()
     for job in jobs:
@@ -24,23 +28,33 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
         except InputError as error:
             problems.extend(message for message in error.messages if message not in problems)
             continue
-        if not isinstance(cell, RobustnessCell) or (cell.model, cell.data) in seen:
+        if not isinstance(cell, RobustnessCell):
             continue
-        seen.add((cell.model, cell.data))
-        try:
-            network = build(cell, data, context).eval()
-            with torch.no_grad():
-                shape = tuple(network(data.test.pixels(torch.arange(2, device=context.device) % len(data.test))).shape)
-        # The model is the user's code: it may raise anything, or even try to exit.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            problems.append(f"model {cell.model.label()!r} cannot be built for {cell.data}: {reason}")
-            continue
-        wanted = (2, data.description.classes)
-        if shape != wanted:
-            problems.append(
-                f"model {cell.model.label()!r} gives outputs of shape {shape} for two images of {cell.data}, "
-                f"not {wanted}: it must return one logit for each of the {wanted[1]} classes"
-            )
+        sources = (each.source for each in job.cells if isinstance(each, RobustnessCell) and each.source)
+        for trained in (cell, *sources):
+            if (trained.model, trained.data) not in seen:
+                seen.add((trained.model, trained.data))
+                problem = _problem(trained, data, context)
+                problems += [problem] if problem else []
     if problems:
         raise InputError(problems)
+
+
+def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:
+    """What is wrong with a cell's classifier, before it is trained."""
+    told = f"model {cell.model.label()!r}"
+    try:
+        network = build(cell, data, context).eval()
+        with torch.no_grad():
+            shape = tuple(network(data.test.pixels(torch.arange(2, device=context.device) % len(data.test))).shape)
+    # The model is the user's code: it may raise anything, or even try to exit.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"{told} cannot be built for {cell.data}: {reason}"
+    wanted = (2, data.description.classes)
+    if shape == wanted:
+        return None
+    return (
+        f"{told} gives outputs of shape {shape} for two images of {cell.data}, "
+        f"not {wanted}: it must return one logit for each of the {wanted[1]} classes"
+    )

@@ -20,7 +20,9 @@ _BATCHES = 2  # of rows, so that the trace shows slots being refilled
 def profile_attack(engine: Engine, attack: Attack | GradientAttack, cell: RobustnessCell, results: Path) -> Path:
     """Write ``RESULTS/profiles/<model, defense, attack>/*.pt.trace.json``, for TensorBoard and Perfetto."""
     rows = min(len(engine.targets), _BATCHES * engine.batch)
-    label = re.sub(r"[^\w.=-]+", "_", f"{cell.model.name}-{cell.defense.name}-{cell.attack.label()}-{cell.norm}")
+    source = f"-from-{cell.source.trained_label()}" if cell.source else ""
+    told = f"{cell.model.name}-{cell.defense.name}-{cell.attack.label()}-{cell.norm}{source}"
+    label = re.sub(r"[^\w.=-]+", "_", told)
     folder = results / "profiles" / label
     targets = Targets(engine.targets.pixels, engine.targets.labels[:rows], engine.targets.index[:rows])
     if isinstance(attack, GradientAttack):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from attacks.base import Attack, GradientAttack
 from harness.errors import InputError
 from harness.records import Metric, Record, Verdicts, write_pictures
+from harness.run.attacker import Attacker, make_attacker
 from harness.run.audits.auditor import Auditor, probe_size
 from harness.run.audits.codes import voids
 from harness.run.audits.history import Seen
@@ -21,14 +22,14 @@ from harness.run.audits.overfitting import audit_training
 from harness.run.checkpoint import Checkpoint
 from harness.run.context import Context
 from harness.run.data import Data
-from harness.run.engine import Engine
 from harness.run.failure import failed
 from harness.run.ledger import Outcome, Targets
-from harness.run.memory import is_out_of_memory, peak_bytes, release, reset_peak
+from harness.run.lock import turn
+from harness.run.memory import peak_bytes, release, reset_peak
 from harness.run.profiling import profile_attack
 from harness.run.training import seeded, train_classifier
-from harness.run.tuning import LONG, UNTRIED, Rates, accelerate, find_batch, measure_rates
-from harness.run.victim import Judge, prepare
+from harness.run.tuning import UNTRIED
+from harness.run.victim import Judge
 from harness.run.weights import load_weights, save_weights
 from harness.spec import names
 from harness.spec.cell import RobustnessCell
@@ -36,7 +37,7 @@ from harness.spec.plan import Job
 from harness.statistics import wilson
 
 PICTURES = 8
-KEPT = 64  # adversarial images that the audits look at
+SOURCE_WEIGHTS = "source_weights_sha256"
 
 
 def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
@@ -63,12 +64,20 @@ def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
 def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Module, dict[str, Any]]:
     """The cell's network with its trained weights, from the cache when they are there, and what training cost.
 
-    A training that was stopped goes on from its checkpoint.
+    A training that was stopped goes on from its checkpoint, and one that another process is at is waited for.
     """
-    network = build(cell, data, context)
-    cached = load_weights(context.weights, cell.weights_key, network)
-    if cached is not None:
-        return network.eval(), cached | {"cached": True}
+    network, key = build(cell, data, context), cell.weights_key
+    cached = load_weights(context.weights, key, network)
+    if cached is None:
+        with turn(context.weights / f".{key}.lock"):
+            cached = load_weights(context.weights, key, network)
+            if cached is None:
+                return network, _train(network, cell, data.trained_on(cell.subset), context) | {"cached": False}
+    return network.eval(), cached | {"cached": True}
+
+
+def _train(network: nn.Module, cell: RobustnessCell, data: Data, context: Context) -> dict[str, Any]:
+    """Train the cell's network, leave its weights in the cache, and tell what it cost."""
     recipe = dict(cell.training)
     defense = names.make("defense", cell.defense, context.base)
     precision = context.precision(cell.precision)
@@ -110,11 +119,15 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
     }
     saved = save_weights(context.weights, cell.weights_key, network, info)
     checkpoint.remove()
-    return network.eval(), saved | {"cached": False}
+    network.eval()
+    return saved
 
 
 class Bench:
-    """One trained classifier on the bench: judged once when clean, then attacked stream after stream."""
+    """One trained classifier on the bench: judged once when clean, then attacked stream after stream.
+
+    ``own`` attacks along its own gradients; of the other models whose gradients are followed the last is kept.
+    """
 
     def __init__(
         self,
@@ -139,36 +152,31 @@ class Bench:
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
         self.auditor = Auditor(self.judge, x, y, self.batch, data.description)
         self.auditor.model(logits)
-        self.victim = prepare(network, context.device, context.precision(cells[0].precision), x, y)
-        targets = Targets(lambda at: data.test.pixels(self.positions[at]), labels, self.positions)
-        rows = self._rows_ahead(cells, len(targets))
-        batch = context.batch_size or find_batch(self.victim, targets, rows)
-        batch, self.rates = self._tuned(targets, max(1, min(batch, len(targets))), rows)
-        self.engine = Engine(self.victim, self.judge, targets, batch, keep=KEPT)
+        self.probe, self.cells = (x, y), cells
+        self.targets = Targets(lambda at: data.test.pixels(self.positions[at]), labels, self.positions)
+        self.own = self._attacker(network, None, None)
+        self._lent: tuple[str, Attacker] | None = None
         weights = training.get("weights_sha256")
-        self.auditor.begin(self.engine, context.results, weights, self.right.cpu().numpy(), len(cells))
+        self.auditor.begin(self.own.engine, context.results, weights, self.right.cpu().numpy(), len(cells))
 
-    def _tuned(self, targets: Targets, batch: int, rows: int) -> tuple[int, Rates | None]:
-        """Prepare for ``rows`` gradients in batches, halved while memory runs out; time the floor of long work."""
-        while True:
-            exhausted = False
-            try:
-                accelerate(self.victim, targets, batch, rows, self.context.compile)
-                if rows < LONG * batch or not self.victim.differentiable:
-                    return batch, None
-                return batch, measure_rates(self.victim, self.judge, targets, batch)
-            except (RuntimeError, MemoryError) as error:
-                if batch == 1 or not is_out_of_memory(error):
-                    raise
-                exhausted = True
-            if exhausted:
-                release()
-                batch //= 2
+    def _attacker(self, network: nn.Module, source: RobustnessCell | None, weights: str | None) -> Attacker:
+        """The network made ready for those of the cells that have this source."""
+        key = source and source.weights_key
+        cells = [cell for cell in self.cells if (cell.source and cell.source.weights_key) == key]
+        precision = self.context.precision(self.cells[0].precision)
+        return make_attacker(network, self.judge, self.targets, self.probe, cells, precision, self.context, weights)
 
-    def _rows_ahead(self, cells: list[RobustnessCell], targets: int) -> int:
-        """Gradients that the cells can take at most."""
-        attacks = [names.make("attack", cell.attack, self.context.base, norm=cell.norm) for cell in cells]
-        return sum(a.steps * a.restarts * targets for a in attacks if isinstance(a, GradientAttack))
+    def attacker(self, source: RobustnessCell | None) -> Attacker:
+        """The attacker along the gradients of a source's model, trained where its weights are not there yet; of the
+        bench's own without a source."""
+        if source is None:
+            return self.own
+        if self._lent is None or self._lent[0] != source.weights_key:
+            self._lent = None
+            release()
+            network, training = trained(source, self.data, self.context)
+            self._lent = source.weights_key, self._attacker(network, source, training["weights_sha256"])
+        return self._lent[1]
 
     def _logits(self) -> Tensor:
         everyone = torch.arange(len(self.data.test), device=self.context.device)
@@ -183,12 +191,13 @@ class Bench:
         with self.context.progress.task(cells[0].attack.label(), len(cells)) as task:
             try:
                 attack = names.make("attack", pending[0].attack, self.context.base, norm=pending[0].norm)
+                attacker = self.attacker(pending[0].source)
                 reset_peak(self.context.device)
                 eps, first = [cell.eps for cell in pending], pending[0]
-                for outcome in self.engine.run(
+                for outcome in attacker.engine.run(
                     attack, eps, seed=first.seed, early_stop=first.early_stop, curve=first.curve
                 ):
-                    yield self._record(pending[0], attack, outcome, started)
+                    yield self._record(pending[0], attack, attacker, outcome, started)
                     pending = pending[1:]
                     task.advance()
             except InputError:  # nowhere to write, or the like: the run cannot go on
@@ -198,15 +207,22 @@ class Bench:
                 yield from (failed(cell, error, self.context, started) for cell in pending)
             else:
                 if self.context.profile:
-                    profile_attack(self.engine, attack, cells[0], self.context.results)
+                    profile_attack(attacker.engine, attack, cells[0], self.context.results)
 
-    def _record(self, cell: RobustnessCell, attack: Attack | GradientAttack, outcome: Outcome, started: str) -> Record:
+    def _record(
+        self,
+        cell: RobustnessCell,
+        attack: Attack | GradientAttack,
+        attacker: Attacker,
+        outcome: Outcome,
+        started: str,
+    ) -> Record:
         right = self.right.cpu().numpy()
         robust = right.copy()
         robust[self.positions.cpu().numpy()[outcome.fooled]] = False
-        cost = self._cost(outcome)
-        findings = [*self.auditor.cell(self.engine, attack, outcome, self.clean_loss), *self.overfitted]
-        if not voids(findings):
+        cost = self._cost(attacker, outcome)
+        findings = [*self.auditor.cell(attacker.engine, attack, outcome, self.clean_loss), *self.overfitted]
+        if cell.source is None and not voids(findings):
             told = {finding.code for finding in findings}
             beside = self.auditor.among(Seen.of(cell.id, cell.canonical(), cost, right, robust))
             findings += [finding for finding in beside if finding.code not in told]
@@ -223,6 +239,7 @@ class Bench:
             metrics=_metrics(right, robust, outcome.fooled),
             cost=cost,
             training=self.training,
+            evaluation={SOURCE_WEIGHTS: attacker.weights} if cell.source else {},
             curves=self.curves,
             verdicts=Verdicts.pack(right, robust),
             findings=tuple(findings),
@@ -236,14 +253,15 @@ class Bench:
         k = min(PICTURES, len(outcome.images))
         at = torch.arange(k, device=self.context.device)
         return {
-            "original": self.engine.targets.pixels(at).cpu().numpy(),
+            "original": self.targets.pixels(at).cpu().numpy(),
             "adversarial": outcome.images[:k].numpy(),
-            "labels": self.engine.targets.labels[:k].cpu().numpy(),
+            "labels": self.targets.labels[:k].cpu().numpy(),
             "predicted": outcome.predicted[:k],
             "fooled": outcome.fooled[:k],
         }
 
-    def _cost(self, outcome: Outcome) -> dict[str, Any]:
+    def _cost(self, attacker: Attacker, outcome: Outcome) -> dict[str, Any]:
+        engine = attacker.engine
         attacked = len(outcome.fooled)
         shared = outcome.shared_backwards
         gradients = outcome.backwards + shared
@@ -259,19 +277,13 @@ class Bench:
             "images_per_second": attacked / seconds if seconds else None,
             "gradients_per_second": gradients / seconds if seconds else None,
             "peak_bytes": peak_bytes(self.context.device),
-            "compile_seconds": self.victim.compile_seconds,
-            "floor_share": self._floor_share(outcome),
-            "batch_size": self.engine.batch,
-            "precision": self.victim.precision,
-            "form": self.victim.form,
+            "compile_seconds": engine.victim.compile_seconds,
+            "floor_share": attacker.floor_share(outcome),
+            "batch_size": engine.batch,
+            "precision": engine.victim.precision,
+            "form": engine.victim.form,
             "device": self.context.environment.get("device", {}).get("name", self.context.device.type),
         }
-
-    def _floor_share(self, outcome: Outcome) -> float | None:
-        """The least time these gradients and verdicts can take on this device, over the time they took."""
-        if self.rates is None or not outcome.seconds:
-            return None
-        return self.rates.floor(outcome.backwards + outcome.shared_backwards, outcome.judge_forwards) / outcome.seconds
 
 
 def _metrics(right: np.ndarray, robust: np.ndarray, fooled: np.ndarray) -> dict[str, Metric]:

@@ -97,10 +97,13 @@ class Stream:
         batch: int,
         seed: int,
         early_stop: bool,
+        last_only: bool,
         poll: int,
     ) -> None:
+        """``last_only`` judges the image after the last step alone; without early stopping an earlier one may count."""
         self.attack, self.victim, self.targets, self.ledger, self.clean = attack, victim, targets, ledger, clean
         self.size, self.seed, self.early_stop, self.poll = batch, seed, early_stop, poll
+        self.second_thoughts = not early_stop and not last_only
         self.device = targets.labels.device
         self.schedule = schedule
         self.eps = torch.tensor([float(e) for e in eps], device=self.device)
@@ -167,7 +170,7 @@ class Stream:
             step += 1
         tensors = {"x": x, "x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step}
         tensors |= {"frozen": torch.zeros_like(step, dtype=torch.bool), "veto": torch.full_like(step, -1)}
-        if not self.early_stop:
+        if self.second_thoughts:
             # The iterate the victim is least sure of, kept where it looks fooled: the last one may not be.
             tensors |= {"candidate": x_adv.clone(), "least_margin": torch.zeros_like(step, dtype=torch.float32)}
         tensors |= {f"state.{name}": value for name, value in state.items()}
@@ -195,19 +198,21 @@ class Stream:
     def _one_step(self) -> None:
         t = self.slots.tensors
         gradient, logits = self.victim.gradient(t["x_adv"], t["y"])
-        margin = self.victim.margin(logits, t["y"])
         state = {name[6:]: value for name, value in t.items() if name.startswith("state.")}
         step = t["step"].view(-1, 1, 1, 1)
         moved, new_state = advance(self.attack, t["x"], t["x_adv"], gradient, t["eps"], step, state)
         new = {"x_adv": moved} | {f"state.{name}": value for name, value in new_state.items()}
+        margin = self.victim.margin(logits, t["y"])
         if self.early_stop:
             frozen = t["frozen"] | ((margin < 0) & (t["step"] != t["veto"]))
             new = {name: torch.where(_like(frozen, value), t[name], value) for name, value in new.items()}
             new |= {"frozen": frozen, "step": t["step"] + ~frozen}
         else:
+            new["step"] = t["step"] + 1
+        if self.second_thoughts:
             better = margin < t["least_margin"]
             new["candidate"] = torch.where(better.view(-1, 1, 1, 1), t["x_adv"], t["candidate"])
-            new |= {"least_margin": torch.where(better, margin, t["least_margin"]), "step": t["step"] + 1}
+            new["least_margin"] = torch.where(better, margin, t["least_margin"])
         t.update(new)  # only now: whatever raised above left the slots as they were
 
     def _count(self, taken: int) -> None:
@@ -253,7 +258,7 @@ class Stream:
         t = bundle.tensors
         verdicts = self.ledger.verdicts(t["x"], t["x_adv"], t["y"], self.size)
         asked = np.ones(len(bundle), dtype=int)
-        if not self.early_stop:
+        if self.second_thoughts:
             self._second_thoughts(bundle, verdicts, asked)
         fooled = verdicts[0] > 0
         refused = ~fooled & (bundle.step < self.attack.steps)

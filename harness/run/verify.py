@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.options import Options
 from harness.records import Record, read_record, record_path
+from harness.run.robustness import SOURCE_WEIGHTS
 from harness.run.runner import run_suite
 from harness.spec.cell import Cell, RobustnessCell
 from harness.spec.plan import plan
@@ -102,6 +103,8 @@ def _causes(before: Record, after: Record) -> Iterator[str]:
     """What is not as it was when the record was made."""
     if before.training.get("weights_sha256") != after.training.get("weights_sha256"):
         yield "the weights differ"
+    if before.evaluation.get(SOURCE_WEIGHTS) != after.evaluation.get(SOURCE_WEIGHTS):
+        yield "the weights of the source differ"
     for name in ("packages", "device", "threads", "flags"):
         old, new = before.environment.get(name), after.environment.get(name)
         if old != new:

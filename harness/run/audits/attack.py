@@ -24,8 +24,11 @@ SHORT = 0.9  # of the images that withstood
 FEW_LOST = 0.01
 
 
-def audit_outcome(outcome: Outcome, clean_loss: np.ndarray) -> list[Finding]:
-    """Findings about one attack at one ε; ``clean_loss`` (n,) is the judge's cross-entropy before it."""
+def audit_outcome(outcome: Outcome, clean_loss: np.ndarray | None) -> list[Finding]:
+    """Findings about one attack at one ε; ``clean_loss`` (n,) is the judge's cross-entropy before it.
+
+    It is None where the attack climbs another model's loss, which the judge does not see.
+    """
     if not outcome.attacked.any():
         return []
     broken = list(_not_finite(outcome))
@@ -50,13 +53,15 @@ def _outside(outcome: Outcome) -> Iterator[Finding]:
         yield found("outside-box", f"adversarial pixels reach from {low:.6g} to {high:.6g}", low=low, high=high)
 
 
-def _no_op(outcome: Outcome, clean_loss: np.ndarray) -> Iterator[Finding]:
+def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]:
     if outcome.eps == 0:
         return
     unmoved = float((outcome.size[outcome.attacked] == 0).mean())
     if unmoved > UNMOVED:
         fact = f"the attack returned {unmoved:.1%} of the images as they were"
         yield found("no-op" if unmoved >= NO_OP else "unmoved", fact, share=unmoved)
+    if clean_loss is None:
+        return
     rise = outcome.loss[outcome.attacked] - clean_loss[outcome.attacked]
     follows_gradients = outcome.backwards + outcome.shared_backwards > 0
     if follows_gradients and unmoved < NO_OP and not rise.mean() > 0:

@@ -15,7 +15,7 @@ from attacks.base import Attack, GradientAttack
 from attacks.norms import NORMS
 from harness.records import Finding
 from harness.run.audits.attack import audit_convergence, audit_outcome
-from harness.run.audits.codes import found, voids
+from harness.run.audits.codes import OWN_GRADIENTS, found, voids
 from harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
 from harness.run.audits.history import History, Seen
 from harness.run.audits.model import audit_model, not_finite
@@ -75,15 +75,21 @@ class Auditor:
     def cell(
         self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray
     ) -> list[Finding]:
-        """Findings on one cell by itself: its model's, its gradients', its attack's."""
+        """Findings on one cell by itself: its model's, its gradients', its attack's.
+
+        Images made on another model are no test of this one's gradients, and need not raise its loss: what is looked
+        for there is left out.
+        """
         with self._timed():
             findings = [*self.findings, *engine.victim.findings, *self._zero_gradients(engine)]
+            if not engine.white_box:
+                findings = [finding for finding in findings if finding.code not in OWN_GRADIENTS]
             least = getattr(attack, "least_classes", 2)
             if self.shape.classes < least:
                 fact = f"the attack needs {least} classes and the model has {self.shape.classes}"
                 findings.append(found("few-classes", fact, classes=self.shape.classes, least=least))
-            findings += audit_outcome(outcome, clean_loss)
-            if not voids(findings):
+            findings += audit_outcome(outcome, clean_loss if engine.white_box else None)
+            if engine.white_box and not voids(findings):
                 findings += audit_convergence(attack, outcome, engine.victim, engine.targets, engine.batch)
         return findings
 

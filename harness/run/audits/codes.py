@@ -155,6 +155,9 @@ CODES: dict[str, Code] = {
     "not-graphed": Code("warning", "The step could not be captured as a CUDA graph.", "numbers are unaffected"),
 }
 
+# What an attack along the gradients of another model does not suffer from.
+OWN_GRADIENTS = frozenset({"zero-gradient", "precision-masked", "shattered", "masked"})
+
 
 def found(code: str, fact: str, **evidence: Any) -> Finding:
     """A finding: what was seen, then what to do."""
