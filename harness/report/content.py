@@ -14,6 +14,7 @@ from harness.report.reading import reading
 from harness.report.results import Results
 from harness.report.table import Table
 from harness.report.tables import cells_table, environment_table, findings_table, leaderboard_table
+from harness.report.transfer import Matrix, matrices, transfer_table
 from harness.report.units import enumerate_words
 
 
@@ -37,6 +38,15 @@ class Content:
         return movement_tables(self.boards, self.results)
 
     @cached_property
+    def matrices(self) -> list[Matrix]:
+        """What images made on one model do to another, an attack at a time."""
+        return matrices(self.results)
+
+    @cached_property
+    def transfers(self) -> list[Table]:
+        return [transfer_table(matrix) for matrix in self.matrices]
+
+    @cached_property
     def cost(self) -> Table | None:
         return cost_table(self.results)
 
@@ -51,14 +61,14 @@ class Content:
 
     @cached_property
     def reading(self) -> list[str]:
-        return reading(self.results, self.boards, self.settings)
+        return reading(self.results, self.boards, self.matrices, self.settings)
 
     @cached_property
     def tables(self) -> list[Table]:
         """The tables of the short formats, in the order of reading."""
         leaderboards = [leaderboard_table(board) for board in self.boards]
         last = [self.cost, *self.generative.all, findings_table(self.results)]
-        return [*leaderboards, *self.movements, *(table for table in last if table is not None)]
+        return [*leaderboards, *self.movements, *self.transfers, *(table for table in last if table is not None)]
 
     @cached_property
     def details(self) -> list[Table]:

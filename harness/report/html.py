@@ -52,6 +52,7 @@ def html(content: Content) -> str:
         galleries=shown,
         left_out=left_out,
         movements=content.movements,
+        transfers=_said_once(content.transfers),
         cost=content.cost,
         price_figures=list(price_figures(content)),
         price_caption=PRICE_CAPTION,

@@ -67,7 +67,8 @@ class Row:
 @dataclass(frozen=True)
 class Board:
     """A leaderboard: one data set, one norm. ``attacks`` are those of the table at each ε, ε ascending;
-    ``efforts`` their steps times restarts, and ``curves`` the ways in which their curves over ε came about."""
+    ``efforts`` their steps times restarts, and ``curves`` the ways in which their curves over ε came about.
+    ``transferred`` says that its models also met images made on other models, which are told elsewhere."""
 
     data: str
     norm: str
@@ -76,6 +77,7 @@ class Board:
     rows: tuple[Row, ...]
     efforts: Mapping[str, int] = field(default_factory=dict)
     curves: frozenset[str] = frozenset()
+    transferred: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -183,6 +185,7 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
         tuple(rank(rows, eps_ascending[-1])),
         efforts,
         frozenset(record.cell.get("curve", "each") for record in records),
+        any((record.cell["data"], record.cell["norm"]) == (data, norm) for record in results.transfer),
     )
 
 
@@ -206,7 +209,7 @@ def _row(
         tuple(dict.fromkeys(record.cell["seed"] for record in records)),
         over_seeds([_clean(list(cells.values())) for cells in seeds.values()]),
         {
-            (eps, attack): over_seeds([_score(cells.get((eps, attack))) for cells in seeds.values()])
+            (eps, attack): over_seeds([score_of(cells.get((eps, attack))) for cells in seeds.values()])
             for eps, expected in by_eps.items()
             for attack in expected
         },
@@ -220,7 +223,8 @@ def _row(
     )
 
 
-def _score(record: Record | None, metric: str = "robust_accuracy") -> Score:
+def score_of(record: Record | None, metric: str = "robust_accuracy") -> Score:
+    """A record's share with its interval, or why there is none."""
     if record is None:
         return Score("missing")
     if record.status != "ok":
@@ -232,8 +236,8 @@ def _score(record: Record | None, metric: str = "robust_accuracy") -> Score:
 
 
 def _clean(records: list[Record]) -> Score:
-    measured = [score for record in records if (score := _score(record, "clean_accuracy")).value is not None]
-    return measured[0] if measured else _score(records[0], "clean_accuracy")
+    measured = [score for record in records if (score := score_of(record, "clean_accuracy")).value is not None]
+    return measured[0] if measured else score_of(records[0], "clean_accuracy")
 
 
 def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Score:
@@ -246,7 +250,7 @@ def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Scor
     weights: set[str] = set()
     lacking: dict[str, State] = {}
     for attack, record in cells.items():
-        score = _score(record)
+        score = score_of(record)
         if record is None or score.state != "ok" or record.verdicts is None:
             lacking[attack] = "missing" if score.state == "ok" else score.state
             continue
@@ -271,7 +275,7 @@ def extras(records: Sequence[Record], shown: frozenset[str]) -> list[str]:
     flat: list[dict[str, Any]] = []
     for record in records:
         items: dict[str, Any] = {}
-        for key, value in record.cell.items():
+        for key, value in ({"subset": "all"} | record.cell).items():
             if key not in shown:
                 items |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         flat.append(items)

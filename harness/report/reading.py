@@ -10,13 +10,16 @@ from harness.report.generative.words import generative_words
 from harness.report.leaderboard import Board, Row
 from harness.report.results import Results
 from harness.report.table import score_entry
+from harness.report.transfer import Matrix, transfer_words
 from harness.report.units import enumerate_words, norm_name, plural
 
 
-def reading(results: Results, leaderboards: list[Board], models: Sequence[Setting]) -> list[str]:
+def reading(
+    results: Results, leaderboards: list[Board], matrices: Sequence[Matrix], models: Sequence[Setting]
+) -> list[str]:
     """A few sentences in short paragraphs: what was measured, who stands firmest, and what is missing."""
     told = [part for board in leaderboards for part in (_board(board), list(_one_step(board)))]
-    told += [*generative_words(models), _status(results)]
+    told += [*transfer_words(matrices), *generative_words(models), _status(results)]
     return [" ".join(sentences) for sentences in told if sentences]
 
 

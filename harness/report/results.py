@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -21,6 +21,7 @@ REQUIRED = {
     "robustness": ("data", "model", "defense", "augmentation", "attack", "norm", "eps", "seed"),
     "generation": ("data", "model", "z_dim", "beta", "seed"),
 }
+REQUIRED_OF_SOURCE = ("model", "defense", "augmentation", "seed")
 TYPES: dict[str, type | tuple[type, ...]] = {
     "data": str,
     "augmentation": str,
@@ -33,6 +34,8 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "early_stop": bool,
     "curve": str,
     "curve_eps": list,
+    "subset": str,
+    "source": dict,
 }
 TYPE_NAMES: dict[type | tuple[type, ...], str] = {
     str: "a string",
@@ -43,7 +46,8 @@ TYPE_NAMES: dict[type | tuple[type, ...], str] = {
     dict: "an object",
 }
 NAMED = ("model", "defense", "attack")
-ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps"})
+MODEL_AXES = ("model", "defense", "augmentation", "subset")
+ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps", "source"})
 """What of a cell has no part in its weights: cells that differ in these alone measure the same model."""
 GOES_WITHOUT_SAYING = {"steps": 1, "restarts": 1}
 """Parameters a label always shows unless they have this value: they decide how strong an attack is."""
@@ -59,10 +63,10 @@ def attack_key(cell: Cell) -> str:
 
     Cells that differ here are different attacks, in every table and figure.
     """
-    return canonical([cell["attack"], cell.get("early_stop", True), *_curve(cell)])
+    return canonical([cell["attack"], cell.get("early_stop", True), *curve(cell), cell.get("source")])
 
 
-def _curve(cell: Cell) -> tuple[str, list[Any]]:
+def curve(cell: Cell) -> tuple[str, list[Any]]:
     return cell.get("curve", "each"), cell.get("curve_eps", [])
 
 
@@ -74,13 +78,14 @@ class Names:
         curves: dict[str, set[str]] = defaultdict(set)
         stops: set[bool] = set()
         for cell in cells:
-            for kind in NAMED:
-                if kind in cell:
-                    uses[kind, cell[kind]["name"]][canonical(cell[kind])] = cell[kind]
+            for held in (cell, cell.get("source", {})):
+                for kind in NAMED:
+                    if kind in held:
+                        uses[kind, held[kind]["name"]][canonical(held[kind])] = held[kind]
             if "attack" in cell:
-                curve, eps = _curve(cell)
-                curves[curve].add(canonical(eps))
-                stops.add(cell.get("early_stop", True))
+                kind_of_curve, eps = curve(cell)
+                curves[kind_of_curve].add(canonical(eps))
+                stops |= set() if "source" in cell else {cell.get("early_stop", True)}
         self._stops_differ = len(stops) > 1
         self._curves_differ = {curve for curve, lists in curves.items() if len(lists) > 1}
         self._varying = {
@@ -93,14 +98,29 @@ class Names:
     def attack(self, cell: Cell) -> str:
         """``"pgd(steps=40, bisect)"``: the attack's label with what else `attack_key` holds, where it is not the
         default: how its curve comes about, with its ε where those differ over the set, and that nothing stops early,
-        where both ways are in the set."""
-        curve, eps = _curve(cell)
-        said = [] if curve == "each" else [visible(curve)]
-        if curve in self._curves_differ:
-            said = [f"{visible(curve)} over ε {' '.join(map(scalar, eps))}"]
-        if self._stops_differ and not cell.get("early_stop", True):
+        where both ways are in the set. ``"pgd from smallcnn (second-half)"`` where another model's gradients are
+        followed, which never stops early."""
+        kind, eps = curve(cell)
+        said = [] if kind == "each" else [visible(kind)]
+        if kind in self._curves_differ:
+            said = [f"{visible(kind)} over ε {' '.join(map(scalar, eps))}"]
+        if self._stops_differ and not cell.get("early_stop", True) and "source" not in cell:
             said.append("no early stop")
-        return self.label("attack", cell["attack"], *said)
+        label = self.label("attack", cell["attack"], *said)
+        return f"{label} from {self.source(cell)}" if "source" in cell else label
+
+    def source(self, cell: Cell) -> str:
+        """Whose gradients a cell's attack follows, with the seed of that model where it is not the cell's own."""
+        source = cell["source"]
+        return self.model(source, *([f"seed {scalar(source['seed'])}"] if source["seed"] != cell["seed"] else []))
+
+    def model(self, axes: Cell, *said: str) -> str:
+        """``"smallcnn + pgd-batch (first-half)"``: a model by its axes, seed apart, and what else is to be said; what
+        is "none" or "all" is left out."""
+        parts = [self.label("model", axes["model"]), self.label("defense", axes["defense"]), axes["augmentation"]]
+        named = " + ".join([parts[0], *(scalar(part) for part in parts[1:] if part != "none")])
+        details = [*(scalar(axes[key]) for key in ("subset",) if key in axes), *said]
+        return f"{named} ({', '.join(details)})" if details else named
 
     def label(self, kind: str, named: Mapping[str, Any], *said: str) -> str:
         """``"pgd(steps=40)"``: the name, the parameters that vary over the set, the number of steps, and what else
@@ -130,7 +150,8 @@ class Names:
         if cell["task"] == "generation":
             return [*parts, f"z_dim {scalar(cell['z_dim'])}", f"beta {scalar(cell['beta'])}"]
         parts.append(f"defense {self.label('defense', cell['defense'])}")
-        return parts if cell["augmentation"] == "none" else [*parts, f"augmentation {scalar(cell['augmentation'])}"]
+        parts += [] if cell["augmentation"] == "none" else [f"augmentation {scalar(cell['augmentation'])}"]
+        return [*parts, scalar(cell["subset"])] if "subset" in cell else parts
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,16 @@ class Results:
 
     @property
     def robustness(self) -> list[Record]:
+        """The records of classifiers attacked along their own gradients."""
+        return [record for record in self._classifiers if "source" not in record.cell]
+
+    @property
+    def transfer(self) -> list[Record]:
+        """The records of classifiers shown images that were made on another."""
+        return [record for record in self._classifiers if "source" in record.cell]
+
+    @property
+    def _classifiers(self) -> list[Record]:
         return [record for record in self.current if record.cell["task"] == "robustness"]
 
     @property
@@ -167,23 +198,27 @@ def check_cell(results: Path, record: Record) -> list[str]:
     task = cell.get("task")
     if not isinstance(task, str) or task not in REQUIRED:
         return [f"{path}: cell.task: {scalar(task)} is none of {', '.join(REQUIRED)}; {remedy}"]
-    problems = [f"{path}: cell.{key}: is missing; {remedy}" for key in REQUIRED[task] if key not in cell]
-    problems += [
-        f"{path}: cell.{kind}: not an object with a name; {remedy}"
-        for kind in NAMED
-        if kind in cell and not (isinstance(cell[kind], dict) and isinstance(cell[kind].get("name"), str))
-    ]
-    problems += [
-        f"{path}: cell.{key}: not {TYPE_NAMES[kind]}; {remedy}"
-        for key, kind in TYPES.items()
-        if key in cell and not isinstance(cell[key], kind)
-    ]
+    found = [f"cell.{problem}" for problem in _misfits(cell, REQUIRED[task])]
+    if isinstance(source := cell.get("source"), dict):
+        found += [f"cell.source.{problem}" for problem in _misfits(source, REQUIRED_OF_SOURCE)]
+    problems = [f"{path}: {problem}; {remedy}" for problem in found]
     if isinstance(cell.get("eps"), str):
         try:
             Fraction(cell["eps"])
         except (ValueError, ZeroDivisionError):
             problems.append(f"{path}: cell.eps: {cell['eps']!r} is no fraction; {remedy}")
     return problems
+
+
+def _misfits(cell: Cell, required: Iterable[str]) -> Iterator[str]:
+    """What is missing or of the wrong type in a cell, or in the source of one."""
+    yield from (f"{key}: is missing" for key in required if key not in cell)
+    for kind in NAMED:
+        if kind in cell and not (isinstance(cell[kind], dict) and isinstance(cell[kind].get("name"), str)):
+            yield f"{kind}: not an object with a name"
+    for key, wanted in TYPES.items():
+        if key in cell and not isinstance(cell[key], wanted):
+            yield f"{key}: not {TYPE_NAMES[wanted]}"
 
 
 def load_results(folder: Path) -> Results:

@@ -19,6 +19,8 @@ CURVES = {
 }
 """How a curve of each kind is to be read; of the kind "each" there is nothing to say."""
 
+TRANSFERRED = "Images made on another model are told in the transfer tables; they are no part of the worst case."
+
 
 def leaderboard_table(board: Board) -> Table:
     """The leaderboard, one line a model and ε: an ε's attacks, then the worst case over them."""
@@ -66,12 +68,15 @@ def board_title(board: Board) -> str:
 def board_caption(board: Board) -> str:
     """How to read a leaderboard."""
     n = f" of {board.examples:,} test images" if board.examples else ""
-    return (
+    said = [
         f"Share{n} classified rightly, with 95 % intervals; ε in pixel units [0, 1]. Worst case: right under "
         "every attack at that ε, image by image. Sorted by the worst case at the largest ε "
         f"({board.eps[-1][1]}); rows that the intervals do not tell apart share a rank. A failed or void cell makes "
-        "the worst case an upper bound (≤), and the row takes no rank."
-    ) + "".join(f" {curve.capitalize()}: {told}" for curve, told in CURVES.items() if curve in board.curves)
+        "the worst case an upper bound (≤), and the row takes no rank.",
+        *([TRANSFERRED] if board.transferred else []),
+        *(f"{curve.capitalize()}: {told}" for curve, told in CURVES.items() if curve in board.curves),
+    ]
+    return " ".join(said)
 
 
 def findings_table(results: Results) -> Table | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Literal
@@ -95,7 +96,7 @@ def _words(texts: list[str]) -> list[str]:
 
 
 def _loose(label: str) -> str:
-    return label.replace("(", " (")
+    return re.sub(r"(?<=\S)\(", " (", label)
 
 
 def _drawn(entry: Entry, column: Column, break_details: Callable[[str], str]) -> Text:
