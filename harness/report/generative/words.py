@@ -53,7 +53,11 @@ def _active(setting: Setting) -> list[str]:
     active = setting.metric("active_units")
     if active is None:
         return []
-    return [f"{number(active.value)} of its {setting.z_dim} latent dimensions are active."]
+    return [f"{number(active.value)} of its {setting.z_dim} latent dimensions {_be(active.value)} active."]
+
+
+def _be(count: float) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _prior(group: Sequence[Setting]) -> list[str]:
@@ -92,7 +96,7 @@ def _collapse(group: Sequence[Setting]) -> list[str]:
     says = "latent of {} says" if len(full) == 1 else "latents of {} say"
     said = [f"Posterior collapse: the {says.format(enumerate_words(full))} nothing of the image."] if full else []
     if partial:
-        counts = [f"{_units(setting)} of {setting.z_dim} units are active in {setting.name}" for setting in partial]
+        counts = [_alive(setting) for setting in partial]
         said.append(f"Partial posterior collapse: {enumerate_words(counts)}.")
     return said
 
@@ -107,6 +111,7 @@ def collapse(setting: Setting) -> str:
     return "partial" if active and active.value < setting.z_dim / 2 else ""
 
 
-def _units(setting: Setting) -> str:
+def _alive(setting: Setting) -> str:
     active = setting.metric("active_units")
-    return number(active.value) if active else ""
+    count = active.value if active else 0.0
+    return f"{number(count)} of {setting.z_dim} units {_be(count)} active in {setting.name}"
