@@ -37,6 +37,9 @@ RECORDS = [
     factory.generation(0.52, epochs=3),
     factory.failed(eps="0.1"),
     factory.void(BITS, BITS, eps="0.2"),
+    factory.robustness(np.ones(40, dtype=bool), BITS, eps="0.2", subset="first-half", early_stop=False,
+                       source={"model": {"name": "smallcnn"}, "defense": {"name": "none"}, "augmentation": "none",
+                               "subset": "second-half", "seed": 0}),
 ]  # fmt: skip
 TREES = [json.loads(record.model_dump_json()) for record in RECORDS]
 
