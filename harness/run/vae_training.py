@@ -71,7 +71,7 @@ def train_vae(
     vae.to(device).train()
     checkpoint = checkpoint or Checkpoint(None)
     with reproducibly(seed, device, precision) as generator:
-        objective = _objective(vae, beta, precision)
+        objective = objective_of(vae, beta, precision)
         state = _State(vae, recipe, generator, precision)
         resumed = state.restore(checkpoint.restore())
         began = time.perf_counter()
@@ -107,7 +107,7 @@ def train_vae(
     return Trained(finished(vae, state.curves), state.seconds, str(state.form), state.form.seconds, state.resumed)
 
 
-def _objective(vae: VAENetwork, beta: float, precision: str) -> Objective:
+def objective_of(vae: VAENetwork, beta: float, precision: str) -> Objective:
     """Pixels (N, C, H, W) and noise (N, z_dim) to the loss and, detached, the bound: bits per dimension."""
 
     def objective(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
