@@ -30,6 +30,8 @@ training = { epochs = 3, optimizer = "sgd", learning_rate = 0.1, schedule = "ste
 model = ["smallcnn", { name = "resnet18", width = 8 }]
 defense = ["none", { name = "pgd-batch", eps = "8/255" }]
 augmentation = ["none", "shift"]
+subset = "first-half"
+source = { seed = 1 }
 attack = ["noise", { name = "pgd", steps = 3, random_start = true, restarts = 2 }]
 norm = ["linf", "l2"]
 eps = ["8/255", 0.1]
