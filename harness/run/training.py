@@ -21,7 +21,7 @@ from harness.run.memory import in_chunks, is_out_of_memory
 from harness.run.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
 from harness.run.step import autocast
-from harness.run.trainee import ClassifierInTraining, Noise  # noqa: F401 - the loop of VAEs takes its noise from here
+from harness.run.trainee import ClassifierInTraining
 from models.defenses import Defense
 
 Curves = dict[str, list[float]]

@@ -15,7 +15,7 @@ from harness.run.averaging import MovingAverage
 from harness.run.checkpoint import Checkpoint
 from harness.run.data import Data, Examples
 from harness.run.forms import LAYOUTS, Form, Objective, fastest_form
-from harness.run.memory import in_chunks
+from harness.run.memory import in_chunks, is_out_of_memory
 from harness.run.noise import KeyedNoise
 from harness.run.recipe import SCHEDULES, Recipe
 from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
@@ -61,7 +61,8 @@ def train_vae(
     and left in ``vae`` is the moving average of the weights. ``on_pictures`` is called before training, after epoch 10
     and at the end. ``checkpoint`` is restored from, kept up and left for the caller to remove: a float32 training
     that goes on from it ends at the same weights to the bit.
-    Raises `ValueError` for a negative β and `TrainingDiverged` for a loss that is no number.
+    Raises `ValueError` for a negative β, `TrainingDiverged` for a loss that is no number, and `InputError` for a
+    checkpoint that cannot be used.
     """
     if not (beta >= 0 and math.isfinite(beta)):
         raise ValueError(f"beta weights the rate and must not be negative, not {beta}")
@@ -73,9 +74,15 @@ def train_vae(
     with reproducibly(seed, device, precision) as generator:
         objective = objective_of(vae, beta, precision)
         state = _State(vae, recipe, generator, precision)
-        resumed = state.restore(checkpoint.restore())
+        if kept := checkpoint.restore():
+            try:
+                state.restore(kept)
+            except (LookupError, TypeError, ValueError, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise
+                raise checkpoint.unusable(error) from error
         began = time.perf_counter()
-        if not resumed:
+        if not kept:
             state.form = fastest_form(vae, objective, _batch(vae, data, batch), epochs * steps, compile)
             on_pictures(0, vae)
         quick = state.form.apply(vae, objective)
@@ -185,10 +192,8 @@ class _State:
             "resumed": self.resumed,
         }
 
-    def restore(self, kept: Mapping[str, Any] | None) -> bool:
-        """Go back to what a checkpoint kept; False when there is none."""
-        if kept is None:
-            return False
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Go back to what a checkpoint kept. Raises what torch does where it is another training's."""
         self.form = Form(**kept["form"])
         self.vae.to(memory_format=LAYOUTS[self.form.layout])  # first, for Adam's state is laid out like the weights
         self.vae.load_state_dict(kept["vae"])
@@ -199,7 +204,6 @@ class _State:
         resume_random_state(self.generator, kept["random"])
         self.curves = {name: list(values) for name, values in kept["curves"].items()}
         self.epoch, self.seconds, self.resumed = kept["epoch"], kept["seconds"], kept["resumed"] + 1
-        return True
 
 
 def evaluate_vae(vae: VAENetwork, examples: Examples, seed: int, precision: str) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from harness.errors import InputError
 from harness.run.checkpoint import Checkpoint
 from harness.run.data import load_data
 from harness.run.forms import Form, fastest_form
@@ -119,6 +120,14 @@ def network_of(few, model=VAE(filters=2)):  # noqa: B008
 
 class KilledError(Exception):
     """Stands for what a process cannot survive."""
+
+
+def test_a_checkpoint_of_another_model_is_named(few, tmp_path):
+    path = tmp_path / "key.checkpoint"
+    long, short = RECIPE | {"epochs": 3}, {"seed": 0, "precision": "float32"}
+    train_vae(network_of(few), few, RECIPE, 1.0, checkpoint=Checkpoint(path, 0), **short)
+    with pytest.raises(InputError, match=r"key\.checkpoint: .*delete the file"):
+        train_vae(network_of(few, VAE(filters=3)), few, long, 1.0, checkpoint=Checkpoint(path, 0), **short)
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
