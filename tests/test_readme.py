@@ -88,7 +88,7 @@ def test_attacks_models_and_defenses_of_the_docs_work(tmp_path):
 
 
 def test_the_suite_of_the_docs_loads(tmp_path):
-    shown, _ = blocks(SUITES, "toml")
+    shown, *_ = blocks(SUITES, "toml")
     (tmp_path / "shown.toml").write_text(shown, encoding="utf-8")
     suite = load_suite(str(tmp_path / "shown.toml"))
     assert {cell.norm for cell in suite.cells} == {"linf", "l2"}
@@ -96,7 +96,7 @@ def test_the_suite_of_the_docs_loads(tmp_path):
 
 
 def test_the_docs_messages_are_the_messages(tmp_path):
-    _, wrong = blocks(SUITES, "toml")
+    *_, wrong = blocks(SUITES, "toml")
     (tmp_path / "wrong.toml").write_text(wrong, encoding="utf-8")
     with pytest.raises(InputError) as caught:
         load_suite(str(tmp_path / "wrong.toml"))
@@ -104,6 +104,14 @@ def test_the_docs_messages_are_the_messages(tmp_path):
     assert [message.removeprefix(f"{tmp_path / 'wrong.toml'}: ") for message in caught.value.messages] == (
         told.splitlines()
     )
+
+
+def test_the_transfer_of_the_docs_has_the_cells_it_says(tmp_path):
+    _, transfer, _ = blocks(SUITES, "toml")
+    (tmp_path / "transfer.toml").write_text('[robustness]\ndata = "digits"\n' + transfer, encoding="utf-8")
+    cells = load_suite(str(tmp_path / "transfer.toml")).cells
+    assert len(cells) == 4
+    assert sum(cell.source is None for cell in cells) == 2
 
 
 def test_every_block_of_toml_is_toml():

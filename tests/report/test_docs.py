@@ -21,6 +21,8 @@ training = { epochs = 0 }
 model = "smallcnn"
 attack = ["noise", "fgsm"]
 eps = [0.1, 0.2]
+subset = ["first-half", "second-half"]
+source = ["self", { subset = "first-half" }]
 [generation]
 data = "digits"
 training = { epochs = 1 }
