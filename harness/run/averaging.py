@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class MovingAverage:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class MovingAverage(Generic[Network]):
     """θ̄ ← d·θ̄ + (1 − d)·θ after every step t, with d = min(``decay``, (1 + t) / (10 + t)).
 
     The second term of the minimum lets go of the first weights early on. Running statistics of batch norm are averaged
@@ -18,11 +21,12 @@ class MovingAverage:
     no floating-point number, such as a count of batches, is copied.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         """Start from ``network`` as it is, on its device and in its memory format; ``decay`` lies in (0, 1)."""
         if not 0 < decay < 1:
             raise ValueError(f"decay must lie between 0 and 1, not {decay}")
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.network = copy.deepcopy(network)
+        self.network.requires_grad_(False).eval()
         self._decay = decay
         self._steps = 0
 
