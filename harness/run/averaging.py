@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 
