@@ -213,7 +213,8 @@ def test_no_audit_of_white_boxes_is_raised_by_another_models_gradients(tmp_path)
     relative = {"no-ascent", "unconverged", "noise-beats-gradient", "one-step-beats-many", "eps-not-monotone"}
     assert not set().union(*(codes[identity] for identity in lent)) & (relative | OWN_GRADIENTS)
     of_victim = set().union(*(codes[c.id] for c in suite.cells if not c.source and c.model.name == "smallcnn"))
-    assert not of_victim & (relative - {"unconverged"})  # nor do the images of others make the victim's own attacks look weak
+    # Nor do the images of others make the victim's own attacks look weak.
+    assert not of_victim & (relative - {"unconverged"})
 
 
 class Wobbling(Attack):
