@@ -74,7 +74,6 @@ class Kind(StrEnum):
 
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")]
-ResultsArgument = Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where results lie; default: results/<suite name>.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use at most N examples of each split.")]
 PrecisionOption = Annotated[Precision | None, typer.Option(help="Instead of the suite's own precision.")]
@@ -148,15 +147,19 @@ def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: 
 
 @app.command()
 def report(
-    results: ResultsArgument,
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="A results folder, or several as one.")],
     format: Annotated[Format | None, typer.Option(help="Default: what FILE ends in, else text.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where report.html and report.md go; default: into a single results folder."),
+    ] = None,
 ) -> None:
     """Tell the results: leaderboard, tables and figures; as text, with report.html and report.md written beside."""
     from harness.report.build import report as build_report
 
     wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
-    told = build_report(results, wanted, output)
+    told = build_report(results, wanted, output, out)
     typer.echo(f"wrote {output}" if output else told)
 
 

@@ -86,6 +86,7 @@ class Record(BaseModel):
     id: str = Field(pattern=r"^[0-9a-f]{8,64}$")
     status: Status
     suite: str = ""
+    description: str = ""
     cell: dict[str, Any]
     code: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Metric] = Field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""From a results folder to a report in the format asked for."""
+"""From results folders to a report in the format asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.errors import InputError, did_you_mean
@@ -51,23 +51,30 @@ FORMATS: dict[str, Callable[[Content], str]] = {
 """Every format, with its libraries loaded only when it is asked for."""
 
 
-def report(results: Path, fmt: str = "text", output: Path | None = None) -> str:
-    """The report on a results folder.
+def report(
+    results: Path | Sequence[Path], fmt: str = "text", output: Path | None = None, out: Path | None = None
+) -> str:
+    """The report on a results folder, or on several as one.
 
     With ``output`` it is also written there. Text without ``output``, the plain ``epsbench report RESULTS``, also
-    writes ``report.html`` and ``report.md`` into the folder and ends with their paths.
+    writes ``report.html`` and ``report.md`` into the folder ``out`` and ends with their paths. ``out`` is the results
+    folder itself where there is one; of several none is the place, and without ``out`` nothing is written.
 
-    Raises `InputError` for an unknown format, for a folder that is missing, empty or holds a bad record, and for
-    an ``output`` that cannot be written.
+    Raises `InputError` for an unknown format, for a folder that is missing, empty or holds a bad record, for an
+    ``output`` that cannot be written, and for an ``out`` where no files go beside.
     """
     if fmt not in FORMATS:
         raise InputError(f"--format: unknown format {fmt!r}{did_you_mean(fmt, FORMATS)}")
-    content = Content(load_results(results))
+    if out is not None and (output is not None or fmt != "text"):
+        raise InputError("--out: is where report.html and report.md go; leave out --format and --output, or --out")
+    folders = [results] if isinstance(results, Path) else list(results)
+    content = Content(load_results(*folders))
     told = FORMATS[fmt](content)
+    place = out or (folders[0] if len(folders) == 1 else None)
     if output is not None:
         _write(output, told)
-    elif fmt == "text":
-        told += "\n" + "".join(_beside(results / name, FORMATS[kind], content) for name, kind in BESIDE.items())
+    elif fmt == "text" and place is not None:
+        told += "\n" + "".join(_beside(place / name, FORMATS[kind], content) for name, kind in BESIDE.items())
     return told
 
 

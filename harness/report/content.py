@@ -26,8 +26,10 @@ class Content:
 
     @property
     def title(self) -> str:
-        """The suites the records come from, or the folder's name."""
-        return enumerate_words(self.results.suites) or self.results.folder.resolve().name
+        """The suite the records come from and what it asks, the names of several, or the folder's name."""
+        asked = self.results.questions
+        named = [": ".join(filter(None, words)) for words in asked.items()] if len(asked) == 1 else list(asked)
+        return enumerate_words(named) or self.results.folder.resolve().name
 
     @cached_property
     def boards(self) -> list[Board]:

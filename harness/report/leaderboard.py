@@ -19,6 +19,9 @@ from harness.statistics import mean_interval, wilson
 
 State = Literal["ok", "failed", "void", "missing"]
 STATE_NAMES: dict[State, str] = {"ok": "ok", "failed": "failed", "void": "void", "missing": "not measured"}
+OTHER_WEIGHTS = (
+    "its cells have different weights or examples: delete its records and run again, several suites with one --weights"
+)
 SHOWN_IN_COLUMNS = ATTACKING | {"task", "data", "model", "defense", "augmentation", "seed"}
 
 
@@ -68,7 +71,8 @@ class Row:
 class Board:
     """A leaderboard: one data set, one norm. ``attacks`` are those of the table at each ε, ε ascending;
     ``efforts`` their steps times restarts, and ``curves`` the ways in which their curves over ε came about.
-    ``transferred`` says that its models also met images made on other models, which are told elsewhere."""
+    ``transferred`` says that its models also met images made on other models, which are told elsewhere. ``shared`` is
+    the largest ε that every row has a cell at, where there is one."""
 
     data: str
     norm: str
@@ -78,6 +82,12 @@ class Board:
     efforts: Mapping[str, int] = field(default_factory=dict)
     curves: frozenset[str] = frozenset()
     transferred: bool = False
+    shared: Fraction | None = None
+
+    @property
+    def ranked(self) -> tuple[Fraction, str]:
+        """The ε whose worst case the rows are ranked by: the largest that all share, else the largest."""
+        return next((held for held in self.eps if held[0] == self.shared), self.eps[-1])
 
     @property
     def names(self) -> list[str]:
@@ -177,15 +187,18 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
     by_eps = {eps: tuple(sorted(attacks[eps], key=lambda name: (efforts[name], name))) for eps in eps_ascending}
     told = extras([group[0] for group in ways.values()], SHOWN_IN_COLUMNS)
     rows = [_row(group, extra, by_eps, kinds, results) for group, extra in zip(ways.values(), told, strict=True)]
+    shared = set.intersection(*({Fraction(record.cell["eps"]) for record in row.records} for row in rows))
+    at = max(shared, default=eps_ascending[-1])
     return Board(
         scalar(data),
         norm,
         tuple((eps, spelled[eps]) for eps in eps_ascending),
         by_eps,
-        tuple(rank(rows, eps_ascending[-1])),
+        tuple(rank(rows, at)),
         efforts,
         frozenset(record.cell.get("curve", "each") for record in records),
         any((record.cell["data"], record.cell["norm"]) == (data, norm) for record in results.transfer),
+        max(shared, default=None),
     )
 
 
@@ -259,7 +272,7 @@ def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Scor
     if not held:
         return Score(next((state for state in ("failed", "void") if state in lacking.values()), "missing"))
     if len(weights) > 1 or len({len(robust) for robust in held}) > 1:
-        return Score("missing", note="its cells have different weights or examples: delete its records and run again")
+        return Score("missing", note=OTHER_WEIGHTS)
     measured = {kinds[attack] for attack in cells if attack not in lacking}
     lacking = {attack: why for attack, why in lacking.items() if why != "missing" or kinds[attack] not in measured}
     robust = worst_case(held)

@@ -77,12 +77,13 @@ def galleries(board: Board, results: Results) -> Iterator[Gallery]:
     for row in board.rows:
         if (record := _most_telling(row)) is None:
             continue
-        arrays = read_pictures(results.folder, record)
+        folder = results.home(record)
+        arrays = read_pictures(folder, record)
         if not arrays:
             continue
         eps = Fraction(record.cell["eps"])
         attack = results.names.attack(record.cell)
-        held = Arrays(results.folder / "pictures" / f"{record.id}.npz", arrays)
+        held = Arrays(folder / "pictures" / f"{record.id}.npz", arrays)
         original, adversarial = held.images("original"), held.images("adversarial")
         labels, predicted, fooled = (held.vector(name) for name in ("labels", "predicted", "fooled"))
         difference = adversarial - original

@@ -18,17 +18,19 @@ def reading(
     results: Results, leaderboards: list[Board], matrices: Sequence[Matrix], models: Sequence[Setting]
 ) -> list[str]:
     """A few sentences in short paragraphs: what was measured, who stands firmest, and what is missing."""
-    told = [part for board in leaderboards for part in (_board(board), list(_one_step(board)))]
+    asked = results.questions
+    told = [[f"{name}: {question}"] for name, question in asked.items() if question and len(asked) > 1]
+    told += [part for board in leaderboards for part in (_board(board), list(_one_step(board)))]
     told += [*transfer_words(matrices), *generative_words(models), _status(results)]
     return [" ".join(sentences) for sentences in told if sentences]
 
 
 def _board(board: Board) -> list[str]:
-    eps, spelled = board.eps[-1]
+    eps, spelled = board.ranked
     images = f" over {board.examples:,} test images" if board.examples else ""
     said = [
         f"On {board.data}, {plural(len(board.rows), 'trained model')} met {enumerate_words(board.names)} "
-        f"at {norm_name(board.norm)} ε up to {spelled}{images}."
+        f"at {norm_name(board.norm)} ε up to {board.eps[-1][1]}{images}."
     ]
     ranked = [row for row in board.rows if row.rank is not None]
     if not ranked:
@@ -82,7 +84,7 @@ def _gap(row: Row, board: Board) -> tuple[Fraction, str, str, str] | None:
 
 
 def _stands(row: Row, board: Board) -> str:
-    eps, spelled = board.eps[-1]
+    eps, spelled = board.ranked
     clean = score_entry(row.clean)
     return f"{row.label} keeps {score_entry(row.worst[eps]).plain} at ε = {spelled}, of {clean.text} clean."
 
@@ -93,6 +95,11 @@ def _status(results: Results) -> list[str]:
     warnings = sum(f.severity == "warning" for record in results.current for f in record.findings)
     if warnings:
         said.append(f"The audits raised {plural(warnings, 'warning')}.")
+    if results.conflicts:
+        said.append(
+            f"{plural(len(results.conflicts), 'cell')} measured differently in several folders; the newest record of "
+            "each is shown."
+        )
     if results.superseded:
         said.append(f"{plural(len(results.superseded), 'record')} of earlier code left out.")
     return said or [f"All {plural(len(results.current), 'cell')} measured, none failed or void."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.errors import InputError
 from harness.records import Record, read_records, record_path
+from harness.report.joining import Conflict, join
 from harness.report.units import norm_name, scalar, visible
 
 Cell = Mapping[str, Any]
@@ -157,11 +158,20 @@ class Names:
 @dataclass(frozen=True)
 class Results:
     """What a report is made from. ``current`` holds the newest record of every cell, ``superseded`` the rest:
-    the same cell measured by an earlier version of an attack, a defense or a model."""
+    the same cell measured by an earlier version of an attack, a defense or a model.
+
+    Where the records come from several folders, ``homes`` has the folder of each by its id, and ``conflicts`` the cells
+    on which folders disagree."""
 
     folder: Path
     current: tuple[Record, ...]
     superseded: tuple[Record, ...]
+    homes: Mapping[str, Path] = field(default_factory=dict)
+    conflicts: tuple[Conflict, ...] = ()
+
+    def home(self, record: Record) -> Path:
+        """The folder that a record lies in."""
+        return self.homes.get(record.id, self.folder)
 
     @property
     def robustness(self) -> list[Record]:
@@ -188,7 +198,17 @@ class Results:
     @property
     def suites(self) -> list[str]:
         """The suites the records come from, in the order of their first record."""
-        return list(dict.fromkeys(visible(record.suite) for record in self.current if record.suite))
+        return list(self.questions)
+
+    @property
+    def questions(self) -> dict[str, str]:
+        """What each of these suites asks, by its name; empty where its records do not say. The newest words count."""
+        told: dict[str, str] = {}
+        for record in self.current:
+            if record.suite:
+                name = visible(record.suite)
+                told[name] = visible(record.description) or told.get(name, "")
+        return told
 
 
 def check_cell(results: Path, record: Record) -> list[str]:
@@ -221,8 +241,37 @@ def _misfits(cell: Cell, required: Iterable[str]) -> Iterator[str]:
             yield f"{key}: not {TYPE_NAMES[wanted]}"
 
 
-def load_results(folder: Path) -> Results:
-    """Read a results folder. Raises `InputError`, with the remedy, when it is missing, empty or holds a bad record."""
+def load_results(*folders: Path) -> Results:
+    """Read results folders, as one set where there are several (see `harness.report.joining`).
+
+    Raises one `InputError`, with the remedy, when a folder is missing, empty or holds a bad record.
+    """
+    problems: list[str] = []
+    found: list[tuple[Path, Record]] = []
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        try:
+            found += [(folder, record) for record in _read(folder)]
+        except InputError as error:
+            problems += error.messages
+    if problems:
+        raise InputError(problems)
+    kept, conflicts = join(found)
+    kept.sort(key=lambda held: (held[1].started, held[1].id))
+    newest: dict[str, Record] = {}
+    for _, record in sorted(kept, key=lambda held: (held[1].finished, held[1].started, held[1].id)):
+        newest[canonical(record.cell)] = record
+    current = {record.id for record in newest.values()}
+    return Results(
+        folders[0],
+        tuple(record for _, record in kept if record.id in current),
+        tuple(record for _, record in kept if record.id not in current),
+        {record.id: folder for folder, record in kept},
+        tuple(conflict for conflict in conflicts if conflict.record.id in current),
+    )
+
+
+def _read(folder: Path) -> list[Record]:
+    """The checked records of one folder."""
     how = f"`epsbench run SUITE --out {folder}` measures a suite into it"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such results folder; {how}")
@@ -231,12 +280,4 @@ def load_results(folder: Path) -> Results:
         raise InputError(f"{folder}: holds no records; {how}")
     if problems := [problem for record in records for problem in check_cell(folder, record)]:
         raise InputError(problems)
-    newest: dict[str, Record] = {}
-    for record in sorted(records, key=lambda record: (record.finished, record.started, record.id)):
-        newest[canonical(record.cell)] = record
-    kept = {record.id for record in newest.values()}
-    return Results(
-        folder,
-        tuple(record for record in records if record.id in kept),
-        tuple(record for record in records if record.id not in kept),
-    )
+    return records

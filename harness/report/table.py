@@ -60,7 +60,9 @@ def score_entry(score: Score | None) -> Entry:
         )
     text = ("≤ " if score.bound else "") + percent(score.value)
     note = "; ".join(filter(None, [_spread(score), score.note]))
-    return Entry(text, percent_range(score.low, score.high), note, "warning" if score.note else "")
+    spread = "" if score.sd is None else f"±{100 * score.sd:.1f}"
+    detail = f"{spread} {percent_range(score.low, score.high)}".strip()
+    return Entry(text, detail, note, "warning" if score.note else "")
 
 
 def _spread(score: Score) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.records import Record
+from harness.report.joining import Conflict
 from harness.report.leaderboard import Board, Score
 from harness.report.results import Results
 from harness.report.table import Column, Entry, Table, bits_entry, flat, score_entry
-from harness.report.units import ABSENT, duration, norm_name, plural, scalar, visible
+from harness.report.units import ABSENT, duration, enumerate_words, norm_name, plural, scalar, visible
 
 CURVES = {
     "nested": "an image fooled at an ε counts as fooled at every larger one.",
@@ -18,6 +19,9 @@ CURVES = {
     "one, and one that withstands an ε is taken to withstand every smaller one.",
 }
 """How a curve of each kind is to be read; of the kind "each" there is nothing to say."""
+
+OVER_SEEDS = "Of several seeds: the mean, ± the standard deviation, and the Student-t interval of the mean."
+CONFLICT = " Conflict: the same cell, trained or measured apart, with other verdicts."
 
 TRANSFERRED = "Images made on another model are told in the transfer tables; they are no part of the worst case."
 
@@ -54,11 +58,19 @@ def leaderboard_table(board: Board) -> Table:
             lines.append((*(head if index == 0 else [Entry("")] * len(head)), Entry(spelled), *scores, worst))
             if row.worst[eps].note:
                 notes[f"{row.label}, ε {spelled}: worst case {row.worst[eps].note}"] = None
-        if len(row.seeds) > 1:
-            notes[f"{row.label}: mean and Student-t interval over {len(row.seeds)} seeds"] = None
+    notes |= dict.fromkeys(_seeds(board))
     return Table(
         board_title(board), tuple(columns), tuple(lines), board_caption(board), tuple(notes), frozenset(starts)
     )
+
+
+def _seeds(board: Board) -> Iterator[str]:
+    """How many seeds a row stands for: once where all stand for as many."""
+    counts = {len(row.seeds) for row in board.rows}
+    if len(counts) == 1 and counts != {1}:
+        yield f"every row is the mean over {counts.pop()} seeds"
+        return
+    yield from (f"{row.label}: the mean over {len(row.seeds)} seeds" for row in board.rows if len(row.seeds) > 1)
 
 
 def board_title(board: Board) -> str:
@@ -70,13 +82,19 @@ def board_caption(board: Board) -> str:
     n = f" of {board.examples:,} test images" if board.examples else ""
     said = [
         f"Share{n} classified rightly, with 95 % intervals; ε in pixel units [0, 1]. Worst case: right under "
-        "every attack at that ε, image by image. Sorted by the worst case at the largest ε "
-        f"({board.eps[-1][1]}); rows that the intervals do not tell apart share a rank. A failed or void cell makes "
+        "every attack at that ε, image by image. Sorted by the worst case at "
+        f"{_ranked_by(board)}; rows that the intervals do not tell apart share a rank. A failed or void cell makes "
         "the worst case an upper bound (≤), and the row takes no rank.",
+        *([OVER_SEEDS] if any(len(row.seeds) > 1 for row in board.rows) else []),
         *([TRANSFERRED] if board.transferred else []),
         *(f"{curve.capitalize()}: {told}" for curve, told in CURVES.items() if curve in board.curves),
     ]
     return " ".join(said)
+
+
+def _ranked_by(board: Board) -> str:
+    spelled = board.ranked[1]
+    return f"the largest ε ({spelled})" if board.ranked == board.eps[-1] else f"ε = {spelled}, the largest all share"
 
 
 def findings_table(results: Results) -> Table | None:
@@ -88,12 +106,14 @@ def findings_table(results: Results) -> Table | None:
     for record in results.current:
         for what, why in _remarks(record):
             lines[what, why].append(record)
+    for conflict in results.conflicts:
+        lines["conflict", _disagreement(conflict)].append(conflict.record)
     if not lines:
         return None
-    order = ("failed", "void", "warning")
+    order = ("failed", "void", "conflict", "warning")
     rows = tuple(
         (
-            Entry(what, state=what),
+            Entry(what, state="warning" if what == "conflict" else what),
             Entry(_some([results.names.cell(record.cell) for record in records], "cell")),
             Entry(why),
             Entry(_some([record.id for record in records], "id")),
@@ -103,8 +123,13 @@ def findings_table(results: Results) -> Table | None:
     columns = (Column("what"), Column("cell"), Column("why"), Column("id"))
     caption = (
         "Failed: the cell raised. Void: an audit says its number means nothing. Warning: the number stands; read why."
-    )
+    ) + (CONFLICT if results.conflicts else "")
     return Table("Findings and failures", columns, rows, caption)
+
+
+def _disagreement(conflict: Conflict) -> str:
+    folders = enumerate_words([visible(str(folder)) for folder in conflict.others])
+    return f"{folders} measured something else; shown is the newest record, of {visible(str(conflict.shown))}"
 
 
 def _remarks(record: Record) -> Iterator[tuple[str, str]]:

@@ -39,6 +39,7 @@ class Context:
     device: torch.device
     suite: str
     base: Path
+    description: str = ""
     data_root: Path | None = None
     batch_size: int | None = None
     profile: bool = False

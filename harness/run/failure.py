@@ -25,6 +25,7 @@ def failed(cell: Cell, error: BaseException, context: Context, started: str) -> 
         id=cell.id,
         status="failed",
         suite=context.suite,
+        description=context.description,
         cell=cell.canonical(),
         code=cell.code,
         failure=Failure(type=type(error).__name__, message=message, traceback=trace[-20_000:]),

@@ -58,6 +58,7 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
             id=cell.id,
             status="ok",
             suite=context.suite,
+            description=context.description,
             cell=cell.canonical(),
             code=cell.code,
             metrics=measured.metrics,

@@ -234,6 +234,7 @@ class Bench:
             id=cell.id,
             status="void" if voids(findings) else "ok",
             suite=self.context.suite,
+            description=self.context.description,
             cell=cell.canonical(),
             code=cell.code,
             metrics=_metrics(right, robust, outcome.fooled),

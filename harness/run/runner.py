@@ -92,6 +92,7 @@ def _context(suite: Suite, results: Path, options: Options) -> Context:
         device=device,
         suite=suite.name,
         base=suite.base,
+        description=suite.description,
         data_root=options.data_root,
         batch_size=options.batch_size,
         profile=options.profile,

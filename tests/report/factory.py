@@ -62,6 +62,7 @@ def robustness(
     pictures: bool = False,
     images_per_second: float = 1000.0,
     suite: str = "mnist",
+    description: str = "",
     **axes: Any,
 ) -> Record:
     cell = robustness_cell(**axes)
@@ -72,6 +73,7 @@ def robustness(
         id=identity(cell, code),
         status="ok",
         suite=suite,
+        description=description,
         cell=cell,
         code=code or {},
         metrics={

@@ -167,7 +167,7 @@ def settings(results: Results) -> list[Setting]:
     for (_, label), groups in uses.items():
         told = extras([group[0] for group in groups], SHOWN_IN_COLUMNS)
         made += [
-            Setting(f"{label} ({extra})" if extra else label, group, results.folder)
+            Setting(f"{label} ({extra})" if extra else label, group, results.home(group[0]))
             for group, extra in zip(groups, told, strict=True)
         ]
     order = list(dict.fromkeys(setting.data for setting in made))
