@@ -55,13 +55,15 @@ class MixtureOfNormals(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density in nats of z (..., z_dim): shape (...)."""
-        rows = z.reshape(-1, self.z_dim).float()
-        # The quadratic form of every row under every component, as two matrix products.
-        precision = (-2 * self.log_stds).exp()
-        square = rows.square() @ precision.T - 2 * rows @ (self.means * precision).T
-        constant = (self.means.square() * precision).sum(1) + 2 * self.log_stds.sum(1)
-        log_each = -0.5 * (square + constant + self.z_dim * math.log(2 * math.pi))
-        return (log_each + self.weight_logits.log_softmax(0)).logsumexp(1).view(z.shape[:-1])
+        # Autocast would round the products, of which large parts cancel, to half precision.
+        with torch.autocast(z.device.type, enabled=False):
+            rows = z.reshape(-1, self.z_dim).float()
+            # The quadratic form of every row under every component, as two matrix products.
+            precision = (-2 * self.log_stds).exp()
+            square = rows.square() @ precision.T - 2 * rows @ (self.means * precision).T
+            constant = (self.means.square() * precision).sum(1) + 2 * self.log_stds.sum(1)
+            log_each = -0.5 * (square + constant + self.z_dim * math.log(2 * math.pi))
+            return (log_each + self.weight_logits.log_softmax(0)).logsumexp(1).view(z.shape[:-1])
 
     def rate(self, mean: Tensor, log_std: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) − log p(z) in nats, (N,): an unbiased estimate of the KL when z is drawn from N(μ, σ²)."""

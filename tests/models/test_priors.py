@@ -46,6 +46,16 @@ def test_a_far_point_has_a_finite_density():
     assert torch.isfinite(prior.log_prob(torch.full((1, 3), 1e4))).all()
 
 
+def test_a_density_is_float32_under_autocast():
+    prior, reference = mixture(components=20, z_dim=8)
+    torch.nn.init.constant_(prior.log_stds, -2.0)  # narrow components: large terms that cancel
+    z = prior.draw(keyed(50)).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = prior.log_prob(z)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, prior.log_prob(z), rtol=0, atol=0)
+
+
 def test_draws_of_a_mixture_are_distributed_like_it():
     prior, reference = mixture()
     drawn = prior.draw(keyed(40_000)).detach()
