@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.records import Record
-from harness.report.results import ATTACKING, Results, canonical
+from harness.report.results import ATTACKING, Results, canonical, start_words
 from harness.report.units import enumerate_words, plural, scalar
 from harness.statistics import mean_interval, wilson
 
@@ -288,7 +288,8 @@ def extras(records: Sequence[Record], shown: frozenset[str]) -> list[str]:
     flat: list[dict[str, Any]] = []
     for record in records:
         items: dict[str, Any] = {}
-        for key, value in ({"subset": "all"} | record.cell).items():
+        begun = start_words(record.cell) if "start" in record.cell else "scratch"
+        for key, value in ({"subset": "all"} | record.cell | {"start": begun}).items():
             if key not in shown:
                 items |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         flat.append(items)

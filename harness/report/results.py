@@ -23,6 +23,7 @@ REQUIRED = {
     "generation": ("data", "model", "z_dim", "beta", "seed"),
 }
 REQUIRED_OF_SOURCE = ("model", "defense", "augmentation", "seed")
+REQUIRED_OF_START = ("data", *REQUIRED_OF_SOURCE)
 TYPES: dict[str, type | tuple[type, ...]] = {
     "data": str,
     "augmentation": str,
@@ -37,6 +38,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "curve_eps": list,
     "subset": str,
     "source": dict,
+    "start": dict,
 }
 TYPE_NAMES: dict[type | tuple[type, ...], str] = {
     str: "a string",
@@ -47,7 +49,7 @@ TYPE_NAMES: dict[type | tuple[type, ...], str] = {
     dict: "an object",
 }
 NAMED = ("model", "defense", "attack")
-MODEL_AXES = ("model", "defense", "augmentation", "subset")
+MODEL_AXES = ("model", "defense", "augmentation", "subset", "start")
 ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps", "source"})
 """What of a cell has no part in its weights: cells that differ in these alone measure the same model."""
 GOES_WITHOUT_SAYING = {"steps": 1, "restarts": 1}
@@ -71,6 +73,15 @@ def curve(cell: Cell) -> tuple[str, list[Any]]:
     return cell.get("curve", "each"), cell.get("curve_eps", [])
 
 
+def start_words(axes: Cell) -> str:
+    """``"fashion-mnist"``, ``"first-half + trades"``: the training whose weights a model began with, as far as it was
+    another than its own."""
+    start = axes["start"]
+    told = [start[key] for key in ("data", "subset", "augmentation") if key in start and start[key] != axes.get(key)]
+    told += [start["defense"]["name"]] if start["defense"] != axes["defense"] else []
+    return " + ".join(map(scalar, told)) or "the same training"
+
+
 class Names:
     """Short labels for the cells of one set: a name, and of its parameters those that tell its uses apart."""
 
@@ -79,7 +90,7 @@ class Names:
         curves: dict[str, set[str]] = defaultdict(set)
         stops: set[bool] = set()
         for cell in cells:
-            for held in (cell, cell.get("source", {})):
+            for held in (cell, cell.get("source", {}), cell.get("start", {})):
                 for kind in NAMED:
                     if kind in held:
                         uses[kind, held[kind]["name"]][canonical(held[kind])] = held[kind]
@@ -120,7 +131,8 @@ class Names:
         is "none" or "all" is left out."""
         parts = [self.label("model", axes["model"]), self.label("defense", axes["defense"]), axes["augmentation"]]
         named = " + ".join([parts[0], *(scalar(part) for part in parts[1:] if part != "none")])
-        details = [*(scalar(axes[key]) for key in ("subset",) if key in axes), *said]
+        begun = [f"from {start_words(axes)}"] if "start" in axes else []
+        details = [*(scalar(axes[key]) for key in ("subset",) if key in axes), *begun, *said]
         return f"{named} ({', '.join(details)})" if details else named
 
     def label(self, kind: str, named: Mapping[str, Any], *said: str) -> str:
@@ -152,7 +164,8 @@ class Names:
             return [*parts, f"z_dim {scalar(cell['z_dim'])}", f"beta {scalar(cell['beta'])}"]
         parts.append(f"defense {self.label('defense', cell['defense'])}")
         parts += [] if cell["augmentation"] == "none" else [f"augmentation {scalar(cell['augmentation'])}"]
-        return [*parts, scalar(cell["subset"])] if "subset" in cell else parts
+        parts += [scalar(cell["subset"])] if "subset" in cell else []
+        return [*parts, f"from {start_words(cell)}"] if "start" in cell else parts
 
 
 @dataclass(frozen=True)
@@ -221,6 +234,8 @@ def check_cell(results: Path, record: Record) -> list[str]:
     found = [f"cell.{problem}" for problem in _misfits(cell, REQUIRED[task])]
     if isinstance(source := cell.get("source"), dict):
         found += [f"cell.source.{problem}" for problem in _misfits(source, REQUIRED_OF_SOURCE)]
+    if isinstance(start := cell.get("start"), dict):
+        found += [f"cell.start.{problem}" for problem in _misfits(start, REQUIRED_OF_START)]
     problems = [f"{path}: {problem}; {remedy}" for problem in found]
     if isinstance(cell.get("eps"), str):
         try:

@@ -25,6 +25,8 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
         cell = job.cells[0]
         try:
             data = context.data(cell.data, cell.limit)
+            if isinstance(cell, RobustnessCell) and cell.start:
+                context.data(cell.start.data, cell.limit)
         except InputError as error:
             problems.extend(message for message in error.messages if message not in problems)
             continue

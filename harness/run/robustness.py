@@ -35,6 +35,7 @@ from harness.spec import names
 from harness.spec.cell import RobustnessCell
 from harness.spec.plan import Job
 from harness.statistics import wilson
+from models.hub import load_into
 
 PICTURES = 8
 SOURCE_WEIGHTS = "source_weights_sha256"
@@ -72,12 +73,24 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
         with turn(context.weights / f".{key}.lock"):
             cached = load_weights(context.weights, key, network)
             if cached is None:
-                return network, _train(network, cell, data.trained_on(cell.subset), context) | {"cached": False}
+                begun = _begin(network, cell, context)
+                return network, _train(network, cell, data.trained_on(cell.subset), context, begun) | {"cached": False}
     return network.eval(), cached | {"cached": True}
 
 
-def _train(network: nn.Module, cell: RobustnessCell, data: Data, context: Context) -> dict[str, Any]:
-    """Train the cell's network, leave its weights in the cache, and tell what it cost."""
+def _begin(network: nn.Module, cell: RobustnessCell, context: Context) -> dict[str, Any]:
+    """Give the network the trained weights of the cell's start, trained where they are not there, and tell which."""
+    if cell.start is None:
+        return {}
+    first, training = trained(cell.start, context.data(cell.start.data, cell.start.limit), context)
+    load_into(network, first.state_dict(), cell.start.trained_label())
+    return {"start_weights_sha256": training["weights_sha256"]}
+
+
+def _train(
+    network: nn.Module, cell: RobustnessCell, data: Data, context: Context, begun: dict[str, Any]
+) -> dict[str, Any]:
+    """Train the cell's network, leave its weights in the cache, and tell what it cost, beside how it had begun."""
     recipe = dict(cell.training)
     defense = names.make("defense", cell.defense, context.base)
     precision = context.precision(cell.precision)
@@ -116,6 +129,7 @@ def _train(network: nn.Module, cell: RobustnessCell, data: Data, context: Contex
         "images_per_second": recipe["epochs"] * len(data.train) / training.seconds if training.seconds else 0.0,
         "parameters": sum(p.numel() for p in network.parameters()),
         "curves": training.curves,
+        **begun,
     }
     saved = save_weights(context.weights, cell.weights_key, network, info)
     checkpoint.remove()

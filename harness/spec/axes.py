@@ -26,10 +26,11 @@ from harness.spec.datasets import DATASETS, SUBSETS
 from harness.spec.epsilon import parse_epsilon
 from harness.spec.names import AUGMENTATIONS, KINDS, NORMS, check_plain, name_with_parameters
 from harness.spec.sources import LARGEST_SEED, MODEL_AXES, SELF, SourceModel, parse_source
+from harness.spec.starts import SCRATCH, Start, parse_start
 
 # Above what any suite needs, and low enough that a slip of the pen is a message rather than the end of the memory.
 LONGEST = 1_000
-ROBUSTNESS_AXES = (*MODEL_AXES, "source", "attack", "norm", "eps")
+ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps")
 GENERATION_AXES = ("model", "z_dim", "beta", "seed")
 
 
@@ -96,6 +97,10 @@ def _source(entry: Any, info: ValidationInfo) -> str | SourceModel:
     return parse_source(entry, (info.context or {}).get("base", Path()))
 
 
+def _start(entry: Any, info: ValidationInfo) -> str | Start:
+    return parse_start(entry, (info.context or {}).get("base", Path()))
+
+
 def _name_or_table(kind: str) -> dict[str, Any]:
     """Any address is allowed, so the built-in names are only a hint to editors."""
     name = {"type": "string", "minLength": 1, "examples": list(KINDS[kind].built_in)}
@@ -125,6 +130,22 @@ _SOURCE = {
         },
     ]
 }
+_START = {
+    "anyOf": [
+        {"const": SCRATCH},
+        {
+            "type": "object",
+            "properties": {
+                "data": {"enum": list(DATASETS)},
+                "defense": _name_or_table("defense"),
+                "augmentation": {"enum": list(AUGMENTATIONS)},
+                "subset": {"enum": list(SUBSETS)},
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+        },
+    ]
+}
 
 Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
 Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
@@ -132,6 +153,7 @@ Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_tabl
 Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS)})]
 Augmentations = Annotated[list[Annotated[str, _plain("augmentation")]], Axis({"enum": list(AUGMENTATIONS)})]
 Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
+Starts = Annotated[list[Annotated[str | Start, PlainValidator(_start)]], Axis(_START)]
 Sources = Annotated[list[Annotated[str | SourceModel, PlainValidator(_source)]], Axis(_SOURCE)]
 Epsilons = Annotated[list[Annotated[Fraction, PlainValidator(parse_epsilon)]], Axis(_EPSILON)]
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]

@@ -114,12 +114,13 @@ class _Cell:
 class RobustnessCell(_Cell):
     """A classifier, how it was trained, and the attack it has to stand. ``eps`` is in pixel units.
 
-    ``source`` is the cell of the model whose gradients make the images, under the same attack; None: its own.
+    ``start`` is a cell of the model whose trained weights training begins with; None: fresh ones. ``source`` is the
+    cell of the model whose gradients make the images, under the same attack; None: its own.
     """
 
     task: ClassVar[str] = "robustness"
     _decides_weights: ClassVar[tuple[str, ...]] = (
-        "task", "data", "model", "defense", "augmentation", "subset", "training", "seed", "limit", "precision",
+        "task", "data", "model", "defense", "augmentation", "subset", "start", "training", "seed", "limit", "precision",
     )  # fmt: skip
 
     data: str
@@ -138,6 +139,7 @@ class RobustnessCell(_Cell):
     curve_eps: tuple[Fraction, ...] = ()
     subset: str = "all"
     source: RobustnessCell | None = None
+    start: RobustnessCell | None = None
     versions: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -152,13 +154,15 @@ class RobustnessCell(_Cell):
 
     @property
     def model_axes(self) -> dict[str, Any]:
-        """The axes that decide the weights, as they stand in a record: the subset only where there is one."""
+        """The axes that decide the weights, as they stand in a record: subset and start only where there is one."""
         subset = {} if self.subset == "all" else {"subset": self.subset}
+        start = {"start": {"data": self.start.data, **self.start.model_axes}} if self.start else {}
         return {
             "model": self.model.as_dict(),
             "defense": self.defense.as_dict(),
             "augmentation": self.augmentation,
             **subset,
+            **start,
             "seed": self.seed,
         }
 
@@ -195,7 +199,8 @@ class RobustnessCell(_Cell):
     def trained_label(self) -> str:
         """The model and how it was trained, seed apart, in few words."""
         subset = "" if self.subset == "all" else f" {self.subset}"
-        return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}"
+        start = f" from {self.start.data} {self.start.trained_label()}" if self.start else ""
+        return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}{start}"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from harness.spec.matching import matching, told
 from harness.spec.names import KINDS, make, name_with_parameters, versions
 from harness.spec.schema import MOST_CELLS, Bound, GenerationPart, Part, RobustnessPart, SuitePart, TaskPart
 from harness.spec.sources import SELF, Point, SourceModel, resolved, untrained
+from harness.spec.starts import Start, misfits
 
 Problems = list[str]
 
@@ -46,7 +47,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     _include(part, points, matrix, problems)
     if not points and not problems:
         problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
-    problems += [*_misfits(part, points, base), *_empty_subsets(part, points)]
+    problems += [*_misfits(part, points, base), *misfits(part.task, part.data, points), *_empty_subsets(part, points)]
     problems += untrained(_sources(part), points)
     if problems:
         raise InputError(problems)
@@ -145,7 +146,8 @@ def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel]]:
 def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:
     """Subsets of which the part's limit leaves nothing to train on."""
     examples = min(DATASETS[part.data].sizes[0], part.limit or math.inf)
-    subsets = dict.fromkeys(point.get("subset", "all") for point in points)
+    starts = (start.point(point) for point in points if isinstance(start := point.get("start"), Start))
+    subsets = dict.fromkeys(point.get("subset", "all") for point in [*points, *starts])
     empty = [subset for subset in subsets if not range(int(examples))[SUBSETS[subset](int(examples))]]
     return [
         f"{part.task}.limit: {examples} leaves {subset!r} no example to train on; give at least 2" for subset in empty
@@ -157,13 +159,14 @@ class _Versions:
 
     def __init__(self, part: TaskPart, base: Path) -> None:
         self._base = base
-        self._description = DATASETS[part.data]
+        self._data = part.data
         self._known: dict[tuple[str, Named], dict[str, str]] = {}
 
-    def __call__(self, subset: str = "all", **named: Named) -> tuple[tuple[str, str], ...]:
-        found = {"data": self._description.identity}
+    def __call__(self, subset: str = "all", data: str = "", **named: Named) -> tuple[tuple[str, str], ...]:
+        description = DATASETS[data or self._data]
+        found = {"data": description.identity}
         if subset != "all":
-            found["subset"] = self._description.subset_identity(subset)
+            found["subset"] = description.subset_identity(subset)
         for kind, value in named.items():
             key = (kind, value)
             if key not in self._known:
@@ -173,16 +176,18 @@ class _Versions:
 
 
 def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> RobustnessCell:
-    source = point["source"]
+    source, start, data = point["source"], point["start"], point.get("data", part.data)
+    first = _robustness_cell(part, start.point(point) | {"source": SELF}, code) if isinstance(start, Start) else None
+    named = {kind: point[kind] for kind in ("model", "defense", "attack")}
+    begun = (("start", first.weights_key),) if first else ()
     white_box = RobustnessCell(
-        data=part.data,
         training=tuple(sorted(part.training.model_dump().items())),
         limit=part.limit,
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,
-        versions=code(point["subset"], model=point["model"], defense=point["defense"], attack=point["attack"]),
-        **point | {"source": None},
+        versions=tuple(sorted((*code(point["subset"], data, **named), *begun))),
+        **point | {"data": data, "source": None, "start": first},
     )
     if source == SELF:
         return white_box

@@ -11,7 +11,11 @@ from harness.errors import InputError, did_you_mean
 from harness.spec.cell import Named
 from harness.spec.epsilon import format_epsilon, parse_epsilon
 from harness.spec.names import KINDS, name_with_parameters
-from harness.spec.sources import SELF, Point, SourceModel, parse_source
+from harness.spec.sources import Point, SourceModel, parse_source
+from harness.spec.starts import Start, parse_start
+
+TABLES: dict[str, Callable[[Any, Path], Any]] = {"source": parse_source, "start": parse_start}
+"""Axes whose values are tables of other axes."""
 
 
 def matching(
@@ -48,10 +52,13 @@ def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
     if axis == "eps":
         eps = parse_epsilon(value)
         return lambda actual: bool(actual == eps)
-    if isinstance(value, dict) and axis == "source":
-        parse_source(value, base)
+    if isinstance(value, dict) and axis in TABLES:
+        TABLES[axis](value, base)
         tests = {key: _test(key, item, base) for key, item in value.items()}
-        return lambda actual: actual != SELF and all(test(dict(actual.axes)[key]) for key, test in tests.items())
+        return lambda actual: (
+            isinstance(actual, SourceModel | Start)
+            and all(key in (axes := dict(actual.axes)) and test(axes[key]) for key, test in tests.items())
+        )
     if isinstance(value, dict) and axis in KINDS:
         wanted = name_with_parameters(axis, value, base)
         given = {(key, item) for key, item in wanted.params if key in value}
@@ -70,7 +77,7 @@ def told(value: Any) -> str:
     """A value of an axis as a message shows it."""
     if isinstance(value, Fraction):
         return format_epsilon(value)
-    if isinstance(value, SourceModel):
+    if isinstance(value, SourceModel | Start):
         return value.label()
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {told(item)}" for key, item in value.items()) + " }"

@@ -31,6 +31,7 @@ from harness.spec.axes import (
     RobustnessWhere,
     Seeds,
     Sources,
+    Starts,
     Subsets,
 )
 
@@ -46,6 +47,9 @@ class RobustnessInclude(Part):
     defense: Defenses = Field(default_factory=list)
     augmentation: Augmentations = Field(default_factory=list)
     subset: Subsets = Field(default_factory=list, description="the part of the training split that is trained on")
+    start: Starts = Field(
+        default_factory=list, description='the weights training begins with: "scratch", or those of another training'
+    )
     source: Sources = Field(
         default_factory=list, description='whose gradients make the images: "self", or a model trained in this suite'
     )
@@ -226,6 +230,7 @@ class RobustnessPart(TaskPart):
         "defense": "none",
         "augmentation": "none",
         "subset": "all",
+        "start": "scratch",
         "source": "self",
         "norm": "linf",
         "seed": 0,

@@ -100,13 +100,15 @@ def _own(point: Point) -> SourceModel:
     return SourceModel(tuple(sorted((axis, point[axis]) for axis in MODEL_AXES)))
 
 
-def _named(kind: str, value: Any, base: Path) -> Named:
+def read_named(kind: str, value: Any, base: Path) -> Named:
+    """A name with parameters. Raises `ValueError` or `InputError` where it is none."""
     if not isinstance(value, str | dict):
         raise ValueError(f'must be a name or a table such as {{ name = "..." }}, not {value!r}')
     return name_with_parameters(kind, value, base)
 
 
-def _plain(kind: str, value: Any, base: Path) -> str:
+def read_plain(kind: str, value: Any, base: Path) -> str:
+    """A name that takes no parameters. Raises `ValueError` where it is none."""
     return check_plain(kind, value)
 
 
@@ -117,10 +119,10 @@ def _seed(value: Any, base: Path) -> int:
 
 
 _READERS: dict[str, Callable[[Any, Path], Any]] = {
-    "model": partial(_named, "model"),
-    "defense": partial(_named, "defense"),
-    "augmentation": partial(_plain, "augmentation"),
-    "subset": partial(_plain, "subset"),
+    "model": partial(read_named, "model"),
+    "defense": partial(read_named, "defense"),
+    "augmentation": partial(read_plain, "augmentation"),
+    "subset": partial(read_plain, "subset"),
     "seed": _seed,
 }
 

@@ -22,6 +22,7 @@ model = "smallcnn"
 attack = ["noise", "fgsm"]
 eps = [0.1, 0.2]
 subset = ["first-half", "second-half"]
+start = { subset = "all" }
 source = ["self", { subset = "first-half" }]
 [generation]
 data = "digits"

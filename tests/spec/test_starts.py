@@ -1,0 +1,103 @@
+"""The axis ``start``: trainings that begin with the weights of another training."""
+
+from __future__ import annotations
+
+import pytest
+
+FROM_OTHER_HALF = """
+[robustness]
+data = "mnist"
+[robustness.matrix]
+model = "smallcnn"
+subset = "second-half"
+start = ["scratch", { subset = "first-half" }, { data = "fashion-mnist", subset = "all" }]
+attack = "fgsm"
+eps = [0.1, 0.2]
+"""
+
+
+def test_scratch_is_the_default_and_no_part_of_a_cell(load, small):
+    plain, said = load(small), load(small.replace("[robustness.matrix]", '[robustness.matrix]\nstart = "scratch"'))
+    assert [cell.id for cell in said.cells] == [cell.id for cell in plain.cells]
+    assert [cell.weights_key for cell in said.cells] == [cell.weights_key for cell in plain.cells]
+    assert all("start" not in cell.canonical() for cell in plain.cells)
+
+
+def test_what_a_start_does_not_name_is_the_cells_own(load):
+    scratch, half, fashion = load(FROM_OTHER_HALF).cells[::2]
+    assert scratch.start is None
+    assert (half.start.data, half.start.subset, half.start.start) == ("mnist", "first-half", None)
+    assert (fashion.start.data, fashion.start.subset) == ("fashion-mnist", "all")
+    assert {cell.start.training for cell in (half, fashion)} == {scratch.training}
+    assert len({cell.weights_key for cell in (scratch, half, fashion)}) == 3
+
+
+def test_a_start_is_the_model_that_a_suite_of_its_own_would_train(load):
+    half = load(FROM_OTHER_HALF).cells[2].start
+    alone = FROM_OTHER_HALF.replace("second-half", "first-half").partition("start =")
+    own = load(alone[0] + alone[2].partition("\n")[2], "own")
+    assert own.cells[0].weights_key == half.weights_key
+
+
+def test_a_start_by_other_code_or_data_makes_another_cell(load):
+    cells = load(FROM_OTHER_HALF).cells
+    assert cells[2].code["start"] == cells[2].start.weights_key
+    assert cells[2].canonical()["start"] == {
+        "data": "mnist", "model": cells[2].model.as_dict(), "defense": {"name": "none"},
+        "augmentation": "none", "subset": "first-half", "seed": 0,
+    }  # fmt: skip
+
+
+def test_expectations_and_excludes_name_starts(load):
+    suite = load(
+        FROM_OTHER_HALF
+        + """
+[[robustness.exclude]]
+start = { data = "fashion-mnist" }
+eps = 0.2
+[[robustness.expect]]
+where = { start = "scratch" }
+clean_accuracy = { min = 0.5 }
+[[robustness.expect]]
+where = { start = { subset = "first-half" } }
+clean_accuracy = { min = 0.5 }
+"""
+    )
+    assert len(suite.cells) == 5
+    assert [{cell.start is None for cell in each.cells} for each in suite.expectations] == [{True}, {False}]
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        (
+            '{ data = "cifar10" }',
+            "weights trained on 'cifar10' (3×32×32, 10 classes) fit no model for 'mnist' (1×28×28",
+        ),
+        ('{ model = "resnet18" }', "model: is the cell's own, for weights fit no other architecture: leave model out"),
+        ("{ seed = 1 }", "seed: is the cell's own"),
+        ('{ subset = "first" }', "subset: unknown subset 'first'; did you mean 'first-half'?"),
+        ('{ attack = "fgsm" }', "attack: unknown key"),
+        ("{}", 'must be "scratch" or a table'),
+        ('"fashion-mnist"', 'must be "scratch" or a table'),
+        (
+            '{ data = "mnits", defense = "non" }',
+            "data: unknown data set 'mnits'; did you mean 'mnist'?; defense: unknown",
+        ),
+    ],
+)
+def test_starts_that_cannot_be(refused, start, says):
+    suite = FROM_OTHER_HALF.replace('{ data = "fashion-mnist", subset = "all" }', start)
+    assert says in refused(suite)
+
+
+def test_classes_must_agree_too(refused):
+    suite = FROM_OTHER_HALF.replace('"mnist"\n[', '"cifar100"\n[').replace("fashion-mnist", "cifar10")
+    assert "10 classes) fit no model for 'cifar100' (3×32×32, 100 classes)" in refused(suite)
+
+
+def test_a_limit_that_leaves_a_start_nothing_is_refused(refused):
+    suite = FROM_OTHER_HALF.replace('subset = "second-half"\n', "").replace(
+        "[robustness.matrix]", "limit = 1\n[robustness.matrix]"
+    )
+    assert "1 leaves 'first-half' no example to train on" in refused(suite)
