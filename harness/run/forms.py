@@ -82,7 +82,7 @@ def _compiled(
         network.zero_grad(set_to_none=True)
         form.refused.append(f"torch.compile: {' '.join(str(error).split())[:300]}")
         return form
-    if float((found - expected).norm()) > 0.1 * float(expected.norm()):
+    if not float((found - expected).norm()) <= 0.1 * float(expected.norm()):  # so that NaN is told as well
         form.refused.append("torch.compile: the compiled step has another gradient")
         return form
     return candidate if wanted == "on" or _step_seconds(network, quick, batch) < 0.98 * eager else form

@@ -19,7 +19,9 @@ from harness.run.context import Context
 from harness.run.data import Data
 from harness.run.generative.evaluate import evaluate
 from harness.run.generative.pictures import Pictures, last_pictures, samples
+from harness.run.lock import turn
 from harness.run.memory import peak_bytes, reset_peak
+from harness.run.seeding import steps_per_epoch
 from harness.run.training import Curves, seeded
 from harness.run.vae_training import train_vae
 from harness.run.weights import load_weights, save_weights
@@ -53,7 +55,7 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
             label=cell.label(),
         )
         seconds = time.perf_counter() - begun
-        write_pictures(context.results, cell.id, pictures | measured.pictures)
+        write_pictures(context.results, cell.id, pictures | last_pictures(vae, data.test) | measured.pictures)
         yield Record(
             id=cell.id,
             status="ok",
@@ -81,20 +83,34 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
 
 
 def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetwork, dict[str, Any], Pictures]:
-    """The cell's VAE with its trained weights, what training cost, and the pictures taken on the way.
+    """The cell's VAE with its trained weights, what training cost, and the samples drawn on the way.
 
-    All three come from the cache when they are there.
+    All three come from the cache when they are there. A training that was stopped goes on from its checkpoint, and one
+    that another process is at is waited for.
     """
     model = names.make("model", cell.model, context.base)
     vae: VAENetwork = seeded(lambda: model.build(data.description, cell.z_dim), cell.seed).to(context.device)
-    kept = context.weights / f"{cell.weights_key}.npz"
-    cached = load_weights(context.weights, cell.weights_key, vae) if kept.is_file() else None
-    if cached is not None:
-        return vae.eval(), cached | {"cached": True}, _read(kept)
+    with turn(context.weights / f".{cell.weights_key}.lock"):
+        kept = context.weights / f"{cell.weights_key}.npz"
+        checkpoint = Checkpoint(context.weights / f"{cell.weights_key}.checkpoint")
+        pictures: Pictures = _read(kept) if kept.is_file() else {}
+        cached = load_weights(context.weights, cell.weights_key, vae) if pictures else None
+        training = cached or _train(vae, cell, data, context, checkpoint, pictures, kept)
+        checkpoint.remove()
+    return vae.eval(), training | {"cached": cached is not None}, pictures
 
+
+def _train(
+    vae: VAENetwork,
+    cell: GenerationCell,
+    data: Data,
+    context: Context,
+    checkpoint: Checkpoint,
+    pictures: Pictures,
+    kept: Path,
+) -> dict[str, Any]:
+    """Train the cell's VAE, leave weights and ``pictures`` in the cache, and tell what it cost."""
     recipe = dict(cell.training)
-    checkpoint = Checkpoint(context.weights / f"{cell.weights_key}.checkpoint")
-    pictures: Pictures = _read(kept) if kept.is_file() else {}
     title = f"training {cell.label()}"
     with context.progress.task(title, recipe["epochs"]) as task, closing(context.board(cell.weights_key)) as board:
 
@@ -106,7 +122,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
 
         def on_pictures(epoch: int, network: VAENetwork) -> None:
             pictures[f"samples_epoch_{epoch:04d}"] = samples(network, cell.seed)
-            # At once: a training that goes on from a checkpoint cannot draw its first epochs again.
+            # At once, and before the weights: no later run can draw these epochs again.
             keep(kept, _archive(pictures))
 
         shown = [0]
@@ -122,7 +138,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
             on_epoch=on_epoch,
             on_pictures=on_pictures,
         )
-    pictures |= last_pictures(vae, data.test)
+    seen = steps_per_epoch(len(data.train), recipe["batch_size"]) * min(recipe["batch_size"], len(data.train))
     info = {
         "seconds": outcome.seconds,
         "trial_seconds": outcome.trial_seconds,
@@ -130,15 +146,11 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
         "precision": context.precision(cell.precision),
         "form": outcome.form,
         "resumed": outcome.resumed,
-        "images_per_second": recipe["epochs"] * len(data.train) / outcome.seconds if outcome.seconds else 0.0,
+        "images_per_second": recipe["epochs"] * seen / outcome.seconds if outcome.seconds else 0.0,
         "parameters": sum(weight.numel() for weight in vae.parameters()),
         "curves": _named(outcome.curves, vae),
     }
-    # The pictures first: weights without them would be a run that cannot show its first epochs.
-    keep(kept, _archive(pictures))
-    saved = save_weights(context.weights, cell.weights_key, vae, info) | {"cached": False}
-    checkpoint.remove()
-    return vae, saved, pictures
+    return save_weights(context.weights, cell.weights_key, vae, info)
 
 
 def _named(curves: Curves, vae: VAENetwork) -> Curves:

@@ -9,8 +9,9 @@ import torch
 from harness.errors import InputError
 from harness.run.context import Context
 from harness.run.data import Data
+from harness.run.generative.quality import images_of
 from harness.run.robustness import build
-from harness.spec.cell import RobustnessCell
+from harness.spec.cell import GenerationCell, RobustnessCell
 from harness.spec.plan import Job
 
 
@@ -31,6 +32,7 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
             problems.extend(message for message in error.messages if message not in problems)
             continue
         if not isinstance(cell, RobustnessCell):
+            problems += _too_little(job, data)
             continue
         sources = (each.source for each in job.cells if isinstance(each, RobustnessCell) and each.source)
         for trained in (cell, *sources):
@@ -40,6 +42,18 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
                 problems += [problem] if problem else []
     if problems:
         raise InputError(problems)
+
+
+def _too_little(job: Job, data: Data) -> list[str]:
+    """What is wrong with the data of generative cells for what is to be measured of them."""
+    told: list[str] = []
+    for cell in job.cells:
+        try:
+            if isinstance(cell, GenerationCell):
+                images_of(data, dict(cell.evaluation))
+        except InputError as error:
+            told.extend(error.messages)
+    return told
 
 
 def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:

@@ -24,6 +24,12 @@ from harness.spec.plan import Job, Plan, plan, require_writable
 from harness.spec.suite import Suite
 
 EXECUTORS = {"local": "harness.run.executors.local", "ray": "harness.run.executors.ray"}
+# What a finished cell is told by: the first that its record holds.
+TOLD = {
+    "robust_accuracy": "{:.1%}",
+    "test_bpd": "{:.3f} bpd",
+    "distortion_bpd": "{:.3f} bpd, distortion",
+}
 INTERRUPTED = 130  # the shell's code for a command ended by Ctrl-C
 
 
@@ -78,10 +84,8 @@ def _line(record: Record, label: str) -> str:
     if record.status != "ok":
         why = record.failure.message if record.failure else "; ".join(f.message for f in record.findings)
         return f"{record.status:>6}  {label}: {why.splitlines()[0] if why else ''}"
-    name = "robust_accuracy" if "robust_accuracy" in record.metrics else "test_bpd"
-    metric = record.metrics[name]
-    value = f"{metric.value:.1%}" if name == "robust_accuracy" else f"{metric.value:.3f} bpd"
-    return f"{value:>10}  {label}"
+    name = next(name for name in TOLD if name in record.metrics)
+    return f"{TOLD[name].format(record.metrics[name].value):>10}  {label}"
 
 
 def _context(suite: Suite, results: Path, options: Options) -> Context:

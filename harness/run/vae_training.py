@@ -21,7 +21,7 @@ from harness.run.recipe import SCHEDULES, Recipe
 from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
 from harness.run.step import autocast
 from harness.run.trainee import Noise
-from harness.run.training import Curves, Losses, finished
+from harness.run.training import Curves, Losses, TrainingDiverged, finished
 from models.vae import VAENetwork, bits_per_dimension
 
 EVALUATION_BATCH = 256
@@ -60,7 +60,7 @@ def train_vae(
     itself, at β = 1; of an autoencoder, its distortion. With ``average`` in the recipe, what is evaluated, pictured
     and left in ``vae`` is the moving average of the weights. ``on_pictures`` is called before training, after epoch 10
     and at the end. ``checkpoint`` is restored from, kept up and left for the caller to remove: a float32 training
-    that goes on from it ends at the same weights to the bit.
+    that goes on from it, in the form it had, ends at the same weights to the bit.
     Raises `ValueError` for a negative β, `TrainingDiverged` for a loss that is no number, and `InputError` for a
     checkpoint that cannot be used.
     """
@@ -81,12 +81,14 @@ def train_vae(
                 if is_out_of_memory(error):
                     raise
                 raise checkpoint.unusable(error) from error
-        began = time.perf_counter()
         if not kept:
             state.form = fastest_form(vae, objective, _batch(vae, data, batch), epochs * steps, compile)
             on_pictures(0, vae)
+        elif compile == "off":
+            state.form.compiled = False
         quick = state.form.apply(vae, objective)
         for epoch in range(state.epoch + 1, epochs + 1):
+            began = time.perf_counter()
             vae.train()
             losses, bounds = (Losses(steps, device, (epoch - 1) * steps) for _ in range(2))
             for step, index in enumerate(shuffled(len(data.train), batch, generator)):
@@ -103,8 +105,9 @@ def train_vae(
                 "train_bpd": bounds.mean(),
                 "validation_bpd": evaluate_vae(evaluated, data.validation, seed, precision).sum(1).mean().item(),
             }
+            if not math.isfinite(values["validation_bpd"]):  # of weights that no loss has seen yet
+                raise TrainingDiverged(epoch * steps, values["validation_bpd"])
             state.passed(epoch, values, time.perf_counter() - began)
-            began = time.perf_counter()
             if epoch in PICTURE_EPOCHS or epoch == epochs:
                 on_pictures(epoch, evaluated)
             if checkpoint.due():

@@ -11,6 +11,8 @@ from harness.records import read_pictures, read_record, write_record
 from harness.run import generation
 from harness.run.context import Context
 from harness.run.generation import run_generation_job
+from harness.run.preflight import preflight
+from harness.run.runner import _line
 from harness.run.training import TrainingDiverged
 from harness.spec.cell import GenerationCell, Named
 from harness.spec.plan import Job
@@ -143,3 +145,36 @@ def test_one_example_has_no_interval(context):
     record = run(context, limit=1, evaluation=tuple((EVALUATION | {"generated": 0}).items()))
     assert record.metrics["test_bpd"].low is None
     assert record.metrics["test_bpd"].n == 1
+
+
+def test_a_model_that_measures_nothing_finite_fails_in_words(context, monkeypatch):
+    monkeypatch.setattr(
+        "harness.run.generative.evaluate.evaluate_vae", lambda vae, part, *rest: torch.full((len(part), 2), torch.nan)
+    )
+    with pytest.raises(ArithmeticError, match="80 of 80 measured values are no finite number; lower learning_rate"):
+        run(context)
+
+
+def test_what_is_left_of_a_checkpoint_goes_with_the_weights(context):
+    first = run(context)
+    (weights,) = [path for path in context.weights.glob("*.safetensors") if path.stem == cell().weights_key]
+    left = weights.with_suffix(".checkpoint")
+    left.write_bytes(b"a kill came between the weights and this")
+    assert run(context).training == first.training | {"cached": True}
+    assert not left.exists()
+
+
+def test_an_autoencoder_has_no_bound(context):
+    record = run(context, model=Named("autoencoder", (("filters", 4), ("levels", 16))), z_dim=2)
+    assert set(record.metrics) == {"distortion_bpd"} | QUALITY | {f"floor_{name}" for name in QUALITY}
+    assert set(record.curves) == {"train_distortion_bpd", "validation_distortion_bpd"}
+    assert _line(record, "the cell").split() == [
+        f"{record.metrics['distortion_bpd'].value:.3f}", "bpd,", "distortion", "the", "cell",
+    ]  # fmt: skip
+
+
+def test_too_few_images_for_sample_quality_are_told_before_training(context):
+    few = cell(limit=5)
+    with pytest.raises(InputError, match="needs more images than 5; raise limit or generated"):
+        preflight([Job(few.weights_key, "generation", (few,))], context)
+    assert not context.weights.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -216,6 +217,35 @@ def test_an_autoencoder_has_no_rate_and_no_noise(few):
     parts = evaluate_vae(network, few.test, 0, "float32")
     assert (parts[:, 1] == 0).all()
     assert torch.equal(evaluate_vae(network, few.test, 1, "float32"), parts)
+
+
+def test_the_last_step_may_break_a_training_too(few):
+    # One step of the whole set: its loss is that of the first weights, and only validation sees what it did.
+    recipe = RECIPE | {"epochs": 1, "batch_size": len(few.train), "learning_rate": 1e30}
+    pictured = []
+    with pytest.raises(TrainingDiverged, match="at step 1;"):
+        train_vae(
+            network_of(few), few, recipe, 1.0, seed=0, precision="float32",
+            on_pictures=lambda epoch, shown: pictured.append(epoch),
+        )  # fmt: skip
+    assert pictured == [0]
+
+
+def test_seconds_are_of_the_steps_alone(few):
+    slow = time.perf_counter()
+    outcome = train_vae(
+        network_of(few), few, RECIPE | {"epochs": 1}, 1.0, seed=0, precision="float32",
+        on_pictures=lambda epoch, shown: time.sleep(0.6), on_epoch=lambda epoch, values: time.sleep(0.6),
+    )  # fmt: skip
+    assert outcome.seconds < time.perf_counter() - slow - 1.7
+
+
+def test_a_compiled_gradient_that_is_none_is_not_used(few, monkeypatch):
+    nan = math.nan
+    monkeypatch.setattr(torch, "compile", lambda f, **options: lambda *batch: tuple(nan * part for part in f(*batch)))
+    module = torch.nn.Conv2d(1, 1, 1)
+    form = fastest_form(module, quadratic(module), (torch.rand(4, 1, 2, 2), torch.zeros(4, 1)), 10, "on")
+    assert (form.compiled, form.refused) == (False, ["torch.compile: the compiled step has another gradient"])
 
 
 def quadratic(weight):

@@ -107,7 +107,7 @@ def importance_bounds(
             samples,
             seed,
             first=rows.start,
-            batch=BATCH[examples.device.type],
+            batch=_latents_a_batch(vae, examples.device),
             advance=advance,
         )
         return averaged(weights, counts)
@@ -142,7 +142,7 @@ def prior_bounds(
             advance(len(log_probabilities))
             return log_probabilities @ one_hot.T
 
-        return averaged(in_chunks(likelihoods, draws, BATCH[examples.device.type]).T, counts)
+        return averaged(in_chunks(likelihoods, draws, _latents_a_batch(vae, examples.device)).T, counts)
 
     with torch.inference_mode():
         nats = in_chunks(bounds_of, len(examples), _images_a_pass(vae, draws))
@@ -191,6 +191,11 @@ def _measured(name: str, count: str, counts: list[int], bpd: Tensor) -> Measured
     if len(bpd) > 1:  # one example says nothing about the spread
         curves[f"{name}_bpd_error"] = (bpd.std(0) / math.sqrt(len(bpd))).tolist()
     return Measured({f"{name}_bpd": mean_metric(bpd[:, -1])}, curves)
+
+
+def _latents_a_batch(vae: VAENetwork, device: torch.device) -> int:
+    """How many latents are decoded at once: all their logits are in memory."""
+    return max(1, min(BATCH[device.type], KEPT // (vae.levels * math.prod(vae.shape))))
 
 
 def _images_a_pass(vae: VAENetwork, draws: int) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.errors import InputError
 from harness.run.data import Data
 from harness.run.environment import arithmetic
+from harness.run.lock import turn
 from harness.run.memory import in_chunks
 from harness.run.training import EVALUATION_BATCH, accuracy, seeded, train_classifier
 from harness.run.weights import load_weights, save_weights
@@ -45,13 +46,7 @@ def feature_network(data: Data, folder: Path) -> tuple[SmallCNNNetwork, dict[str
     same. Raises `InputError` for data it cannot be built for, and as `load_weights` does.
     """
     description, architecture = data.description, SmallCNN()
-    try:
-        architecture.check(description)
-    except ValueError as error:
-        raise InputError(
-            f"data {description.name!r}: sample quality needs the features of a classifier ({error}); "
-            "set generated = 0 under [generation.evaluation] to leave it out"
-        ) from error
+    check_features(data)
     # A SmallCNN builds a SmallCNNNetwork; its signature promises any module.
     network = cast(SmallCNNNetwork, seeded(lambda: architecture.build(description), SEED)).to(data.train.device)
     training = recipe(len(data.train))
@@ -64,13 +59,25 @@ def feature_network(data: Data, folder: Path) -> tuple[SmallCNNNetwork, dict[str
             "code": code_version(SmallCNN, "harness.run.training"),
         }
     )
-    info = load_weights(folder, key, network)
-    if info is None:
-        with arithmetic("float32"):
-            train_classifier(network, NoDefense(), data, "none", training, seed=SEED, precision="float32")
-            info = save_weights(folder, key, network, {"accuracy": accuracy(network, data.test, "float32")})
+    with turn(folder / f".{key}.lock"):
+        info = load_weights(folder, key, network)
+        if info is None:
+            with arithmetic("float32"):
+                train_classifier(network, NoDefense(), data, "none", training, seed=SEED, precision="float32")
+                info = save_weights(folder, key, network, {"accuracy": accuracy(network, data.test, "float32")})
     said = {"feature_weights_sha256": info["weights_sha256"], "feature_accuracy": info["accuracy"]}
     return network.eval().requires_grad_(False), said
+
+
+def check_features(data: Data) -> None:
+    """Raise `InputError` for data that the classifier cannot be built for."""
+    try:
+        SmallCNN().check(data.description)
+    except ValueError as error:
+        raise InputError(
+            f"data {data.description.name!r}: sample quality needs the features of a classifier ({error}); "
+            "set generated = 0 under [generation.evaluation] to leave it out"
+        ) from error
 
 
 def features(network: SmallCNNNetwork, pixels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from harness.run.data import Examples
 from harness.run.noise import KeyedNoise
+from models.priors import StandardNormal
 from models.vae import VAENetwork, quantise
 
 SAMPLES = 64
@@ -35,7 +36,8 @@ def last_pictures(vae: VAENetwork, examples: Examples) -> Pictures:
     pictures = {"reconstructions": torch.stack([original, vae.reconstruct(original)]).cpu().numpy()}
     if len(examples) > 1:
         pictures["interpolations"] = interpolations(vae, examples)
-    return pictures | ({"manifold": manifold(vae)} if vae.z_dim == 2 else {})
+    plane = vae.z_dim == 2 and isinstance(vae.prior, StandardNormal)  # whose quantiles the plane is drawn on
+    return pictures | ({"manifold": manifold(vae)} if plane else {})
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness.errors import InputError
 from harness.records import Metric
 from harness.run.data import Data
-from harness.run.generative.features import feature_network, features
+from harness.run.generative.features import check_features, feature_network, features
 from harness.run.generative.measured import Measured, mean_metric
 from harness.run.generative.neighbours import neighbours
 from harness.run.generative.sampling import draw_levels, levels_of
@@ -44,16 +44,11 @@ def quality(
     that falls into the wide balls of a few outlying images has a high precision, and a low coverage. ``advance`` is
     told of each of `STEPS` steps.
 
-    Raises `InputError` for too few images to have neighbours, and as `feature_network` does.
+    Raises `InputError` as `images_of` and `feature_network` do.
     """
-    n = min(evaluation["generated"], len(data.test), len(data.train))
+    n = images_of(data, evaluation)
     if n == 0:
         return Measured()
-    if n <= NEIGHBOURS:
-        raise InputError(
-            f"data {data.description.name!r}: sample quality looks at {NEIGHBOURS} neighbours and needs more images "
-            f"than {n}; raise limit or generated, or set generated = 0 under [generation.evaluation] to leave it out"
-        )
     network, said = feature_network(data, weights_folder)
     advance(1)
     test, train = (levels_of(part, len(part), vae.levels) for part in (data.test, data.train))
@@ -72,6 +67,22 @@ def quality(
     measured |= neighbours(samples, test[:n], train, vae.levels)
     advance(1)
     return measured
+
+
+def images_of(data: Data, evaluation: Mapping[str, int]) -> int:
+    """How many images sample quality is measured on; 0 where it is not.
+
+    Raises `InputError` for too few to have neighbours, and for data that the classifier of the features cannot take.
+    """
+    n = min(evaluation["generated"], len(data.test), len(data.train))
+    if 0 < n <= NEIGHBOURS:
+        raise InputError(
+            f"data {data.description.name!r}: sample quality looks at {NEIGHBOURS} neighbours and needs more images "
+            f"than {n}; raise limit or generated, or set generated = 0 under [generation.evaluation] to leave it out"
+        )
+    if n:
+        check_features(data)
+    return n
 
 
 def compare(real: Tensor, generated: Tensor, seed: int) -> dict[str, Metric]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from harness.run.data import load_data
-from harness.run.generative.pictures import interpolations, manifold, samples
+from harness.run.generative.pictures import interpolations, last_pictures, manifold, samples
 from models.priors import MixtureOfNormals
 from models.vae import VAENetwork, quantise
 
@@ -49,3 +49,11 @@ def test_walks_lead_from_one_example_to_the_next():
         mean, _ = vae.encode(quantise(x, 16))
         middle = vae.mean_image((mean[0::2] + mean[1::2]) / 2)
     np.testing.assert_allclose(walks[:, 2], middle.numpy(), atol=1e-6)
+
+
+def test_a_learned_prior_has_no_plane():
+    examples = load_data("digits", None, torch.device("cpu"), limit=7).test
+    plain = VAENetwork((1, 8, 8), z_dim=2, filters=2)
+    learned = VAENetwork((1, 8, 8), z_dim=2, filters=2, prior=MixtureOfNormals(2, 3))
+    assert "manifold" in last_pictures(plain, examples)
+    assert "manifold" not in last_pictures(learned, examples)
