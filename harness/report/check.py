@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +13,7 @@ from harness.records import Metric, Record, read_record, record_path
 from harness.report.junit import Case, Outcome, write_junit
 from harness.report.results import Names
 from harness.report.summary import append_summary
-from harness.report.units import bits, bits_range, percent, percent_range, plural, visible
+from harness.report.units import bits, bits_range, number, number_range, percent, percent_range, plural, visible
 
 if TYPE_CHECKING:
     from harness.spec.expand import Cell, Expectation
@@ -29,6 +29,16 @@ OUTCOMES: dict[Verdict, Outcome] = {
 }
 HOLDS, BROKEN, NOT_MEASURED = 0, 1, 2
 RATIOS = frozenset({"floor_share"})
+SHARES = RATIOS | {
+    "clean_accuracy",
+    "robust_accuracy",
+    "attack_success_rate",
+    "probe_accuracy",
+    "precision",
+    "recall",
+    "coverage",
+}
+"""Metrics in [0, 1], told in percent."""
 LACKING = {
     "floor_share": ": the floor is timed only where that is little beside the attack itself; use more examples or steps"
 }
@@ -136,20 +146,21 @@ def _reason(record: Record) -> str:
     return "; ".join(visible(f"{finding.code}: {finding.message}") for finding in voiding) or "no reason recorded"
 
 
-def _is_share(name: str) -> bool:
-    return not name.endswith("_bpd")
+def _spelling(name: str) -> tuple[Callable[[float], str], Callable[[float | None, float | None], str]]:
+    """How a metric's value and interval are written."""
+    if name in SHARES:
+        return percent, percent_range
+    return (bits, bits_range) if name.endswith("_bpd") else (number, number_range)
 
 
 def _metric(metric: Metric, name: str) -> str:
-    share = _is_share(name)
-    value = percent(metric.value) if share else bits(metric.value)
-    interval = (percent_range if share else bits_range)(metric.low, metric.high)
+    spell, spell_range = _spelling(name)
     n = f"n = {metric.n:,}" if metric.n is not None else ""
-    return " ".join(part for part in (value, interval, n) if part)
+    return " ".join(part for part in (spell(metric.value), spell_range(metric.low, metric.high), n) if part)
 
 
 def _bound(bound: Bound, name: str) -> str:
-    spell = percent if _is_share(name) else bits
+    spell, _ = _spelling(name)
     parts = [f"≥ {spell(bound.min)}"] if bound.min is not None else []
     parts += [f"≤ {spell(bound.max)}"] if bound.max is not None else []
     return " and ".join(parts)

@@ -45,6 +45,11 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def number_range(low: float | None, high: float | None) -> str:
+    """An interval of plain numbers as ``"[1.02, 1.05]"``; empty where there is none."""
+    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+
+
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -63,6 +68,8 @@ def decimals(places: int) -> Callable[[float], str]:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: ``"9.1 ms"``, ``"0.42 s"``, ``"12 s"``, ``"3 min 20 s"``, ``"1 h 12 min"``."""
+    if not math.isfinite(seconds):
+        return str(seconds)
     if 0 < seconds < 0.0995:
         return f"{1000 * seconds:.2g} ms"
     if seconds < 9.95:

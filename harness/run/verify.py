@@ -76,7 +76,7 @@ def _compare(cell: Cell, before: Record, results: Path) -> Compared:
     if after.status != "ok":
         why = after.failure.message if after.failure else "; ".join(finding.message for finding in after.findings)
         return Compared(False, f"{after.status:<12}  {cell.label()}: {' '.join(why.split())}")
-    changes = [change for change in (_verdicts(before, after), _bits(before, after)) if change]
+    changes = [change for change in (_verdicts(before, after), *_bits(before, after)) if change]
     if not changes:
         return Compared(True, f"{'identical':<12}  {cell.label()}")
     return Compared(False, f"{'changed':<12}  {cell.label()}: {'; '.join([*changes, *_causes(before, after)])}")
@@ -92,11 +92,16 @@ def _verdicts(before: Record, after: Record) -> str:
     return f"{changed:,} of {len(clean):,} verdicts" if changed else ""
 
 
-def _bits(before: Record, after: Record) -> str:
-    old, new = before.metrics.get("test_bpd"), after.metrics.get("test_bpd")
-    if old is None or new is None or old.value == new.value:
-        return ""
-    return f"test_bpd {old.value:.6f}, now {new.value:.6f}"
+def _bits(before: Record, after: Record) -> Iterator[str]:
+    """Every likelihood bound, or part of one, that is another than it was."""
+    for name in {**before.metrics, **after.metrics}:
+        old, new = before.metrics.get(name), after.metrics.get(name)
+        if not name.endswith("_bpd"):
+            continue
+        if old is None or new is None:
+            yield f"{name} on one side only"
+        elif old.value != new.value:
+            yield f"{name} {old.value:.6f}, now {new.value:.6f}"
 
 
 def _causes(before: Record, after: Record) -> Iterator[str]:
@@ -109,6 +114,8 @@ def _causes(before: Record, after: Record) -> Iterator[str]:
         old, new = before.environment.get(name), after.environment.get(name)
         if old != new:
             yield f"{name} differ: {_differing(old, new)}"
+    if (old := before.training.get("form")) != (new := after.training.get("form")):
+        yield f"form of training {old}, now {new}"
     for key in ("precision", "batch_size", "form"):
         if before.cost.get(key) != after.cost.get(key):
             yield f"{key} {before.cost.get(key)}, now {after.cost.get(key)}"

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.records import Metric, record_path
-from harness.report.check import check_suite, judge
+from harness.report.check import SHARES, check_suite, judge
 from harness.report.junit import Case, junit, write_junit
+from harness.spec.schema import GenerationExpect, RobustnessExpect, Share
 
 
 @dataclass
@@ -112,6 +113,27 @@ def test_an_absent_metric_is_not_measured_and_bits_are_spelled_as_bits(tmp_path)
     assert code == 0
     assert "≤ 0.550: 0.520 [0.516, 0.524] n = 10,000" in text
     assert check_suite(suite_of(record, bounds={"iwae": Bound(max=1)}), tmp_path)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "bound", "told"),
+    [
+        ("active_units", Metric(value=12, n=20), Bound(min=18), "active_units ≥ 18: 12 n = 20"),
+        ("frechet_distance", Metric(value=21.74, n=2000), Bound(max=30), "frechet_distance ≤ 30: 21.7 n = 2,000"),
+        ("density", Metric(value=1.02, low=0.99, high=1.05), Bound(max=1.5), "density ≤ 1.5: 1.02 [0.99, 1.05]"),
+        ("recall", Metric(value=0.64, low=0.6, high=0.7), Bound(min=0.5), "recall ≥ 50.0 %: 64.0 % [60.0, 70.0]"),
+    ],
+)
+def test_only_shares_are_told_in_percent(tmp_path, name, metric, bound, told):
+    record = factory.generation(0.52)
+    factory.write(tmp_path, record.model_copy(update={"metrics": {name: metric}}))
+    assert told in check_suite(suite_of(record, bounds={name: bound}), tmp_path)[1]
+
+
+def test_shares_are_what_a_suite_may_bound_by_a_share():
+    expects = (RobustnessExpect, GenerationExpect)
+    fields = {name: field.annotation for expect in expects for name, field in expect.model_fields.items()}
+    assert {name for name, annotation in fields.items() if annotation == Share | None} == SHARES
 
 
 def test_a_suite_that_expects_nothing_and_a_corrupt_record_are_refused(tmp_path):

@@ -6,6 +6,7 @@ import math
 from xml.etree import ElementTree
 
 import factory
+import generative_factory as generative
 import numpy as np
 import pytest
 
@@ -113,6 +114,23 @@ def test_bits_per_dimension_are_compared_by_their_intervals(tmp_path, after, cod
     found, text = compare(*sets(tmp_path, [factory.generation(0.52)], [factory.generation(after)]))
     assert found == code
     assert "lower is better" in text
+
+
+@pytest.mark.parametrize(("after", "code"), [(0.40, 0), (0.45, 1)])
+def test_an_autoencoder_is_compared_by_its_distortion(tmp_path, after, code):
+    a, b = sets(tmp_path, [generative.autoencoder(0.40)], [generative.autoencoder(after)])
+    found, text = compare(a, b)
+    assert found == code
+    assert f"distortion_bpd: 0.400 → {after:.3f}" in text
+    assert compare(a, a)[0] == 0
+
+
+def test_a_bound_on_one_side_only_is_not_compared_by_a_part_of_it(tmp_path):
+    whole = factory.generation(0.52)
+    part = whole.model_copy(update={"metrics": {"distortion_bpd": whole.metrics["distortion_bpd"]}})
+    found, text = compare(*sets(tmp_path, [whole], [part]))
+    assert found == 2
+    assert "test_bpd is not in both" in text
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path):

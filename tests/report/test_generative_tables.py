@@ -23,7 +23,7 @@ from harness.report.generative.settings import Setting, families, settings, shor
 from harness.report.generative.tables import GenerativeTables, generative_tables
 from harness.report.results import Results
 from harness.report.table import Table
-from harness.report.units import magnitude
+from harness.report.units import duration, magnitude
 
 VAES = {"name": "vae", "filters": 32, "levels": 16}
 
@@ -166,6 +166,13 @@ def test_training_is_one_line_a_setting():
     (table,) = tables(generative.model(), generative.autoencoder()).training
     assert column(table, "training") == ["4 min 0 s"] * 2
     assert column(table, "evaluation") == ["1 min 30 s"] * 2
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_seconds_that_are_no_number_break_no_table(seconds):
+    record = generative.model()
+    (table,) = tables(record.model_copy(update={"training": record.training | {"seconds": seconds}})).training
+    assert column(table, "training") == [duration(seconds)] == [str(seconds)]
 
 
 def test_records_of_before_have_their_bits_and_no_more():

@@ -80,16 +80,23 @@ def test_nothing_recorded_is_two(recorded, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_a_generative_model_is_verified_by_its_bound(tmp_path):
-    (tmp_path / "g.toml").write_text('[generation]\ndata = "digits"\ntraining = { epochs = 1 }\n')
+@pytest.mark.parametrize(("model", "bound"), [("vae", "test_bpd"), ("autoencoder", "distortion_bpd")])
+def test_a_generative_model_is_verified_by_its_bounds(tmp_path, model, bound):
+    evaluation = "{ importance_samples = 2, prior_samples = 2, generated = 0, gradient_samples = 0 }"
+    (tmp_path / "g.toml").write_text(
+        f'[generation]\ndata = "digits"\ntraining = {{ epochs = 1 }}\nevaluation = {evaluation}\n'
+        f'[generation.matrix]\nmodel = "{model}"\n'
+    )
     suite = load_suite(str(tmp_path / "g.toml"), limit=64)
     results = tmp_path / "results"
     assert run_suite(suite, results, QUIET) == 0
     assert told(suite, results, 3)[0] == 0
     path = record_path(results, suite.cells[0].id)
     tree = json.loads(path.read_text())
-    tree["metrics"]["test_bpd"]["value"] += 0.5
+    tree["metrics"][bound]["value"] += 0.5
+    tree["training"]["form"] = "contiguous, compiled"
     path.write_text(json.dumps(tree))
     code, lines = told(suite, results, 3)
     assert code == 1
-    assert "test_bpd" in lines[0]
+    assert f": {bound} " in lines[0]
+    assert "form of training contiguous, compiled, now channels-last" in lines[0]
