@@ -14,6 +14,7 @@ from harness.report.reading import reading
 from harness.report.results import Results
 from harness.report.table import Table
 from harness.report.tables import cells_table, environment_table, findings_table, leaderboard_table
+from harness.report.training_cost import training_table
 from harness.report.transfer import Matrix, matrices, transfer_table
 from harness.report.units import enumerate_words
 
@@ -53,6 +54,10 @@ class Content:
         return cost_table(self.results)
 
     @cached_property
+    def training_cost(self) -> Table | None:
+        return training_table(self.boards)
+
+    @cached_property
     def settings(self) -> list[Setting]:
         """The generative models, seeds together."""
         return settings(self.results)
@@ -69,7 +74,7 @@ class Content:
     def tables(self) -> list[Table]:
         """The tables of the short formats, in the order of reading."""
         leaderboards = [leaderboard_table(board) for board in self.boards]
-        last = [self.cost, *self.generative.all, findings_table(self.results)]
+        last = [self.cost, self.training_cost, *self.generative.all, findings_table(self.results)]
         return [*leaderboards, *self.movements, *self.transfers, *(table for table in last if table is not None)]
 
     @cached_property

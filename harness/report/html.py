@@ -54,6 +54,7 @@ def html(content: Content) -> str:
         movements=content.movements,
         transfers=_said_once(content.transfers),
         cost=content.cost,
+        training_cost=content.training_cost,
         price_figures=list(price_figures(content)),
         price_caption=PRICE_CAPTION,
         generative=_generative(content) if content.settings else [],

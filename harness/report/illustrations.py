@@ -10,6 +10,9 @@ from harness.records import Record
 from harness.report import figures
 from harness.report.content import Content
 from harness.report.cost import gradients
+from harness.report.frontier import draw as draw_frontier
+from harness.report.frontier import frontiers
+from harness.report.leaderboard import Board
 from harness.report.style import DARK, LIGHT
 from harness.report.units import norm_name
 
@@ -26,6 +29,12 @@ PRICE_CAPTION = (
     "A flat line: one gradient tells as much as many. A falling one: the cheap attack flatters the model. One that "
     "falls from near the top to the bottom: the model resists a single step and nothing else. Where images that are "
     "fooled leave early, a weak model is cheap to attack, and its points lie further left."
+)
+FRONTIER_CAPTION = (
+    "A point is a way of training: its worst case over attacks against the seconds its training took{}, the means over "
+    "seeds with bars of one standard deviation. The stepped line is the frontier, the most that so many seconds buy: a "
+    "point below it is beaten by one that trains no longer. Look for where the line stops rising, and for costly "
+    "points under it."
 )
 MOST_PRICES = 6
 TRAINING_CAPTION = (
@@ -57,6 +66,7 @@ def robustness_figures(content: Content) -> Iterator[Illustration]:
                     ACCURACY_CAPTION,
                     partial(figures.accuracy, board, rows),
                 )
+        yield from frontier_figures(board)
         trained = {
             row.label: lines
             for row in board.rows
@@ -71,6 +81,14 @@ def robustness_figures(content: Content) -> Iterator[Illustration]:
                 "accuracy",
                 share=True,
             )
+
+
+def frontier_figures(board: Board) -> Iterator[Illustration]:
+    """Robust accuracy against training time, where at least two defended models have both; a figure a device."""
+    for device, points in frontiers(board).items():
+        title = f"What training time buys on {board.data}, {norm_name(board.norm)} ε = {board.ranked[1]}"
+        caption = FRONTIER_CAPTION.format(f" on {device}" if device else "")
+        yield both(title, caption, partial(draw_frontier, board, points))
 
 
 def price_figures(content: Content) -> Iterator[Illustration]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+from harness.report.contrasts import contrast_words
 from harness.report.generative.settings import Setting
 from harness.report.generative.words import generative_words
 from harness.report.leaderboard import Board, Row
@@ -20,7 +21,7 @@ def reading(
     """A few sentences in short paragraphs: what was measured, who stands firmest, and what is missing."""
     asked = results.questions
     told = [[f"{name}: {question}"] for name, question in asked.items() if question and len(asked) > 1]
-    told += [part for board in leaderboards for part in (_board(board), list(_one_step(board)))]
+    told += [part for board in leaderboards for part in (_board(board), contrast_words(board), list(_one_step(board)))]
     told += [*transfer_words(matrices), *generative_words(models), _status(results)]
     return [" ".join(sentences) for sentences in told if sentences]
 

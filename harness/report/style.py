@@ -143,14 +143,19 @@ def direct_labels(axes: Axes, labels: Iterable[tuple[float, str, str]], gap: flo
 
     ``labels`` are (height in data units, text, colour). Pushed-apart labels keep their order.
     """
-    wanted = sorted(labels)
     right = axes.get_xlim()[1]
+    point_labels(axes, ((right, height, label, colour) for height, label, colour in labels), gap)
+
+
+def point_labels(axes: Axes, labels: Iterable[tuple[float, float, str, str]], gap: float) -> None:
+    """`direct_labels` of points anywhere in the axes: (x, y, text, colour), x and y in data units."""
+    wanted = sorted(labels, key=lambda held: held[1:])
     to_share = axes.transData + axes.transAxes.inverted()
-    places = spread([float(to_share.transform((right, height))[1]) for height, _, _ in wanted], gap, 0.0, 1.0)
-    for (height, label, colour), place in zip(wanted, places, strict=True):
+    places = spread([float(to_share.transform((x, y))[1]) for x, y, _, _ in wanted], gap, 0.0, 1.0)
+    for (x, y, label, colour), place in zip(wanted, places, strict=True):
         axes.annotate(
             text(label),
-            xy=(right, height),
+            xy=(x, y),
             xytext=(1.05, place),
             xycoords="data",
             textcoords=axes.transAxes,

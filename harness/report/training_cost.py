@@ -1,0 +1,77 @@
+"""What trainings took: one line a way of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import mean
+
+from harness.records import Record
+from harness.report.leaderboard import Board, Row
+from harness.report.table import Column, Entry, Table, fold
+from harness.report.units import ABSENT, duration, number, scalar
+
+FOLDED = frozenset({"data", "model", "augmentation", "setting", "epochs", "precision", "device"})
+CAPTION = (
+    "Seconds of training and validation, without what watching for overfitting took; means over seeds. × undefended: "
+    "against the same model without a defense."
+)
+
+
+def training_seconds(row: Row) -> dict[object, float]:
+    """The seconds a row's trainings took, by seed; weights that were not trained here have none."""
+    found = {}
+    for record in row.records:
+        seconds = record.training.get("seconds")
+        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0:
+            found.setdefault(record.cell["seed"], float(seconds))
+    return found
+
+
+def training_table(boards: Sequence[Board]) -> Table | None:
+    """What each way of training cost, for every data set with more than one; None where there is none."""
+    columns = (
+        *(Column(title, label=title in ("model", "defense")) for title in ("data", "model", "defense")),
+        *(Column(title) for title in ("augmentation", "setting")),
+        *(Column(title, True) for title in ("epochs", "an epoch", "training", "× undefended", "images/s")),
+        *(Column(title) for title in ("precision", "device")),
+    )
+    rows, starts, told = [], [], set()
+    for board in boards:  # two norms tell of the same trainings
+        trained = [row for row in board.rows if training_seconds(row)]
+        if len(trained) > 1 and board.data not in told:
+            told.add(board.data)
+            starts.append(len(rows))
+            rows += list(_lines(board.data, sorted(trained, key=_seconds)))
+    return (
+        fold(Table("What a training costs", columns, tuple(rows), CAPTION, starts=frozenset(starts)), FOLDED)
+        if rows
+        else None
+    )
+
+
+def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
+    plain = {(row.model, row.augmentation, row.extra): _seconds(row) for row in rows if row.defense == "none"}
+    for row in rows:
+        seconds, record = _seconds(row), row.records[0]
+        epochs, base = record.training.get("epochs"), plain.get((row.model, row.augmentation, row.extra))
+        whole = isinstance(epochs, int) and epochs > 0
+        yield (
+            *(Entry(text) for text in (data, row.model, row.defense, row.augmentation, row.extra or ABSENT)),
+            Entry(str(epochs) if whole else ABSENT),
+            Entry(duration(seconds / epochs) if whole and isinstance(epochs, int) else ABSENT),
+            Entry(duration(seconds)),
+            Entry(f"{seconds / base:.3g} ×" if base else ABSENT),
+            Entry(_speed(row.records)),
+            Entry(scalar(record.training.get("precision", ABSENT))),
+            Entry(scalar(record.cost.get("device", ABSENT))),
+        )
+
+
+def _seconds(row: Row) -> float:
+    return mean(training_seconds(row).values())
+
+
+def _speed(records: Sequence[Record]) -> str:
+    speeds = [record.training.get("images_per_second") for record in records]
+    known = [speed for speed in speeds if isinstance(speed, int | float) and speed > 0]
+    return number(mean(known)) if known else ABSENT

@@ -1,0 +1,123 @@
+"""The sentences that read a leaderboard: what one choice costs or buys, with its interval, from the records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import factory
+import numpy as np
+import pytest
+
+from harness.report.content import Content
+from harness.report.contrasts import contrast_words, difference
+from harness.report.leaderboard import boards
+from harness.report.results import Results
+from harness.statistics import mean_interval, paired_difference_interval
+
+N = 100
+CLEAN = np.ones(N, dtype=bool)
+NOISE, FGSM, PGD = {"name": "noise"}, {"name": "fgsm", "steps": 1}, {"name": "pgd", "steps": 40}
+NONE = {"name": "none"}
+
+
+def right(k: int) -> np.ndarray:
+    return np.arange(N) < k
+
+
+def words(*records) -> list[str]:
+    (board,) = boards(Results(Path(), records, ()))
+    return contrast_words(board)
+
+
+def defense(name: str, **parameters) -> dict:
+    return {"name": name, "eps": "0.3"} | parameters
+
+
+def trained(clean: int, robust: int, **axes):
+    return factory.robustness(right(clean), right(robust), attack=PGD, **axes)
+
+
+def test_one_seed_is_paired_over_images_and_several_are_a_mean_over_seeds():
+    old, new = right(90), np.roll(right(80), 5)  # 15 fall, 5 rise
+    _, low, high = paired_difference_interval(int((old & ~new).sum()), int((~old & new).sum()), N)
+    assert difference({0: old}, {0: new, 1: old}) == f"-10.0 points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    before, after = {s: right(90) for s in range(3)}, {s: right(80 - s) for s in range(3)}
+    _, low, high = mean_interval([-0.10, -0.11, -0.12])
+    assert difference(before, after) == f"-11.0 points [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+@pytest.mark.parametrize("after", [{}, {1: right(3)}, {0: right(3)[:50]}])
+def test_other_images_or_seeds_are_not_compared(after):
+    assert difference({0: right(5)}, after) is None
+
+
+def test_noise_and_fgsm_at_the_eps_where_they_differ_most():
+    shares = {"0.1": (99, 90), "0.2": (98, 40), "0.3": (60, 30)}
+    records = [
+        factory.robustness(CLEAN, right(k), attack=attack, eps=eps)
+        for eps, pair in shares.items()
+        for attack, k in zip((NOISE, FGSM), pair, strict=True)
+    ]
+    (told,) = words(*records)
+    assert told.startswith("Noise of size ε = 0.2 leaves smallcnn 98.0 %, FGSM of the same size 40.0 %: -58.0 points [")
+    assert told.endswith(", the widest gap of 3 ε.")
+
+
+@pytest.mark.parametrize("attacks", [(NOISE,), (FGSM,), (NOISE, PGD)])
+def test_nothing_is_said_of_noise_and_fgsm_that_were_not_both_measured(attacks):
+    assert words(*(factory.robustness(CLEAN, right(40), attack=attack) for attack in attacks)) == []
+
+
+def test_what_defenses_cost_of_the_clean_accuracy():
+    names = ("none", "trades", "n-fgsm", "pgd-batch")
+    (told,) = words(*(trained(k, 9, defense=defense(name)) for name, k in zip(names, (95, 80, 75, 90), strict=True)))
+    assert told.startswith("Defending moves the clean accuracy of smallcnn, 95.0 %, by -5.0 points [")
+    assert "(pgd-batch) to -20.0 points [" in told
+    assert told.endswith("(n-fgsm).")
+    assert "trades" not in told
+
+
+def test_models_that_differ_in_more_than_one_thing_are_not_compared():
+    assert words(trained(95, 9), trained(90, 20, defense=defense("trades"), augmentation="shift")) == []
+    assert words(trained(95, 9), trained(90, 20, defense=defense("trades"), training={"epochs": 3})) == []
+
+
+def test_with_and_without_augmentation():
+    (told,) = words(trained(90, 10), trained(94, 16, augmentation="crop-flip"))
+    assert told.startswith("For smallcnn, crop-flip moves the clean accuracy by +4.0 points [")
+    assert "and the worst case at ε = 0.3 by +6.0 points [" in told
+
+
+def test_a_worst_case_that_is_only_a_bound_is_not_compared():
+    lacking = factory.robustness(right(90), right(10), attack=FGSM)
+    both = [factory.robustness(right(94), right(16), attack=attack, augmentation="shift") for attack in (FGSM, PGD)]
+    (told,) = words(lacking, *both)
+    assert "clean accuracy" in told
+    assert "worst case" not in told
+
+
+def test_other_weights_to_start_from():
+    start = {"data": "fashion-mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
+    results = Results(Path(), (trained(90, 10), trained(93, 10, start=start)), ())
+    (told,) = contrast_words(boards(results)[0])
+    assert "weights of fashion-mnist to start from moves the clean accuracy by +3.0 points [" in told
+    assert sorted(row.extra for row in boards(results)[0].rows) == ["start fashion-mnist", "start scratch"]
+    assert "from fashion-mnist" in results.names.cell(results.current[1].cell)
+
+
+@pytest.mark.parametrize(("batch", "said"), [({"steps": 1}, True), ({"steps": 7}, False), ({"eps": "0.2"}, False)])
+def test_fgsm_images_in_the_loss_and_in_the_batch(batch, said):
+    one_step = defense("pgd-batch", steps=1, relative_step_size=1.0, random_start=False) | batch
+    told = words(trained(90, 10, defense=defense("fgsm-loss", alpha=0.5)), trained(91, 30, defense=one_step))
+    assert [one.startswith("FGSM images of smallcnn in the batch and not in the loss move") for one in told] == [
+        True
+    ] * said
+
+
+def test_failed_cells_and_old_records_are_passed_over():
+    assert words(factory.failed(), trained(90, 10, defense=defense("trades"))) == []
+
+
+def test_the_words_open_the_report():
+    results = Results(Path(), (trained(90, 10), trained(94, 16, augmentation="crop-flip")), ())
+    assert any("crop-flip moves the clean accuracy" in paragraph for paragraph in Content(results).reading)
