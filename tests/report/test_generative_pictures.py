@@ -42,6 +42,11 @@ def test_bounds_stand_side_by_side_over_z():
         assert figure.light != figure.dark
 
 
+def test_bands_are_said_to_be_over_images():
+    bounds, _ = likelihood_figures(made(generative.model()))
+    assert "95 % over images" in bounds.caption
+
+
 def test_of_models_that_differ_otherwise_the_best_alone_has_its_bounds_drawn():
     drawn = list(likelihood_figures(made(*(generative.model(beta=beta) for beta in (0.5, 1.0, 4.0)))))
     assert [figure.wide for figure in drawn] == [False, False]
@@ -59,6 +64,16 @@ def test_nothing_is_drawn_of_records_without_curves():
 def test_rate_and_distortion_need_three_betas(betas, drawn):
     told = latent_figures(made(*(generative.model(beta=beta, rate=0.1 / (1 + beta)) for beta in betas)))
     assert sum(figure.title.startswith("Rate and distortion") for figure in told) == drawn
+
+
+def test_lines_of_one_shortened_name_are_all_drawn():
+    records = [
+        generative.model(beta=beta, model={"name": f"vae-with-a-name-too-long-for-a-figure-{end}", "levels": 16})
+        for end in ("a", "b")
+        for beta in (0.5, 1.0, 4.0)
+    ]
+    (plane,) = [figure for figure in latent_figures(made(*records)) if figure.title.startswith("Rate and distortion")]
+    assert plane.light.count(b"(2)") == 1
 
 
 def test_every_model_has_its_units_and_of_too_many_the_rest_are_counted():

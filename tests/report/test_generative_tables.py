@@ -108,10 +108,22 @@ def test_a_seed_that_failed_is_counted():
     assert column(tables(good, bad).likelihood[0], "seeds") == ["1 of 2"]
 
 
-def test_counts_that_differ_leave_the_heading():
-    other = generative.EVALUATION | {"importance_samples": 500}
-    table = tables(generative.model(), generative.model(z_dim=5, evaluation=other)).likelihood[0]
-    assert "IWAE bpd" in [held.title for held in table.columns]
+def test_counts_that_differ_stand_in_their_rows():
+    other = generative.EVALUATION | {"importance_samples": 500, "long_images": 200}
+    bits, bounds = tables(generative.model(), generative.model(z_dim=5, evaluation=other)).likelihood
+    for told in (column(bits, "IWAE bpd"), column(bits, "gap to ELBO"), column(bounds, "IWAE")):
+        assert sorted(entry.partition("], ")[2] for entry in told) == ["k = 100", "k = 500"]
+    assert all("=" not in entry for entry in column(bounds, "Monte Carlo, L = 10,000"))
+    told = column(bounds, "IWAE-5,000, first images")
+    assert sorted(entry.partition("], ")[2] for entry in told) == ["first 1,000", "first 200"]
+
+
+def test_a_count_of_a_measure_that_was_left_out_is_no_difference():
+    none = {"importance_bpd", "importance_gap_bpd"}
+    record = generative.model(z_dim=5, evaluation=generative.EVALUATION | {"importance_samples": 500})
+    without = {name: metric for name, metric in record.metrics.items() if name not in none}
+    table = tables(generative.model(), record.model_copy(update={"metrics": without})).likelihood[0]
+    assert set(column(table, "IWAE-100 bpd")) == {"0.508 [0.504, 0.512]", "–"}
 
 
 def test_the_latent_space_is_that_of_the_record():
@@ -119,8 +131,28 @@ def test_the_latent_space_is_that_of_the_record():
     (table,) = tables(record, generative.autoencoder()).latent
     assert column(table, "active units") == ["12 of 20", "–"]
     assert column(table, "linear probe")[0].startswith(f"{100 * record.metrics['probe_accuracy'].value:.1f} % [")
-    assert column(table, "mutual information")[0].startswith("9.00 [")
     assert table.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("information", "n", "marks"),
+    [(9.0, 10_000, ("≥ ", "≤ ")), (8.3, 10_000, ("≥ ", "≤ ")), (8.1, 10_000, ("", "")), (8.1, 2000, ("≥ ", "≤ "))],
+)
+def test_what_the_number_of_images_caps_is_marked_as_a_bound(information, n, marks):
+    record = generative.model()
+    moved = {
+        "mutual_information_nats": generative.metric(information, 0.05, n),
+        "marginal_kl_nats": generative.metric(36.0, 0.05, n),
+    }
+    (table,) = tables(record.model_copy(update={"metrics": record.metrics | moved})).latent
+    assert column(table, "mutual information")[0].startswith(f"{marks[0]}{information:.2f} [")
+    assert column(table, "marginal KL")[0].startswith(f"{marks[1]}36.00 [")
+    assert "at most ln n (9.21 nats for 10,000)" in table.caption
+
+
+def test_without_information_nothing_is_marked():
+    (table,) = tables(generative.model(), generative.autoencoder()).latent
+    assert column(table, "marginal KL")[1] == "–"
 
 
 def test_a_rate_that_two_ways_disagree_on_is_noted():
@@ -155,6 +187,18 @@ def test_distances_of_different_features_never_share_a_table():
     assert [len(table.rows) for table in held] == [2, 2]
 
 
+def test_distances_of_different_numbers_of_images_never_share_a_table():
+    few = generative.model(z_dim=2, evaluation=generative.EVALUATION | {"generated": 2000})
+    moved = {name: metric.model_copy(update={"n": 2000}) for name, metric in few.metrics.items()}
+    moved["floor_frechet_distance"] = generative.metric(1.9, None, 2000)
+    held = tables(generative.model(), few.model_copy(update={"metrics": moved})).quality
+    assert {table.title: column(table, "Fréchet distance") for table in held} == {
+        "Sample quality on mnist, n = 10,000": ["21.7", "0.42"],
+        "Sample quality on mnist, n = 2,000": ["21.7", "1.9"],
+    }
+    assert all(f"on {table.title.split('= ')[1]} samples and as many images" in table.caption for table in held)
+
+
 def test_estimators_are_compared_with_the_reparameterised_one():
     (table,) = tables(generative.model()).estimators
     assert column(table, "reparameterised") == ["812"]
@@ -187,6 +231,24 @@ def test_recipes_of_one_model_are_told_apart_and_others_are_not():
     assert {one.model, two.model} == {"vae (training.epochs 10)", "vae (training.epochs 300)"}
     better = generative.model(model={"name": "vae-best", "levels": 16}, training=slow)
     assert [setting.model for setting in made(generative.model(), better)] == ["vae", "vae-best"]
+
+
+def test_evaluations_are_told_where_nothing_else_tells_rows_apart():
+    other = generative.EVALUATION | {"importance_samples": 10}
+    same = made(generative.model(), generative.model(evaluation=other))
+    assert {setting.model for setting in same} == {
+        "vae (evaluation.importance_samples 10)",
+        "vae (evaluation.importance_samples 100)",
+    }
+    apart = made(generative.model(), generative.model(z_dim=2, evaluation=other))
+    assert [setting.model for setting in apart] == ["vae", "vae"]
+    slow = factory.TRAINING | {"epochs": 300}
+    three = made(generative.model(), generative.model(training=slow), generative.model(training=slow, evaluation=other))
+    assert {setting.model for setting in three} == {
+        "vae (training.epochs 10)",
+        "vae (training.epochs 300, evaluation.importance_samples 10)",
+        "vae (training.epochs 300, evaluation.importance_samples 100)",
+    }
 
 
 def test_names_tell_settings_apart_once_each():
@@ -241,7 +303,8 @@ def test_the_reading_says_what_the_records_say():
     assert "12 of its 20 latent dimensions are active." in told
     assert (
         "With 10,000 samples, Monte Carlo from the prior lies 0.004 below the ELBO at z = 2 and 0.320 above the ELBO "
-        "at z = 20: it collapses as the latent grows, and importance sampling does not." in told
+        "at z = 20: it collapses as the latent grows, and importance sampling does not (95 % intervals lie apart, over "
+        "images: the draws are shared)." in told
     )
     assert "ollapse:" not in told
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.report.generative.settings import Estimate, Setting
 from harness.report.table import Column, Entry, Table
@@ -19,15 +19,33 @@ HEAD = (Column("model", label=True), Column("z", True), Column("β", True), Colu
 
 
 @dataclass(frozen=True)
+class Count:
+    """A number of samples, by its key in the evaluation: how a title says what all rows have (``shared``) or that they
+    differ (``differing``), and how a row then says its own."""
+
+    key: str
+    shared: str
+    own: str
+    differing: str = ""
+
+
+IMPORTANCE = Count("importance_samples", "-{:,}", "k = {:,}")
+LONG_IMPORTANCE = Count("long_importance_samples", "-{:,}", "k = {:,}")
+LONG_IMAGES = Count("long_images", " {:,}", "first {:,}", " images")
+PRIOR = Count("prior_samples", ", L = {:,}", "L = {:,}")
+
+
+@dataclass(frozen=True)
 class Measure:
     """A column of one metric. ``spread`` spells its standard deviation; ``counted`` shows its value beside how many
-    there are: ``"12 of 20"``."""
+    there are: ``"12 of 20"``; each row tells its own ``counts``."""
 
     metric: str
     title: str
     spell: Spell = bits
     spread: Spell = FINE
     counted: bool = False
+    counts: tuple[Count, ...] = ()
 
     @property
     def column(self) -> Column:
@@ -36,7 +54,11 @@ class Measure:
     def entry(self, setting: Setting) -> Entry:
         """What a setting has there; a dash where it was not measured."""
         estimate = setting.metric(self.metric)
-        return Entry(ABSENT, state="missing") if estimate is None else self.told(estimate)
+        if estimate is None:
+            return Entry(ABSENT, state="missing")
+        told = self.told(estimate)
+        own = [count.own.format(n) for count in self.counts if (n := setting.samples(count.key)) is not None]
+        return replace(told, detail=", ".join(filter(None, [told.detail, *own])))
 
     def told(self, estimate: Estimate) -> Entry:
         total = f" of {estimate.n:,}" if self.counted and estimate.n is not None else ""
@@ -103,7 +125,13 @@ def metric_table(
     )
 
 
-def counted(name: str, held: Iterable[Setting], key: str, sign: str = "-") -> str:
-    """``"IWAE-100"``: the name with the number of samples, where that is one and the same for all of these."""
-    counts = {count for setting in held if (count := setting.samples(key)) is not None}
-    return f"{name}{sign}{counts.pop():,}" if len(counts) == 1 else name
+def counting(measure: Measure, held: Iterable[Setting], *counts: Count) -> Measure:
+    """The measure with its numbers of samples: in the braces of its title (``"IWAE-100"`` of ``"IWAE{}"``) where they
+    are the same for all of these, else in each row."""
+    rows = with_any(held, [measure])
+    said, own = [], []
+    for count in counts:
+        numbers = {n for row in rows if (n := row.samples(count.key)) is not None}
+        said.append(count.shared.format(*numbers) if len(numbers) == 1 else count.differing)
+        own += [count] * (len(numbers) > 1)
+    return replace(measure, title=measure.title.format(*said), counts=tuple(own))

@@ -42,7 +42,10 @@ class Gain:
 
 
 def bounds(shown: Sequence[Bounds], theme: Theme) -> bytes:
-    """The bounds of some models against the number of samples, side by side on one height axis, with 95 % bands."""
+    """The bounds of some models against the number of samples, side by side on one height axis.
+
+    Bands are 95 % over images.
+    """
     drawing, row = panels(theme, len(shown), height=3.5)
     elbo, importance, prior = theme.ink, theme.lines[0], theme.lines[1]
     values = []

@@ -15,6 +15,7 @@ from harness.report.generative.settings import (
     best,
     by_data,
     by_likelihood,
+    distinct,
     families,
     short_names,
     shorten,
@@ -30,10 +31,11 @@ TRAINING_CAPTION = (
     "A validation curve that rises while the training curve falls is overfitting. Of several seeds, the first."
 )
 BOUNDS_CAPTION = (
-    "Every curve bounds the same likelihood from above, so lower is tighter; bands are 95 %. Look at how far right the "
-    "prior's curve must go to meet the ELBO: a few latent dimensions are searched by luck, with more the curve hangs "
-    "above and more samples hardly help, for hardly any lands near the code of an image. Importance weighting starts "
-    "at the ELBO whatever the dimension. Of several seeds, the first."
+    "Every curve bounds the same likelihood from above, so lower is tighter. Bands are 95 % over images: the prior's "
+    "draws are shared by all of them, and its band leaves out their luck. Look at how far right the prior's curve "
+    "must go to meet the ELBO: a few latent dimensions are searched by luck, with more the curve hangs above and more "
+    "samples hardly help, for hardly any lands near the code of an image. Importance weighting starts at the ELBO "
+    "whatever the dimension. Of several seeds, the first."
 )
 GAINS_CAPTION = (
     "What the ELBO gives away because the encoder's Gaussian is not the true posterior: the curve rises as samples "
@@ -116,7 +118,8 @@ def _below(setting: Setting, elbo: str, bound: Bound | None) -> Bound | None:
 def latent_figures(held: Sequence[Setting]) -> Iterator[Illustration]:
     """Rate against distortion where at least three β share the rest, and the units of every model."""
     for likelihood, group in by_likelihood(held).items():
-        lines = {name: points for name, points in _planes(group) if len(points) >= FEWEST_BETAS}
+        planes = [(name, points) for name, points in _planes(group) if len(points) >= FEWEST_BETAS]
+        lines = dict(zip(distinct([name for name, _ in planes]), (points for _, points in planes), strict=True))
         if lines:
             draw = partial(figures.rate_distortion, dict(list(lines.items())[:ROWS_PER_PANEL]))
             yield both(f"Rate and distortion over β: {title(likelihood)}", RATE_CAPTION, draw)

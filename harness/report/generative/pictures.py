@@ -38,8 +38,8 @@ SWEEPS = {
 }
 PLANE_TITLE = "The latent plane"
 PLANE_CAPTION = (
-    "Each image is decoded from one point of the plane, at even quantiles of the prior on both axes. Look for how "
-    "kinds border on each other, and how much of the plane each takes."
+    "Each image is decoded from one point of the plane, at even quantiles of the standard normal prior on both axes. "
+    "Look for how kinds border on each other, and how much of the plane each takes."
 )
 AUTOENCODER_CAPTION = (
     "Both draw z from the prior and decode it. The autoencoder reconstructs well, but nothing made its codes "

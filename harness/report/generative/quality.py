@@ -30,12 +30,25 @@ CAPTION = (
 
 
 def quality_tables(held: Sequence[Setting]) -> list[Table]:
-    """How good samples are: one table for every data set and classifier whose features measure it, with the floor."""
-    groups: dict[tuple[str, str], list[Setting]] = defaultdict(list)
+    """How good samples are: one table, with the floor, for every data set, classifier whose features measure it, and
+    number of images."""
+    groups: dict[tuple[str, str, int | None], list[Setting]] = defaultdict(list)
     for setting in with_any(held, QUALITY):
-        groups[setting.data, _digits(setting)].append(setting)
-    several = {data for data, _ in groups if sum(data == other for other, _ in groups) > 1}
-    return [_quality(data, digits, rows, named=data in several) for (data, digits), rows in groups.items()]
+        groups[setting.data, _digits(setting), _count(setting)].append(setting)
+    tables = []
+    for (data, digits, count), rows in groups.items():
+        named = f", features {digits}" if len({key[1] for key in groups if key[0] == data}) > 1 else ""
+        named += (
+            f", n = {count:,}" if count is not None and len({key[2] for key in groups if key[0] == data}) > 1 else ""
+        )
+        tables.append(_quality(f"Sample quality on {data}{named}", digits, count, rows))
+    return tables
+
+
+def _count(setting: Setting) -> int | None:
+    """How many samples, and as many images, its numbers are of; None where none is recorded."""
+    found = (setting.metric(measure.metric) for measure in QUALITY)
+    return next((estimate.n for estimate in found if estimate is not None), None)
 
 
 def _evaluation(setting: Setting) -> Mapping[str, object]:
@@ -49,15 +62,20 @@ def _digits(setting: Setting) -> str:
     return visible(str(_evaluation(setting).get("feature_weights_sha256", "")))[:8]
 
 
-def _quality(data: str, digits: str, rows: Sequence[Setting], *, named: bool) -> Table:
+def _quality(title: str, digits: str, count: int | None, rows: Sequence[Setting]) -> Table:
     measures = measured(rows, QUALITY)
     floors = _floors(rows, measures)
     lines = [(*head(setting), *(measure.entry(setting) for measure in measures)) for setting in rows]
+    of = (
+        f" Measured on {count:,} samples and as many images: Fréchet distances of fewer are larger."
+        if count is not None
+        else ""
+    )
     return Table(
-        f"Sample quality on {data}" + (f", features {digits}" if named else ""),
+        title,
         (*HEAD, *(measure.column for measure in measures)),
         (*lines, *floors),
-        f"{CAPTION} {_features(rows, digits)} {SPREAD}",
+        f"{CAPTION} {_features(rows, digits)}{of} {SPREAD}",
         starts=frozenset({len(lines)} if floors else ()),
     )
 

@@ -18,7 +18,7 @@ from harness.report.results import Results, canonical
 from harness.report.units import scalar
 from harness.statistics import mean_interval
 
-SHOWN_IN_COLUMNS = frozenset({"task", "data", "model", "z_dim", "beta", "seed", "evaluation"})
+SHOWN_IN_COLUMNS = frozenset({"task", "data", "model", "z_dim", "beta", "seed"})
 LONGEST_NAME = 24
 Likelihood = tuple[str, str]
 """Data set and number of grey levels: bits per dimension are comparable within one, and only there."""
@@ -153,7 +153,8 @@ def settings(results: Results) -> list[Setting]:
     """Every generative setting, by data set in the order of the records, then by model, z and β; those that bound no
     likelihood come last.
 
-    Those that one model's label does not tell apart are labelled with what of their training differs.
+    Those that one model's label does not tell apart are labelled with what of their training differs; those that
+    differ in their evaluation alone, with what differs there.
     """
     ways: dict[str, list[Record]] = defaultdict(list)
     for record in results.generation:
@@ -165,13 +166,25 @@ def settings(results: Results) -> list[Setting]:
         uses[use].append(tuple(sorted(group, key=lambda record: record.cell["seed"])))
     made = []
     for (_, label), groups in uses.items():
-        told = extras([group[0] for group in groups], SHOWN_IN_COLUMNS)
+        told = _apart([group[0] for group in groups])
         made += [
             Setting(f"{label} ({extra})" if extra else label, group, results.home(group[0]))
             for group, extra in zip(groups, told, strict=True)
         ]
     order = list(dict.fromkeys(setting.data for setting in made))
     return sorted(made, key=lambda s: (order.index(s.data), s.likelihood is None, s.model, s.z_dim, s.beta))
+
+
+def _apart(records: Sequence[Record]) -> list[str]:
+    """What sets each of these records of one model and data set apart, beyond what columns show."""
+    told = extras(records, SHOWN_IN_COLUMNS | {"evaluation"})
+    alike: dict[tuple[str, Any, Any], list[int]] = defaultdict(list)
+    for index, (record, extra) in enumerate(zip(records, told, strict=True)):
+        alike[extra, record.cell["z_dim"], record.cell["beta"]].append(index)
+    for indices in alike.values():
+        for index, way in zip(indices, extras([records[index] for index in indices], SHOWN_IN_COLUMNS), strict=True):
+            told[index] = ", ".join(filter(None, [told[index], way]))
+    return told
 
 
 def by_likelihood(held: Iterable[Setting]) -> dict[Likelihood, list[Setting]]:
@@ -215,6 +228,11 @@ def short_names(held: Sequence[Setting]) -> list[str]:
     parts = [(shorten(setting.model), f"z = {setting.z_dim}", f"β = {setting.beta:g}") for setting in held]
     varying = [index for index in range(3) if len({part[index] for part in parts}) > 1] or [0, 1, 2]
     names = [", ".join(part[index] for index in varying) for part in parts]
+    return distinct(names)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where one stands again."""
     before = [names[:index].count(name) for index, name in enumerate(names)]
     return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
 

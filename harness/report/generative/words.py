@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.generative.columns import Measure, counted
+from harness.report.generative.columns import IMPORTANCE, Measure, counting
 from harness.report.generative.settings import Estimate, Setting, best, by_likelihood, families, title
 from harness.report.units import bits, decimals, enumerate_words, number
 
@@ -38,7 +38,7 @@ def _gap(setting: Setting) -> list[str]:
     gap = setting.metric("importance_gap_bpd")
     if gap is None:
         return []
-    name = counted("IWAE", [setting], "importance_samples")
+    name = counting(Measure("importance_gap_bpd", "IWAE{}"), [setting], IMPORTANCE).title
     return [f"{name} tightens that bound by {_with_interval(gap)}."]
 
 
@@ -77,9 +77,11 @@ def _prior(group: Sequence[Setting]) -> list[str]:
         largest, elbo, prior = known[-1]
         apart = (prior.value if prior.low is None else prior.low) > (elbo.value if elbo.high is None else elbo.high)
         why = ": it collapses as the latent grows" if apart and gaps[-1] > gaps[0] else ""
+        # Over seeds the interval is another: each seed has draws of its own.
+        over = " (95 % intervals lie apart, over images: the draws are shared)" if why and prior.seeds == 1 else ""
         gap = largest.metric("importance_gap_bpd")
         why += ", and importance sampling does not" if why and gap is not None and gap.value >= 0 else ""
-        sentence = f"{samples}Monte Carlo from the prior lies {enumerate_words(places)}{why}."
+        sentence = f"{samples}Monte Carlo from the prior lies {enumerate_words(places)}{why}{over}."
         return [sentence[0].upper() + sentence[1:]]
     return []
 
