@@ -35,7 +35,9 @@ class Capped(Measure):
 def capped(setting: Setting) -> bool:
     """Whether its mutual information is within 1 nat of ln n, the most that an estimate from n images can say."""
     information = setting.metric("mutual_information_nats")
-    return information is not None and bool(information.n) and information.value > math.log(information.n) - 1
+    if information is None or not information.n:
+        return False
+    return information.value > math.log(information.n) - 1
 
 
 LATENT = (
