@@ -3,11 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check bench bench-peers clean
+.PHONY: quickstart reference test check bench bench-peers clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/epsbench run quickstart >/dev/null
 	$(BIN)/epsbench report results/quickstart
+
+# The suites of results/reference: those that two cores do in hours, and those that want a GPU. Stopped or killed, the
+# same command goes on; REFERENCE="mnist cost" REFERENCE_GPU= runs these alone.
+REFERENCE := mnist mnist-robust transfer cost vae-mnist vae-latent vae-beta vae-mnist-best
+REFERENCE_GPU := random-vs-fgsm augmentation loss-vs-batch pretrained assignment-settings defenses
+
+reference: $(VENV)/.installed
+	$(BIN)/python -m harness.reference $(REFERENCE) --gpu $(REFERENCE_GPU)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

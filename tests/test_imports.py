@@ -23,13 +23,14 @@ MAY_IMPORT = {
     "harness.spec": ("harness.spec", "harness.errors", "harness.records", "attacks", "models", "suites"),
     "harness.run": ("harness.run", "harness.spec", *SHARED, *ROBUST, "harness"),
     "harness.report": ("harness.report", "harness.spec", *SHARED, "harness"),
+    "harness.reference": ("harness.spec", "harness.errors"),
     "harness.listing": ("harness.spec", "harness.errors"),
     "harness.cli": ("harness.run", "harness.report", "harness.spec", "harness.listing", *SHARED),
 }
 TORCH_FREE = (
     "attacks.base", "attacks.norms", "attacks.noise", "attacks.fgsm", "attacks.pgd", "attacks.mifgsm",
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
-    "harness.statistics", "harness.listing", "harness.cli",
+    "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def percent_range(low: float | None, high: float | None) -> str:
 
 def points(difference: float) -> str:
     """A difference of two shares in percentage points, signed: ``"-1.2"``."""
-    return f"{100 * difference:+.1f}"
+    return f"{100 * difference:+z.1f}"
 
 
 def bits(value: float) -> str:

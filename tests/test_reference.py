@@ -1,0 +1,120 @@
+"""The reference runs: every suite whatever becomes of the others, from where it was, and what is missing is said."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import reference
+from harness.records import read_records
+from harness.reference import State, main, run_all, run_command
+from harness.spec.suite import load_suite, shipped_suites
+
+ROOT = Path(__file__).parents[1]
+TINY = """
+[robustness]
+data = "digits"
+limit = 40
+training = { epochs = 1, batch_size = 20 }
+[robustness.matrix]
+model = { name = "smallcnn", width = 2, hidden = 4 }
+attack = "fgsm"
+eps = 0.1
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+def in_makefile(name: str) -> list[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.search(rf"^{name} := (.*)$", text, flags=re.M).group(1).split()
+
+
+@pytest.mark.slow
+def test_a_broken_suite_stops_no_other_and_the_next_time_nothing_is_measured_again(tiny, tmp_path, capfd):
+    out, broken = tmp_path / "out", tmp_path / "broken.toml"
+    broken.write_text("[robustness]\ndata = 'mnits'\n", encoding="utf-8")
+    assert main([str(broken), str(tiny), "--out", str(out)]) == 1
+    told = capfd.readouterr().out
+    assert "unknown data set 'mnits'" in told
+    assert f"{tiny}: complete, 1 cell" in told
+    (record,) = read_records(out / "tiny")
+    assert len(list((out / ".weights").glob("*.safetensors"))) == 1
+    assert (out / "report.html").is_file()
+    assert main([str(tiny), "--out", str(out)]) == 0
+    assert read_records(out / "tiny") == [record]
+
+
+def test_what_is_missing_is_counted(tiny, tmp_path):
+    (state,) = run_all([str(tiny)], tmp_path, lambda command: -9, lambda line: None)
+    assert not state.complete
+    assert state.told() == f"{tiny}: 1 of 1 cell missing"
+    assert State("s", 9, 4, 2, 3).told() == "s: 5 of 9 cells missing, 3 failed, 2 void"
+
+
+def test_an_interruption_ends_the_whole_and_a_death_does_not(tiny, tmp_path):
+    codes, ran = iter([-9, 1, reference.INTERRUPTED, 0]), []
+
+    def run(command):
+        ran.append(command[-5])
+        return next(codes)
+
+    states = run_all([str(tiny)] * 4, tmp_path, run, lambda line: None)
+    assert len(ran) == 3
+    assert len(states) == 4
+
+
+@pytest.mark.parametrize(("gpu", "ran"), [("sys.exit(0)", ["a", "b"]), ("sys.exit(1)", ["a"])])
+def test_suites_for_a_gpu_run_only_where_there_is_one(monkeypatch, capsys, tmp_path, gpu, ran):
+    seen = []
+    monkeypatch.setattr(reference, "HAS_GPU", f"import sys; {gpu}")
+    monkeypatch.setattr(reference, "run_command", lambda command, quiet=False: seen.append(command[4]) or 0)
+    main(["a", "--gpu", "b", "--out", str(tmp_path)])
+    assert seen == ran
+    assert ("left for a machine with a GPU: b" in capsys.readouterr().out) == (ran == ["a"])
+
+
+def test_what_ends_the_runs_ends_the_suite_under_way(tmp_path):
+    child = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(130)); print('up', flush=True); time.sleep(30)"
+    )
+    parent = (
+        "import sys; from harness.reference import run_command;"
+        f"sys.exit(run_command([sys.executable, '-c', {child!r}]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, cwd=ROOT, env=os.environ) as process:
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == reference.INTERRUPTED
+
+
+def test_the_exit_code_is_the_commands():
+    assert run_command([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+
+
+def test_the_makefile_names_shipped_suites_each_once():
+    named = [*in_makefile("REFERENCE"), *in_makefile("REFERENCE_GPU")]
+    assert len(set(named)) == len(named)
+    assert set(named) <= set(shipped_suites())
+
+
+def test_suites_for_a_gpu_train_by_one_recipe_so_that_models_are_shared():
+    suites = [load_suite(name) for name in in_makefile("REFERENCE_GPU") if name != "assignment-settings"]
+    assert (
+        len({(cell.data, cell.training, cell.limit, cell.precision) for suite in suites for cell in suite.cells}) == 1
+    )
+    keys = {suite.name: {cell.weights_key for cell in suite.cells} for suite in suites}
+    assert keys["random-vs-fgsm"] < keys["defenses"]
+    assert keys["augmentation"] & keys["defenses"]
+    assert keys["loss-vs-batch"] & keys["defenses"]
