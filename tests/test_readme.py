@@ -13,7 +13,7 @@ from harness.options import Options
 from harness.records import read_records
 from harness.spec.plan import plan
 from harness.spec.schema import GenerationTraining, RobustnessTraining
-from harness.spec.suite import load_suite
+from harness.spec.suite import load_suite, shipped_suites
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -112,6 +112,15 @@ def test_the_transfer_of_the_docs_has_the_cells_it_says(tmp_path):
     cells = load_suite(str(tmp_path / "transfer.toml")).cells
     assert len(cells) == 4
     assert sum(cell.source is None for cell in cells) == 2
+
+
+def test_the_readme_lists_the_suites_that_are_shipped():
+    section = README.read_text(encoding="utf-8").split("## The suites that come along\n", 1)[1].split("\n## ", 1)[0]
+    first = re.findall(r"^\| (`.*?) \|", section, flags=re.M)
+    named = [name for column in first for name in re.findall(r"`([\w-]+)`", column)]
+    assert sorted(named) == sorted(shipped_suites())
+    starred = {name for column in first if column.endswith("*") for name in re.findall(r"`([\w-]+)`", column)}
+    assert starred == {name for name in named if load_suite(name).cells[0].data == "cifar10"}
 
 
 def test_every_block_of_toml_is_toml():
