@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
@@ -19,10 +20,10 @@ CAPTION = (
 
 def training_seconds(row: Row) -> dict[object, float]:
     """The seconds a row's trainings took, by seed; weights that were not trained here have none."""
-    found = {}
+    found: dict[object, float] = {}
     for record in row.records:
         seconds = record.training.get("seconds")
-        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0:
+        if isinstance(seconds, int | float) and 0 < seconds < math.inf:
             found.setdefault(record.cell["seed"], float(seconds))
     return found
 
@@ -35,25 +36,25 @@ def training_table(boards: Sequence[Board]) -> Table | None:
         *(Column(title, True) for title in ("epochs", "an epoch", "training", "× undefended", "images/s")),
         *(Column(title) for title in ("precision", "device")),
     )
-    rows, starts, told = [], [], set()
+    rows: list[tuple[Entry, ...]] = []
+    starts: list[int] = []
+    told: set[str] = set()
     for board in boards:  # two norms tell of the same trainings
         trained = [row for row in board.rows if training_seconds(row)]
         if len(trained) > 1 and board.data not in told:
             told.add(board.data)
             starts.append(len(rows))
             rows += list(_lines(board.data, sorted(trained, key=_seconds)))
-    return (
-        fold(Table("What a training costs", columns, tuple(rows), CAPTION, starts=frozenset(starts)), FOLDED)
-        if rows
-        else None
-    )
+    if not rows:
+        return None
+    return fold(Table("What a training costs", columns, tuple(rows), CAPTION, starts=frozenset(starts)), FOLDED)
 
 
 def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
-    plain = {(row.model, row.augmentation, row.extra): _seconds(row) for row in rows if row.defense == "none"}
+    plain = {_alike(row): _seconds(row) for row in rows if row.defense == "none"}
     for row in rows:
         seconds, record = _seconds(row), row.records[0]
-        epochs, base = record.training.get("epochs"), plain.get((row.model, row.augmentation, row.extra))
+        epochs, base = record.training.get("epochs"), plain.get(_alike(row))
         whole = isinstance(epochs, int) and epochs > 0
         yield (
             *(Entry(text) for text in (data, row.model, row.defense, row.augmentation, row.extra or ABSENT)),
@@ -65,6 +66,11 @@ def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
             Entry(scalar(record.training.get("precision", ABSENT))),
             Entry(scalar(record.cost.get("device", ABSENT))),
         )
+
+
+def _alike(row: Row) -> tuple[str, ...]:
+    """What trainings share whose times compare, whatever the defense."""
+    return row.model, row.augmentation, row.extra, scalar(row.records[0].cost.get("device", ""))
 
 
 def _seconds(row: Row) -> float:

@@ -116,6 +116,13 @@ def test_what_trainings_cost_beside_the_undefended_one():
     assert table in Content(made).tables
 
 
+def test_times_of_another_device_are_no_reference():
+    table = training_table(boards(results(trained("none", 0, 20, "a CPU"), trained("trades", 20, 240))))
+    shown = {column.title: [row[index].text for row in table.rows] for index, column in enumerate(table.columns)}
+    assert shown["× undefended"] == ["1 ×", "–"]
+    assert shown["device"] == ["a CPU", "H200"]
+
+
 def test_one_training_has_nothing_to_be_compared_with():
     assert training_table(boards(results(trained("none", 0, 20)))) is None
     assert training_table(boards(results(trained("none", 0, None), trained("trades", 3, None)))) is None
