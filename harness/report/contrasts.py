@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from harness.records import Record
-from harness.report.leaderboard import Board, Row, worst_case
+from harness.report.leaderboard import Board, Row, effort, worst_case
 from harness.report.results import ATTACKING, Cell, canonical, start_words
 from harness.report.table import score_entry
-from harness.report.units import enumerate_words, points
+from harness.report.units import enumerate_words, number, points
 from harness.statistics import mean_interval, paired_difference_interval
 
 Bits = Mapping[Any, np.ndarray]
@@ -28,7 +28,8 @@ FGSM_IN_THE_BATCH = {"steps": 1, "relative_step_size": 1.0, "random_start": Fals
 
 def contrast_words(board: Board) -> list[str]:
     """A sentence for each comparison that the board holds: noise against FGSM of the same size, what defenses do to
-    clean accuracy, augmentation, other first weights, and FGSM images in the loss or in the batch.
+    clean accuracy, augmentation, other first weights, FGSM images in the loss or in the batch, and what patience costs
+    and finds.
 
     A difference has its 95 % interval: over images, paired, for one seed, and Student's t over several.
     """
@@ -38,6 +39,7 @@ def contrast_words(board: Board) -> list[str]:
         *_choices(board, "augmentation", lambda row: row.augmentation),
         *_choices(board, "start", lambda row: f"weights of {start_words(row.records[0].cell)} to start from"),
         *_loss_and_batch(board),
+        *_patience(board),
     ]
 
 
@@ -110,6 +112,29 @@ def _loss_and_batch(board: Board) -> Iterator[str]:
             yield f"FGSM images of {loss.model} in the batch and not in the loss move {moved}."
 
 
+def _patience(board: Board) -> Iterator[str]:
+    """What the most patient attack takes and finds beside the least, where both take every step: with early stopping
+    time says as much of the model as of the attack."""
+    eps, spelled = board.ranked
+    for row in board.rows[:MOST_PAIRS]:
+        speeds: dict[tuple[int, str], list[float]] = defaultdict(list)
+        for record in _at(row, eps):
+            speed = record.cost.get("images_per_second")
+            name = record.cell["attack"]["name"]
+            if not record.cell.get("early_stop", True) and isinstance(speed, int | float) and speed > 0:
+                speeds[effort(record.cell["attack"]), name].append(speed)
+        taken = sorted(key for key in speeds if key[0])
+        if len(taken) < 2:
+            continue
+        (few, least), (many, most) = taken[0], taken[-1]
+        times = mean(speeds[few, least]) / mean(speeds[many, most])
+        found = difference(_met(row, eps, least, few), _met(row, eps, most, many))
+        yield (
+            f"On {row.label}, {most} with {many} gradients an image takes {number(times)} × the time of {least} with "
+            f"{few}, and moves the robust accuracy at ε = {spelled} by {found}."
+        )
+
+
 def _moved(board: Board, before: Row, after: Row) -> str:
     """What became of the clean accuracy, and of the worst case where both have one."""
     eps, spelled = board.ranked
@@ -156,14 +181,18 @@ def _clean(row: Row) -> Bits:
     return {seed: _verdicts(held[0])[0] for seed, held in _measured(row).items()}
 
 
-def _met(row: Row, eps: Fraction, name: str) -> Bits:
-    """Verdicts under the attack of this name, its parameters being the default's."""
-    found = {}
-    for seed, held in _measured(row).items():
-        at = [r for r in held if Fraction(r.cell["eps"]) == eps and r.cell["attack"]["name"] == name]
-        if at:
-            found[seed] = _verdicts(at[0])[1]
+def _met(row: Row, eps: Fraction, name: str, steps: int | None = None) -> Bits:
+    """Verdicts under the first attack of this name, and of so many steps over its restarts where they are given."""
+    found: dict[Any, np.ndarray] = {}
+    for record in _at(row, eps):
+        attack = record.cell["attack"]
+        if attack["name"] == name and steps in (None, effort(attack)):
+            found.setdefault(record.cell["seed"], _verdicts(record)[1])
     return found
+
+
+def _at(row: Row, eps: Fraction) -> list[Record]:
+    return [record for held in _measured(row).values() for record in held if Fraction(record.cell["eps"]) == eps]
 
 
 def _worst(row: Row, eps: Fraction) -> Bits:
