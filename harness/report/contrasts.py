@@ -37,7 +37,7 @@ def contrast_words(board: Board) -> list[str]:
         *_noise_and_fgsm(board),
         *_defenses(board),
         *_choices(board, "augmentation", lambda row: row.augmentation),
-        *_choices(board, "start", lambda row: f"weights of {start_words(row.records[0].cell)} to start from"),
+        *_choices(board, "start", lambda row: f"starting from weights of {start_words(row.records[0].cell)}"),
         *_loss_and_batch(board),
         *_patience(board),
     ]

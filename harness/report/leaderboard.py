@@ -22,6 +22,8 @@ STATE_NAMES: dict[State, str] = {"ok": "ok", "failed": "failed", "void": "void",
 OTHER_WEIGHTS = (
     "its cells have different weights or examples: delete its records and run again, several suites with one --weights"
 )
+GOES_UNSAID = {"subset": "all", "start": "scratch"}
+"""What a cell that does not say otherwise has there; a label leaves it out."""
 SHOWN_IN_COLUMNS = ATTACKING | {"task", "data", "model", "defense", "augmentation", "seed"}
 
 
@@ -289,10 +291,11 @@ def extras(records: Sequence[Record], shown: frozenset[str]) -> list[str]:
     for record in records:
         items: dict[str, Any] = {}
         begun = start_words(record.cell) if "start" in record.cell else "scratch"
-        for key, value in ({"subset": "all"} | record.cell | {"start": begun}).items():
+        for key, value in (GOES_UNSAID | record.cell | {"start": begun}).items():
             if key not in shown:
                 items |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         flat.append(items)
     keys = dict.fromkeys(key for items in flat for key in items)
     varying = [key for key in keys if len({canonical(items.get(key)) for items in flat}) > 1]
-    return [", ".join(f"{scalar(key)} {scalar(items.get(key))}" for key in varying) for items in flat]
+    told = [{key: items.get(key) for key in varying if items.get(key) != GOES_UNSAID.get(key, ...)} for items in flat]
+    return [", ".join(f"{scalar(key)} {scalar(value)}" for key, value in items.items()) for items in told]

@@ -100,8 +100,8 @@ def test_other_weights_to_start_from():
     start = {"data": "fashion-mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
     results = Results(Path(), (trained(90, 10), trained(93, 10, start=start)), ())
     (told,) = contrast_words(boards(results)[0])
-    assert "weights of fashion-mnist to start from moves the clean accuracy by +3.0 points [" in told
-    assert sorted(row.extra for row in boards(results)[0].rows) == ["start fashion-mnist", "start scratch"]
+    assert "starting from weights of fashion-mnist moves the clean accuracy by +3.0 points [" in told
+    assert sorted(row.extra for row in boards(results)[0].rows) == ["", "start fashion-mnist"]
     assert "from fashion-mnist" in results.names.cell(results.current[1].cell)
 
 
