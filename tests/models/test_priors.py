@@ -47,7 +47,7 @@ def test_a_far_point_has_a_finite_density():
 
 
 def test_a_density_is_float32_under_autocast():
-    prior, reference = mixture(components=20, z_dim=8)
+    prior, _ = mixture(components=20, z_dim=8)
     torch.nn.init.constant_(prior.log_stds, -2.0)  # narrow components: large terms that cancel
     z = prior.draw(keyed(50)).detach()
     with torch.autocast("cpu", torch.bfloat16):
