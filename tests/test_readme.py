@@ -12,7 +12,7 @@ from harness.errors import InputError
 from harness.options import Options
 from harness.records import read_records
 from harness.spec.plan import plan
-from harness.spec.schema import GenerationTraining, RobustnessTraining
+from harness.spec.recipes import GenerationTraining, RobustnessTraining
 from harness.spec.suite import load_suite, shipped_suites
 
 ROOT = Path(__file__).parents[1]

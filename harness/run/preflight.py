@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from harness.errors import InputError
+from harness.run.classifiers import build
 from harness.run.context import Context
 from harness.run.data import Data
 from harness.run.generative.quality import images_of
-from harness.run.robustness import build
 from harness.spec.cell import GenerationCell, RobustnessCell
 from harness.spec.plan import Job
 

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from attacks.base import GradientAttack
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
+from harness.run.classifiers import trained
 from harness.run.context import Context
 from harness.run.engine import Engine
 from harness.run.environment import describe
 from harness.run.ledger import Targets
-from harness.run.robustness import trained
 from harness.run.tuning import accelerate, find_batch, measure_rates
 from harness.run.victim import Judge, prepare
 from harness.spec.cell import RobustnessCell

@@ -17,10 +17,10 @@ from harness.errors import InputError
 from harness.options import Options
 from harness.records import read_records
 from harness.run.checkpoint import Checkpoint
+from harness.run.classifiers import trained
 from harness.run.context import Context
 from harness.run.data import load_data
 from harness.run.progress import Silent
-from harness.run.robustness import trained
 from harness.run.runner import run_suite
 from harness.run.training import accuracy, seeded, train_classifier
 from harness.spec.suite import load_suite

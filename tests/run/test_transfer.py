@@ -19,11 +19,11 @@ from harness.options import Options
 from harness.records import Record, read_records
 from harness.run import robustness
 from harness.run.audits.codes import OWN_GRADIENTS
+from harness.run.classifiers import build
 from harness.run.data import load_data
 from harness.run.engine import Engine
 from harness.run.ledger import Targets
 from harness.run.lock import turn
-from harness.run.robustness import build
 from harness.run.runner import run_suite
 from harness.run.verify import SAME, verify
 from harness.run.victim import Judge, Victim, frozen_copy

@@ -17,7 +17,7 @@ from harness.run.memory import in_chunks
 from harness.run.training import EVALUATION_BATCH, accuracy, seeded, train_classifier
 from harness.run.weights import load_weights, save_weights
 from harness.spec.cell import digest
-from harness.spec.schema import RobustnessTraining
+from harness.spec.recipes import RobustnessTraining
 from harness.spec.versions import code_version
 from models.catalogue import SmallCNN
 from models.defenses import NoDefense
