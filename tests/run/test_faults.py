@@ -20,7 +20,7 @@ from harness.options import Options
 from harness.records import read_records
 from harness.report.build import report
 from harness.run import context as context_module
-from harness.run import robustness
+from harness.run import classifiers
 from harness.run.environment import arithmetic, arithmetic_flags
 from harness.run.failure import LONGEST_MESSAGE
 from harness.run.runner import run_suite
@@ -161,7 +161,7 @@ def test_out_of_memory_in_training_fails_the_cells_and_says_what_to_do(suite, tm
     def exhausted(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(robustness, "train_classifier", exhausted)
+    monkeypatch.setattr(classifiers, "train_classifier", exhausted)
     assert run_suite(suite, tmp_path / "results", QUIET) == 1
     kept = read_records(tmp_path / "results")
     assert len(kept) == len(suite.cells)
@@ -177,7 +177,7 @@ def test_an_endless_message_is_cut(suite, tmp_path, monkeypatch):
     def shout(*_: object, **__: object) -> None:
         raise ValueError("x" * 10**7)
 
-    monkeypatch.setattr(robustness, "train_classifier", shout)
+    monkeypatch.setattr(classifiers, "train_classifier", shout)
     assert run_suite(suite, tmp_path / "results", QUIET) == 1
     for path in (tmp_path / "results" / "cells").iterdir():
         assert path.stat().st_size < 100_000

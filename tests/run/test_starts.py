@@ -55,9 +55,9 @@ def test_training_begins_with_the_starts_trained_weights(tmp_path):
 
 
 def test_with_nothing_more_to_learn_the_starts_weights_are_kept(tmp_path, monkeypatch):
-    from harness.run import robustness
+    from harness.run import classifiers
 
-    train = robustness.train_classifier
+    train = classifiers.train_classifier
 
     def once(network, defense, data, *args, **options):
         """Training as it is, of the first model alone: what others begin with stays as it is."""
@@ -70,7 +70,7 @@ def test_with_nothing_more_to_learn_the_starts_weights_are_kept(tmp_path, monkey
         return train(network, defense, data, *args, **options)
 
     trained: list[bool] = []
-    monkeypatch.setattr(robustness, "train_classifier", once)
+    monkeypatch.setattr(classifiers, "train_classifier", once)
     suite, _ = run(tmp_path, 1, '[[robustness.exclude]]\nstart = "scratch"\n')
     (begun,) = suite.cells
     lent, moved = weights(tmp_path, begun.start), weights(tmp_path, begun)

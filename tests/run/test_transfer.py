@@ -17,7 +17,7 @@ from attacks.norms import NORMS
 from attacks.pgd import PGD
 from harness.options import Options
 from harness.records import Record, read_records
-from harness.run import robustness
+from harness.run import classifiers
 from harness.run.audits.codes import OWN_GRADIENTS
 from harness.run.classifiers import build
 from harness.run.data import load_data
@@ -87,9 +87,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, dic
     """A suite, its results and records, and how many trainings they took."""
     folder = tmp_path_factory.mktemp("transfer")
     suite, trainings = suite_of(folder, HALVES), []
-    train = robustness.train_classifier
+    train = classifiers.train_classifier
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robustness, "train_classifier", lambda *a, **k: trainings.append(a) or train(*a, **k))
+        patch.setattr(classifiers, "train_classifier", lambda *a, **k: trainings.append(a) or train(*a, **k))
         records = run(suite, folder / "results")
     return suite, folder / "results", records, len(trainings)
 
