@@ -19,8 +19,8 @@ from harness.errors import InputError
 from harness.options import Options
 from harness.records import read_records
 from harness.report.build import report
-from harness.run import context as context_module
 from harness.run import classifiers
+from harness.run import context as context_module
 from harness.run.environment import arithmetic, arithmetic_flags
 from harness.run.failure import LONGEST_MESSAGE
 from harness.run.runner import run_suite
