@@ -29,23 +29,32 @@ def release() -> None:
 
 
 def in_chunks(function: Callable[[slice], Tensor], n: int, batch: int) -> Tensor:
-    """``function`` over slices that cover 0 to n, concatenated. Out of memory halves the batch, down to one."""
-    parts: list[Tensor] = []
+    """``function`` over slices that cover 0 to n, concatenated; it gives as many rows as its slice has.
+
+    Out of memory halves the batch, down to one.
+    """
+    # Filled as it goes: thousands of small parts, kept between large temporaries, would leave the heap in splinters
+    # that no temporary fits into, and a process grows by gigabytes.
+    whole: Tensor | None = None
     start = 0
-    while start < n or not parts:
+    while start < n or whole is None:
         try:
-            parts.append(function(slice(start, min(start + batch, n))))
+            part = function(slice(start, min(start + batch, n)))
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):
                 raise
             exhausted = True
         else:
             exhausted = False
+            if whole is None:
+                whole = part.new_empty((n, *part.shape[1:]))
+            whole[start : start + len(part)] = part
+            del part
             start += batch
         if exhausted:
             batch //= 2
             release()
-    return torch.cat(parts)
+    return whole
 
 
 def reset_peak(device: torch.device) -> None:

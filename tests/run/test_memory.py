@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from fractions import Fraction
 from pathlib import Path
 
@@ -106,3 +107,18 @@ def test_memory_is_flat_over_a_hundred_attacks(network, digits):
         list(Engine(victim, judge, small, 32, keep=8).run(PGD(steps=2), [Fraction(1, 10)], seed=0))
         sizes.append(resident())
     assert sizes[-1] - sizes[20] < 4 * 2**20
+
+
+def test_chunks_do_not_outlive_their_turn():
+    alive: list[weakref.ref] = []
+
+    def rows(where: slice) -> torch.Tensor:
+        assert not any(ref() is not None for ref in alive)
+        part = torch.arange(where.start, where.stop, dtype=torch.float64)[:, None] * torch.ones(2)
+        alive.append(weakref.ref(part))
+        return part
+
+    whole = in_chunks(rows, 10, 3)
+    assert torch.equal(whole, torch.arange(10.0, dtype=torch.float64)[:, None] * torch.ones(2))
+    assert len(alive) == 4
+    assert in_chunks(lambda where: torch.zeros(0, 5), 0, 3).shape == (0, 5)
