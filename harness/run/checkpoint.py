@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from harness.errors import InputError
 from harness.records import keep
+from harness.run.memory import is_out_of_memory
 
 _REMEDY = "delete the file and the next run trains these weights from the start"
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -51,6 +53,21 @@ class Checkpoint:
         """What to raise where this is the checkpoint of something else: it names the file and the remedy."""
         reason = " ".join(str(error).split())
         return InputError(f"{self._path}: not the checkpoint of this training ({reason}); {_REMEDY}")
+
+    def resume(self, take_up: Callable[[dict[str, Any]], None]) -> bool:
+        """Hand what is kept to ``take_up``; False when there is nothing.
+
+        Raises `InputError`, as `restore` does, and where ``take_up`` finds the state of another training.
+        """
+        if (state := self.restore()) is None:
+            return False
+        try:
+            take_up(state)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise self.unusable(error) from error
+        return True
 
     def due(self) -> bool:
         """Whether so many seconds have passed since the last save, or since the start."""

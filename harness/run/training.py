@@ -17,7 +17,7 @@ from harness.run.audits.overfitting import WATCHED, watch
 from harness.run.averaging import MovingAverage
 from harness.run.checkpoint import Checkpoint
 from harness.run.data import AUGMENTATIONS, Data, Examples
-from harness.run.memory import in_chunks, is_out_of_memory
+from harness.run.memory import in_chunks
 from harness.run.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
 from harness.run.step import autocast
@@ -103,13 +103,7 @@ def train_classifier(
     """
     with reproducibly(seed, data.train.device, precision) as generator:
         course = _Course(network, defense, data, augmentation, recipe, precision, generator)
-        if (state := checkpoint.restore()) is not None:
-            try:
-                course.resume(state)
-            except (LookupError, TypeError, ValueError, RuntimeError) as error:
-                if is_out_of_memory(error):
-                    raise
-                raise checkpoint.unusable(error) from error
+        if checkpoint.resume(course.resume):
             on_resume(course.epochs)
         while course.epochs < recipe["epochs"]:
             values = course.epoch(on_step)

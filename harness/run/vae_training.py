@@ -15,7 +15,7 @@ from harness.run.averaging import MovingAverage
 from harness.run.checkpoint import Checkpoint
 from harness.run.data import Data, Examples
 from harness.run.forms import LAYOUTS, Form, Objective, fastest_form
-from harness.run.memory import in_chunks, is_out_of_memory
+from harness.run.memory import in_chunks
 from harness.run.noise import KeyedNoise
 from harness.run.recipe import SCHEDULES, Recipe
 from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
@@ -74,14 +74,7 @@ def train_vae(
     with reproducibly(seed, device, precision) as generator:
         objective = objective_of(vae, beta, precision)
         state = _State(vae, recipe, generator, precision)
-        if kept := checkpoint.restore():
-            try:
-                state.restore(kept)
-            except (LookupError, TypeError, ValueError, RuntimeError) as error:
-                if is_out_of_memory(error):
-                    raise
-                raise checkpoint.unusable(error) from error
-        if not kept:
+        if not checkpoint.resume(state.restore):
             state.form = fastest_form(vae, objective, _batch(vae, data, batch), epochs * steps, compile)
             on_pictures(0, vae)
         elif compile == "off":
