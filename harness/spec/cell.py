@@ -17,6 +17,8 @@ Items = tuple[tuple[str, Any], ...]
 # Keys of a recipe that came after the first records, by the value that leaves everything as it was before them.
 # At that value they are left out of a cell's canonical form, so that records made without them keep their ids.
 LATER_KEYS: dict[str, Any] = {"average": 0.0}
+# The same for measures of generative models: each with the keys that mean nothing while it is left out.
+LATER_MEASURES: dict[str, tuple[str, ...]] = {"refinement_steps": ("refined_images",)}
 
 
 class Table(tuple[tuple[str, Any], ...]):
@@ -72,6 +74,14 @@ class Named:
 def recipe(training: Items) -> dict[str, Any]:
     """A recipe as it stands in a record: see `LATER_KEYS`."""
     return {key: value for key, value in training if key not in LATER_KEYS or value != LATER_KEYS[key]}
+
+
+def measures(evaluation: Items) -> dict[str, Any]:
+    """An evaluation as it stands in a record: see `LATER_MEASURES`."""
+    asked = dict(evaluation)
+    absent = [name for name in LATER_MEASURES if not asked.get(name)]
+    gone = {key for name in absent for key in (name, *LATER_MEASURES[name])}
+    return {key: value for key, value in asked.items() if key not in gone}
 
 
 def digest(value: Any) -> str:
@@ -235,7 +245,7 @@ class GenerationCell(_Cell):
             "z_dim": self.z_dim,
             "beta": self.beta,
             "training": dict(self.training),
-            "evaluation": dict(self.evaluation),
+            "evaluation": measures(self.evaluation),
             "seed": self.seed,
             "limit": self.limit,
             "precision": self.precision,

@@ -48,6 +48,10 @@ class GenerationEvaluation(Part):
         default=0, ge=0, le=1_000_000, description="the same for the first long_images test images only"
     )
     long_images: int = Field(default=1000, ge=1)
+    refinement_steps: int = Field(
+        default=0, ge=0, le=100_000, description="of Adam on each image's own posterior, for the amortisation gap"
+    )
+    refined_images: int = Field(default=1000, ge=1, description="how many test images that is done for, the first")
     prior_samples: int = Field(
         default=10_000, ge=0, le=1_000_000, description="of z from the prior, for the likelihood by plain Monte Carlo"
     )

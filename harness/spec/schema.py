@@ -145,6 +145,7 @@ class GenerationExpect(Expect):
     rate_bpd: Bound | None = None
     distortion_bpd: Bound | None = None
     importance_bpd: Bound | None = None
+    refined_bpd: Bound | None = None
     prior_bpd: Bound | None = None
     active_units: Bound | None = None
     probe_accuracy: Share | None = None

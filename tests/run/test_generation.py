@@ -20,13 +20,13 @@ from harness.spec.plan import Job
 # Small counts: how the measures behave is tested where they are.
 EVALUATION = {
     "importance_samples": 4, "long_importance_samples": 8, "long_images": 5, "prior_samples": 16, "generated": 80,
-    "gradient_samples": 4,
+    "gradient_samples": 4, "refinement_steps": 3, "refined_images": 6,
 }  # fmt: skip
 MEASURED = {
     "train_bpd", "validation_bpd", "test_bpd", "rate_bpd", "distortion_bpd", "importance_bpd", "importance_gap_bpd",
     "long_importance_bpd", "long_elbo_bpd", "prior_bpd", "kl_closed_nats", "kl_monte_carlo_nats", "active_units",
     "mutual_information_nats", "marginal_kl_nats", "probe_accuracy", "reparameterised_gradient_variance",
-    "score_gradient_variance", "score_baseline_gradient_variance",
+    "score_gradient_variance", "score_baseline_gradient_variance", "refined_bpd", "amortisation_gap_bpd",
 }  # fmt: skip
 QUALITY = {
     "frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "neighbour_distance",
@@ -76,7 +76,14 @@ def test_a_record_says_it_all(context):
     assert record.curves["importance_k"] == [1, 2, 4]
     assert record.curves["prior_l"] == [1, 2, 5, 10, 16]
     assert len(record.evaluation["feature_weights_sha256"]) == 64
-    assert set(record.evaluation["seconds"]) == {"elbo", "bounds", "latent space", "gradient estimators", "samples"}
+    assert set(record.evaluation["seconds"]) == {
+        "elbo",
+        "bounds",
+        "refined posteriors",
+        "latent space",
+        "gradient estimators",
+        "samples",
+    }
     assert record.training["epochs"] == 2
     assert record.training["cached"] is False
     assert record.training["parameters"] > 1000

@@ -71,6 +71,23 @@ def test_a_recipe_key_younger_than_the_records_counts_only_where_it_is_used(load
     assert dict(plain.cells[0].training)["average"] == 0.0
 
 
+def test_a_measure_that_is_left_out_leaves_no_trace(load):
+    """The ids are those of before there was refinement; weights do not depend on it."""
+
+    def vae(evaluation):
+        text = f'[generation]\ndata = "digits"\n[generation.evaluation]\n{evaluation}\n[generation.matrix]\nz_dim = 2\n'
+        (cell,) = load(text).cells
+        return cell
+
+    plain, off, idle = vae(""), vae("refinement_steps = 0"), vae("refined_images = 7")
+    on = [vae(f"refinement_steps = 3\nrefined_images = {n}") for n in (7, 8)]
+    assert plain.id == off.id == idle.id
+    assert not {"refinement_steps", "refined_images"} & set(plain.canonical()["evaluation"])
+    assert len({plain.id, *(cell.id for cell in on)}) == 3
+    assert {cell.weights_key for cell in on} == {plain.weights_key}
+    assert on[0].canonical()["evaluation"]["refined_images"] == 7
+
+
 def test_ids_are_distinct_and_weights_are_shared_by_what_trains_them(load, small):
     suite = load(small)
     assert len(ids(suite)) == len(suite.cells)

@@ -32,6 +32,8 @@ class Count:
 IMPORTANCE = Count("importance_samples", "-{:,}", "k = {:,}")
 LONG_IMPORTANCE = Count("long_importance_samples", "-{:,}", "k = {:,}")
 LONG_IMAGES = Count("long_images", " {:,}", "first {:,}", " images")
+REFINED_STEPS = Count("refinement_steps", " {:,} steps", "{:,} steps", " steps")
+REFINED_IMAGES = Count("refined_images", " {:,}", "first {:,}", " images")
 PRIOR = Count("prior_samples", ", L = {:,}", "L = {:,}")
 
 

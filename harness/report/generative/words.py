@@ -17,7 +17,7 @@ def generative_words(held: Sequence[Setting]) -> list[list[str]]:
     told = []
     for likelihood, group in by_likelihood(held).items():
         first = best(group)[0]
-        said = [*_best(first, group), *_gap(first), *_active(first)]
+        said = [*_best(first, group), *_gap(first), *_refined(first), *_active(first)]
         if said:
             told.append([f"VAE on {title(likelihood)}:", *said])
         told += [sentences for sentences in (_prior(group), _collapse(group)) if sentences]
@@ -40,6 +40,21 @@ def _gap(setting: Setting) -> list[str]:
         return []
     name = counting(Measure("importance_gap_bpd", "IWAE{}"), [setting], IMPORTANCE).title
     return [f"{name} tightens that bound by {_with_interval(gap)}."]
+
+
+def _refined(setting: Setting) -> list[str]:
+    """What the encoder gives away."""
+    refined, gap = setting.metric("refined_bpd"), setting.metric("amortisation_gap_bpd")
+    if refined is None or gap is None or gap.value <= 0:
+        return []
+    steps = setting.samples("refinement_steps")
+    by = f" by {steps:,} steps each" if steps else ""
+    images = f" on the first {refined.n:,} test images" if refined.n else ""
+    told = Measure("refined_bpd", "").told(refined).plain
+    return [
+        f"With every image's posterior refined{by} it reaches {told}{images}: "
+        f"{_with_interval(gap)} of the ELBO's gap is the encoder's."
+    ]
 
 
 def _with_interval(estimate: Estimate) -> str:

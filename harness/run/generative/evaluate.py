@@ -15,6 +15,7 @@ from harness.run.generative.estimators import estimators
 from harness.run.generative.latent import latent, latent_work
 from harness.run.generative.measured import Measured, mean_metric
 from harness.run.generative.quality import STEPS, quality
+from harness.run.generative.refinement import refinement, refinement_work
 from harness.run.progress import Reporter
 from harness.run.vae_training import evaluate_vae
 from models.vae import VAENetwork
@@ -82,6 +83,12 @@ def _measures(
     if not vae.deterministic:
         if work := bounds_work(vae, len(data.test), evaluation):
             yield Measure("bounds", work, lambda advance: bounds(vae, data.test, evaluation, seed, elbo_bpd, advance))
+        if work := refinement_work(len(data.test), evaluation):
+            yield Measure(
+                "refined posteriors",
+                work,
+                lambda advance: refinement(vae, data.test, evaluation, seed, elbo_bpd, advance),
+            )
         yield Measure("latent space", latent_work(data), lambda advance: latent(vae, data, seed, advance))
         if draws := evaluation["gradient_samples"]:
             yield Measure(
