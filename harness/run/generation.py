@@ -141,10 +141,11 @@ def _train(
     seen = steps_per_epoch(len(data.train), recipe["batch_size"]) * min(recipe["batch_size"], len(data.train))
     info = {
         "seconds": outcome.seconds,
-        "trial_seconds": outcome.trial_seconds,
+        "trial_seconds": outcome.form.seconds,
         "epochs": recipe["epochs"],
         "precision": context.precision(cell.precision),
-        "form": outcome.form,
+        "form": str(outcome.form),
+        **({"refused": outcome.form.refused} if outcome.form.refused else {}),
         "resumed": outcome.resumed,
         "images_per_second": recipe["epochs"] * seen / outcome.seconds if outcome.seconds else 0.0,
         "parameters": sum(weight.numel() for weight in vae.parameters()),

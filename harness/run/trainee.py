@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +14,8 @@ from torch.nn import functional as F
 
 from attacks.base import GradientAttack
 from harness.run.step import advance, autocast, input_gradient
+
+Forward = Callable[[Tensor], Tensor]
 
 
 class Noise:
@@ -31,14 +36,25 @@ class Noise:
 class ClassifierInTraining:
     """What a defense sees of the network (see `models.defenses.Trainee`), counting what it gets right.
 
-    ``forward`` is what computes the network's logits: a faster form of the same network may take its place.
+    Its parameters and buffers may change in place only: `compile` makes a mirror of them.
     """
 
     def __init__(self, network: nn.Module, generator: torch.Generator, precision: str) -> None:
         self.network, self.generator, self.precision = network, generator, precision
-        self.forward: Callable[[Tensor], Tensor] = network
+        self._trained: Forward = network
+        self._crafting: Forward = network
+        self._mirror: nn.Module | None = None
         self._right = torch.zeros((), dtype=torch.int64, device=generator.device)
         self._seen = 0
+
+    def compile(self) -> None:
+        """Compile both passes: the one that trains the network, and the one that only looks for images.
+
+        The second works on a mirror without gradients of weights, for a compiled pass always takes all gradients.
+        """
+        self._mirror = mirror(self.network)
+        self._trained = torch.compile(self.network, dynamic=False)
+        self._crafting = torch.compile(self._mirror, dynamic=False)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean float32 cross-entropy of the network in train mode."""
@@ -46,33 +62,33 @@ class ClassifierInTraining:
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """Float32 logits (N, classes) of the network in train mode, held against ``y`` for `accuracy`."""
-        logits = self._logits(x)
+        logits = self._logits(self._trained, x)
         self._right += (logits.detach().argmax(1) == y).sum()
         self._seen += len(y)
         return logits
 
     def attack(self, attack: GradientAttack, x: Tensor, y: Tensor, eps: float) -> Tensor:
         """Adversarial images (N, C, H, W), crafted in eval mode."""
-        with evaluating(self.network):
+        with self._looking() as look:
             radius = x.new_full((len(x), 1, 1, 1), eps)
             x_adv, state = x, attack.state(x)
             if attack.random_start:
                 x_adv = (x + attack.norm.start(self.noise(len(x)), x, radius)).clamp(0, 1)
             for step in range(attack.steps):
-                gradient, _ = input_gradient(self._logits, x_adv, y)
+                gradient, _ = input_gradient(look, x_adv, y)
                 x_adv, state = advance(attack, x, x_adv, gradient, radius, torch.full_like(radius, step), state)
         return x_adv
 
     def predict(self, x: Tensor) -> Tensor:
         """Detached float32 logits (N, classes) of the network in eval mode."""
-        with evaluating(self.network), torch.no_grad():
-            return self._logits(x)
+        with self._looking() as look, torch.no_grad():
+            return look(x)
 
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
         """The gradient (N, C, H, W) at ``x`` of a scalar ``objective`` of the logits (N, classes) in eval mode."""
         x = x.detach().requires_grad_(True)
-        with evaluating(self.network), torch.enable_grad():
-            (gradient,) = torch.autograd.grad(objective(self._logits(x)), x)
+        with self._looking() as look, torch.enable_grad():
+            (gradient,) = torch.autograd.grad(objective(look(x)), x)
         return gradient
 
     def noise(self, n: int) -> Noise:
@@ -86,18 +102,36 @@ class ClassifierInTraining:
         self._seen = 0
         return share
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _logits(self, forward: Forward, x: Tensor) -> Tensor:
         with autocast(x.device, self.precision):
-            logits = self.forward(x)
+            logits = forward(x)
         return logits.float()
 
+    @contextmanager
+    def _looking(self) -> Iterator[Forward]:
+        """What gives float32 logits in eval mode, as the network now stands; its mode of before is back afterwards."""
+        if self._mirror is not None:
+            _follow(self._mirror, self.network)
+            yield partial(self._logits, self._crafting)
+            return
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            yield partial(self._logits, self._crafting)
+        finally:
+            self.network.train(was_training)
 
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards the mode of before."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)
+
+def mirror(network: nn.Module) -> nn.Module:
+    """A copy in eval mode that asks for no gradients, and whose parameters and buffers are those of ``network``."""
+    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    _follow(copied, network)
+    return copied
+
+
+def _follow(mirrored: nn.Module, network: nn.Module) -> None:
+    """Share memory again wherever the network has put a new tensor in the place of an old one."""
+    mine, theirs = (chain(module.parameters(), module.buffers()) for module in (mirrored, network))
+    for one, other in zip(mine, theirs, strict=True):
+        if one.data_ptr() != other.data_ptr():
+            one.data = other.data

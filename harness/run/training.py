@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from harness.run.audits.overfitting import WATCHED, watch
 from harness.run.averaging import MovingAverage
 from harness.run.checkpoint import Checkpoint
 from harness.run.data import AUGMENTATIONS, Data, Examples
+from harness.run.forms import USUAL, Form, Objective, fastest_form
 from harness.run.memory import in_chunks
 from harness.run.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from harness.run.seeding import random_state, reproducibly, resume_random_state, shuffled, steps_per_epoch
@@ -68,14 +70,15 @@ class Training:
     """What a training gave and what it took.
 
     ``curves`` have one value an epoch. ``seconds`` add up the steps and validations of every sitting, of those epochs
-    that count; ``watch_seconds`` are those of `harness.run.audits.overfitting`, and no part of them. ``resumed`` is the
-    number of times it went on from a checkpoint.
+    that count; ``watch_seconds`` are those of `harness.run.audits.overfitting`, and no part of them, nor is what
+    finding the ``form`` of the steps took. ``resumed`` is the number of times it went on from a checkpoint.
     """
 
     curves: Curves
     seconds: float
     watch_seconds: float
     resumed: int
+    form: Form
 
 
 def train_classifier(
@@ -87,6 +90,7 @@ def train_classifier(
     *,
     seed: int,
     precision: str,
+    compile: str = "off",
     checkpoint: Checkpoint = Checkpoint(None),  # noqa: B008 - one that keeps nothing holds no state
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, values: None,
     on_step: Callable[[], None] = lambda: None,
@@ -105,6 +109,9 @@ def train_classifier(
         course = _Course(network, defense, data, augmentation, recipe, precision, generator)
         if checkpoint.resume(course.resume):
             on_resume(course.epochs)
+        else:
+            course.choose(compile)
+        course.take(course.form if compile != "off" else Form())
         while course.epochs < recipe["epochs"]:
             values = course.epoch(on_step)
             on_epoch(course.epochs, values)
@@ -112,7 +119,7 @@ def train_classifier(
                 checkpoint.save(course.state())
     network.load_state_dict(course.measured.state_dict())
     curves = finished(network, course.curves)
-    return Training(curves, course.seconds, course.watch_seconds, course.resumed)
+    return Training(curves, course.seconds, course.watch_seconds, course.resumed, course.form)
 
 
 class _Course:
@@ -143,6 +150,7 @@ class _Course:
         self._watch = watch(defense, self._watched, data.validation, len(data.train))
         names = ["train_loss", "train_accuracy", "validation_accuracy", *(WATCHED if self._watch else ())]
         self.curves: Curves = {name: [] for name in names}
+        self.form = Form()
         self.epochs = self.resumed = 0
         self.seconds = self.watch_seconds = 0.0
 
@@ -150,6 +158,48 @@ class _Course:
     def measured(self) -> nn.Module:
         """The network that is the result: the average, where there is one."""
         return self._average.network if self._average else self.network
+
+    def choose(self, wanted: str) -> None:
+        """Find the fastest form of the step: see `fastest_form`. Nothing that training depends on is changed.
+
+        On a CPU nothing is tried but on demand: a small network's step took longer compiled (a gradient of smallcnn at
+        batch 128 161 µs an image against 123), and with no trial the same seed gives the same weights every time.
+        """
+        device = self._generator.device
+        if device.type == "cpu" and wanted == "auto":
+            return
+        batch, count = self._recipe["batch_size"], len(self._data.train)
+        index = torch.arange(min(batch, count), device=device)
+        x, y = self._data.train.pixels(index), self._data.train.labels[index]
+        steps = self._recipe["epochs"] * steps_per_epoch(count, batch)
+        buffers = {name: value.clone() for name, value in self.network.named_buffers()}
+        state = self._generator.get_state()
+
+        def again() -> None:
+            self._generator.set_state(state)
+            for name, value in self.network.named_buffers():
+                value.copy_(buffers[name])
+
+        def make(form: Form) -> Objective:
+            self.take(form)
+            return partial(self._tried, again)
+
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self.form = fastest_form(self.network, make, (x, y), steps, wanted, layouts=(USUAL,))
+        again()
+
+    def take(self, form: Form) -> None:
+        """Compute steps in this form from now on."""
+        self._trainee = ClassifierInTraining(self.network, self._generator, self._precision)
+        if form.compiled:
+            self._trainee.compile()
+
+    def _tried(self, again: Callable[[], None], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, from where ``again`` goes back to: every trial then sees the same numbers."""
+        again()
+        self.network.train()
+        loss = self._defense.loss(self._trainee, x, y)
+        return loss, loss.detach()
 
     def epoch(self, on_step: Callable[[], None]) -> dict[str, float]:
         """Train for one epoch more and return its values of every curve."""
@@ -200,6 +250,7 @@ class _Course:
             "average": self._average.state_dict() if self._average else None,
             "random": random_state(self._generator),
             "curves": self.curves,
+            "form": asdict(self.form),
             "epochs": self.epochs,
             "seconds": self.seconds,
             "watch_seconds": self.watch_seconds,
@@ -216,7 +267,7 @@ class _Course:
         if self._average:
             self._average.load_state_dict(state["average"])
         resume_random_state(self._generator, state["random"])
-        self.curves = state["curves"]
+        self.curves, self.form = state["curves"], Form(**state["form"])
         self.epochs, self.resumed = state["epochs"], state["resumed"] + 1
         self.seconds, self.watch_seconds = state["seconds"], state["watch_seconds"]
 

@@ -34,8 +34,7 @@ class Trained:
 
     curves: Curves
     seconds: float
-    form: str
-    trial_seconds: float
+    form: Form
     resumed: int
 
 
@@ -75,7 +74,9 @@ def train_vae(
         objective = objective_of(vae, beta, precision)
         state = _State(vae, recipe, generator, precision)
         if not checkpoint.resume(state.restore):
-            state.form = fastest_form(vae, objective, _batch(vae, data, batch), epochs * steps, compile)
+            state.form = fastest_form(
+                vae, lambda form: form.apply(vae, objective), _batch(vae, data, batch), epochs * steps, compile
+            )
             on_pictures(0, vae)
         elif compile == "off":
             state.form.compiled = False
@@ -107,7 +108,7 @@ def train_vae(
                 checkpoint.save(state.kept())
             on_epoch(epoch, values)
         state.finish()
-    return Trained(finished(vae, state.curves), state.seconds, str(state.form), state.form.seconds, state.resumed)
+    return Trained(finished(vae, state.curves), state.seconds, state.form, state.resumed)
 
 
 def objective_of(vae: VAENetwork, beta: float, precision: str) -> Objective:

@@ -11,7 +11,6 @@ import torch
 from harness.errors import InputError
 from harness.run.checkpoint import Checkpoint
 from harness.run.data import load_data
-from harness.run.forms import Form, fastest_form
 from harness.run.training import TrainingDiverged, seeded
 from harness.run.vae_training import evaluate_vae, train_vae
 from models.generative import VAE, Autoencoder, ResidualVAE
@@ -238,40 +237,3 @@ def test_seconds_are_of_the_steps_alone(few):
         on_pictures=lambda epoch, shown: time.sleep(0.6), on_epoch=lambda epoch, values: time.sleep(0.6),
     )  # fmt: skip
     assert outcome.seconds < time.perf_counter() - slow - 1.7
-
-
-def test_a_compiled_gradient_that_is_none_is_not_used(few, monkeypatch):
-    nan = math.nan
-    monkeypatch.setattr(torch, "compile", lambda f, **options: lambda *batch: tuple(nan * part for part in f(*batch)))
-    module = torch.nn.Conv2d(1, 1, 1)
-    form = fastest_form(module, quadratic(module), (torch.rand(4, 1, 2, 2), torch.zeros(4, 1)), 10, "on")
-    assert (form.compiled, form.refused) == (False, ["torch.compile: the compiled step has another gradient"])
-
-
-def quadratic(weight):
-    return lambda x, noise: ((weight.weight * x).square().mean(), x.mean())
-
-
-def test_a_short_training_tries_nothing(few):
-    module = torch.nn.Conv2d(1, 1, 1)
-    batch = (torch.rand(4, 1, 2, 2), torch.zeros(4, 1))
-    assert fastest_form(module, quadratic(module), batch, 10, "auto").compiled is False
-    assert fastest_form(module, quadratic(module), batch, 10, "off") == Form()
-    assert module.weight.grad is None
-
-
-def test_what_cannot_be_compiled_goes_on_as_it_is(few, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise RuntimeError("no compiler here")
-
-    monkeypatch.setattr(torch, "compile", refuse)
-    module = torch.nn.Conv2d(1, 1, 1)
-    form = fastest_form(module, quadratic(module), (torch.rand(4, 1, 2, 2), torch.zeros(4, 1)), 10, "on")
-    assert (form.compiled, form.refused) == (False, ["torch.compile: no compiler here"])
-
-
-def test_a_compiled_step_that_computes_something_else_is_not_used(few, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda f, **options: lambda *batch: tuple(2 * part for part in f(*batch)))
-    module = torch.nn.Conv2d(1, 1, 1)
-    form = fastest_form(module, quadratic(module), (torch.rand(4, 1, 2, 2), torch.zeros(4, 1)), 10, "on")
-    assert (form.compiled, form.refused) == (False, ["torch.compile: the compiled step has another gradient"])
