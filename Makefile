@@ -41,10 +41,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-# What an attack costs here; the timer waits for the device.
+# What an attack costs here (the timer waits for the device), and what a VAE's step gains by its form.
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only \
 		--benchmark-timer=torch.utils.benchmark.timer --benchmark-columns=median,iqr,rounds --benchmark-sort=name
+	$(BIN)/python tests/benchmarks/vae.py
 
 # The same work through other libraries, in one process. visdom, which adv-lib imports, builds with an older setuptools only.
 bench-peers: $(VENV)/.installed-test

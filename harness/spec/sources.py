@@ -13,6 +13,7 @@ from harness.spec.cell import Items, Named
 from harness.spec.names import check_plain, name_with_parameters
 
 Point = dict[str, Any]
+Reader = Callable[[Any, Path], Any]
 
 SELF = "self"
 MODEL_AXES = ("model", "defense", "augmentation", "subset", "seed")
@@ -48,15 +49,20 @@ def parse_source(entry: Any, base: Path) -> str | SourceModel:
         raise ValueError(f'must be "self" or a table such as {{ subset = "second-half" }}, not {entry!r}')
     if not entry:
         raise ValueError('is empty and so means the model itself; write "self"')
+    return SourceModel(read_axes(entry, base, _axis_reader))
+
+
+def read_axes(entry: dict[str, Any], base: Path, reader: Callable[[str], Reader]) -> Items:
+    """A table of axes, each read by what ``reader`` gives for it. Raises `ValueError` with every problem."""
     axes, problems = {}, []
     for axis, value in entry.items():
         try:
-            axes[axis] = _axis_reader(axis)(value, base)
+            axes[axis] = reader(axis)(value, base)
         except (ValueError, InputError) as error:
             problems.append(f"{axis}: {error}")
     if problems:
         raise ValueError("; ".join(problems))
-    return SourceModel(tuple(sorted(axes.items())))
+    return tuple(sorted(axes.items()))
 
 
 def resolved(points: Iterable[Point]) -> list[Point]:
@@ -118,7 +124,7 @@ def _seed(value: Any, base: Path) -> int:
     return value
 
 
-_READERS: dict[str, Callable[[Any, Path], Any]] = {
+_READERS: dict[str, Reader] = {
     "model": partial(read_named, "model"),
     "defense": partial(read_named, "defense"),
     "augmentation": partial(read_plain, "augmentation"),
@@ -127,7 +133,7 @@ _READERS: dict[str, Callable[[Any, Path], Any]] = {
 }
 
 
-def _axis_reader(axis: str) -> Callable[[Any, Path], Any]:
+def _axis_reader(axis: str) -> Reader:
     if axis in ATTACK_AXES:
         raise ValueError(f"is no part of a trained model; the cell's own holds: leave {axis} out here")
     if axis not in _READERS:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError, did_you_mean
+from harness.errors import did_you_mean
 from harness.spec.cell import Items, Named
 from harness.spec.datasets import DATASETS, DataDescription
-from harness.spec.sources import Point, read_named, read_plain
+from harness.spec.sources import Point, Reader, read_axes, read_named, read_plain
 
 SCRATCH = "scratch"
 OWN = {"model": "weights fit no other architecture", "seed": "it seeds both trainings"}
@@ -44,15 +44,7 @@ def parse_start(entry: Any, base: Path) -> str | Start:
         return SCRATCH
     if not isinstance(entry, dict) or not entry:
         raise ValueError(f'must be "{SCRATCH}" or a table such as {{ subset = "first-half" }}, not {entry!r}')
-    axes, problems = {}, []
-    for axis, value in entry.items():
-        try:
-            axes[axis] = _reader(axis)(value, base)
-        except (ValueError, InputError) as error:
-            problems.append(f"{axis}: {error}")
-    if problems:
-        raise ValueError("; ".join(problems))
-    return Start(tuple(sorted(axes.items())))
+    return Start(read_axes(entry, base, _reader))
 
 
 def misfits(task: str, data: str, points: Iterable[Point]) -> Iterator[str]:
@@ -75,7 +67,7 @@ def _told(data: DataDescription) -> str:
     return f"{'×'.join(map(str, data.shape))}, {data.classes} classes"
 
 
-_READERS: dict[str, Callable[[Any, Path], Any]] = {
+_READERS: dict[str, Reader] = {
     "data": partial(read_plain, "data set"),
     "defense": partial(read_named, "defense"),
     "augmentation": partial(read_plain, "augmentation"),
@@ -83,7 +75,7 @@ _READERS: dict[str, Callable[[Any, Path], Any]] = {
 }
 
 
-def _reader(axis: str) -> Callable[[Any, Path], Any]:
+def _reader(axis: str) -> Reader:
     if axis in OWN:
         raise ValueError(f"is the cell's own, for {OWN[axis]}: leave {axis} out here")
     if axis not in _READERS:
