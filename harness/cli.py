@@ -49,7 +49,7 @@ ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".h
 
 
 class Compile(StrEnum):
-    """Whether the attacked network is compiled."""
+    """Whether networks are compiled, in training and under attack."""
 
     AUTO = "auto"
     ON = "on"
@@ -97,7 +97,7 @@ def run(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also write profiler traces of each attack loop.")] = False,
     compile_: Annotated[
-        Compile, typer.Option("--compile", help="Compile the attacked network; auto: where it should pay.")
+        Compile, typer.Option("--compile", help="Compile networks in training and under attack; auto: where it pays.")
     ] = Compile.AUTO,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.LOCAL,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,

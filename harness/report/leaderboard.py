@@ -297,5 +297,8 @@ def extras(records: Sequence[Record], shown: frozenset[str]) -> list[str]:
         flat.append(items)
     keys = dict.fromkeys(key for items in flat for key in items)
     varying = [key for key in keys if len({canonical(items.get(key)) for items in flat}) > 1]
-    told = [{key: items.get(key) for key in varying if items.get(key) != GOES_UNSAID.get(key, ...)} for items in flat]
+    told = [
+        {key: items[key] for key in varying if key in items and items[key] != GOES_UNSAID.get(key, ...)}
+        for items in flat
+    ]
     return [", ".join(f"{scalar(key)} {scalar(value)}" for key, value in items.items()) for items in told]

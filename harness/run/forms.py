@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from harness.run.compiling import compiled
 from harness.run.tuning import seconds
 
 Objective = Callable[..., tuple[Tensor, Tensor]]
@@ -38,7 +39,7 @@ class Form:
     def apply(self, network: nn.Module, objective: Objective) -> Objective:
         """Bring ``network`` into this form in place, and return the objective in it."""
         network.to(memory_format=LAYOUTS[self.layout])
-        return torch.compile(objective, dynamic=False) if self.compiled else objective
+        return compiled(objective) if self.compiled else objective
 
 
 Make = Callable[[Form], Objective]

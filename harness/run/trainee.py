@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.base import GradientAttack
+from harness.run.compiling import compiled
 from harness.run.step import advance, autocast, input_gradient
 
 Forward = Callable[[Tensor], Tensor]
@@ -36,7 +37,8 @@ class Noise:
 class ClassifierInTraining:
     """What a defense sees of the network (see `models.defenses.Trainee`), counting what it gets right.
 
-    Its parameters and buffers may change in place only: `compile` makes a mirror of them.
+    Compiled, it sees as its state parameters and buffers alone: a plain attribute that changes as the network trains
+    stays what it was for what looks for images.
     """
 
     def __init__(self, network: nn.Module, generator: torch.Generator, precision: str) -> None:
@@ -53,8 +55,8 @@ class ClassifierInTraining:
         The second works on a mirror without gradients of weights, for a compiled pass always takes all gradients.
         """
         self._mirror = mirror(self.network)
-        self._trained = torch.compile(self.network, dynamic=False)
-        self._crafting = torch.compile(self._mirror, dynamic=False)
+        self._trained = compiled(self.network)
+        self._crafting = compiled(self._mirror)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean float32 cross-entropy of the network in train mode."""

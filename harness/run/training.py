@@ -111,7 +111,9 @@ def train_classifier(
             on_resume(course.epochs)
         else:
             course.choose(compile)
-        course.take(course.form if compile != "off" else Form())
+        if compile == "off":
+            course.form.compiled = False
+        course.take(course.form)
         while course.epochs < recipe["epochs"]:
             values = course.epoch(on_step)
             on_epoch(course.epochs, values)
@@ -173,10 +175,10 @@ class _Course:
         x, y = self._data.train.pixels(index), self._data.train.labels[index]
         steps = self._recipe["epochs"] * steps_per_epoch(count, batch)
         buffers = {name: value.clone() for name, value in self.network.named_buffers()}
-        state = self._generator.get_state()
+        state = random_state(self._generator)
 
         def again() -> None:
-            self._generator.set_state(state)
+            resume_random_state(self._generator, state)
             for name, value in self.network.named_buffers():
                 value.copy_(buffers[name])
 
@@ -184,8 +186,7 @@ class _Course:
             self.take(form)
             return partial(self._tried, again)
 
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            self.form = fastest_form(self.network, make, (x, y), steps, wanted, layouts=(USUAL,))
+        self.form = fastest_form(self.network, make, (x, y), steps, wanted, layouts=(USUAL,))
         again()
 
     def take(self, form: Form) -> None:
@@ -267,7 +268,7 @@ class _Course:
         if self._average:
             self._average.load_state_dict(state["average"])
         resume_random_state(self._generator, state["random"])
-        self.curves, self.form = state["curves"], Form(**state["form"])
+        self.curves, self.form = state["curves"], Form(**state.get("form", {}))
         self.epochs, self.resumed = state["epochs"], state["resumed"] + 1
         self.seconds, self.watch_seconds = state["seconds"], state["watch_seconds"]
 

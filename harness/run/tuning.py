@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.run.compiling import compiled
 from harness.run.graphs import graphed
 from harness.run.ledger import Targets
 from harness.run.memory import is_out_of_memory, release
@@ -119,7 +120,7 @@ def _compile(victim: Victim, x: Tensor, y: Tensor) -> None:
     expected = victim.slope(x, y)
     plain = victim.fixed
     try:
-        victim.fixed = (len(x), torch.compile(victim.network, dynamic=False))
+        victim.fixed = (len(x), compiled(victim.network))
         slope = victim.slope(x, y)
     # Dynamo and Inductor raise their own RuntimeErrors; a machine without a C++ compiler an OSError.
     except (RuntimeError, OSError) as error:

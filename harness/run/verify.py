@@ -114,7 +114,8 @@ def _causes(before: Record, after: Record) -> Iterator[str]:
         old, new = before.environment.get(name), after.environment.get(name)
         if old != new:
             yield f"{name} differ: {_differing(old, new)}"
-    if (old := before.training.get("form")) != (new := after.training.get("form")):
+    # Older records of classifiers do not say their form: there was one.
+    if (old := before.training.get("form")) and old != (new := after.training.get("form")):
         yield f"form of training {old}, now {new}"
     for key in ("precision", "batch_size", "form"):
         if before.cost.get(key) != after.cost.get(key):

@@ -32,6 +32,7 @@ importance_samples = 2
 long_importance_samples = 3
 prior_samples = 4
 gradient_samples = 2
+refinement_steps = 2
 [generation.matrix]
 """
 

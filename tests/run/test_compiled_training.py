@@ -9,10 +9,16 @@ import torch
 from torch import nn
 
 from attacks.pgd import PGD
+from harness.options import Options
+from harness.records import read_records
+from harness.run import forms
 from harness.run.checkpoint import Checkpoint
+from harness.run.compiling import compiled
 from harness.run.data import load_data
+from harness.run.runner import run_suite
 from harness.run.trainee import ClassifierInTraining, mirror
 from harness.run.training import seeded, train_classifier
+from harness.spec.suite import load_suite
 from models.defenses import NFGSM, TRADES, NoDefense, PGDReplace
 
 RECIPE = {
@@ -46,6 +52,10 @@ def uncompiled(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda one, **options: asked.append(one) or one)
     return asked
+
+
+def refuse(*args, **options):
+    raise RuntimeError("no graph of this")
 
 
 def small():
@@ -106,26 +116,23 @@ def test_both_compiled_passes_say_what_the_network_says(batch):
     "defense", [NoDefense(), PGDReplace(Fraction(1, 10), steps=2), NFGSM(), TRADES(steps=2)], ids=repr
 )
 def test_finding_the_form_leaves_no_trace(data, defense, uncompiled):
-    usual, tried = small(), small()
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
+    """Not in batch statistics, and not in the random numbers of dropout."""
+    usual, tried = (nn.Sequential(small(), nn.Dropout(0.3)) for _ in range(2))
     first, second = (train(data, one, how, defense) for one, how in ((usual, "off"), (tried, "on")))
     assert (first.form.compiled, second.form.compiled) == (False, True)
     assert len(uncompiled) > 0
     assert torch.equal(state(usual), state(tried))
     assert first.curves == second.curves
-    assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_cpu_compiles_on_demand_alone(data, uncompiled):
+def test_a_cpu_compiles_on_demand_alone(data, uncompiled, monkeypatch):
+    monkeypatch.setattr(forms, "SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(forms, "EXPECTED_COMPILE_SECONDS", {"cpu": -1.0})
     assert train(data, small(), "auto").form.compiled is False
     assert not uncompiled
 
 
 def test_a_network_that_cannot_be_compiled_trains_as_it_is(data, monkeypatch):
-    def refuse(*args, **options):
-        raise RuntimeError("no graph of this")
-
     usual, refused = small(), small()
     train(data, usual, "off")
     monkeypatch.setattr(torch, "compile", refuse)
@@ -150,6 +157,52 @@ def test_a_training_goes_on_in_its_form(data, tmp_path, uncompiled, then, compil
     uncompiled.clear()
     parts = small()
     training = train(data, parts, then, checkpoint=Checkpoint(tmp_path / "c", every=0))
-    assert training.resumed == 1
+    assert (training.resumed, training.form.compiled) == (1, compiled)
     assert bool(uncompiled) is compiled
     assert torch.equal(state(whole), state(parts))
+
+
+@pytest.mark.parametrize("task", ["robustness", "generation"])
+def test_the_record_says_what_was_refused(tmp_path, monkeypatch, task):
+    axes = {"robustness": 'model = "smallcnn"\nattack = "fgsm"\neps = 0.1', "generation": "z_dim = 2"}
+    small = "[generation.evaluation]\nimportance_samples = 0\nprior_samples = 0\ngenerated = 0\ngradient_samples = 0\n"
+    text = f'[{task}]\ndata = "digits"\ntraining = {{ epochs = 1 }}\n[{task}.matrix]\n{axes[task]}\n'
+    (tmp_path / "s.toml").write_text(text + small * (task == "generation"), encoding="utf-8")
+    monkeypatch.setattr(torch, "compile", refuse)
+    options = Options(quiet=True, device="cpu", compile="on")
+    run_suite(load_suite(str(tmp_path / "s.toml"), limit=60), tmp_path / "out", options)
+    (record,) = read_records(tmp_path / "out")
+    assert record.training["refused"] == ["torch.compile: no graph of this"]
+
+
+def test_a_checkpoint_of_before_there_were_forms_goes_on(data, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "c", every=0)
+    train(data, small(), "off", checkpoint=checkpoint)
+    kept = checkpoint.restore()
+    del kept["form"]
+    checkpoint.save(kept)
+    assert str(train(data, small(), "auto", checkpoint=checkpoint).form) == "channels-last"
+
+
+def test_many_networks_of_one_kind_are_all_compiled(monkeypatch):
+    """Dynamo gives up on a function after eight forms of it, and says nothing."""
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda one, dynamic: compile(one, dynamic=dynamic, backend=backend))
+
+    class Wide(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.layer = nn.Linear(width, 2)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    for width in range(1, 13):
+        compiled(Wide(width))(torch.zeros(3, width))
+        assert len(graphs) == width

@@ -47,8 +47,8 @@ TIGHT_CAPTION = (
 )
 REFINED_CAPTION = (
     "A refined ELBO is the same bound of the same model, each image's posterior taken further by gradient steps of its "
-    "own; the amortisation gap is what it lies below the ELBO, image by image: what the encoder, not the model, gives "
-    "away (Cremer et al., 2018)."
+    "own; the amortisation gap is what it lies below the ELBO of the same images: what the encoder, not the model, "
+    "gives away (Cremer et al., 2018), or with few steps a part of that."
 )
 
 

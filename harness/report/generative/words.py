@@ -52,8 +52,8 @@ def _refined(setting: Setting) -> list[str]:
     images = f" on the first {refined.n:,} test images" if refined.n else ""
     told = Measure("refined_bpd", "").told(refined).plain
     return [
-        f"With every image's posterior refined{by} it reaches {told}{images}: "
-        f"{_with_interval(gap)} of the ELBO's gap is the encoder's."
+        f"With every image's posterior refined{by} the ELBO is {told} bits per dimension{images}: the encoder gives "
+        f"away {_with_interval(gap)} or more."
     ]
 
 
