@@ -49,7 +49,9 @@ def _refined(setting: Setting) -> list[str]:
         return []
     steps = setting.samples("refinement_steps")
     by = f" by {steps:,} steps each" if steps else ""
-    images = f" on the first {refined.n:,} test images" if refined.n else ""
+    test = setting.metric("test_bpd")
+    whole = test is not None and refined.n == test.n
+    images = " on the test set" if whole else f" on the first {refined.n:,} test images"
     told = Measure("refined_bpd", "").told(refined).plain
     return [
         f"With every image's posterior refined{by} the ELBO is {told} bits per dimension{images}: the encoder gives "
