@@ -48,6 +48,7 @@ DARK = Theme(
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 KEY_WIDTH, LETTER_WIDTH = 0.62, 0.078  # of a legend's column, in inches at the size below
+LONGEST_LABEL = 44  # letters beside a line
 FONT: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -154,7 +155,7 @@ def point_labels(axes: Axes, labels: Iterable[tuple[float, float, str, str]], ga
     places = spread([float(to_share.transform((x, y))[1]) for x, y, _, _ in wanted], gap, 0.0, 1.0)
     for (x, y, label, colour), place in zip(wanted, places, strict=True):
         axes.annotate(
-            text(label),
+            text(shortened(label)),
             xy=(x, y),
             xytext=(1.05, place),
             xycoords="data",
@@ -165,6 +166,14 @@ def point_labels(axes: Axes, labels: Iterable[tuple[float, float, str, str]], ga
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 1},
         )
+
+
+def shortened(label: str) -> str:
+    """The label with its middle left out where it would take the room of the axes; tables hold it whole."""
+    if len(label) <= LONGEST_LABEL:
+        return label
+    kept = LONGEST_LABEL - 1
+    return f"{label[: kept - kept // 4].rstrip()}…{label[-(kept // 4) :].lstrip()}"
 
 
 def spread(heights: list[float], gap: float, low: float, high: float) -> list[float]:

@@ -20,7 +20,7 @@ from harness.report.generative.settings import settings
 from harness.report.leaderboard import boards
 from harness.report.pictures import MAGNIFICATIONS, grid, magnification, png
 from harness.report.results import Results
-from harness.report.style import DARK, LIGHT, spread
+from harness.report.style import DARK, LIGHT, shortened, spread
 
 N = 50
 CLEAN = np.ones(N, dtype=bool)
@@ -61,6 +61,21 @@ def test_accuracy_is_well_formed_in_both_themes_with_gaps_and_dollars_in_names()
     for svg in drawn:
         assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert drawn[0] != drawn[1]
+
+
+def test_labels_of_any_length_leave_room_for_the_axes():
+    """Warnings are errors: matplotlib warns of axes that have no room."""
+    long = {"name": "a network of many words " * 8}
+    (board,) = boards(results(*(factory.robustness(CLEAN, CLEAN, eps=eps, model=long) for eps in ("0.1", "0.2"))))
+    (rows,) = figures.panels(board)
+    assert len(rows[0].label) > 100
+    assert ElementTree.fromstring(figures.accuracy(board, rows, LIGHT)).tag.endswith("svg")
+
+
+def test_a_label_loses_its_middle_alone():
+    assert shortened("a" * 44) == "a" * 44
+    label = shortened("smallcnn + pgd-batch (training.epochs 12, training.learning_rate 0.004, precision auto)")
+    assert label == "smallcnn + pgd-batch (training.ep…sion auto)"
 
 
 def test_many_models_share_out_over_panels():
