@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from known_models import LEVELS, SHAPE, LinearGaussian, skewed
 from torch import distributions
 
 from harness.run.data import Examples
@@ -22,45 +23,10 @@ from harness.run.generative.bounds import (
 from harness.run.generative.posterior import Posterior, encode
 from harness.run.noise import KeyedNoise
 from harness.run.vae_training import evaluate_vae
-from models.priors import MixtureOfNormals, StandardNormal
-from models.vae import VAENetwork, quantise
+from models.priors import StandardNormal
+from models.vae import quantise
 
-SHAPE, LEVELS = (1, 8, 8), 4
 NATS = math.prod(SHAPE) * math.log(2)  # a bit per dimension
-
-
-class LinearGaussian:
-    """x = W z + s·noise with orthogonal columns of W, so that the posterior is a diagonal normal. All in float64."""
-
-    scale = 0.5
-    loadings = torch.tensor([[1.0, 0.5], [1.0, -0.5], [0.0, 0.7]], dtype=torch.float64)
-
-    def __init__(self, n: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        z, noise = (torch.randn(n, size, dtype=torch.float64, generator=generator) for size in (2, 3))
-        self.x = z @ self.loadings.T + self.scale * noise
-
-    def marginal(self) -> torch.Tensor:
-        covariance = self.loadings @ self.loadings.T + self.scale**2 * torch.eye(3, dtype=torch.float64)
-        return distributions.MultivariateNormal(torch.zeros(3, dtype=torch.float64), covariance).log_prob(self.x)
-
-    def log_likelihood(self, z: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
-        mean = (z[:, None] * self.loadings).sum(2)
-        return distributions.Normal(mean, self.scale).log_prob(self.x[row]).sum(1)
-
-    def posterior(self) -> Posterior:
-        precision = 1 + self.loadings.square().sum(0) / self.scale**2
-        mean = self.x @ self.loadings / self.scale**2 / precision
-        return Posterior(mean, (-0.5 * precision.log()).expand_as(mean))
-
-    def log_weights(self, posterior: Posterior, samples: int, **options) -> torch.Tensor:
-        return log_weights(
-            posterior, StandardNormal(2).log_prob, self.log_likelihood, samples, seed=0, batch=1000, **options
-        )
-
-
-def skewed(posterior: Posterior) -> Posterior:
-    return Posterior(posterior.mean + 0.25, posterior.log_std + 0.3)
 
 
 def test_the_columns_are_orthogonal():
@@ -124,23 +90,6 @@ def test_the_ladder():
     assert ladder(5000)[-3:] == [1000, 2000, 5000]
     with pytest.raises(ValueError, match="at least 1 sample, not 0"):
         ladder(0)
-
-
-@pytest.fixture(params=["standard", "mixture"])
-def vae(request):
-    torch.manual_seed(0)
-    prior = MixtureOfNormals(2, 3) if request.param == "mixture" else None
-    network = VAENetwork(SHAPE, z_dim=2, filters=2, levels=LEVELS, prior=prior)
-    for weight in network.decoder.parameters():
-        weight.data.mul_(3)  # likelihoods that depend on z
-    return network
-
-
-@pytest.fixture
-def examples():
-    generator = torch.Generator().manual_seed(1)
-    raw = torch.randint(256, (5, *SHAPE), dtype=torch.uint8, generator=generator)
-    return Examples(raw, torch.zeros(5, dtype=torch.int64), 255)
 
 
 def likelihood_by_pixel(vae, z, target) -> float:

@@ -6,18 +6,14 @@ import math
 
 import pytest
 import torch
+from known_models import LinearGaussian, skewed
 
-from harness.run.data import Examples
 from harness.run.generative import refinement as module
 from harness.run.generative.posterior import Posterior
 from harness.run.generative.refinement import refine, refined_bpd, refinement, refinement_work
 from harness.run.noise import KeyedNoise
 from harness.run.vae_training import evaluate_vae
-from models.priors import MixtureOfNormals, StandardNormal
-from models.vae import VAENetwork
-from tests.run.generative.test_bounds import LinearGaussian, skewed
-
-SHAPE, LEVELS = (1, 8, 8), 4
+from models.priors import StandardNormal
 
 
 def keyed(n: int, z_dim: int):
@@ -49,20 +45,6 @@ def test_where_the_family_holds_the_posterior_it_reaches_the_likelihood():
 def skewed_kl(q: Posterior, p: Posterior) -> torch.Tensor:
     distributions = (torch.distributions.Normal(one.mean, one.log_std.exp()) for one in (q, p))
     return torch.distributions.kl_divergence(*distributions).sum(1)
-
-
-@pytest.fixture
-def examples():
-    generator = torch.Generator().manual_seed(2)
-    images = torch.randint(0, 256, (5, *SHAPE), dtype=torch.uint8, generator=generator)
-    return Examples(images, torch.zeros(5, dtype=torch.int64), 255)
-
-
-@pytest.fixture(params=["normal", "mixture"])
-def vae(request):
-    torch.manual_seed(1)
-    prior = MixtureOfNormals(2, 3) if request.param == "mixture" else None
-    return VAENetwork(SHAPE, 2, 4, LEVELS, prior=prior).eval()
 
 
 def test_it_tightens_the_elbo(vae, examples):
