@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,11 @@ class Form:
 
     def __str__(self) -> str:
         return self.layout + (", compiled" if self.compiled else "")
+
+    def told(self) -> dict[str, Any]:
+        """As it stands in a record's ``training``; what was refused only where something was."""
+        refused = {"refused": self.refused} if self.refused else {}
+        return {"form": str(self), "trial_seconds": self.seconds, **refused}
 
     def apply(self, network: nn.Module, objective: Objective) -> Objective:
         """Bring ``network`` into this form in place, and return the objective in it."""

@@ -141,11 +141,9 @@ def _train(
     seen = steps_per_epoch(len(data.train), recipe["batch_size"]) * min(recipe["batch_size"], len(data.train))
     info = {
         "seconds": outcome.seconds,
-        "trial_seconds": outcome.form.seconds,
         "epochs": recipe["epochs"],
         "precision": context.precision(cell.precision),
-        "form": str(outcome.form),
-        **({"refused": outcome.form.refused} if outcome.form.refused else {}),
+        **outcome.form.told(),
         "resumed": outcome.resumed,
         "images_per_second": recipe["epochs"] * seen / outcome.seconds if outcome.seconds else 0.0,
         "parameters": sum(weight.numel() for weight in vae.parameters()),

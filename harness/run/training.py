@@ -143,7 +143,6 @@ class _Course:
         self._defense, self._data, self._recipe, self._precision = defense, data, recipe, precision
         self._augment, self._schedule = AUGMENTATIONS[augmentation], SCHEDULES[recipe["schedule"]]
         self._generator = generator
-        self._trainee = ClassifierInTraining(network, generator, precision)
         self._optimizer = OPTIMIZERS[recipe["optimizer"]](list(network.parameters()), recipe)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16" and device.type == "cuda")
         decay = recipe.get("average", 0.0)

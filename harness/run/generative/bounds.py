@@ -107,7 +107,7 @@ def importance_bounds(
             samples,
             seed,
             first=rows.start,
-            batch=_latents_a_batch(vae, examples.device),
+            batch=latents_at_once(vae, BATCH[examples.device.type]),
             advance=advance,
         )
         return averaged(weights, counts)
@@ -142,7 +142,7 @@ def prior_bounds(
             advance(len(log_probabilities))
             return log_probabilities @ one_hot.T
 
-        return averaged(in_chunks(likelihoods, draws, _latents_a_batch(vae, examples.device)).T, counts)
+        return averaged(in_chunks(likelihoods, draws, latents_at_once(vae, BATCH[examples.device.type])).T, counts)
 
     with torch.inference_mode():
         nats = in_chunks(bounds_of, len(examples), _images_a_pass(vae, draws))
@@ -193,9 +193,9 @@ def _measured(name: str, count: str, counts: list[int], bpd: Tensor) -> Measured
     return Measured({f"{name}_bpd": mean_metric(bpd[:, -1])}, curves)
 
 
-def _latents_a_batch(vae: VAENetwork, device: torch.device) -> int:
-    """How many latents are decoded at once: all their logits are in memory."""
-    return max(1, min(BATCH[device.type], KEPT // (vae.levels * math.prod(vae.shape))))
+def latents_at_once(vae: VAENetwork, most: int) -> int:
+    """How many latents, ``most`` or fewer, are decoded at once: all their logits are in memory."""
+    return max(1, min(most, KEPT // (vae.levels * math.prod(vae.shape))))
 
 
 def _images_a_pass(vae: VAENetwork, draws: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.run.data import Examples
-from harness.run.generative.bounds import KEPT, fast_copy
+from harness.run.generative.bounds import fast_copy, latents_at_once
 from harness.run.generative.measured import Measured, mean_metric
 from harness.run.generative.posterior import Posterior
 from harness.run.memory import in_chunks
@@ -73,8 +73,7 @@ def refined_bpd(
         with torch.no_grad():
             return negative_elbo(refined, noise(0))
 
-    # Autograd keeps several tensors of the size of the logits.
-    batch = max(1, min(IMAGES[examples.device.type], KEPT // (vae.levels * math.prod(vae.shape))))
+    batch = latents_at_once(vae, IMAGES[examples.device.type])
     nats = in_chunks(bound_of, min(len(examples), images), batch)
     return bits_per_dimension(nats.double(), vae.shape)
 
