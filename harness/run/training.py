@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from harness.run.audits.overfitting import WATCHED, watch
 from harness.run.averaging import MovingAverage
 from harness.run.checkpoint import Checkpoint
+from harness.run.convolutions import subpixel_gradients
 from harness.run.data import AUGMENTATIONS, Data, Examples
 from harness.run.forms import USUAL, Form, Objective, fastest_form
 from harness.run.memory import in_chunks
@@ -105,7 +106,8 @@ def train_classifier(
     ``on_resume`` is told how many epochs are done already. Raises `TrainingDiverged`, and `InputError` for a checkpoint
     that cannot be used.
     """
-    with reproducibly(seed, data.train.device, precision) as generator:
+    device = data.train.device
+    with reproducibly(seed, device, precision) as generator, subpixel_gradients(network, device):
         course = _Course(network, defense, data, augmentation, recipe, precision, generator)
         if checkpoint.resume(course.resume):
             on_resume(course.epochs)
