@@ -92,7 +92,8 @@ def test_what_autocast_computes_goes_back_in_its_precision():
             result = each(x)
         assert result.dtype == torch.bfloat16
         result.float().square().sum().backward()
-        assert x.grad is not None and x.grad.dtype == each.weight.grad.dtype == torch.float32
+        assert x.grad is not None
+        assert x.grad.dtype == each.weight.grad.dtype == torch.float32
         gradients.append((x.grad, each.weight.grad, each.bias.grad))
     for found, wanted in zip(*reversed(gradients), strict=True):
         torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-2)
