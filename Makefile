@@ -54,7 +54,9 @@ bench-peers: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python -m pip install --quiet --no-deps cleverhans
 	for work in one-eps curve fgsm; do $(BIN)/python tests/benchmarks/peers.py $$work || exit 1; done
+	$(BIN)/python tests/benchmarks/peers.py curve --suite cifar10-small --defenses none pgd-replace
 	$(BIN)/python tests/benchmarks/peers.py floor --images 1250
+	$(BIN)/python tests/benchmarks/peers.py floor --images 1250 --resnet 16
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

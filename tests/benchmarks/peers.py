@@ -15,7 +15,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,18 +40,18 @@ from harness.spec.plan import plan
 from harness.spec.suite import load_suite
 from models.catalogue import ResNet18
 
-EIGHT = [Fraction(k, 80) * 3 for k in range(1, 9)]  # 0.0375 to 0.3
 Peer = Callable[[nn.Module, Tensor, Tensor, float, int, float], Tensor]
 
 
 @dataclass
 class Bench:
-    """A model with images it gets right, shape (N, C, H, W) in [0, 1]."""
+    """A model with images it gets right, shape (N, C, H, W) in [0, 1], and the ε that suit it, in pixel units."""
 
     name: str
     model: nn.Module
     x: Tensor
     y: Tensor
+    eps: list[Fraction]
 
 
 def torchattacks_(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int, size: float) -> Tensor:
@@ -106,11 +106,11 @@ PEERS: dict[str, Peer] = {
 }
 
 
-def run_peer(peer: Peer, bench: Bench, eps: list[Fraction], attack: GradientAttack, batch: int) -> list[float]:
+def run_peer(peer: Peer, bench: Bench, attack: GradientAttack, batch: int) -> list[float]:
     """Robust accuracy at each ε, as a user's loop over batches finds it."""
     size = getattr(attack, "relative_step_size", 1.0)
     robust = []
-    for e in eps:
+    for e in bench.eps:
         right = 0
         for x, y in zip(bench.x.split(batch), bench.y.split(batch), strict=True):
             x_adv = peer(bench.model, x, y, float(e), attack.steps, size)
@@ -121,47 +121,53 @@ def run_peer(peer: Peer, bench: Bench, eps: list[Fraction], attack: GradientAtta
 
 
 def run_epsbench(
-    bench: Bench, eps: list[Fraction], attack: GradientAttack, batch: int, precision: str, curve: str, compiled: str
+    bench: Bench, attack: GradientAttack, batch: int, precision: str, curve: str, compiled: str
 ) -> list[float]:
     """The same through the engine, from the bare model to the verdicts."""
     everyone = torch.arange(len(bench.y), device=bench.x.device)
     targets = Targets(lambda at: bench.x[at], bench.y, everyone)
     victim = prepare(bench.model, bench.x.device, precision, bench.x[:16], bench.y[:16])
-    accelerate(victim, targets, batch, attack.steps * len(eps) * len(bench.y), compiled)
+    accelerate(victim, targets, batch, attack.steps * len(bench.eps) * len(bench.y), compiled)
     engine = Engine(victim, Judge(bench.model, bench.x.device), targets, batch)
-    return [1 - float(outcome.fooled.mean()) for outcome in engine.run(attack, eps, seed=0, curve=curve)]
+    return [1 - float(outcome.fooled.mean()) for outcome in engine.run(attack, bench.eps, seed=0, curve=curve)]
 
 
-def mnist_models(device: torch.device, images: int, weights: Path) -> list[Bench]:
-    """The MNIST suite's undefended and adversarially trained networks; trained here when ``weights`` lacks them."""
-    suite = load_suite("mnist")
-    context = Context(Path("results/mnist"), weights, device, suite.name, suite.base, boards=False)
-    benches = []
+def suite_models(device: torch.device, images: int, name: str, defenses: list[str], weights: Path) -> list[Bench]:
+    """A suite's first network of each of these defenses, trained here when ``weights`` lacks it; its largest ε."""
+    suite = load_suite(name)
+    context = Context(Path("results") / suite.name, weights, device, suite.name, suite.base, boards=False)
+    cells: dict[str, RobustnessCell] = {}
+    largest = Fraction(0)
     for job in plan(suite, context.results).jobs:
-        cell = job.cells[0]
-        if not isinstance(cell, RobustnessCell) or cell.defense.name == "fgsm-loss":
-            continue
+        for cell in job.cells:
+            if isinstance(cell, RobustnessCell) and cell.defense.name in defenses and cell.subset == "all":
+                cells.setdefault(cell.defense.name, cell)
+                largest = max(largest, cell.eps)
+    benches = []
+    for defense in defenses:
+        cell = cells[defense]
         data = context.data(cell.data, cell.limit)
         model, _ = trained(cell, data, context)
-        x, y = data.test.pixels(slice(0, 2 * images)), data.test.labels[: 2 * images]
-        benches.append(_right(cell.defense.name, model, x, y, images))
+        x, y = data.test.pixels(slice(0, 4 * images)), data.test.labels[: 4 * images]
+        benches.append(_right(f"{name} {defense}", model, x, y, images, largest))
     return benches
 
 
-def resnet(device: torch.device, images: int) -> list[Bench]:
-    """ResNet-18 on 32×32 images, labelled as it sees them: at a tiny ε few fall, as on a robust model."""
+def resnet(device: torch.device, images: int, width: int, count: int) -> list[Bench]:
+    """An untrained ResNet-18 on 32×32 images, labelled as it sees them: at a tiny ε few fall, as on a robust model."""
     torch.manual_seed(0)
-    model = ResNet18().build(DATASETS["cifar10"]).to(device).eval()
+    model = ResNet18(width=width).build(DATASETS["cifar10"]).to(device).eval()
     x = torch.rand(images, 3, 32, 32, device=device)
     with torch.no_grad():
         y = torch.cat([model(part).argmax(1) for part in x.split(64)])
-    return [Bench("resnet18", model, x, y)]
+    return [Bench(f"resnet18, width {width}", model, x, y, [Fraction(k, 8160) for k in range(1, count + 1)])]
 
 
-def _right(name: str, model: nn.Module, x: Tensor, y: Tensor, images: int) -> Bench:
+def _right(name: str, model: nn.Module, x: Tensor, y: Tensor, images: int, largest: Fraction) -> Bench:
     with torch.no_grad():
         right = (model(x).argmax(1) == y).nonzero().flatten()[:images]
-    return Bench(name, model.eval(), x[right], y[right])
+    eight = [largest * k / 8 for k in range(1, 9)]
+    return Bench(name, model.eval(), x[right], y[right], eight)
 
 
 @dataclass(frozen=True)
@@ -169,15 +175,13 @@ class Work:
     """One row of the table of what must be reached."""
 
     attack: GradientAttack
-    eps: list[Fraction]
-    models: str
     curves: tuple[str, ...] = ("each",)
 
 
 WORKS = {
-    "one-eps": Work(PGD(steps=40, relative_step_size=0.1), [Fraction(1, 8160)], "resnet18"),
-    "curve": Work(PGD(steps=40, relative_step_size=0.1), EIGHT, "mnist", ("each", "nested", "bisect")),
-    "fgsm": Work(FGSM(), EIGHT, "mnist"),
+    "one-eps": Work(PGD(steps=40, relative_step_size=0.1)),
+    "curve": Work(PGD(steps=40, relative_step_size=0.1), ("each", "nested", "bisect")),
+    "fgsm": Work(FGSM()),
 }
 
 
@@ -186,18 +190,18 @@ def compare(
 ) -> dict[str, object]:
     """Time everyone in turn, ``rounds`` times; the first, unreported round of one batch warms everyone up."""
     contestants: dict[str, Callable[[Bench], list[float]]] = {
-        name: lambda bench, peer=PEERS[name]: run_peer(peer, bench, work.eps, work.attack, batch) for name in peers
+        name: lambda bench, peer=PEERS[name]: run_peer(peer, bench, work.attack, batch) for name in peers
     }
     for curve in work.curves:
         for precision in ("float32", "bf16"):
             contestants[f"epsbench {precision} {curve}"] = lambda bench, p=precision, c=curve: run_epsbench(
-                bench, work.eps, work.attack, batch, p, c, compiled
+                bench, work.attack, batch, p, c, compiled
             )
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     robust: dict[str, list[list[float]]] = {}
     for run in contestants.values():
         for bench in benches:
-            run(Bench(bench.name, bench.model, bench.x[:batch][:8], bench.y[:batch][:8]))
+            run(replace(bench, x=bench.x[:8], y=bench.y[:8]))
     for _ in range(rounds):
         for name, run in contestants.items():
             started = time.perf_counter()
@@ -222,25 +226,25 @@ def compare(
     return {"rows": rows, "images": len(benches[0].y), "rounds": rounds, "batch": batch}
 
 
-def floor_share(benches: list[Bench], rows: int, batch: int) -> list[dict[str, object]]:
+def floor_share(benches: list[Bench], batch: int) -> list[dict[str, object]]:
     """The floor over the time of PGD-40 without retirement, at each precision."""
     found = []
     for bench in benches:
-        n = min(len(bench.y), rows // 8)
+        n, kinds = len(bench.y), len(bench.eps)
         targets = Targets(lambda at, b=bench: b.x[at], bench.y[:n], torch.arange(n, device=bench.x.device))
         for precision in ("float32", "bf16"):
             victim = prepare(bench.model, bench.x.device, precision, bench.x[:16], bench.y[:16])
-            size = batch or find_batch(victim, targets, 40 * 8 * n)
+            size = batch or find_batch(victim, targets, 40 * kinds * n)
             engine = Engine(victim, Judge(bench.model, bench.x.device), targets, size)
             before = measure_rates(victim, engine.judge, targets, size)
-            outcomes = list(engine.run(PGD(steps=40, relative_step_size=0.1), EIGHT, seed=0, early_stop=False))
+            outcomes = list(engine.run(PGD(steps=40, relative_step_size=0.1), bench.eps, seed=0, early_stop=False))
             after = measure_rates(victim, engine.judge, targets, size)
             gradients = sum(o.backwards for o in outcomes) + n
             verdicts = sum(o.judge_forwards for o in outcomes)
             floor = statistics.mean([before.floor(gradients, verdicts), after.floor(gradients, verdicts)])
             taken = sum(o.seconds for o in outcomes)
             found.append(
-                {"model": bench.name, "precision": precision, "rows": 8 * n, "batch": size, "gradients": gradients,
+                {"model": bench.name, "precision": precision, "rows": kinds * n, "batch": size, "gradients": gradients,
                  "seconds": taken, "floor_share": floor / taken}
             )  # fmt: skip
     return found
@@ -255,16 +259,26 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--compile", default="auto", choices=["auto", "on", "off"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--weights", type=Path, default=Path("results/mnist/weights"))
+    parser.add_argument("--suite", default="mnist", help="whose networks are attacked, at ε up to its largest")
+    parser.add_argument("--defenses", nargs="+", default=["none", "pgd-batch"], help="which of them")
+    parser.add_argument(
+        "--resnet", type=int, metavar="WIDTH", help="an untrained ResNet-18 instead (always, for one-eps)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="where the suite's trained networks are; default results/SUITE/weights"
+    )
     parser.add_argument("--output", type=Path, help="also write everything as JSON")
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # the peers' own
     device = torch.device(given.device)
-    name = "mnist" if given.work == "floor" else WORKS[given.work].models
-    benches = resnet(device, given.images) if name == "resnet18" else mnist_models(device, given.images, given.weights)
+    if given.resnet or given.work == "one-eps":
+        benches = resnet(device, given.images, given.resnet or 64, 1 if given.work == "one-eps" else 8)
+    else:
+        weights = given.weights or Path("results") / given.suite / "weights"
+        benches = suite_models(device, given.images, given.suite, given.defenses, weights)
     environment = describe(device)
     if given.work == "floor":
-        found: object = floor_share(benches, 8 * given.images, given.batch)
+        found: object = floor_share(benches, given.batch)
         print(tabulate(found, headers="keys", floatfmt=".3g"))  # type: ignore[arg-type]
     else:
         result = compare(WORKS[given.work], benches, given.rounds, given.batch, given.peers, given.compile)
