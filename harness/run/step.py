@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attacks.base import GradientAttack, State
-from attacks.norms import Norm
+from attacks.norms import LInf, Norm
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 
@@ -47,8 +47,23 @@ def unchanged(*given: Tensor) -> Iterator[None]:
 
 def into_ball(norm: Norm, x: Tensor, x_adv: Tensor, eps: Tensor) -> Tensor:
     """The nearest point of the ε-ball around ``x`` and of the box [0, 1] to ``x_adv``."""
-    delta = norm.project(x_adv - x, eps)
-    return (x + delta).clamp(0.0, 1.0)
+    return (x + _projected(norm, x_adv - x, eps)).clamp_(0.0, 1.0)
+
+
+def _projected(norm: Norm, delta: Tensor, eps: Tensor) -> Tensor:
+    if type(norm) is LInf:  # what it does itself, bit for bit; clamp takes four times as long where ε broadcasts
+        return torch.maximum(torch.minimum(delta, eps), -eps)
+    return norm.project(delta, eps)
+
+
+def held(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """``before`` where ``rows`` (N,) is true, ``after`` elsewhere; both have N rows."""
+    if rows.device.type == "cpu":  # where `torch.where` is slow when its condition broadcasts, and asking is free
+        if not bool(rows.any()):
+            return after
+        at = rows.nonzero().squeeze(1)
+        return after.index_copy(0, at, before[at])
+    return torch.where(rows.view(-1, *[1] * (after.dim() - 1)), before, after)
 
 
 def advance(

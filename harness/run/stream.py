@@ -15,7 +15,7 @@ from attacks.base import GradientAttack
 from harness.run.ledger import Ledger, Outcome, Targets
 from harness.run.memory import in_chunks, is_out_of_memory, release
 from harness.run.schedule import Each
-from harness.run.step import advance, into_ball
+from harness.run.step import advance, held, into_ball
 from harness.run.victim import Victim
 
 
@@ -205,7 +205,7 @@ class Stream:
         margin = self.victim.margin(logits, t["y"])
         if self.early_stop:
             frozen = t["frozen"] | ((margin < 0) & (t["step"] != t["veto"]))
-            new = {name: torch.where(_like(frozen, value), t[name], value) for name, value in new.items()}
+            new = {name: held(frozen, t[name], value) for name, value in new.items()}
             new |= {"frozen": frozen, "step": t["step"] + ~frozen}
         else:
             new["step"] = t["step"] + 1
@@ -288,7 +288,3 @@ class Stream:
         better = again[0] > 0
         verdicts[:, doubtful[better]] = again[:, better]
         t["x_adv"][rows[torch.from_numpy(better).to(self.device)]] = t["candidate"][rows][torch.from_numpy(better)]
-
-
-def _like(flag: Tensor, value: Tensor) -> Tensor:
-    return flag.view(-1, *[1] * (value.dim() - 1))
