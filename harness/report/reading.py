@@ -61,11 +61,13 @@ def _one_step(board: Board) -> Iterator[str]:
     for row, eps, spelled, one, several in found:
         high, low = (score_entry(row.attacks[eps, name]).text for name in (one, several))
         yield f"{row.label} keeps {high} under {one} but {low} under {several} at ε = {spelled}."
-    if found:
+    if any(row.defense != "none" for row, *_ in found):
         yield (
             "What withstands one gradient step and not several is not robust; a model that was trained on single "
             "steps has then overfitted to them (catastrophic overfitting)."
         )
+    elif found:
+        yield "What withstands one gradient step and not several is not robust."
 
 
 def _gap(row: Row, board: Board) -> tuple[Fraction, str, str, str] | None:

@@ -199,7 +199,16 @@ def test_the_reading_names_a_model_that_withstands_one_step_only():
     ],
 )
 def test_the_reading_does_not_cry_wolf(records):
-    assert "overfitting" not in read(*records)
+    told = read(*records)
+    assert "not several" not in told
+    assert "overfitting" not in told
+
+
+def test_a_model_that_was_trained_on_no_attack_has_not_overfitted_to_one():
+    told = read(*one_step(950, 0))
+    assert "keeps 95.0 % under fgsm but 0.0 %" in told
+    assert "is not robust." in told
+    assert "overfitting" not in told
 
 
 def test_rows_that_share_the_last_place_are_named_together():
