@@ -15,6 +15,7 @@ from harness.errors import InputError
 from harness.records import Record, read_records, record_path
 from harness.report.joining import Conflict, join
 from harness.report.units import norm_name, scalar, visible
+from harness.spec.names import built_in_defaults
 
 Cell = Mapping[str, Any]
 
@@ -136,9 +137,12 @@ class Names:
         return f"{named} ({', '.join(details)})" if details else named
 
     def label(self, kind: str, named: Mapping[str, Any], *said: str) -> str:
-        """``"pgd(steps=40)"``: the name, the parameters that vary over the set, the number of steps, and what else
-        is to be said."""
+        """``"pgd(steps=40)"``: the name, the parameters that vary over the set, the number of steps, what makes a
+        model another than its name stands for, and what else is to be said."""
         varying = self._varying.get((kind, named["name"]), set())
+        if kind == "model":
+            usual = built_in_defaults(kind, str(named["name"]))
+            varying = varying | {key for key, value in named.items() if key in usual and value != usual[key]}
         shown = [
             f"{visible(key)}={scalar(value)}"
             for key, value in named.items()

@@ -138,6 +138,16 @@ def resolve(kind: str, name: str, base: Path) -> Source:
     )
 
 
+@cache
+def built_in_defaults(kind: str, name: str) -> Mapping[str, Any]:
+    """The parameters of a built-in and their defaults; none for a name that is no built-in."""
+    address = KINDS[kind].built_in.get(name)
+    if address is None:
+        return {}
+    found = parameters(kind, Source(load_object(address, Path())))
+    return {parameter.name: parameter.default for parameter in found.values()}
+
+
 def parameters(kind: str, source: Source) -> dict[str, Parameter]:
     """The parameters a suite may set."""
     return parameters_of(source.factory, KINDS[kind].hidden)

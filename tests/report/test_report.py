@@ -255,6 +255,19 @@ def test_names_show_the_parameters_that_tell_uses_apart():
     assert names.label("attack", {"name": "fgsm", "steps": 1}) == "fgsm"
 
 
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        ({"name": "resnet18", "width": 64}, "resnet18"),
+        ({"name": "resnet18", "width": 8}, "resnet18(width=8)"),
+        ({"name": "smallcnn", "width": 16, "hidden": 50}, "smallcnn(hidden=50)"),
+        ({"name": "mine.py:Model", "width": 8}, "mine.py:Model"),
+    ],
+)
+def test_a_model_that_is_not_what_its_name_stands_for_says_so(model, label):
+    assert Names([{"task": "x", "model": model}]).label("model", model) == label
+
+
 def test_reading_a_report_never_imports_torch(results):
     code = f"""
 import sys, pathlib
