@@ -48,15 +48,19 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python tests/benchmarks/vae.py
 
 # The same work through other libraries, in one process. visdom, which adv-lib imports, builds with an older setuptools only.
+# The networks are those of the reference runs, trained here where those have not.
+PEERS := tests/benchmarks/peers.py --weights results/reference/.weights
 bench-peers: $(VENV)/.installed-test
 	echo 'setuptools<81' > $(VENV)/build-constraint.txt
 	PIP_CONSTRAINT=$(VENV)/build-constraint.txt $(BIN)/python -m pip install --quiet 'visdom>=0.2'
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python -m pip install --quiet --no-deps cleverhans
-	for work in one-eps curve fgsm; do $(BIN)/python tests/benchmarks/peers.py $$work || exit 1; done
-	$(BIN)/python tests/benchmarks/peers.py curve --suite cifar10-small --defenses none pgd-replace
-	$(BIN)/python tests/benchmarks/peers.py floor --images 1250
-	$(BIN)/python tests/benchmarks/peers.py floor --images 1250 --resnet 16
+	$(BIN)/python $(PEERS) one-eps
+	$(BIN)/python $(PEERS) curve
+	$(BIN)/python $(PEERS) curve --suite cifar10-small --defenses none pgd-replace
+	$(BIN)/python $(PEERS) fgsm --images 2048
+	$(BIN)/python $(PEERS) floor --images 1250
+	$(BIN)/python $(PEERS) floor --images 1250 --resnet 16
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

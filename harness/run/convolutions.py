@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 Pair = tuple[int, int]
 
+SUBPIXEL = "sub-pixel gradients"
+"""What the form of a victim or of a training says where layers of it are `SubpixelConv2d`."""
+
 # Channels of the input, times what the zeros among the taps add (1 for a 4×4 kernel of stride 2, 1.8 for a 3×3): up to
 # here it gained where it was tried, 1.4 to 6 times. With 64 channels the library's kernel is up to twice as fast.
 MOST_INPUTS = 24
@@ -26,6 +29,8 @@ class SubpixelConv2d(nn.Conv2d):
     """A strided convolution that goes backward as `subpixel_gradient`; forward it is what it was."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.dim() != 4:  # one image without a batch
+            return super()._conv_forward(x, weight, bias)
         result: Tensor = _Strided.apply(x, weight, bias, self.stride, self.padding)
         return result
 
@@ -39,12 +44,11 @@ def subpixel(network: nn.Module) -> int:
 
 
 @contextmanager
-def subpixel_gradients(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """`subpixel`, on a CPU, and undone afterwards: what is left is the network that was given."""
-    if device.type == "cpu":
-        subpixel(network)
+def subpixel_gradients(network: nn.Module, device: torch.device) -> Iterator[int]:
+    """`subpixel`, on a CPU, and undone afterwards: what is left is the network that was given. Yields how many."""
+    count = subpixel(network) if device.type == "cpu" else 0
     try:
-        yield
+        yield count
     finally:
         for module in network.modules():
             if type(module) is SubpixelConv2d:
@@ -85,7 +89,12 @@ def _gains(module: nn.Module) -> bool:
     """Whether the input gradient of this module is a strided convolution's that is known to gain."""
     if type(module) is not nn.Conv2d or module.groups != 1 or module.dilation != (1, 1):
         return False
-    if module.padding_mode != "zeros" or isinstance(module.padding, str) or module.stride == (1, 1):
+    if (
+        module.weight.is_complex()
+        or module.padding_mode != "zeros"
+        or isinstance(module.padding, str)
+        or module.stride == (1, 1)
+    ):
         return False
     inputs: float = module.in_channels
     for kernel, stride in zip(module.kernel_size, module.stride, strict=True):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.run.compiling import compiled
+from harness.run.convolutions import SUBPIXEL
 from harness.run.tuning import seconds
 
 Objective = Callable[..., tuple[Tensor, Tensor]]
@@ -27,15 +28,17 @@ EXPECTED_COMPILE_SECONDS = {"cpu": 20.0, "cuda": 40.0}
 
 @dataclass
 class Form:
-    """How a training step is computed. ``compile_seconds`` is what finding out cost, all trials together."""
+    """How a training step is computed. ``seconds`` is what finding out cost, all trials together."""
 
     layout: str = USUAL
     compiled: bool = False
+    subpixel: bool = False
     seconds: float = 0.0
     refused: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return self.layout + (", compiled" if self.compiled else "")
+        said = [self.layout, SUBPIXEL if self.subpixel else "", "compiled" if self.compiled else ""]
+        return ", ".join(part for part in said if part)
 
     def told(self) -> dict[str, Any]:
         """As it stands in a record's ``training``; what was refused only where something was."""

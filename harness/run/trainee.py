@@ -111,16 +111,24 @@ class ClassifierInTraining:
 
     @contextmanager
     def _looking(self) -> Iterator[Forward]:
-        """What gives float32 logits in eval mode, as the network now stands; its mode of before is back afterwards."""
+        """What gives float32 logits in eval mode, as the network now stands; its mode of before is back afterwards.
+
+        Weights ask for no gradients meanwhile: a convolution with a backward pass of its own would compute them all.
+        """
         if self._mirror is not None:
             _follow(self._mirror, self.network)
             yield partial(self._logits, self._crafting)
             return
         was_training = self.network.training
+        asking = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.network.eval()
+        for weight in asking:
+            weight.requires_grad_(False)
         try:
             yield partial(self._logits, self._crafting)
         finally:
+            for weight in asking:
+                weight.requires_grad_(True)
             self.network.train(was_training)
 
 

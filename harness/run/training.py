@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -92,6 +93,7 @@ def train_classifier(
     seed: int,
     precision: str,
     compile: str = "off",
+    subpixel: bool = True,
     checkpoint: Checkpoint = Checkpoint(None),  # noqa: B008 - one that keeps nothing holds no state
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, values: None,
     on_step: Callable[[], None] = lambda: None,
@@ -103,11 +105,13 @@ def train_classifier(
     copies included. Batches are full; the rest of an epoch's shuffled examples waits for the next epoch. With
     ``average`` in the recipe, what is validated and kept is the moving average of the weights. The same seed gives
     the same weights on the same machine in float32, in one sitting or, by way of ``checkpoint``, in several;
-    ``on_resume`` is told how many epochs are done already. Raises `TrainingDiverged`, and `InputError` for a checkpoint
-    that cannot be used.
+    ``on_resume`` is told how many epochs are done already. ``subpixel`` lets strided convolutions go backward on a CPU
+    as `harness.run.convolutions` has it; without it every layer is the library's own. Raises `TrainingDiverged`, and
+    `InputError` for a checkpoint that cannot be used.
     """
     device = data.train.device
-    with reproducibly(seed, device, precision) as generator, subpixel_gradients(network, device):
+    quick = subpixel_gradients(network, device) if subpixel else nullcontext(0)
+    with reproducibly(seed, device, precision) as generator, quick as count:
         course = _Course(network, defense, data, augmentation, recipe, precision, generator)
         if checkpoint.resume(course.resume):
             on_resume(course.epochs)
@@ -115,6 +119,7 @@ def train_classifier(
             course.choose(compile)
         if compile == "off":
             course.form.compiled = False
+        course.form.subpixel = count > 0
         course.take(course.form)
         while course.epochs < recipe["epochs"]:
             values = course.epoch(on_step)

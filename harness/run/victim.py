@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from harness.records import Finding
 from harness.run.audits.codes import found
-from harness.run.convolutions import subpixel
+from harness.run.convolutions import SUBPIXEL, subpixel
 from harness.run.memory import in_chunks, is_out_of_memory
 from harness.run.step import autocast, input_gradient
 
@@ -157,14 +157,17 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
             findings.append(slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
         else:
             folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
-            yield _in_form(folded, device, "folded, channels-last")
-    yield _in_form(copy.deepcopy(plain).to(memory_format=torch.channels_last), device, "channels-last")
+            yield from _with_and_without(folded, device, "folded, channels-last")
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    yield from _with_and_without(last, device, "channels-last")
 
 
-def _in_form(network: nn.Module, device: torch.device, form: str) -> Victim:
-    if device.type == "cpu" and subpixel(network):
-        form += ", sub-pixel gradients"
-    return Victim(network, device, "float32", form, channels_last=True)
+def _with_and_without(network: nn.Module, device: torch.device, form: str) -> Iterator[Victim]:
+    """The form on a CPU with sub-pixel gradients, where a layer gains by them, and the form itself."""
+    quick = copy.deepcopy(network)
+    if device.type == "cpu" and subpixel(quick):
+        yield Victim(quick, device, "float32", f"{form}, {SUBPIXEL}", channels_last=True)
+    yield Victim(network, device, "float32", form, channels_last=True)
 
 
 def _agrees(

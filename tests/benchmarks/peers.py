@@ -140,11 +140,13 @@ def suite_models(device: torch.device, images: int, name: str, defenses: list[st
     largest = Fraction(0)
     for job in plan(suite, context.results).jobs:
         for cell in job.cells:
-            if isinstance(cell, RobustnessCell) and cell.defense.name in defenses and cell.subset == "all":
+            if isinstance(cell, RobustnessCell) and cell.norm == "linf" and cell.subset == "all":
                 cells.setdefault(cell.defense.name, cell)
                 largest = max(largest, cell.eps)
     benches = []
     for defense in defenses:
+        if defense not in cells:
+            raise SystemExit(f"--defenses: {name} trains no {defense!r} on whole data; it has {', '.join(cells)}")
         cell = cells[defense]
         data = context.data(cell.data, cell.limit)
         model, _ = trained(cell, data, context)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import copy
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from attacks.pgd import PGD
 from harness.run.convolutions import SubpixelConv2d, subpixel, subpixel_gradient, subpixel_gradients
+from harness.run.data import Data, load_data
+from harness.run.engine import Engine
+from harness.run.ledger import Targets
 from harness.run.step import autocast
+from harness.run.trainee import ClassifierInTraining
+from harness.run.training import Training, seeded, train_classifier
+from harness.run.tuning import accelerate
+from harness.run.victim import Judge, Victim, _forms, frozen_copy, prepare
 from harness.spec.datasets import DATASETS
 from models.catalogue import ResNet18, SmallCNN
+from models.defenses import TRADES, Defense, NoDefense, PGDBatch
 
 CPU = torch.device("cpu")
 
@@ -64,13 +77,36 @@ def test_a_layer_gives_all_gradients(bias: bool):
 
 
 def test_the_gradient_of_a_gradient_is_there_too():
-    """A defense that penalises input gradients differentiates twice."""
+    """A defense that penalises input gradients differentiates them by the weights."""
     torch.manual_seed(0)
     layer = nn.Conv2d(1, 2, 4, stride=2, padding=1).double()
     subpixel(layer)
-    x = torch.rand(1, 1, 6, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: layer(x).tanh(), (x,))
-    assert torch.autograd.gradgradcheck(lambda x: layer(x).tanh(), (x,))
+
+    def of(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,)).tanh()
+
+    given = (torch.rand(1, 1, 6, 6, dtype=torch.float64, requires_grad=True), layer.weight, layer.bias)
+    assert torch.autograd.gradcheck(of, given)
+    assert torch.autograd.gradgradcheck(of, given)
+
+
+def test_a_bias_alone_may_be_trained():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(1, 2, 4, stride=2, padding=1).double()
+    layer.weight.requires_grad_(False)
+    quick = copy.deepcopy(layer)
+    subpixel(quick)
+    x = torch.rand(2, 1, 6, 6, dtype=torch.float64)
+    expected, found = (torch.autograd.grad(each(x).tanh().sum(), each.bias)[0] for each in (layer, quick))
+    torch.testing.assert_close(found, expected)
+
+
+def test_one_image_without_a_batch_goes_the_usual_way():
+    layer = nn.Conv2d(1, 2, 4, stride=2, padding=1)
+    subpixel(layer)
+    x = torch.rand(1, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(layer(x).sum(), x)
+    assert gradient.shape == x.shape
 
 
 def test_a_frozen_layer_does_not_keep_its_input():
@@ -109,6 +145,7 @@ def test_only_what_gains_is_changed():
             "dilated": nn.Conv2d(3, 8, 4, stride=2, dilation=2),
             "reflecting": nn.Conv2d(3, 8, 4, stride=2, padding=1, padding_mode="reflect"),
             "another class": SubclassedConv2d(3, 8, 4, stride=2),
+            "complex": nn.Conv2d(3, 8, 4, stride=2, dtype=torch.complex64),
         }
     )
     assert subpixel(layers) == 1
@@ -140,3 +177,129 @@ def test_elsewhere_than_on_a_cpu_nothing_is_changed():
     layer = nn.Conv2d(1, 2, 4, stride=2)
     with subpixel_gradients(layer, torch.device("cuda")):
         assert type(layer) is nn.Conv2d
+
+
+RECIPE = {
+    "epochs": 3, "batch_size": 64, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
+    "schedule": "one-cycle", "step_epochs": 1, "gamma": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load_data("digits", None, CPU)
+
+
+def kinds(network: nn.Module) -> set[type[nn.Module]]:
+    return {type(module) for module in network.modules() if isinstance(module, nn.Conv2d)}
+
+
+def trained(data: Data, defense: Defense = NoDefense(), **options: Any) -> tuple[nn.Module, Training]:  # noqa: B008
+    network = seeded(lambda: SmallCNN().build(data.description), 0)
+    return network, train_classifier(network, defense, data, "none", RECIPE, seed=0, precision="float32", **options)
+
+
+def test_training_uses_it_and_gives_the_network_back_as_it_was(data):
+    network = seeded(lambda: SmallCNN().build(data.description), 0)
+    seen = []
+    training = train_classifier(
+        network, NoDefense(), data, "none", RECIPE, seed=0, precision="float32",
+        on_step=lambda: seen.append(kinds(network)),
+    )  # fmt: skip
+    assert set(map(frozenset, seen)) == {frozenset({SubpixelConv2d})}
+    assert kinds(network) == {nn.Conv2d}
+    assert training.form.told()["form"] == "channels-last, sub-pixel gradients"
+
+
+def test_training_that_stops_gives_the_network_back_as_it_was(data):
+    network = seeded(lambda: SmallCNN().build(data.description), 0)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(network, NoDefense(), data, "none", RECIPE, seed=0, precision="float32", on_step=stop)
+    assert kinds(network) == {nn.Conv2d}
+
+
+@pytest.mark.parametrize("defense", [PGDBatch(Fraction(1, 10), steps=2), TRADES(Fraction(1, 10), steps=2)], ids=repr)
+def test_training_learns_what_it_learned(data, defense):
+    """The same but for rounding, which a handful of steps does not blow up."""
+    weights = []
+    for options in ({"subpixel": True}, {"subpixel": False}):
+        network = seeded(lambda: SmallCNN().build(data.description), 0)
+        few = Data(data.description, data.train[:128], data.validation, data.test)
+        train_classifier(network, defense, few, "none", RECIPE, seed=0, precision="float32", **options)
+        weights.append(torch.cat([value.flatten() for value in network.state_dict().values()]))
+    torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)
+
+
+class Counting(TorchDispatchMode):
+    """How often the library's backward pass of a convolution is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.convolution_backward.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_looking_for_images_takes_no_gradient_of_weights(data):
+    network = seeded(lambda: SmallCNN().build(data.description), 0)
+    trainee = ClassifierInTraining(network, torch.Generator().manual_seed(0), "float32")
+    x, y = data.train.pixels(slice(0, 16)), data.train.labels[:16]
+    with subpixel_gradients(network, CPU), Counting() as backward:
+        before = trainee.loss(x, y)
+        trainee.attack(PGD(steps=3), x, y, 0.1)
+        trainee.gradient(x, lambda logits: logits.square().sum())
+        assert backward.count == 0
+        before.backward()  # of the graph that stood before the weights looked away
+        assert backward.count == 2
+    assert all(weight.requires_grad and weight.grad is not None for weight in network.parameters())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_victim_of_it_finds_what_a_plain_one_finds(data, precision):
+    network, _ = trained(data)
+    network.train()
+    x, y = data.test.pixels(slice(0, 150)), data.test.labels[:150]
+    victim = prepare(network, CPU, precision, x[:16], y[:16])
+    assert victim.form == "channels-last, sub-pixel gradients"
+    assert not victim.findings
+    assert kinds(network) == {nn.Conv2d}
+    judge = Judge(network, CPU)
+    right = (judge.logits(x, 64).argmax(1) == y).nonzero().flatten()
+    targets = Targets(lambda at: x[right][at], y[right], right)
+    plain = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+
+    def fooled(of: Victim, batch: int) -> np.ndarray:
+        attack = PGD(steps=5, random_start=True)
+        outcomes = Engine(of, judge, targets, batch).run(attack, [Fraction(1, 20), Fraction(1, 10)], seed=0)
+        return np.stack([outcome.fooled for outcome in outcomes])
+
+    expected = fooled(plain, 64)
+    assert 0 < expected.mean() < 1
+    for batch in (1, 7, 64):
+        differing = (fooled(victim, batch) != expected).mean()
+        assert differing == 0 if precision == "float32" else differing < 0.03
+
+
+def test_a_device_with_kernels_of_its_own_is_left_alone(data, monkeypatch):
+    network = SmallCNN().build(data.description).eval()
+    forms = [victim.form for victim in _forms(network, torch.device("meta"), [])]
+    assert forms == ["channels-last"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Dynamo's own imports warn
+def test_it_compiles(data):
+    network, training = trained(data, compile="on")
+    assert str(training.form) == "channels-last, sub-pixel gradients, compiled"
+    assert not training.form.refused
+    x, y = data.test.pixels(slice(0, 64)), data.test.labels[:64]
+    victim = prepare(network, CPU, "float32", x[:16], y[:16])
+    accelerate(victim, Targets(lambda at: x[at], y, torch.arange(64)), 64, 10, "on")
+    assert victim.compile_seconds > 0
+    assert not victim.findings
