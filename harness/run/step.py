@@ -47,13 +47,12 @@ def unchanged(*given: Tensor) -> Iterator[None]:
 
 def into_ball(norm: Norm, x: Tensor, x_adv: Tensor, eps: Tensor) -> Tensor:
     """The nearest point of the ε-ball around ``x`` and of the box [0, 1] to ``x_adv``."""
-    return (x + _projected(norm, x_adv - x, eps)).clamp_(0.0, 1.0)
-
-
-def _projected(norm: Norm, delta: Tensor, eps: Tensor) -> Tensor:
+    delta = x_adv - x
     if type(norm) is LInf:  # what it does itself, bit for bit; clamp takes four times as long where ε broadcasts
-        return torch.maximum(torch.minimum(delta, eps), -eps)
-    return norm.project(delta, eps)
+        torch.minimum(delta, eps, out=delta)
+        torch.maximum(delta, -eps, out=delta)
+        return delta.add_(x).clamp_(0.0, 1.0)
+    return (x + norm.project(delta, eps)).clamp_(0.0, 1.0)
 
 
 def held(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
