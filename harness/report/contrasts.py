@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.records import Record
 from harness.report.leaderboard import Board, Row, effort, worst_case
-from harness.report.results import ATTACKING, Cell, canonical, start_words
+from harness.report.results import Cell, canonical, start_words, way
 from harness.report.table import score_entry
 from harness.report.units import enumerate_words, number, points
 from harness.statistics import mean_interval, paired_difference_interval
@@ -157,7 +157,7 @@ def _alike(board: Board, axis: str) -> list[list[Row]]:
     """The rows of a board, those together that agree in all but one axis of their training."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in board.rows:
-        rest = {key: value for key, value in row.records[0].cell.items() if key not in ATTACKING | {"seed", axis}}
+        rest = {key: value for key, value in way(row.records[0].cell).items() if key != axis}
         groups[canonical(rest)].append(row)
     return list(groups.values())
 

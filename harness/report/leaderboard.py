@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.records import Record
-from harness.report.results import ATTACKING, Results, canonical, start_words
+from harness.report.results import ATTACKING, Results, canonical, start_words, way
 from harness.report.units import enumerate_words, plural, scalar
 from harness.statistics import mean_interval, wilson
 
@@ -179,8 +179,7 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
     kinds: dict[str, str] = {}
     for record in records:
         cell = record.cell
-        way = {key: value for key, value in cell.items() if key not in ATTACKING and key != "seed"}
-        ways[canonical(way)].append(record)
+        ways[canonical(way(cell))].append(record)
         eps = Fraction(cell["eps"])
         spelled.setdefault(eps, scalar(cell["eps"]))
         attacks[eps][name := results.names.attack(cell)] = None

@@ -74,6 +74,14 @@ def curve(cell: Cell) -> tuple[str, list[Any]]:
     return cell.get("curve", "each"), cell.get("curve_eps", [])
 
 
+def way(cell: Cell) -> dict[str, Any]:
+    """How a cell's model was made, whatever attacks it, seeds apart: its own, and that of the weights it began with."""
+    made = {key: value for key, value in cell.items() if key not in ATTACKING and key != "seed"}
+    if "start" in made:
+        made["start"] = {key: value for key, value in made["start"].items() if key != "seed"}
+    return made
+
+
 def start_words(axes: Cell) -> str:
     """``"fashion-mnist"``, ``"first-half + trades"``: the training whose weights a model began with, as far as it was
     another than its own."""

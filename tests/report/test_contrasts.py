@@ -105,6 +105,20 @@ def test_other_weights_to_start_from():
     assert "from fashion-mnist" in results.names.cell(results.current[1].cell)
 
 
+def test_seeds_of_a_model_that_began_with_other_weights_are_one_row():
+    """Though each began with weights of its own seed."""
+    start = {"data": "fashion-mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none"}
+    records = [trained(90 + seed, 10, seed=seed) for seed in range(3)]
+    records += [trained(93 + seed, 10, seed=seed, start=start | {"seed": seed}) for seed in range(3)]
+    results = Results(Path(), tuple(records), ())
+    assert sorted((row.extra, len(row.seeds)) for row in boards(results)[0].rows) == [
+        ("", 3),
+        ("start fashion-mnist", 3),
+    ]
+    (told,) = contrast_words(boards(results)[0])
+    assert "starting from weights of fashion-mnist moves the clean accuracy by +3.0 points [+3.0, +3.0]" in told
+
+
 @pytest.mark.parametrize(("batch", "said"), [({"steps": 1}, True), ({"steps": 7}, False), ({"eps": "0.2"}, False)])
 def test_fgsm_images_in_the_loss_and_in_the_batch(batch, said):
     one_step = defense("pgd-batch", steps=1, relative_step_size=1.0, random_start=False) | batch
