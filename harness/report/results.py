@@ -87,7 +87,8 @@ def start_words(axes: Cell) -> str:
     another than its own."""
     start = axes["start"]
     told = [start[key] for key in ("data", "subset", "augmentation") if key in start and start[key] != axes.get(key)]
-    told += [start["defense"]["name"]] if start["defense"] != axes["defense"] else []
+    if start["defense"] != axes["defense"]:
+        told.append("undefended" if start["defense"]["name"] == "none" else start["defense"]["name"])
     return " + ".join(map(scalar, told)) or "the same training"
 
 

@@ -11,7 +11,7 @@ import pytest
 from harness.report.content import Content
 from harness.report.contrasts import contrast_words, difference
 from harness.report.leaderboard import boards
-from harness.report.results import Results
+from harness.report.results import Results, start_words
 from harness.statistics import mean_interval, paired_difference_interval
 
 N = 100
@@ -103,6 +103,12 @@ def test_other_weights_to_start_from():
     assert "starting from weights of fashion-mnist moves the clean accuracy by +3.0 points [" in told
     assert sorted(row.extra for row in boards(results)[0].rows) == ["", "start fashion-mnist"]
     assert "from fashion-mnist" in results.names.cell(results.current[1].cell)
+
+
+def test_weights_of_an_undefended_training_are_called_that():
+    start = {"data": "mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
+    cell = trained(90, 10, start=start, defense={"name": "trades"}).cell
+    assert start_words(cell | {"data": "mnist"}) == "undefended"
 
 
 def test_seeds_of_a_model_that_began_with_other_weights_are_one_row():
