@@ -164,8 +164,7 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
 
 def _with_and_without(network: nn.Module, device: torch.device, form: str) -> Iterator[Victim]:
     """The form on a CPU with sub-pixel gradients, where a layer gains by them, and the form itself."""
-    quick = copy.deepcopy(network)
-    if device.type == "cpu" and subpixel(quick):
+    if device.type == "cpu" and subpixel(quick := copy.deepcopy(network)):
         yield Victim(quick, device, "float32", f"{form}, {SUBPIXEL}", channels_last=True)
     yield Victim(network, device, "float32", form, channels_last=True)
 

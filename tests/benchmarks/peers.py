@@ -233,7 +233,7 @@ def floor_share(benches: list[Bench], batch: int) -> list[dict[str, object]]:
     found = []
     for bench in benches:
         n, kinds = len(bench.y), len(bench.eps)
-        targets = Targets(lambda at, b=bench: b.x[at], bench.y[:n], torch.arange(n, device=bench.x.device))
+        targets = Targets(lambda at, b=bench: b.x[at], bench.y, torch.arange(n, device=bench.x.device))
         for precision in ("float32", "bf16"):
             victim = prepare(bench.model, bench.x.device, precision, bench.x[:16], bench.y[:16])
             size = batch or find_batch(victim, targets, 40 * kinds * n)

@@ -224,14 +224,14 @@ def test_training_that_stops_gives_the_network_back_as_it_was(data):
 
 @pytest.mark.parametrize("defense", [PGDBatch(Fraction(1, 10), steps=2), TRADES(Fraction(1, 10), steps=2)], ids=repr)
 def test_training_learns_what_it_learned(data, defense):
-    """The same but for rounding, which a handful of steps does not blow up."""
+    """The same but for rounding, which two steps do not blow up; six of them do, on some numbers of threads."""
     weights = []
     for options in ({"subpixel": True}, {"subpixel": False}):
         network = seeded(lambda: SmallCNN().build(data.description), 0)
         few = Data(data.description, data.train[:128], data.validation, data.test)
-        train_classifier(network, defense, few, "none", RECIPE, seed=0, precision="float32", **options)
+        train_classifier(network, defense, few, "none", RECIPE | {"epochs": 1}, seed=0, precision="float32", **options)
         weights.append(torch.cat([value.flatten() for value in network.state_dict().values()]))
-    torch.testing.assert_close(*weights, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
 
 
 class Counting(TorchDispatchMode):
@@ -286,7 +286,7 @@ def test_a_victim_of_it_finds_what_a_plain_one_finds(data, precision):
         assert differing == 0 if precision == "float32" else differing < 0.03
 
 
-def test_a_device_with_kernels_of_its_own_is_left_alone(data, monkeypatch):
+def test_a_device_with_kernels_of_its_own_is_left_alone(data):
     network = SmallCNN().build(data.description).eval()
     forms = [victim.form for victim in _forms(network, torch.device("meta"), [])]
     assert forms == ["channels-last"]
