@@ -14,7 +14,7 @@ from harness.run.context import Context
 from harness.run.environment import arithmetic, arithmetic_flags
 from harness.run.failure import failed
 from harness.run.generation import run_generation_job
-from harness.run.memory import release
+from harness.run.memory import keep_freed, release
 from harness.run.robustness import run_robustness_job
 from harness.spec.plan import Job
 
@@ -33,6 +33,7 @@ def run_job(job: Job, context: Context) -> Iterator[Record]:
     Raises `InputError` for what would stop every further cell as well: nowhere to write, damaged weights.
     """
     pending = {cell.id: cell for cell in job.cells}
+    keep_freed(context.device)
     with arithmetic(context.precision(job.cells[0].precision)):
         context = replace(context, environment=context.environment | arithmetic_flags(context.device))
         for record in _guarded(job, context, pending):

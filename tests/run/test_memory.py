@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import resource
 import weakref
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +16,7 @@ from torch import nn
 from attacks.pgd import PGD
 from harness.run.engine import Engine
 from harness.run.ledger import Targets
-from harness.run.memory import in_chunks, is_out_of_memory, peak_bytes, reset_peak
+from harness.run.memory import in_chunks, is_out_of_memory, keep_freed, peak_bytes, release, reset_peak
 from harness.run.victim import Judge, Victim, frozen_copy
 
 CPU = torch.device("cpu")
@@ -107,6 +110,45 @@ def test_memory_is_flat_over_a_hundred_attacks(network, digits):
         list(Engine(victim, judge, small, 32, keep=8).run(PGD(steps=2), [Fraction(1, 10)], seed=0))
         sizes.append(resident())
     assert sizes[-1] - sizes[20] < 4 * 2**20
+
+
+def _temporaries(keep: bool) -> tuple[int, int]:
+    """How many pages fifty temporaries of 4 MiB ask of the system, and the bytes held once they are released."""
+    if keep:
+        assert keep_freed(CPU)
+    for _ in range(3):
+        torch.ones(2**20).add(1).add(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        torch.ones(2**20).add(1)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    many = [torch.ones(2**20) for _ in range(64)]
+    del many
+    release()
+    return faults, resident()
+
+
+@linux
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc alone can be told to keep memory")
+def test_freed_memory_is_kept_until_it_is_released():
+    # A process each: what is set cannot be unset.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        (plain, _), (keeping, left) = pool.map(_temporaries, [False, True], chunksize=1)
+        bare = pool.apply(resident)
+    assert keeping < 100
+    assert keeping < plain / 10
+    assert left < bare + 2**27
+
+
+def test_elsewhere_than_on_a_cpu_nothing_is_set(monkeypatch):
+    monkeypatch.setattr("harness.run.memory.ctypes.CDLL", lambda name: pytest.fail("asked"))
+    assert keep_freed(torch.device("cuda")) is False
+
+
+def test_a_system_without_glibc_goes_on_as_before(monkeypatch):
+    monkeypatch.setattr("harness.run.memory.ctypes.CDLL", lambda name: object())
+    assert keep_freed(CPU) is False
+    release()
 
 
 def test_chunks_do_not_outlive_their_turn():
