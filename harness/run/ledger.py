@@ -101,10 +101,10 @@ class Ledger:
         """
         logits = self.judge.logits(x_adv, batch)
         predicted = logits.argmax(1)
-        flat = x_adv.flatten(1)
-        fooled = (predicted != y) & flat.isfinite().all(1)
+        low, high = x_adv.flatten(1).aminmax(dim=1)
+        fooled = (predicted != y) & low.isfinite() & high.isfinite()
         loss = F.cross_entropy(logits, y, reduction="none")
-        columns = (fooled, self.norm.size(x_adv - x), flat.amin(1), flat.amax(1), loss, predicted)
+        columns = (fooled, self.norm.size(x_adv - x), low, high, loss, predicted)
         return torch.stack([column.float() for column in columns]).cpu().numpy()
 
     def note(self, eps_index: np.ndarray, example: np.ndarray, verdicts: np.ndarray, x_adv: Tensor) -> None:

@@ -45,30 +45,46 @@ def unchanged(*given: Tensor) -> Iterator[None]:
         raise ValueError("the attack changes its arguments in place (such as x += ...); return new tensors instead")
 
 
+def reach(norm: Norm, x: Tensor, eps: Tensor) -> State:
+    """What `within` must know of images (N, C, H, W) and ε (N, 1, 1, 1): tensors with a row an image.
+
+    The ε-ball of L∞ and the box [0, 1] meet in a box, so its two corners are enough; a step then projects in one pass.
+    """
+    if type(norm) is LInf:
+        return {"low": (x - eps).clamp_(min=0.0), "high": (x + eps).clamp_(max=1.0)}
+    return {"x": x}
+
+
+def within(norm: Norm, reached: State, x_adv: Tensor, eps: Tensor) -> Tensor:
+    """The nearest point to ``x_adv`` of the ε-ball and of the box, told by `reach`; a tensor of its own."""
+    if type(norm) is LInf:
+        return x_adv.clamp(reached["low"], reached["high"])
+    x = reached["x"]
+    return (x + norm.project(x_adv - x, eps)).clamp_(0.0, 1.0)
+
+
 def into_ball(norm: Norm, x: Tensor, x_adv: Tensor, eps: Tensor) -> Tensor:
     """The nearest point of the ε-ball around ``x`` and of the box [0, 1] to ``x_adv``."""
-    delta = x_adv - x
-    if type(norm) is LInf:  # what it does itself, bit for bit; clamp takes four times as long where ε broadcasts
-        torch.minimum(delta, eps, out=delta)
-        torch.maximum(delta, -eps, out=delta)
-        return delta.add_(x).clamp_(0.0, 1.0)
-    return (x + norm.project(delta, eps)).clamp_(0.0, 1.0)
+    return within(norm, reach(norm, x, eps), x_adv, eps)
 
 
-def held(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """``before`` where ``rows`` (N,) is true, ``after`` elsewhere; both have N rows."""
+def held(rows: Tensor, before: Tensor, after: Tensor, *, owned: bool = False) -> Tensor:
+    """``before`` where ``rows`` (N,) is true, ``after`` elsewhere; N rows each. An ``owned`` ``after`` is written into."""
     if rows.device.type == "cpu":  # where `torch.where` is slow when its condition broadcasts, and asking is free
         if not bool(rows.any()):
             return after
         at = rows.nonzero().squeeze(1)
-        return after.index_copy(0, at, before[at])
+        return (after if owned else after.clone()).index_copy_(0, at, before[at])
     return torch.where(rows.view(-1, *[1] * (after.dim() - 1)), before, after)
 
 
 def advance(
-    attack: GradientAttack, x: Tensor, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State
+    attack: GradientAttack, reached: State, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State
 ) -> tuple[Tensor, State]:
-    """One move of the attack from ``x_adv``, projected. ``eps`` and ``step`` have shape (N, 1, 1, 1)."""
+    """One move of the attack from ``x_adv``, projected. ``eps`` and ``step`` have shape (N, 1, 1, 1).
+
+    ``reached`` is what `reach` says of the clean images; it is computed once for all steps.
+    """
     with unchanged(x_adv, eps, step):
         moved, state = attack.move(x_adv, gradient, eps, step, state)
-    return into_ball(attack.norm, x, moved, eps), state
+    return within(attack.norm, reached, moved, eps), state

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -15,39 +14,11 @@ from attacks.base import GradientAttack
 from harness.run.ledger import Ledger, Outcome, Targets
 from harness.run.memory import in_chunks, is_out_of_memory, release
 from harness.run.schedule import Each
-from harness.run.step import advance, held, into_ball
+from harness.run.slots import Bundle
+from harness.run.step import advance, held, reach, within
 from harness.run.victim import Victim
 
-
-@dataclass
-class Bundle:
-    """Some rows, how many steps each has taken, and the tensors that travel with them, a row along the first axis.
-
-    ``step`` is the host's copy of what the device knows too, so that the host need not ask.
-    """
-
-    rows: np.ndarray
-    step: np.ndarray
-    tensors: dict[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, which: np.ndarray) -> Bundle:
-        """The rows at these positions, copied."""
-        chosen = torch.from_numpy(which).to(self.tensors["y"].device)
-        tensors = {name: t.index_select(0, chosen) for name, t in self.tensors.items()}
-        return Bundle(self.rows[which], self.step[which], tensors)
-
-    @staticmethod
-    def cat(bundles: list[Bundle]) -> Bundle:
-        """All rows in order."""
-        if len(bundles) == 1:
-            return bundles[0]
-        names = bundles[0].tensors
-        tensors = {name: torch.cat([b.tensors[name] for b in bundles]) for name in names}
-        rows, step = (np.concatenate([getattr(b, name) for b in bundles]) for name in ("rows", "step"))
-        return Bundle(rows, step, tensors)
+NONE = np.empty(0, dtype=np.int64)
 
 
 class CleanGradients:
@@ -71,10 +42,10 @@ class CleanGradients:
             everything = torch.arange(len(self._targets), device=positions.device)
 
             def gradients(rows: slice) -> Tensor:
-                x = self._targets.pixels(everything[rows])
+                x = self._victim.laid_out(self._targets.pixels(everything[rows]))
                 return self._victim.gradient(x, self._targets.labels[rows])[0]
 
-            self.known = in_chunks(gradients, len(everything), self._batch)
+            self.known = self._victim.laid_out(in_chunks(gradients, len(everything), self._batch))
             if positions.is_cuda:
                 torch.cuda.synchronize()
             self.seconds = time.perf_counter() - started
@@ -108,7 +79,7 @@ class Stream:
         self.schedule = schedule
         self.eps = torch.tensor([float(e) for e in eps], device=self.device)
         self.from_clean = not attack.random_start and clean.fits()
-        self.slots = Bundle(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), {})
+        self.slots, self.holes = Bundle(NONE, NONE, {}), NONE  # positions in the slots whose rows have left
         self.parked: list[Bundle] = []
         self.waiting: list[Bundle] = []
         self.work = np.zeros(len(eps))  # since seconds were last split, in forwards
@@ -133,14 +104,19 @@ class Stream:
             if next_eps == len(self.eps):
                 return
 
+    def _flying(self) -> int:
+        """How many slots hold a row."""
+        return len(self.slots) - len(self.holes)
+
     def _starving(self) -> bool:
         """Whether only a verdict can bring new rows to free slots."""
-        return not len(self.slots) or not (len(self.schedule) or self.parked)
+        return not self._flying() or not (len(self.schedule) or self.parked)
 
     def _fill(self) -> None:
         """Give every free slot a row: first those that were sent back, then new ones."""
-        while len(self.slots) < self.size and sum(map(len, self.waiting)) < self.size:
-            room = self.size - len(self.slots)
+        new: list[Bundle] = []
+        room = self.size - self._flying()
+        while room and sum(map(len, self.waiting)) < self.size:
             if self.parked:
                 bundle = Bundle.cat(self.parked)
                 self.parked = [bundle.take(np.arange(room, len(bundle)))] if len(bundle) > room else []
@@ -152,29 +128,36 @@ class Stream:
             if self.from_clean and self.attack.steps == 1:  # the shared gradient was its only step
                 self.waiting.append(bundle)
             else:
-                self.slots = Bundle.cat([self.slots, bundle]) if len(self.slots) else bundle
+                new.append(bundle)
+                room -= len(bundle)
+        if new or len(self.holes):
+            self.slots = self.slots.without(self.holes, Bundle.cat(new) if new else None)
+            self.holes = NONE
 
     def _fresh(self, rows: np.ndarray) -> Bundle:
         """Rows at their start: a random point of the ball, or the clean image and the shared gradient's step."""
         eps_index, restart, example = (torch.from_numpy(part).to(self.device) for part in self.schedule.split(rows))
-        x = self.targets.pixels(example)
+        x = self.victim.laid_out(self.targets.pixels(example))
         eps = self.eps[eps_index].view(-1, 1, 1, 1)
-        x_adv, state = x, self.attack.state(x)
+        norm, state = self.attack.norm, self.attack.state(x)
+        reached = reach(norm, x, eps)
         step = torch.zeros_like(example)
         if self.attack.random_start:
             noise = self.targets.noise(self.seed, example, restart)
-            x_adv = into_ball(self.attack.norm, x, x + self.attack.norm.start(noise, x, eps), eps)
+            x_adv = within(norm, reached, x + norm.start(noise, x, eps), eps)
         elif self.from_clean:
             gradient = self.clean.at(example)
-            x_adv, state = advance(self.attack, x, x, gradient, eps, step.view(-1, 1, 1, 1), state)
+            x_adv, state = advance(self.attack, reached, x, gradient, eps, step.view(-1, 1, 1, 1), state)
             step += 1
-        tensors = {"x": x, "x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step}
+        else:
+            x_adv = x.clone()
+        tensors = {"x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step} | reached
         tensors |= {"frozen": torch.zeros_like(step, dtype=torch.bool), "veto": torch.full_like(step, -1)}
         if self.second_thoughts:
             # The iterate the victim is least sure of, kept where it looks fooled: the last one may not be.
             tensors |= {"candidate": x_adv.clone(), "least_margin": torch.zeros_like(step, dtype=torch.float32)}
-        tensors |= {f"state.{name}": value for name, value in state.items()}
-        return Bundle(rows, np.full_like(rows, int(self.from_clean)), tensors)
+        shared = {f"state.{name}": value for name, value in state.items()}
+        return Bundle(rows, np.full_like(rows, int(self.from_clean)), tensors | shared, frozenset(shared))
 
     def _burst(self) -> None:
         """Some steps of all slots without asking the device anything."""
@@ -198,14 +181,14 @@ class Stream:
     def _one_step(self) -> None:
         t = self.slots.tensors
         gradient, logits = self.victim.gradient(t["x_adv"], t["y"])
-        state = {name[6:]: value for name, value in t.items() if name.startswith("state.")}
+        state = {name[6:]: t[name] for name in self.slots.shared}
         step = t["step"].view(-1, 1, 1, 1)
-        moved, new_state = advance(self.attack, t["x"], t["x_adv"], gradient, t["eps"], step, state)
+        moved, new_state = advance(self.attack, t, t["x_adv"], gradient, t["eps"], step, state)
         new = {"x_adv": moved} | {f"state.{name}": value for name, value in new_state.items()}
         margin = self.victim.margin(logits, t["y"])
         if self.early_stop:
             frozen = t["frozen"] | ((margin < 0) & (t["step"] != t["veto"]))
-            new = {name: held(frozen, t[name], value) for name, value in new.items()}
+            new = {name: held(frozen, t[name], value, owned=name == "x_adv") for name, value in new.items()}
             new |= {"frozen": frozen, "step": t["step"] + ~frozen}
         else:
             new["step"] = t["step"] + 1
@@ -247,28 +230,30 @@ class Stream:
             told = torch.where(t["frozen"], -1 - t["step"], t["step"]).cpu().numpy()
             frozen = told < 0
             slots.step = np.where(frozen, -1 - told, told)
-        over = frozen | (slots.step >= self.attack.steps)
-        if over.any():
-            self.waiting.append(slots.take(np.flatnonzero(over)))
-            self.slots = slots.take(np.flatnonzero(~over))
+        self.holes = np.flatnonzero(frozen | (slots.step >= self.attack.steps))
+        if len(self.holes):
+            self.waiting.append(slots.take(self.holes))
 
     def _verdicts(self) -> None:
         """The judge's word on every waiting row. A nominee it refuses goes on from where it stood."""
         bundle, self.waiting = Bundle.cat(self.waiting), []
         t = bundle.tensors
-        verdicts = self.ledger.verdicts(t["x"], t["x_adv"], t["y"], self.size)
+        eps_index, _, example = self.schedule.split(bundle.rows)
+        x = self.targets.pixels(torch.from_numpy(example).to(self.device))
+        t["x_adv"] = t["x_adv"].contiguous()
+        verdicts = self.ledger.verdicts(x, t["x_adv"], t["y"], self.size)
         asked = np.ones(len(bundle), dtype=int)
         if self.second_thoughts:
-            self._second_thoughts(bundle, verdicts, asked)
+            self._second_thoughts(bundle, x, verdicts, asked)
         fooled = verdicts[0] > 0
         refused = ~fooled & (bundle.step < self.attack.steps)
         if refused.any():
             back = bundle.take(np.flatnonzero(refused))
+            back.tensors["x_adv"] = self.victim.laid_out(back.tensors["x_adv"])
             back.tensors["veto"] = back.tensors["step"].clone()
             back.tensors["frozen"] = torch.zeros_like(back.tensors["frozen"])
             self.parked.append(back)
         over = np.flatnonzero(~refused)
-        eps_index, _, example = self.schedule.split(bundle.rows)
         self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["x_adv"][torch.from_numpy(over)])
         self.schedule.settle(bundle.rows[over], fooled[over])
         counts = np.bincount(eps_index, weights=asked, minlength=len(self.eps))
@@ -276,14 +261,14 @@ class Stream:
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
             outcome.judge_forwards += int(count)
 
-    def _second_thoughts(self, bundle: Bundle, verdicts: np.ndarray, asked: np.ndarray) -> None:
+    def _second_thoughts(self, bundle: Bundle, x: Tensor, verdicts: np.ndarray, asked: np.ndarray) -> None:
         """Without early stopping a row may have looked fooled earlier and not at its end: judge that image too."""
         t = bundle.tensors
         doubtful = np.flatnonzero((verdicts[0] == 0) & (t["least_margin"] < 0).cpu().numpy())
         if not len(doubtful):
             return
         rows = torch.from_numpy(doubtful).to(self.device)
-        again = self.ledger.verdicts(t["x"][rows], t["candidate"][rows], t["y"][rows], self.size)
+        again = self.ledger.verdicts(x[rows], t["candidate"][rows].contiguous(), t["y"][rows], self.size)
         asked[doubtful] += 1
         better = again[0] > 0
         verdicts[:, doubtful[better]] = again[:, better]

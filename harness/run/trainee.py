@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from attacks.base import GradientAttack
 from harness.run.compiling import compiled
-from harness.run.step import advance, autocast, input_gradient
+from harness.run.step import advance, autocast, input_gradient, reach
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -73,12 +73,12 @@ class ClassifierInTraining:
         """Adversarial images (N, C, H, W), crafted in eval mode."""
         with self._looking() as look:
             radius = x.new_full((len(x), 1, 1, 1), eps)
-            x_adv, state = x, attack.state(x)
+            x_adv, state, reached = x, attack.state(x), reach(attack.norm, x, radius)
             if attack.random_start:
                 x_adv = (x + attack.norm.start(self.noise(len(x)), x, radius)).clamp(0, 1)
             for step in range(attack.steps):
                 gradient, _ = input_gradient(look, x_adv, y)
-                x_adv, state = advance(attack, x, x_adv, gradient, radius, torch.full_like(radius, step), state)
+                x_adv, state = advance(attack, reached, x_adv, gradient, radius, torch.full_like(radius, step), state)
         return x_adv
 
     def predict(self, x: Tensor) -> Tensor:

@@ -93,6 +93,10 @@ class Victim:
             (slope,) = torch.autograd.grad(rise, x)
         return slope.float()
 
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) in the layout in memory that the victim computes in: every step is spared a copy."""
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+
     def margin(self, logits: Tensor, y: Tensor) -> Tensor:
         """By how much each row (N,) is right beyond doubt; the judge should see those below 0.
 
@@ -104,8 +108,7 @@ class Victim:
         return margin - DOUBT[self.precision] * logits.abs().amax(1)
 
     def _forward(self, x: Tensor) -> Tensor:
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.laid_out(x)
         with autocast(self.device, self.precision):
             network = self.fixed[1] if self.fixed and self.fixed[0] == len(x) else self.network
             return network(x).float()

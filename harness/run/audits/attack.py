@@ -12,7 +12,7 @@ from harness.records import Finding
 from harness.run.audits.codes import found
 from harness.run.audits.probe import log_odds
 from harness.run.ledger import Outcome, Targets
-from harness.run.step import advance
+from harness.run.step import advance, reach
 from harness.run.victim import Victim
 
 # float32 rounding of x + δ moves a pixel by at most 6e-8; projections under L2 sum many of those.
@@ -95,7 +95,7 @@ def audit_convergence(
     x, y, x_adv = targets.pixels(at), targets.labels[at], outcome.images[chosen].to(at.device)
     eps, last = (x.new_full((len(x), 1, 1, 1), value) for value in (float(outcome.eps), attack.steps - 1))
     gradient, logits = victim.bare_gradient(x_adv, y)
-    further, _ = advance(attack, x, x_adv, gradient, eps, last.long(), attack.state(x))
+    further, _ = advance(attack, reach(attack.norm, x, eps), x_adv, gradient, eps, last.long(), attack.state(x))
     outer = [victim.bare_gradient(images, y)[1] for images in (x, further)]
     start, end, beyond = (float(log_odds(each, y).mean()) for each in (outer[0], logits, outer[1]))
     if beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start):
