@@ -7,7 +7,7 @@ in the first layer, where the image has one channel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ class SubpixelConv2d(nn.Conv2d):
     """A strided convolution that goes backward as `subpixel_gradient`; forward it is what it was."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.dim() != 4:  # one image without a batch
+        if x.dim() != 4 or not torch.is_grad_enabled():  # one image without a batch, or nothing to go back from
             return super()._conv_forward(x, weight, bias)
         result: Tensor = _Strided.apply(x, weight, bias, self.stride, self.padding)
         return result
@@ -85,21 +85,29 @@ def _become(module: nn.Module, kind: type[nn.Conv2d]) -> None:
     module.__class__ = kind
 
 
+def gains(inputs: int, kernel: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether a plain convolution of so many input channels is known to gain by `subpixel_gradient`."""
+    if max(stride) == 1:
+        return False
+    taps: float = inputs
+    for size, step in zip(kernel, stride, strict=True):
+        taps *= -(-size // step) * step / size
+    return taps <= MOST_INPUTS
+
+
 def _gains(module: nn.Module) -> bool:
     """Whether the input gradient of this module is a strided convolution's that is known to gain."""
     if type(module) is not nn.Conv2d or module.groups != 1 or module.dilation != (1, 1):
         return False
-    if (
-        module.weight.is_complex()
-        or module.padding_mode != "zeros"
-        or isinstance(module.padding, str)
-        or module.stride == (1, 1)
-    ):
+    if module.weight.is_complex() or module.padding_mode != "zeros" or isinstance(module.padding, str):
         return False
-    inputs: float = module.in_channels
-    for kernel, stride in zip(module.kernel_size, module.stride, strict=True):
-        inputs *= -(-kernel // stride) * stride / kernel
-    return inputs <= MOST_INPUTS
+    return gains(module.in_channels, module.kernel_size, module.stride)
+
+
+def strided_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+    """A convolution of images (N, C, H, W) that goes backward as `subpixel_gradient`."""
+    result: Tensor = _Strided.apply(x, weight, bias, stride, padding)
+    return result
 
 
 class _Strided(torch.autograd.Function):

@@ -69,7 +69,7 @@ def into_ball(norm: Norm, x: Tensor, x_adv: Tensor, eps: Tensor) -> Tensor:
 
 
 def held(rows: Tensor, before: Tensor, after: Tensor, *, owned: bool = False) -> Tensor:
-    """``before`` where ``rows`` (N,) is true, ``after`` elsewhere; N rows each. An ``owned`` ``after`` is written into."""
+    """``before`` where ``rows`` (N,) is true, ``after`` elsewhere; N rows each. An ``owned`` one is written into."""
     if rows.device.type == "cpu":  # where `torch.where` is slow when its condition broadcasts, and asking is free
         if not bool(rows.any()):
             return after

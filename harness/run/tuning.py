@@ -1,10 +1,11 @@
-"""What pays on this machine, found by trying: the batch size, compilation, CUDA graphs. And the floor they leave.
+"""What pays on this machine, found by trying: the batch size, a program, compilation, CUDA graphs. And their floor.
 
 None of it changes a verdict; all of it is recorded.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from harness.run.compiling import compiled
 from harness.run.graphs import graphed
 from harness.run.ledger import Targets
 from harness.run.memory import is_out_of_memory, release
+from harness.run.program.program import Program
+from harness.run.program.tracing import UNTRACEABLE
 from harness.run.victim import Judge, Victim, slower
 
 Calls = Callable[[], object]
@@ -26,10 +29,14 @@ LARGEST = {"cpu": 512, "cuda": 4096}
 UNTRIED = {"cpu": 128, "cuda": 1024}
 LONG = 200  # batches of gradients, from which a few more to measure with are little beside the work
 TRIAL_SHARE = 0.02  # of the predicted work may go into finding the batch size
-# What compilation saved of the eager time, and what it cost, where it was tried: ResNet-18 on two cores.
-# The GPU's figures are a guess until one is measured; a wrong guess costs seconds, never a number.
+# What a program saves of the eager time at least, and what it costs, where it was tried on two cores: 5 % of a
+# ResNet-18's gradient, 30 to 45 % of smallcnn's, for one second and two more the first time.
+EXPECTED_PROGRAM_GAIN, EXPECTED_PROGRAM_SECONDS = 0.08, 2.0
+# The same of compilation: ResNet-18 on two cores. Of a program it saves nothing there. The GPU's figures are a guess
+# until one is measured; a wrong guess costs seconds, never a number.
 EXPECTED_GAIN = {"cpu": 0.08, "cuda": 0.35}
 EXPECTED_COMPILE_SECONDS = {"cpu": 45.0, "cuda": 60.0}
+SAME = 0.01  # how far two forms may be apart, as a share of a gradient's length, beyond what their precision explains
 
 
 @dataclass(frozen=True)
@@ -88,10 +95,11 @@ def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
 
 
 def accelerate(victim: Victim, targets: Targets, batch: int, rows: int, wanted: str) -> None:
-    """Compile the victim (``wanted`` = "on", or "auto" when it should pay), keep that if it is faster and the same.
+    """Find faster ways to the victim's gradient for the ``rows`` ahead; keep what is faster and computes the same.
 
-    On CUDA the step is then captured as a graph. Sets the victim's ``fixed`` network for exactly ``batch`` rows,
-    its ``form`` and ``compile_seconds``; what was refused is a finding.
+    On a CPU that is a program, on CUDA compilation and the step as a graph. ``wanted`` is "off" (none of it), "auto"
+    (what should pay) or "on" (program and compilation at any price). Sets the victim's ``program``, or its ``fixed``
+    network for exactly ``batch`` rows, its ``form`` and ``compile_seconds``; what was refused is a finding.
     """
     if len(targets) == 0 or wanted == "off" or not victim.differentiable:
         return
@@ -99,9 +107,11 @@ def accelerate(victim: Victim, targets: Targets, batch: int, rows: int, wanted: 
         return
     x, y = _batch(targets, batch)
     eager = seconds(lambda: victim.gradient(x, y), victim.device)
-    kind = victim.device.type
-    ahead = rows / batch * eager * EXPECTED_GAIN[kind]
-    if wanted == "on" or ahead > EXPECTED_COMPILE_SECONDS[kind]:
+    kind, ahead = victim.device.type, rows / batch * eager
+    if kind == "cpu" and (wanted == "on" or ahead * EXPECTED_PROGRAM_GAIN > EXPECTED_PROGRAM_SECONDS):
+        _trace(victim, targets, x, y)
+    worth = victim.program is None and ahead * EXPECTED_GAIN[kind] > EXPECTED_COMPILE_SECONDS[kind]
+    if wanted == "on" or worth:
         _compile(victim, x, y)
     if kind == "cuda":
         _capture(victim, x, y)
@@ -115,32 +125,84 @@ def measure_rates(victim: Victim, judge: Judge, targets: Targets, batch: int) ->
     return Rates(gradient / len(x), verdict / len(x))
 
 
+def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
+    started = time.perf_counter()
+    few = next(
+        n for n in itertools.count(5) if n not in x.shape[1:]
+    )  # a program is traced with rows that are told apart
+    few_x, few_y = _batch(targets, few)
+    try:
+        program = Program(victim.bare_logits, victim.laid_out(few_x), few_y)
+        same = all(_computes_the_same(victim, program, part) for part in (few_x, x[:64]) if len(part) > 1)
+    except UNTRACEABLE as error:
+        if is_out_of_memory(error):
+            raise
+        victim.findings.append(slower("not-traced", "no program can be made of this model", error))
+        return
+    victim.compile_seconds += time.perf_counter() - started
+    if not same:
+        victim.findings.append(slower("not-traced", "the program of this model computes something else", None))
+    elif _ratio(victim, x, y, program=program) < 0.98:
+        victim.program = program
+        victim.form += ", program"
+
+
+def _computes_the_same(victim: Victim, program: Program, x: Tensor) -> bool:
+    """Whether a program gives the victim's logits and gradients, up to what its precision leaves of float32's.
+
+    Of the labels that are the least likely: what rounding leaves of a confident example's gradient points anywhere.
+    """
+    exact = Victim(victim.network, victim.device, "float32", "", victim.channels_last)
+    y = victim.bare_logits(x).argmin(1)
+    expected, bare, found = exact.bare_gradient(x, y), victim.bare_gradient(x, y), program(victim.laid_out(x), y)
+    # Not a negated comparison: what is NaN is not the same.
+    return all(
+        _apart(mine, right) <= 1.25 * _apart(its, right) + SAME
+        for mine, its, right in zip(found, bare, expected, strict=True)
+    )
+
+
+def _apart(found: Tensor, expected: Tensor) -> float:
+    """The mean over rows of how far a row is from the expected one, as a share of that one's length."""
+    distance = (found - expected).flatten(1).norm(dim=1)
+    return float((distance / expected.flatten(1).norm(dim=1).clamp_min(1e-30)).mean())
+
+
 def _compile(victim: Victim, x: Tensor, y: Tensor) -> None:
     started = time.perf_counter()
-    expected = victim.slope(x, y)
-    plain = victim.fixed
+    expected, program = victim.slope(x, y), victim.program
     try:
-        victim.fixed = (len(x), compiled(victim.network))
+        network = compiled(victim.network)
+        victim.fixed, victim.program = (len(x), network), None
         slope = victim.slope(x, y)
+        victim.gradient(x, y)
     # Dynamo and Inductor raise their own RuntimeErrors; a machine without a C++ compiler an OSError.
     except (RuntimeError, OSError) as error:
-        victim.fixed = plain
         victim.findings.append(slower("not-compiled", "torch.compile refuses this model", error))
         return
+    finally:
+        victim.fixed, victim.program = None, program
     _synchronise(victim.device)
-    victim.compile_seconds = time.perf_counter() - started
-    compiled_network = victim.fixed
-    pairs = []
-    for _ in range(3):
-        victim.fixed = compiled_network
-        with_it = seconds(lambda: victim.gradient(x, y), victim.device, 1)
-        victim.fixed = plain
-        pairs.append(with_it / seconds(lambda: victim.gradient(x, y), victim.device, 1))
+    victim.compile_seconds += time.perf_counter() - started
     if not _same(slope, expected):
         victim.findings.append(slower("not-compiled", "the compiled model computes something else", None))
-    elif statistics.median(pairs) < 0.98:
-        victim.fixed = compiled_network
-        victim.form += ", compiled"
+    elif _ratio(victim, x, y, fixed=(len(x), network), program=None) < 0.98:
+        victim.fixed, victim.program = (len(x), network), None
+        victim.form = victim.form.removesuffix(", program") + ", compiled"
+
+
+def _ratio(victim: Victim, x: Tensor, y: Tensor, **other: object) -> float:
+    """The time of a gradient with these fields of the victim over the time with its own, measured in turn."""
+    own = {name: getattr(victim, name) for name in other}
+    ratios = []
+    for _ in range(3):
+        taken = []
+        for fields in (other, own):
+            for name, value in fields.items():
+                setattr(victim, name, value)
+            taken.append(seconds(lambda: victim.gradient(x, y), victim.device, 1))
+        ratios.append(taken[0] / taken[1])
+    return statistics.median(ratios)
 
 
 def _capture(victim: Victim, x: Tensor, y: Tensor) -> None:

@@ -59,14 +59,16 @@ class Victim:
     backwards: int = 0
     compile_seconds: float = 0.0
     differentiable: bool = True
-    # Networks and steps for one batch size alone, found by `harness.run.tuning`.
+    # Found by `harness.run.tuning`: the gradient as a program, for two rows or more; networks and steps for one batch
+    # size alone.
+    program: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     fixed: tuple[int, Callable[[Tensor], Tensor]] | None = None
     graph: tuple[int, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes), float32 in type, of the victim's precision in value."""
         self.forwards += len(x)
-        return self._forward(x)
+        return self.bare_logits(x)
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of the summed cross-entropy at ``x`` (N, C, H, W), and the logits; both float32."""
@@ -74,11 +76,13 @@ class Victim:
         self.backwards += len(x)
         if self.graph and self.graph[0] == len(x):
             return self.graph[1](x, y)
+        if self.program and len(x) > 1:
+            return self.program(self.laid_out(x), y)
         return self.bare_gradient(x, y)
 
     def bare_gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """`gradient` as it is computed without a graph, and without being counted."""
-        return input_gradient(self._forward, x, y)
+        """`gradient` as the network computes it, without a program or a graph, and without being counted."""
+        return input_gradient(self.bare_logits, x, y)
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of the true class's logit over the mean logit, (N, C, H, W).
@@ -88,7 +92,7 @@ class Victim:
         """
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():
-            logits = self._forward(x)
+            logits = self.bare_logits(x)
             rise = (logits.gather(1, y[:, None]).squeeze(1) - logits.mean(1)).sum()
             (slope,) = torch.autograd.grad(rise, x)
         return slope.float()
@@ -107,7 +111,8 @@ class Victim:
         margin = logits.gather(1, y[:, None]).squeeze(1) - rivals.amax(1)
         return margin - DOUBT[self.precision] * logits.abs().amax(1)
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def bare_logits(self, x: Tensor) -> Tensor:
+        """The logits (N, classes) as the network computes them, without being counted."""
         x = self.laid_out(x)
         with autocast(self.device, self.precision):
             network = self.fixed[1] if self.fixed and self.fixed[0] == len(x) else self.network

@@ -151,6 +151,7 @@ CODES: dict[str, Code] = {
     "not-folded": Code("warning", "Batch norm could not be folded.", "numbers are unaffected, speed is"),
     "not-prepared": Code("warning", "A faster form of the model was refused.", "numbers are unaffected, speed is"),
     "not-mixed": Code("warning", "The model cannot run in low precision; float32 is used.", "numbers are unaffected"),
+    "not-traced": Code("warning", "No program could be made of the model.", "numbers are unaffected, speed is"),
     "not-compiled": Code("warning", "The model could not be compiled.", "numbers are unaffected, speed is"),
     "not-graphed": Code("warning", "The step could not be captured as a CUDA graph.", "numbers are unaffected"),
 }

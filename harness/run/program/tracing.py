@@ -1,0 +1,163 @@
+"""From a function of images to a flat graph of tensor operations, for any number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+aten = torch.ops.aten
+
+# What torch raises, of its own and through a model's code, where a function cannot be traced.
+UNTRACEABLE = (
+    RuntimeError,  # NotImplementedError too
+    TypeError,
+    KeyError,
+    AttributeError,
+    ValueError,
+    IndexError,
+    AssertionError,
+)
+_NO_END = 2**62
+
+
+def trace(function: Callable[..., Any], *given: Tensor) -> fx.GraphModule:
+    """``function``, which writes into no tensor, as a graph with folded constants. Raises one of `UNTRACEABLE`.
+
+    The first axis of what is ``given`` is the row, and must differ in length from every other axis: it alone may
+    have another length later, two rows or more.
+    """
+    rows, others = len(given[0]), {size for tensor in given for size in tensor.shape[1:]}
+    if rows < 2 or rows in others:
+        raise ValueError(f"{rows} rows cannot be told from axes of {sorted(others)}")
+    traced = make_fx(lambda *a: function(*a), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*given)
+    for node in calls(traced, *{n.target for n in traced.graph.nodes}):
+        if _writes(node.target):
+            raise ValueError(
+                f"{node.target} writes into a tensor that outlives the function, or that may be used again"
+            )
+    _skip_identities(traced)
+    _fix_sizes(traced, given)
+    fold_constants(traced)
+    return traced
+
+
+def tidy(module: fx.GraphModule) -> None:
+    """Drop what nothing uses, and make the module run the graph as it is now."""
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.recompile()
+
+
+def values(module: fx.GraphModule, *given: Tensor) -> dict[fx.Node, Any]:
+    """What every node gives for these inputs."""
+    recorder = _Recorder(module)
+    with torch.no_grad():
+        recorder.run(*given)
+    return recorder.found
+
+
+def arguments(node: fx.Node) -> Any:
+    """A call's arguments, of types that no checker could tell."""
+    return node.args
+
+
+def is_constant(node: object) -> bool:
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def constant(module: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The tensor a constant node stands for."""
+    value: Tensor = getattr(module, str(node.target))
+    return value
+
+
+def add_constant(module: fx.GraphModule, value: Tensor, before: fx.Node) -> fx.Node:
+    """A new constant, for use from ``before`` on."""
+    count = sum(1 for _ in module.buffers())
+    while hasattr(module, f"constant_{count}"):
+        count += 1
+    module.register_buffer(f"constant_{count}", value.detach())
+    with module.graph.inserting_before(before):
+        return module.graph.get_attr(f"constant_{count}")
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The one node that uses this one, if there is just one."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def calls(module: fx.GraphModule, *targets: object) -> Iterator[fx.Node]:
+    """The calls of these operations, in order; the graph may change meanwhile."""
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.target in targets:
+            yield node
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.found: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.found[n] = super().run_node(n)
+        return self.found[n]
+
+
+def _skip_identities(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        whole = node.target is aten.slice.Tensor and tuple(node.args[1:3]) == (0, 0) and _to_the_end(node)
+        if node.target is aten.alias.default or whole:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    tidy(module)
+
+
+def _to_the_end(node: fx.Node) -> bool:
+    return len(node.args) == 4 and isinstance(node.args[3], int) and node.args[3] > _NO_END
+
+
+def _fix_sizes(module: fx.GraphModule, given: tuple[Tensor, ...]) -> None:
+    """Write as numbers all sizes that do not depend on how many rows there are."""
+    fewer = values(module, *(tensor[:-1] for tensor in given))
+    known = {
+        node: value
+        for node, value in values(module, *given).items()
+        if node.op == "call_function" and isinstance(value, int) and value == fewer[node]
+    }
+
+    def written(node: fx.Node) -> Any:
+        return known.get(node, node)
+
+    for node in module.graph.nodes:
+        node.args, node.kwargs = fx.node.map_arg((node.args, node.kwargs), written)
+    tidy(module)
+
+
+def fold_constants(module: fx.GraphModule) -> None:
+    """Compute now whatever depends on constants alone."""
+    known = {node: constant(module, node) for node in module.graph.nodes if is_constant(node)}
+    for node in list(module.graph.nodes):
+        inputs = node.all_input_nodes
+        if node.op != "call_function" or not inputs or any(n not in known for n in inputs) or _differs(node.target):
+            continue
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+        with torch.no_grad():
+            value = node.target(*args, **kwargs)
+        if isinstance(value, Tensor):
+            folded = add_constant(module, value, node)
+            known[folded] = value
+            node.replace_all_uses_with(folded)
+    tidy(module)
+
+
+def _differs(target: object) -> bool:
+    """Whether an operation may give something else the next time, or is none of torch's."""
+    return not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in target.tags
+
+
+def _writes(target: object) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
