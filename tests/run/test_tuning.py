@@ -118,6 +118,76 @@ def test_compiled_verdicts_equal_eager_ones(network, targets):
     np.testing.assert_array_equal(found[0], found[1])
 
 
+def test_long_work_on_a_cpu_makes_a_program_of_the_step_and_keeps_every_verdict(network, targets, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("compiled"))
+    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 0.5)
+    eps = [Fraction(1, 20), Fraction(1, 10)]
+    found = []
+    for wanted, precision in (("off", "float32"), ("auto", "float32"), ("auto", "bf16")):
+        victim = prepare(network, CPU, precision, targets.pixels(torch.arange(8)), targets.labels[:8])
+        accelerate(victim, targets, 64, 10**9, wanted)
+        assert not victim.findings
+        assert (victim.program is not None) is (wanted == "auto")
+        assert victim.form == "folded, channels-last" + (", program" if wanted == "auto" else "")
+        assert (victim.compile_seconds > 0) is (wanted == "auto")
+        for batch in (1, 33, 64):
+            outcomes = list(Engine(victim, Judge(network, CPU), targets, batch).run(PGD(steps=6), eps, seed=0))
+            found.append(np.stack([outcome.fooled for outcome in outcomes]))
+    for other in found[1:6]:
+        np.testing.assert_array_equal(other, found[0])
+    for low in found[6:]:
+        assert abs(low.mean() - found[0].mean()) < 0.02
+
+
+class StraightThrough(nn.Module):
+    """Rounds its pixels, and lets gradients pass as if it had not: a graph of the forward pass cannot know."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            error = (16 * x).round() / 16 - x
+        return self.network(x + error)
+
+
+class Watched(nn.Module):
+    """Keeps something it saw, which a graph cannot."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add_(1)
+        return self.network(x)
+
+
+@pytest.mark.parametrize(("wrap", "told"), [(StraightThrough, "something else"), (Watched, "writes")])
+def test_a_model_that_is_more_than_its_graph_is_attacked_without_a_program(network, targets, monkeypatch, wrap, told):
+    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 0.5)
+    model = wrap(network).eval()
+    victim = prepare(model, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+    victim.findings.clear()
+    accelerate(victim, targets, 64, 10**9, "auto")
+    assert [finding.code for finding in victim.findings] == ["not-traced"]
+    assert told in victim.findings[0].message
+    assert victim.program is None
+    (found,) = Engine(victim, Judge(model, CPU), targets, 64).run(PGD(steps=5), [Fraction(1, 10)], seed=0)
+    plain = Victim(frozen_copy(model, CPU), CPU, "float32", "plain")
+    (expected,) = Engine(plain, Judge(model, CPU), targets, 64).run(PGD(steps=5), [Fraction(1, 10)], seed=0)
+    np.testing.assert_array_equal(found.fooled, expected.fooled)
+
+
+def test_a_program_that_is_no_faster_is_not_used(network, targets, monkeypatch):
+    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 1.0)
+    victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+    accelerate(victim, targets, 64, 10**9, "auto")
+    assert (victim.program, victim.form, victim.findings) == (None, "folded, channels-last", [])
+
+
 class Views(nn.Module):
     """`view` in a forward raises once its input is channels-last: common in the wild."""
 

@@ -19,11 +19,20 @@ _NARROW = 16  # channels: with fewer, an operation with a number a channel runs 
 
 def rewrite_forward(module: fx.GraphModule, found: dict[fx.Node, Any]) -> None:
     """All of the rewrites here."""
+    drop_restrides(module, found)
     fold_scales(module)
     widen(module, found)
     flatten_as_it_lies(module, found)
     use_subpixel_gradients(module)
     tidy(module)
+
+
+def drop_restrides(module: fx.GraphModule, found: dict[fx.Node, Any]) -> None:
+    """Pooling down to one position names its result's strides anew; that has no gradient a graph could hold."""
+    for node in calls(module, aten.as_strided.default):
+        before = arguments(node)[0]
+        if found[before].shape == found[node].shape and torch.equal(found[before], found[node]):
+            node.replace_all_uses_with(before)
 
 
 def fold_scales(module: fx.GraphModule) -> None:

@@ -1,7 +1,7 @@
 """Rewrites of a whole step for a CPU: convolutions whose weights lie as oneDNN wants them, and what they absorb.
 
 Torch brings weights into oneDNN's layout at every call; in small batches of a ResNet's last layers that takes a fifth
-of the time. Here it is done once. To the bit, the numbers stay what they were.
+of the time. Here it is done once. In float32 the numbers stay what they were, to the bit.
 """
 
 from __future__ import annotations
@@ -62,25 +62,39 @@ def _replace(
     module: fx.GraphModule, node: fx.Node, found: dict[fx.Node, Any], x: fx.Node, weight: Tensor,
     bias: fx.Node | None, settings: list[Any],
 ) -> None:  # fmt: skip
-    """Put a packed convolution in the place of ``node``, and of a sum and a ReLU if they alone use it."""
-    shape = list(found[x].shape)
-    packed = mkldnn._reorder_convolution_weight(weight, settings[0], settings[1], settings[2], settings[3], shape)
-    last, other = node, _other_summand(node, found)
-    if other is not None:
-        last = only_user(node) or node
-    after = only_user(last)
-    relu = after is not None and after.target is aten.relu.default
-    last = after if relu and after is not None else last
-    weight_node = add_constant(module, packed, last)
+    """Put a packed convolution in the place of ``node``, and of a sum and a ReLU if they alone use it.
+
+    Where the packed one cannot be had, or lays its result out in another way, all stays as it is.
+    """
+    padding, stride, dilation, groups = settings
+    last, other = node, _other_summand(node, found) if groups == 1 else None
+    last = last if other is None else _the_user(last)
+    relu = (after := only_user(last)) is not None and after.target is aten.relu.default
+    last = _the_user(last) if relu else last
+    packed = mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, list(found[x].shape))
+    given: tuple[Any, ...]
+    if other is None:
+        operation, given = mkldnn._convolution_pointwise.default, (x, packed, bias, *settings)
+        given += ("relu" if relu else "none", [], "")
+    else:
+        operation, given = mkldnn._convolution_pointwise.binary, (x, other, packed, bias, *settings)
+        given += ("add", 1.0, "relu" if relu else None, [], None)
+    try:
+        result = operation(*(found.get(a, a) if isinstance(a, fx.Node) else a for a in given))
+    except RuntimeError:
+        return
+    if result.stride() != found[last].stride():
+        return
+    constant_node = add_constant(module, packed, last)
     with module.graph.inserting_before(last):
-        if other is None:
-            given = (x, weight_node, bias, *settings, "relu" if relu else "none", [], "")
-            fused = module.graph.call_function(mkldnn._convolution_pointwise.default, given)
-        else:
-            given = (x, other, weight_node, bias, *settings, "add", 1.0, "relu" if relu else None, [], None)
-            fused = module.graph.call_function(mkldnn._convolution_pointwise.binary, given)
-    found[fused] = found[last]
+        given = tuple(constant_node if a is packed else a for a in given)
+        fused = module.graph.call_function(operation, given)
+    found[fused] = result
     last.replace_all_uses_with(fused)
+
+
+def _the_user(node: fx.Node) -> fx.Node:
+    return next(iter(node.users))
 
 
 def _other_summand(node: fx.Node, found: dict[fx.Node, Any]) -> fx.Node | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx
-from torch.func import functionalize
 
 from harness.run.program.forward import rewrite_forward
 from harness.run.program.packing import pack
@@ -22,10 +21,10 @@ class Program:
 
         The number of images must differ from their channels, rows and columns. Raises one of
         `harness.run.program.tracing.UNTRACEABLE`. What a network keeps from autograd, as in a block without gradients
-        or with a backward pass of its own, is not seen: hold the program's gradient against the network's.
+        or with a backward pass of its own, is not seen: hold the program against the network.
         """
         with torch.no_grad():
-            forward = trace(functionalize(network, remove="mutations"), x)
+            forward = trace(network, x)
         rewrite_forward(forward, values(forward, x))
         self._step = trace(lambda x, y: input_gradient(forward, x, y), x, y)
         if torch.backends.mkldnn.is_available():

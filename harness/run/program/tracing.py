@@ -25,7 +25,7 @@ _NO_END = 2**62
 
 
 def trace(function: Callable[..., Any], *given: Tensor) -> fx.GraphModule:
-    """``function``, which writes into no tensor, as a graph with folded constants. Raises one of `UNTRACEABLE`.
+    """``function`` as a graph without writes and with folded constants. Raises one of `UNTRACEABLE`.
 
     The first axis of what is ``given`` is the row, and must differ in length from every other axis: it alone may
     have another length later, two rows or more.
@@ -34,11 +34,7 @@ def trace(function: Callable[..., Any], *given: Tensor) -> fx.GraphModule:
     if rows < 2 or rows in others:
         raise ValueError(f"{rows} rows cannot be told from axes of {sorted(others)}")
     traced = make_fx(lambda *a: function(*a), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*given)
-    for node in calls(traced, *{n.target for n in traced.graph.nodes}):
-        if _writes(node.target):
-            raise ValueError(
-                f"{node.target} writes into a tensor that outlives the function, or that may be used again"
-            )
+    _without_writes(traced)
     _skip_identities(traced)
     _fix_sizes(traced, given)
     fold_constants(traced)
@@ -107,6 +103,23 @@ class _Recorder(fx.Interpreter):
         return self.found[n]
 
 
+def _without_writes(module: fx.GraphModule) -> None:
+    """Let operations that write into their first argument return what they wrote, if that is all it is needed for.
+
+    The tracer has what follows use their result already. Another name for the same memory is not seen: whoever traces
+    must compare. Refuse what would write into the caller's tensors, or has no such twin.
+    """
+    for node in module.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+            continue
+        packet, overload = str(node.target._schema.name).split("::")[1], node.target._overloadname
+        twin = getattr(getattr(aten, packet.removesuffix("_"), None), overload, None)
+        written = node.all_input_nodes[0]
+        if not packet.endswith("_") or twin is None or written.op in ("placeholder", "get_attr"):
+            raise ValueError(f"{node.target} writes into a tensor that may be used again")
+        node.target = twin
+
+
 def _skip_identities(module: fx.GraphModule) -> None:
     for node in list(module.graph.nodes):
         whole = node.target is aten.slice.Tensor and tuple(node.args[1:3]) == (0, 0) and _to_the_end(node)
@@ -157,7 +170,3 @@ def fold_constants(module: fx.GraphModule) -> None:
 def _differs(target: object) -> bool:
     """Whether an operation may give something else the next time, or is none of torch's."""
     return not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in target.tags
-
-
-def _writes(target: object) -> bool:
-    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
