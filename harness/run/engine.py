@@ -26,6 +26,8 @@ from harness.run.step import into_ball, unchanged
 from harness.run.stream import CleanGradients, Stream
 from harness.run.victim import Judge, Victim
 
+FOOLED_STEPS = 0.2  # of its steps, about, does an attack take that fools and stops early; only the order goes by it
+
 
 @dataclass
 class Engine:
@@ -71,7 +73,9 @@ class Engine:
             yield from ledger.outcomes
             return
         restarts = attack.restarts if isinstance(attack, GradientAttack) else 1
-        schedule = CURVES[curve](len(eps), len(self.targets), restarts)
+        stops_early = early_stop and self.white_box and isinstance(attack, GradientAttack) and attack.steps > 1
+        price = (FOOLED_STEPS if stops_early else 1.0) / restarts
+        schedule = CURVES[curve]([float(e) for e in eps], len(self.targets), restarts, price)
         if isinstance(attack, GradientAttack):
             yield from self._stream(attack, eps, ledger, schedule, seed, early_stop)
         else:
@@ -130,7 +134,7 @@ class Engine:
                 release()
                 self.batch = len(chosen) // 2
                 continue
-            schedule.settle(chosen, verdicts[0] > 0)
+            schedule.settle(chosen, verdicts[0] > 0, verdicts[1])
             rows = rows[len(chosen) :]
 
     def _judged(self, attack: Attack, rows: np.ndarray, ledger: Ledger, schedule: Each, seed: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from attacks.norms import Norm
 from harness.run.noise import KeyedNoise
+from harness.run.schedule import ROUNDING
 from harness.run.victim import Judge
 
 
@@ -125,13 +126,13 @@ class Ledger:
     def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
         """The finished outcome of one ε: ``fooled`` (n,) adds what follows from other ε.
 
-        An implied success shows the image of the largest smaller ε that was attacked; a target that was
-        not attacked and withstands keeps its clean image.
+        An implied success shows an image that fooled at another ε, the largest there is, and lies in this ball too; a
+        target that was not attacked and withstands keeps its clean image.
         """
         outcome = self.outcomes[eps_index]
-        outcome.fooled = fooled.copy()
+        outcome.fooled, radius = fooled.copy(), float(outcome.eps) + ROUNDING
         for i in np.flatnonzero(~outcome.attacked[: len(outcome.images)]):
-            lent = [o for o in self.outcomes[:eps_index] if o.attacked[i] and o.fooled[i] and fooled[i]]
+            lent = [o for o in self.outcomes if fooled[i] and o.attacked[i] and o.fooled[i] and o.size[i] <= radius]
             clean = self.targets.pixels(torch.tensor([i], device=self.targets.labels.device))[0].cpu()
             outcome.images[i] = lent[-1].images[i] if lent else clean
             outcome.predicted[i] = lent[-1].predicted[i] if lent else int(self.targets.labels[i])

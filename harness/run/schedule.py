@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+ROUNDING = 1e-6  # by which float32 may put an image outside its ball
 
 
 class Each:
@@ -16,10 +18,12 @@ class Each:
     ``settled`` have shape (ε, examples).
     """
 
-    def __init__(self, eps_count: int, examples: int, restarts: int) -> None:
-        self.eps_count, self.examples, self.restarts = eps_count, examples, restarts
-        self.fooled = np.zeros((eps_count, examples), dtype=bool)
-        self.settled = np.zeros((eps_count, examples), dtype=bool)
+    def __init__(self, eps: Sequence[float], examples: int, restarts: int, price: float = 1.0) -> None:
+        """``eps`` ascend. ``price`` is what an attack takes that fools, as a share of one that does not."""
+        self.eps, self.eps_count = np.array(eps), len(eps)
+        self.examples, self.restarts, self.price = examples, restarts, price
+        self.fooled = np.zeros((self.eps_count, examples), dtype=bool)
+        self.settled = np.zeros((self.eps_count, examples), dtype=bool)
         self._waiting: list[int] = []
         self._push(self._first_rows().tolist())
 
@@ -37,12 +41,13 @@ class Each:
         eps_index, restart = np.divmod(pair, self.restarts)
         return eps_index, restart, example
 
-    def settle(self, rows: np.ndarray, fooled: np.ndarray) -> None:
-        """Take the judge's word on finished rows; what follows from it joins the queue."""
+    def settle(self, rows: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
+        """Take the judge's word on finished rows, whose images are so far from the clean ones; what follows from it
+        joins the queue."""
         eps_index, restart, example = self.split(rows)
         over = fooled | (restart == self.restarts - 1)
         self._push((rows[~over] + self.examples).tolist())
-        self._decide(eps_index[over], example[over], fooled[over])
+        self._decide(eps_index[over], example[over], fooled[over], size[over])
 
     def finished(self, eps_index: int) -> bool:
         """Whether every example has its verdict at this ε."""
@@ -52,7 +57,7 @@ class Each:
         everyone = np.arange(self.examples)
         return np.concatenate([self._row(np.full_like(everyone, e), everyone) for e in range(self.eps_count)])
 
-    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray) -> None:
+    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
         """The last word on these examples at these ε."""
         self.fooled[eps_index, example] = fooled
         self.settled[eps_index, example] = True
@@ -72,7 +77,7 @@ class Nested(Each):
     def _first_rows(self) -> np.ndarray:
         return np.arange(self.examples)
 
-    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray) -> None:
+    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
         for e, i, yes in zip(eps_index, example, fooled, strict=True):
             self.fooled[e:, i] = yes
             self.settled[e : self.eps_count if yes else e + 1, i] = True
@@ -84,29 +89,48 @@ class Bisect(Each):
     """The smallest ε that fools, by bisection: about log₂ of the ε are attacked.
 
     What withstands an ε is taken to withstand every smaller one, which an attack of finite strength does
-    not promise; the other direction is exact, as in `Nested`.
+    not promise; the other direction is exact, as in `Nested`. An image that fools does so at every ε whose
+    ball it lies in, smaller ones too. Where to look next is what costs least when every answer is as likely: an attack
+    that fools is over soon, so the larger ε come first.
     """
 
-    def __init__(self, eps_count: int, examples: int, restarts: int) -> None:
+    def __init__(self, eps: Sequence[float], examples: int, restarts: int, price: float = 1.0) -> None:
         self.withstood = np.full(examples, -1)
-        self.broke = np.full(examples, eps_count)
-        super().__init__(eps_count, examples, restarts)
+        self.broke = np.full(examples, len(eps))
+        self._step = _cheapest_steps(len(eps), price)
+        super().__init__(eps, examples, restarts, price)
 
     def _first_rows(self) -> np.ndarray:
-        return self._middle(np.arange(self.examples))
+        return self._next(np.arange(self.examples))
 
-    def _middle(self, example: np.ndarray) -> np.ndarray:
-        return self._row((self.withstood[example] + self.broke[example]) // 2, example)
+    def _next(self, example: np.ndarray) -> np.ndarray:
+        untried = self.broke[example] - self.withstood[example] - 1
+        return self._row(self.withstood[example] + self._step[untried], example)
 
-    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray) -> None:
-        self.broke[example[fooled]] = eps_index[fooled]
+    def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
+        holding = np.searchsorted(self.eps, size[fooled] - ROUNDING)  # the smallest ball that holds the image
+        within = np.minimum(eps_index[fooled], holding)
+        # No verdict is taken back: where a smaller ε was withstood, that stands.
+        self.broke[example[fooled]] = np.maximum(within, self.withstood[example[fooled]] + 1)
         self.withstood[example[~fooled]] = eps_index[~fooled]
         for i in example:
             self.settled[: self.withstood[i] + 1, i] = True
             self.fooled[self.broke[i] :, i] = True
             self.settled[self.broke[i] :, i] = True
         open_ = example[self.broke[example] - self.withstood[example] > 1]
-        self._push(self._middle(open_).tolist())
+        self._push(self._next(open_).tolist())
+
+
+def _cheapest_steps(count: int, price: float) -> np.ndarray:
+    """For n untried ε in a row, how far up to try next, (count + 1,); the least mean cost if the n + 1 answers are as
+    likely, and an attack costs ``price`` where it fools and 1 where it does not."""
+    cost, step = np.zeros(count + 1), np.zeros(count + 1, dtype=np.int64)
+    for n in range(1, count + 1):
+        tried = np.arange(1, n + 1)
+        fools, not_ = tried / (n + 1), (n + 1 - tried) / (n + 1)
+        costs = fools * (price + cost[tried - 1]) + not_ * (1 + cost[n - tried])
+        cost[n], step[n] = costs.min(), 1 + np.argmin(costs)
+    return step
 
 
 CURVES: dict[str, type[Each]] = {"each": Each, "nested": Nested, "bisect": Bisect}

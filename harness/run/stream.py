@@ -255,7 +255,7 @@ class Stream:
             self.parked.append(back)
         over = np.flatnonzero(~refused)
         self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["x_adv"][torch.from_numpy(over)])
-        self.schedule.settle(bundle.rows[over], fooled[over])
+        self.schedule.settle(bundle.rows[over], fooled[over], verdicts[1, over])
         counts = np.bincount(eps_index, weights=asked, minlength=len(self.eps))
         self.work += counts
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
