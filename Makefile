@@ -47,20 +47,24 @@ bench: $(VENV)/.installed-test
 		--benchmark-timer=torch.utils.benchmark.timer --benchmark-columns=median,iqr,rounds --benchmark-sort=name
 	$(BIN)/python tests/benchmarks/vae.py
 
-# The same work through other libraries, in one process. visdom, which adv-lib imports, builds with an older setuptools only.
-# The networks are those of the reference runs, trained here where those have not.
-PEERS := tests/benchmarks/peers.py --weights results/reference/.weights
+# The same work through other libraries, each in a process of its own. visdom, which adv-lib imports, builds with an older
+# setuptools only. The networks are those of the reference runs, trained here where those have not; the last is a
+# ResNet-18 that two cores train in half an hour.
+PEERS := -m tests.benchmarks.peers --weights results/reference/.weights
+RESNET := --suite tests/benchmarks/resnet18.toml --defenses none n-fgsm
 bench-peers: $(VENV)/.installed-test
 	echo 'setuptools<81' > $(VENV)/build-constraint.txt
 	PIP_CONSTRAINT=$(VENV)/build-constraint.txt $(BIN)/python -m pip install --quiet 'visdom>=0.2'
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python -m pip install --quiet --no-deps cleverhans
-	$(BIN)/python $(PEERS) one-eps
-	$(BIN)/python $(PEERS) curve
-	$(BIN)/python $(PEERS) curve --suite cifar10-small --defenses none pgd-replace
-	$(BIN)/python $(PEERS) fgsm --images 2048
+	$(BIN)/python $(PEERS) one-eps $(RESNET) --defenses n-fgsm --largest 2/255 --images 128
+	$(BIN)/python $(PEERS) curve $(RESNET) --images 128
+	$(BIN)/python $(PEERS) curve --images 2048
+	$(BIN)/python $(PEERS) curve --suite cifar10-small --defenses none pgd-replace --images 2048
+	$(BIN)/python $(PEERS) fgsm $(RESNET) --images 512
+	$(BIN)/python $(PEERS) fgsm --images 8192
 	$(BIN)/python $(PEERS) floor --images 1250
-	$(BIN)/python $(PEERS) floor --images 1250 --resnet 16
+	$(BIN)/python $(PEERS) floor $(RESNET) --images 1250
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,53 @@
+"""The benchmark against other libraries is fair: everyone is given the same, and finds the same."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from attacks.fgsm import FGSM
+from attacks.pgd import PGD
+from tests.benchmarks.contestants import Contestant
+from tests.benchmarks.networks import Bench, Chosen
+
+EPS = [Fraction(k, 20) for k in range(1, 5)]
+
+
+@pytest.fixture
+def bench(network, digits) -> Bench:
+    x, y = digits
+    with torch.no_grad():
+        right = (network(x).argmax(1) == y).nonzero().flatten()[:200]
+    return Bench("digits", network, x[right], y[right], EPS)
+
+
+@pytest.mark.parametrize("attack", [FGSM(), PGD(steps=10, relative_step_size=0.1)], ids=repr)
+def test_epsbench_and_torchattacks_find_the_same(bench, attack):
+    pytest.importorskip("torchattacks", reason="torchattacks is a test extra")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = Contestant("torchattacks").run(bench, attack, 64)
+    for batch in (64, 200):
+        ours = Contestant().run(bench, attack, batch)
+        # An image that fooled at any step counts here, there only the last.
+        assert all(-1e-9 <= a - b <= 0.02 for a, b in zip(theirs, ours, strict=True))
+    assert 0.02 < min(ours) < max(ours) < 0.99
+
+
+def test_every_way_to_run_epsbench_finds_nearly_the_same(bench):
+    attack = PGD(steps=10, relative_step_size=0.1)
+    expected = Contestant().run(bench, attack, 64)
+    for curve in ("nested", "bisect"):
+        for precision in ("float32", "bf16"):
+            found = Contestant(precision=precision, curve=curve).run(bench, attack, 64)
+            assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_an_untrained_network_is_labelled_as_it_sees_and_nothing_falls():
+    (bench,) = Chosen("", (), None, 8, 2, resnet=4).build(torch.device("cpu"))
+    assert len(bench.x) == len(bench.y) == 8
+    assert Contestant().run(replace(bench, eps=bench.eps[:1]), PGD(steps=2), 8) == [1.0]
