@@ -97,7 +97,8 @@ def run(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also write profiler traces of each attack loop.")] = False,
     compile_: Annotated[
-        Compile, typer.Option("--compile", help="Compile or trace networks, in training and under attack; auto: where it pays.")
+        Compile,
+        typer.Option("--compile", help="Compile or trace networks, in training and under attack; auto: where it pays."),
     ] = Compile.AUTO,
     executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.LOCAL,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,

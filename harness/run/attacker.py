@@ -12,7 +12,7 @@ from harness.run.context import Context
 from harness.run.engine import Engine
 from harness.run.ledger import Outcome, Targets
 from harness.run.memory import is_out_of_memory, release
-from harness.run.tuning import LONG, Rates, accelerate, find_batch, measure_rates
+from harness.run.tuning import LONG, Rates, accelerate, find_batch, lay_out, measure_rates
 from harness.run.victim import Judge, Victim, prepare
 from harness.spec import names
 from harness.spec.cell import RobustnessCell
@@ -77,6 +77,7 @@ def _tuned(
             accelerate(victim, targets, batch, rows, compiled)
             if rows < LONG * batch or not victim.differentiable:
                 return batch, None
+            lay_out(judge, targets, batch)
             return batch, measure_rates(victim, judge, targets, batch)
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):

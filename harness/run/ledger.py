@@ -100,13 +100,14 @@ class Ledger:
 
         An image that is not finite fools nobody; the audit voids its cell.
         """
+        x_adv = x_adv.contiguous(memory_format=self.judge.layout)
         logits = self.judge.logits(x_adv, batch)
         predicted = logits.argmax(1)
         flat = x_adv.flatten(1)
         low, high = flat.amin(1), flat.amax(1)  # which tell of NaN and infinity too, at a tenth of asking every pixel
         fooled = (predicted != y) & low.isfinite() & high.isfinite()
         loss = F.cross_entropy(logits, y, reduction="none")
-        columns = (fooled, self.norm.size(x_adv - x), low, high, loss, predicted)
+        columns = (fooled, self.norm.size(flat.view_as(x) - x), low, high, loss, predicted)
         return torch.stack([column.float() for column in columns]).cpu().numpy()
 
     def note(self, eps_index: np.ndarray, example: np.ndarray, verdicts: np.ndarray, x_adv: Tensor) -> None:

@@ -240,7 +240,6 @@ class Stream:
         t = bundle.tensors
         eps_index, _, example = self.schedule.split(bundle.rows)
         x = self.targets.pixels(torch.from_numpy(example).to(self.device))
-        t["x_adv"] = t["x_adv"].contiguous()
         verdicts = self.ledger.verdicts(x, t["x_adv"], t["y"], self.size)
         asked = np.ones(len(bundle), dtype=int)
         if self.second_thoughts:
@@ -249,7 +248,6 @@ class Stream:
         refused = ~fooled & (bundle.step < self.attack.steps)
         if refused.any():
             back = bundle.take(np.flatnonzero(refused))
-            back.tensors["x_adv"] = self.victim.laid_out(back.tensors["x_adv"])
             back.tensors["veto"] = back.tensors["step"].clone()
             back.tensors["frozen"] = torch.zeros_like(back.tensors["frozen"])
             self.parked.append(back)
@@ -268,7 +266,7 @@ class Stream:
         if not len(doubtful):
             return
         rows = torch.from_numpy(doubtful).to(self.device)
-        again = self.ledger.verdicts(x[rows], t["candidate"][rows].contiguous(), t["y"][rows], self.size)
+        again = self.ledger.verdicts(x[rows], t["candidate"][rows], t["y"][rows], self.size)
         asked[doubtful] += 1
         better = again[0] > 0
         verdicts[:, doubtful[better]] = again[:, better]

@@ -117,6 +117,24 @@ def accelerate(victim: Victim, targets: Targets, batch: int, rows: int, wanted: 
         _capture(victim, x, y)
 
 
+def lay_out(judge: Judge, targets: Targets, batch: int) -> None:
+    """Give the judge its images channels-last from now on, where that is faster and its word stays the same."""
+    x, _ = _batch(targets, batch)
+    expected, took = judge.logits(x, batch), seconds(lambda: judge.logits(x, batch), judge.device)
+    judge.layout = torch.channels_last
+    try:
+        found = judge.logits(x, batch)
+        faster = seconds(lambda: judge.logits(x, batch), judge.device) < 0.97 * took
+    except RuntimeError as error:  # as `view` raises in some forwards
+        judge.layout = torch.contiguous_format
+        if is_out_of_memory(error):
+            raise
+        return
+    same = torch.equal(found.argmax(1), expected.argmax(1)) and _apart(found, expected) <= 1e-4
+    if not (faster and same):
+        judge.layout = torch.contiguous_format
+
+
 def measure_rates(victim: Victim, judge: Judge, targets: Targets, batch: int) -> Rates:
     """The floor's ingredients at this batch, from a few bare calls."""
     x, y = _batch(targets, batch)

@@ -33,11 +33,13 @@ class Judge:
         self.network = frozen_copy(model, device).float()
         self.device = device
         self.forwards = 0
+        self.layout = torch.contiguous_format  # in which its images lie in memory; weights stay as they are
 
     @torch.no_grad()
     def logits(self, x: Tensor, batch: int) -> Tensor:
         """Float32 logits (N, classes) of pixels (N, C, H, W)."""
         self.forwards += len(x)
+        x = x.contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, enabled=False):
             return in_chunks(lambda rows: self.network(x[rows]).float(), len(x), batch)
 

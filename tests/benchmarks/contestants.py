@@ -21,7 +21,7 @@ from attacks.base import GradientAttack
 from harness.run.engine import Engine
 from harness.run.ledger import Targets
 from harness.run.memory import keep_freed
-from harness.run.tuning import accelerate
+from harness.run.tuning import accelerate, lay_out
 from harness.run.victim import Judge, prepare
 from tests.benchmarks.networks import Bench, Chosen
 
@@ -120,7 +120,9 @@ def _run_epsbench(how: Contestant, bench: Bench, attack: GradientAttack, batch: 
     targets = Targets(lambda at: bench.x[at], bench.y, everyone)
     victim = prepare(bench.model, bench.x.device, how.precision, bench.x[:16], bench.y[:16])
     accelerate(victim, targets, batch, attack.steps * len(bench.eps) * len(bench.y), how.compiled)
-    engine = Engine(victim, Judge(bench.model, bench.x.device), targets, batch)
+    judge = Judge(bench.model, bench.x.device)
+    lay_out(judge, targets, batch)
+    engine = Engine(victim, judge, targets, batch)
     return [1 - float(outcome.fooled.mean()) for outcome in engine.run(attack, bench.eps, seed=0, curve=how.curve)]
 
 

@@ -25,7 +25,7 @@ from harness.run.engine import Engine
 from harness.run.environment import describe
 from harness.run.ledger import Targets
 from harness.run.memory import keep_freed
-from harness.run.tuning import accelerate, find_batch, measure_rates
+from harness.run.tuning import accelerate, find_batch, lay_out, measure_rates
 from harness.run.victim import Judge, prepare
 from tests.benchmarks.contestants import PEERS, Booth, Contestant
 from tests.benchmarks.networks import Bench, Chosen
@@ -96,13 +96,15 @@ def floor_share(benches: list[Bench], batch: int, rounds: int) -> list[dict[str,
             victim = prepare(bench.model, bench.x.device, precision, bench.x[:16], bench.y[:16])
             size = batch or find_batch(victim, targets, 40 * kinds * n)
             accelerate(victim, targets, size, 40 * kinds * n, "auto")
-            engine = Engine(victim, Judge(bench.model, bench.x.device), targets, size)
+            judge = Judge(bench.model, bench.x.device)
+            lay_out(judge, targets, size)
+            engine = Engine(victim, judge, targets, size)
             shares = []
             for _ in range(rounds):
-                before = measure_rates(victim, engine.judge, targets, size)
+                before = measure_rates(victim, judge, targets, size)
                 engine.clean.known = None
                 outcomes = list(engine.run(PGD40, bench.eps, seed=0, early_stop=False))
-                after = measure_rates(victim, engine.judge, targets, size)
+                after = measure_rates(victim, judge, targets, size)
                 gradients = sum(o.backwards for o in outcomes) + n
                 verdicts = sum(o.judge_forwards for o in outcomes)
                 floor = statistics.mean(rates.floor(gradients, verdicts) for rates in (before, after))

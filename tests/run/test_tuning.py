@@ -15,7 +15,7 @@ from harness.run import tuning
 from harness.run.engine import Engine
 from harness.run.graphs import graphed
 from harness.run.ledger import Targets
-from harness.run.tuning import Rates, accelerate, find_batch, measure_rates
+from harness.run.tuning import Rates, accelerate, find_batch, lay_out, measure_rates
 from harness.run.victim import Judge, Victim, frozen_copy, prepare
 
 CPU = torch.device("cpu")
@@ -267,6 +267,41 @@ def test_a_confident_model_is_not_taken_for_another_one(network, targets):
     victim = prepare(model, CPU, "float32", targets.pixels(torch.arange(64)), targets.labels[:64])
     assert victim.form == "folded, channels-last"
     assert not victim.findings
+
+
+class Layouts(nn.Module):
+    """A model that takes long, or raises, or says something else, for images that lie one way."""
+
+    def __init__(self, network: nn.Module, clock: list[float], seconds: float, does: str = "") -> None:
+        super().__init__()
+        self.network, self.clock, self.seconds, self.does = network, clock, seconds, does
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        self.clock[0] += self.seconds if last else 1.0
+        if last and self.does == "raises":
+            raise RuntimeError("view size is not compatible")
+        return self.network(x).flip(1) if last and self.does == "lies" else self.network(x)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "does", "chosen"),
+    [(0.5, "", torch.channels_last), (2.0, "", torch.contiguous_format), (0.5, "raises", torch.contiguous_format),
+     (0.5, "lies", torch.contiguous_format)],
+)  # fmt: skip
+def test_the_judges_images_lie_as_is_fastest_and_its_word_stays(monkeypatch, seconds, does, chosen):
+    clock = [0.0]
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: clock[0])
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    judge = Judge(network, CPU)
+    judge.network = Layouts(judge.network, clock, seconds, does)
+    x = torch.rand(20, 3, 8, 8)
+    targets = Targets(lambda at: x[at], torch.zeros(20, dtype=torch.int64), torch.arange(20))
+    lay_out(judge, targets, 16)
+    assert judge.layout == chosen
+    with torch.no_grad():
+        torch.testing.assert_close(judge.logits(x, 16), network(x))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
