@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 aten = torch.ops.aten
 
@@ -27,18 +31,25 @@ _NO_END = 2**62
 def trace(function: Callable[..., Any], *given: Tensor) -> fx.GraphModule:
     """``function`` as a graph without writes and with folded constants. Raises one of `UNTRACEABLE`.
 
-    The first axis of what is ``given`` is the row, and must differ in length from every other axis: it alone may
-    have another length later, two rows or more.
+    The first axis of everything ``given`` is the row, two of them or more. It alone may have another length later.
     """
-    rows, others = len(given[0]), {size for tensor in given for size in tensor.shape[1:]}
-    if rows < 2 or rows in others:
-        raise ValueError(f"{rows} rows cannot be told from axes of {sorted(others)}")
-    traced = make_fx(lambda *a: function(*a), tracing_mode="symbolic", _allow_non_fake_inputs=True)(*given)
+    if len(given[0]) < 2:
+        raise ValueError("one row cannot stand for any number of them")
+    pretending = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    pretended = [_of_any_length(pretending, f"given{i}", tensor) for i, tensor in enumerate(given)]
+    with pretending, enable_python_dispatcher():
+        traced = make_fx(lambda *a: function(*a), _allow_non_fake_inputs=True)(*pretended)
     _without_writes(traced)
     _skip_identities(traced)
-    _fix_sizes(traced, given)
     fold_constants(traced)
     return traced
+
+
+def _of_any_length(pretending: FakeTensorMode, name: str, tensor: Tensor) -> Tensor:
+    sizes = [DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.dim() - 1)
+    rows_vary: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
+    pretended: Tensor = pretending.from_tensor(tensor, source=ConstantSource(name), symbolic_context=rows_vary)
+    return pretended
 
 
 def tidy(module: fx.GraphModule) -> None:
@@ -131,23 +142,6 @@ def _skip_identities(module: fx.GraphModule) -> None:
 
 def _to_the_end(node: fx.Node) -> bool:
     return len(node.args) == 4 and isinstance(node.args[3], int) and node.args[3] > _NO_END
-
-
-def _fix_sizes(module: fx.GraphModule, given: tuple[Tensor, ...]) -> None:
-    """Write as numbers all sizes that do not depend on how many rows there are."""
-    fewer = values(module, *(tensor[:-1] for tensor in given))
-    known = {
-        node: value
-        for node, value in values(module, *given).items()
-        if node.op == "call_function" and isinstance(value, int) and value == fewer[node]
-    }
-
-    def written(node: fx.Node) -> Any:
-        return known.get(node, node)
-
-    for node in module.graph.nodes:
-        node.args, node.kwargs = fx.node.map_arg((node.args, node.kwargs), written)
-    tidy(module)
 
 
 def fold_constants(module: fx.GraphModule) -> None:

@@ -204,10 +204,18 @@ def test_what_a_graph_cannot_say_is_refused(network):
         Program(network.requires_grad_(False), *images(5))
 
 
-@pytest.mark.parametrize("rows", [1, 3, 12])
-def test_rows_that_other_axes_could_be_taken_for_are_refused(rows):
-    with pytest.raises(ValueError, match="rows cannot be told"):
-        trace(lambda x: x * 2, images(rows)[0])
+@pytest.mark.parametrize("rows", [2, 3, 12])
+def test_rows_are_told_from_axes_of_the_same_length(rows):
+    network = network_of("residual")
+    program = Program(network, *images(rows))
+    for n in (2, 3, 7, 12):
+        x, y = images(n)
+        torch.testing.assert_close(program(x, y)[1], network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_one_row_is_too_few_to_trace_by():
+    with pytest.raises(ValueError, match="one row"):
+        trace(lambda x: x * 2, images(1)[0])
 
 
 def test_folding_computes_once_what_depends_on_constants_alone():
