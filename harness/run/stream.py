@@ -152,10 +152,12 @@ class Stream:
         else:
             x_adv = x.clone()
         tensors = {"x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step} | reached
-        tensors |= {"frozen": torch.zeros_like(step, dtype=torch.bool), "veto": torch.full_like(step, -1)}
+        # A row looks fooled below its bar. The judge's refusal lowers it: to be asked again, a row must look worse.
+        none = torch.zeros_like(step, dtype=torch.float32)
+        tensors |= {"frozen": torch.zeros_like(step, dtype=torch.bool), "margin": none, "bar": none.clone()}
         if self.second_thoughts:
             # The iterate the victim is least sure of, kept where it looks fooled: the last one may not be.
-            tensors |= {"candidate": x_adv.clone(), "least_margin": torch.zeros_like(step, dtype=torch.float32)}
+            tensors |= {"candidate": x_adv.clone(), "least_margin": none.clone()}
         shared = {f"state.{name}": value for name, value in state.items()}
         return Bundle(rows, np.full_like(rows, int(self.from_clean)), tensors | shared, frozenset(shared))
 
@@ -187,9 +189,9 @@ class Stream:
         new = {"x_adv": moved} | {f"state.{name}": value for name, value in new_state.items()}
         margin = self.victim.margin(logits, t["y"])
         if self.early_stop:
-            frozen = t["frozen"] | ((margin < 0) & (t["step"] != t["veto"]))
+            frozen = t["frozen"] | (margin < t["bar"])
             new = {name: held(frozen, t[name], value, owned=name == "x_adv") for name, value in new.items()}
-            new |= {"frozen": frozen, "step": t["step"] + ~frozen}
+            new |= {"frozen": frozen, "step": t["step"] + ~frozen, "margin": margin}
         else:
             new["step"] = t["step"] + 1
         if self.second_thoughts:
@@ -248,7 +250,7 @@ class Stream:
         refused = ~fooled & (bundle.step < self.attack.steps)
         if refused.any():
             back = bundle.take(np.flatnonzero(refused))
-            back.tensors["veto"] = back.tensors["step"].clone()
+            back.tensors["bar"] = back.tensors["margin"].clone()
             back.tensors["frozen"] = torch.zeros_like(back.tensors["frozen"])
             self.parked.append(back)
         over = np.flatnonzero(~refused)

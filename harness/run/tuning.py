@@ -37,7 +37,9 @@ PROGRAM_SECONDS, PROGRAM_MODULE_SECONDS = 0.5, 0.02
 # until one is measured; a wrong guess costs seconds, never a number.
 EXPECTED_GAIN = {"cpu": 0.08, "cuda": 0.35}
 EXPECTED_COMPILE_SECONDS = {"cpu": 45.0, "cuda": 60.0}
-SAME = 0.01  # how far two forms may be apart, as a share of a gradient's length, beyond what their precision explains
+# How far a program may be from its network, as a share of a gradient's length, beyond 1.25 times what the network's own
+# precision is from float32.
+SAME = {"float32": 0.005, "bf16": 0.02, "fp16": 0.01}
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
     few_x, few_y = _batch(targets, 5)
     try:
         program = Program(victim.bare_logits, victim.laid_out(few_x), few_y)
-        same = all(_computes_the_same(victim, program, part) for part in (few_x, x[:64]) if len(part) > 1)
+        same = all(_computes_the_same(victim, program, x[:n]) for n in (64, 33) if len(x) > 1)
     except UNTRACEABLE as error:
         if is_out_of_memory(error):
             raise
@@ -180,15 +182,18 @@ def _computes_the_same(victim: Victim, program: Program, x: Tensor) -> bool:
     expected, bare, found = exact.bare_gradient(x, y), victim.bare_gradient(x, y), program(victim.laid_out(x), y)
     # Not a negated comparison: what is NaN is not the same.
     return all(
-        _apart(mine, right) <= 1.25 * _apart(its, right) + SAME
+        _apart(mine, right) <= 1.25 * _apart(its, right) + SAME[victim.precision]
         for mine, its, right in zip(found, bare, expected, strict=True)
     )
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:
-    """The mean over rows of how far a row is from the expected one, as a share of that one's length."""
+    """How far a row is from the expected one, as a share of that one's length: the median over rows.
+
+    Not the mean: where a low precision flips a ReLU, a few rows' gradients go anywhere.
+    """
     distance = (found - expected).flatten(1).norm(dim=1)
-    return float((distance / expected.flatten(1).norm(dim=1).clamp_min(1e-30)).mean())
+    return float((distance / expected.flatten(1).norm(dim=1).clamp_min(1e-30)).median())
 
 
 def _compile(victim: Victim, x: Tensor, y: Tensor) -> None:

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, fx
 
 from harness.run.convolutions import gains, strided_convolution
-from harness.run.program.tracing import add_constant, arguments, aten, calls, constant, is_constant, only_user, tidy
+from harness.run.program.tracing import (
+    add_constant,
+    arguments,
+    aten,
+    calls,
+    constant,
+    exact_constant,
+    is_constant,
+    only_user,
+    tidy,
+)
 
 _NARROW = 16  # channels: with fewer, an operation with a number a channel runs the slower the fewer there are
 
@@ -54,7 +64,7 @@ def fold_scales(module: fx.GraphModule) -> None:
         kernel = constant(module, weight)
         # Of a grouped convolution's weights the second axis counts within the group.
         factor = constant(module, scale).view(groups, 1, -1, 1, 1)
-        split = kernel.float().unflatten(0, (groups, -1))
+        split = exact_constant(module, weight).float().unflatten(0, (groups, -1))
         split = split / factor if scaled.target is aten.div.Tensor else split * factor
         # As the kernel lies, to the very strides: of one channel they alone say which way its convolution lays images.
         folded = torch.empty_like(kernel).copy_(split.flatten(0, 1))

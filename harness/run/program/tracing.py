@@ -26,6 +26,7 @@ UNTRACEABLE = (
     AssertionError,
 )
 _NO_END = 2**62
+_EXACT = "exact"  # of a module's meta: by the name of a constant that was cast, the name of what it was cast from
 
 
 def trace(function: Callable[..., Any], *given: Tensor) -> fx.GraphModule:
@@ -79,6 +80,12 @@ def is_constant(node: object) -> bool:
 def constant(module: fx.GraphModule, node: fx.Node) -> Tensor:
     """The tensor a constant node stands for."""
     value: Tensor = getattr(module, str(node.target))
+    return value
+
+
+def exact_constant(module: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The tensor that a constant node was cast from, or else stands for."""
+    value: Tensor = getattr(module, module.meta.get(_EXACT, {}).get(node.target, node.target))
     return value
 
 
@@ -157,6 +164,8 @@ def fold_constants(module: fx.GraphModule) -> None:
         if isinstance(value, Tensor):
             folded = add_constant(module, value, node)
             known[folded] = value
+            if node.target is aten._to_copy.default:
+                module.meta.setdefault(_EXACT, {})[folded.target] = inputs[0].target
             node.replace_all_uses_with(folded)
     tidy(module)
 
