@@ -57,7 +57,8 @@ def make_attacker(
     attacks = [names.make("attack", cell.attack, context.base, norm=cell.norm) for cell in cells]
     rows = _rows(attacks, len(targets))
     batch = context.batch_size or find_batch(victim, targets, rows)
-    batch, rates = _tuned(victim, judge, targets, max(1, min(batch, len(targets))), rows, context.compile)
+    batch = max(1, min(batch, len(targets)))
+    batch, rates = _tuned(victim, judge, targets, batch, rows, len(attacks) * len(targets), context.compile)
     engine = Engine(victim, judge, targets, batch, keep=KEPT, white_box=weights is None)
     return Attacker(engine, rates, weights or "")
 
@@ -68,7 +69,7 @@ def _rows(attacks: Sequence[Attack | GradientAttack], targets: int) -> int:
 
 
 def _tuned(
-    victim: Victim, judge: Judge, targets: Targets, batch: int, rows: int, compiled: str
+    victim: Victim, judge: Judge, targets: Targets, batch: int, rows: int, verdicts: int, compiled: str
 ) -> tuple[int, Rates | None]:
     """Prepare for ``rows`` gradients in batches, halved while memory runs out; time the floor of long work."""
     while True:
@@ -77,7 +78,7 @@ def _tuned(
             accelerate(victim, targets, batch, rows, compiled)
             if rows < LONG * batch or not victim.differentiable:
                 return batch, None
-            lay_out(judge, targets, batch)
+            lay_out(judge, targets, batch, verdicts)
             return batch, measure_rates(victim, judge, targets, batch)
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):

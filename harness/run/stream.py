@@ -95,7 +95,7 @@ class Stream:
                 self._burst()
                 self._retire()
             waiting = sum(map(len, self.waiting))
-            if waiting and (waiting >= self.size or self._starving()):
+            if waiting and (waiting >= self._jury() or self._starving()):
                 self._verdicts()
             self._charge(time.perf_counter() - started - (self.clean.seconds - shared))
             while next_eps < len(self.eps) and self.schedule.finished(next_eps):
@@ -103,6 +103,10 @@ class Stream:
                 next_eps += 1
             if next_eps == len(self.eps):
                 return
+
+    def _jury(self) -> int:
+        """How many rows wait until they are judged together."""
+        return max(self.size, self.ledger.judge.batch)
 
     def _flying(self) -> int:
         """How many slots hold a row."""
@@ -116,7 +120,7 @@ class Stream:
         """Give every free slot a row: first those that were sent back, then new ones."""
         new: list[Bundle] = []
         room = self.size - self._flying()
-        while room and sum(map(len, self.waiting)) < self.size:
+        while room and sum(map(len, self.waiting)) < self._jury():
             if self.parked:
                 bundle = Bundle.cat(self.parked)
                 self.parked = [bundle.take(np.arange(room, len(bundle)))] if len(bundle) > room else []

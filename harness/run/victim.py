@@ -33,15 +33,22 @@ class Judge:
         self.network = frozen_copy(model, device).float()
         self.device = device
         self.forwards = 0
-        self.layout = torch.contiguous_format  # in which its images lie in memory; weights stay as they are
+        # Found by `harness.run.tuning`: how weights and images lie in memory, and how many images to judge at a time.
+        self.layout = torch.contiguous_format
+        self.batch = 0
+
+    def lay(self, layout: torch.memory_format, batch: int) -> None:
+        """From now on judge images in this layout in memory, ``batch`` at a time or as many as the caller says."""
+        self.layout, self.batch = layout, batch
+        self.network.to(memory_format=layout)
 
     @torch.no_grad()
     def logits(self, x: Tensor, batch: int) -> Tensor:
-        """Float32 logits (N, classes) of pixels (N, C, H, W)."""
+        """Float32 logits (N, classes) of pixels (N, C, H, W), in batches of ``batch`` or its own, if that is larger."""
         self.forwards += len(x)
         x = x.contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, enabled=False):
-            return in_chunks(lambda rows: self.network(x[rows]).float(), len(x), batch)
+            return in_chunks(lambda rows: self.network(x[rows]).float(), len(x), max(batch, self.batch))
 
 
 @dataclass

@@ -121,7 +121,7 @@ def _run_epsbench(how: Contestant, bench: Bench, attack: GradientAttack, batch: 
     victim = prepare(bench.model, bench.x.device, how.precision, bench.x[:16], bench.y[:16])
     accelerate(victim, targets, batch, attack.steps * len(bench.eps) * len(bench.y), how.compiled)
     judge = Judge(bench.model, bench.x.device)
-    lay_out(judge, targets, batch)
+    lay_out(judge, targets, batch, len(bench.eps) * len(bench.y))
     engine = Engine(victim, judge, targets, batch)
     return [1 - float(outcome.fooled.mean()) for outcome in engine.run(attack, bench.eps, seed=0, curve=how.curve)]
 

@@ -97,7 +97,7 @@ def floor_share(benches: list[Bench], batch: int, rounds: int) -> list[dict[str,
             size = batch or find_batch(victim, targets, 40 * kinds * n)
             accelerate(victim, targets, size, 40 * kinds * n, "auto")
             judge = Judge(bench.model, bench.x.device)
-            lay_out(judge, targets, size)
+            lay_out(judge, targets, size, kinds * n)
             engine = Engine(victim, judge, targets, size)
             shares = []
             for _ in range(rounds):
