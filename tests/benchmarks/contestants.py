@@ -1,7 +1,7 @@
 """The same attack through epsbench and through the libraries people use instead, each in a process of its own.
 
 Peers run as their documentation shows: float32, eager, one ε at a time, on memory as the system's allocator keeps it.
-Every time includes the verdicts, and epsbench's includes folding, preparing and tracing the model.
+Every time includes the verdicts, and epsbench's includes folding, tuning and tracing the model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from attacks.base import GradientAttack
 from harness.run.engine import Engine
 from harness.run.ledger import Targets
 from harness.run.memory import keep_freed
-from harness.run.tuning import accelerate, lay_out
+from harness.run.tuning import accelerate, find_batch, lay_out
 from harness.run.victim import Judge, prepare
 from tests.benchmarks.networks import Bench, Chosen
 
@@ -94,7 +94,7 @@ class Contestant:
         return self.peer or f"epsbench {self.precision} {self.curve}"
 
     def run(self, bench: Bench, attack: GradientAttack, batch: int) -> list[float]:
-        """Robust accuracy at each ε."""
+        """Robust accuracy at each ε. Of 0 rows a batch epsbench finds the size itself."""
         if self.peer:
             return _run_peer(PEERS[self.peer], bench, attack, batch)
         return _run_epsbench(self, bench, attack, batch)
@@ -119,7 +119,9 @@ def _run_epsbench(how: Contestant, bench: Bench, attack: GradientAttack, batch: 
     everyone = torch.arange(len(bench.y), device=bench.x.device)
     targets = Targets(lambda at: bench.x[at], bench.y, everyone)
     victim = prepare(bench.model, bench.x.device, how.precision, bench.x[:16], bench.y[:16])
-    accelerate(victim, targets, batch, attack.steps * len(bench.eps) * len(bench.y), how.compiled)
+    rows = attack.steps * len(bench.eps) * len(bench.y)
+    batch = min(batch or find_batch(victim, targets, rows), len(bench.y))
+    accelerate(victim, targets, batch, rows, how.compiled)
     judge = Judge(bench.model, bench.x.device)
     lay_out(judge, targets, batch, len(bench.eps) * len(bench.y))
     engine = Engine(victim, judge, targets, batch)

@@ -31,7 +31,7 @@ def test_epsbench_and_torchattacks_find_the_same(bench, attack):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = Contestant("torchattacks").run(bench, attack, 64)
-    for batch in (64, 200):
+    for batch in (64, 200, 0):
         ours = Contestant().run(bench, attack, batch)
         # An image that fooled at any step counts here, there only the last.
         assert all(-1e-9 <= a - b <= 0.02 for a, b in zip(theirs, ours, strict=True))
