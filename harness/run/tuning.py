@@ -31,10 +31,9 @@ UNTRIED = {"cpu": 128, "cuda": 1024}
 JUDGED = {"cpu": 96, "cuda": 0}
 LONG = 200  # batches of gradients, from which a few more to measure with are little beside the work
 TRIAL_SHARE = 0.02  # of the predicted work may go into finding the batch size
-# What a program saves of the eager time, where it was tried on two cores: 3 to 6 % of a ResNet-18's gradient, 30 to 50 %
-# of a network's that takes less than this many seconds a batch; and what it costs, most of it by how many modules
-# there are: 0.3 s for smallcnn, 0.6 for a ResNet-18, 10 for a DenseNet-121; the rest in batches that hold it against
-# its network.
+# What a program saves of the eager time, where it was tried on two cores: 3 to 6 % of a ResNet-18's gradient, 30 to
+# 50 % of a network's that takes less than this many seconds a batch. And what it costs: seconds by how many modules
+# there are (0.3 s for smallcnn, 0.6 for a ResNet-18, 10 for a DenseNet-121), and batches, to be held against it.
 SMALL_SECONDS, PROGRAM_GAIN, SMALL_PROGRAM_GAIN = 0.02, 0.04, 0.3
 PROGRAM_SECONDS, PROGRAM_MODULE_SECONDS, PROGRAM_BATCHES = 0.5, 0.02, 12
 # The same of compilation: ResNet-18 on two cores. Of a program it saves nothing there. The GPU's figures are a guess
@@ -43,7 +42,7 @@ EXPECTED_GAIN = {"cpu": 0.08, "cuda": 0.35}
 EXPECTED_COMPILE_SECONDS = {"cpu": 45.0, "cuda": 60.0}
 # How far a program may be from its network, as a share of a gradient's length, beyond 1.25 times what the network's own
 # precision is from float32.
-SAME = {"float32": 0.005, "bf16": 0.02, "fp16": 0.01}
+SAME = {"float32": 0.005, "bf16": 0.04, "fp16": 0.01}  # of 33 bf16 rows the median wavers by 0.02
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
     few_x, few_y = _batch(targets, 5)
     try:
         program = Program(victim.bare_logits, victim.laid_out(few_x), few_y)
-        same = all(_computes_the_same(victim, program, x[:n]) for n in (16, 9) if len(x) > 1)
+        same = all(_computes_the_same(victim, program, x[:n]) for n in (64, 33) if len(x) > 1)
     except UNTRACEABLE as error:
         if is_out_of_memory(error):
             raise
