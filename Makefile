@@ -57,14 +57,14 @@ bench-peers: $(VENV)/.installed-test
 	PIP_CONSTRAINT=$(VENV)/build-constraint.txt $(BIN)/python -m pip install --quiet 'visdom>=0.2'
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python -m pip install --quiet --no-deps cleverhans
-	$(BIN)/python $(PEERS) one-eps $(RESNET) --defenses n-fgsm --largest 2/255 --images 128
+	$(BIN)/python $(PEERS) one-eps $(RESNET) --defenses n-fgsm --images 128
 	$(BIN)/python $(PEERS) curve $(RESNET) --images 128
 	$(BIN)/python $(PEERS) curve --images 2048
 	$(BIN)/python $(PEERS) curve --suite cifar10-small --defenses none pgd-replace --images 2048
-	$(BIN)/python $(PEERS) fgsm $(RESNET) --images 512
+	$(BIN)/python $(PEERS) fgsm $(RESNET) --images 1024
 	$(BIN)/python $(PEERS) fgsm --images 8192
 	$(BIN)/python $(PEERS) floor --images 1250
-	$(BIN)/python $(PEERS) floor $(RESNET) --images 1250
+	$(BIN)/python $(PEERS) floor $(RESNET) --images 80 --rounds 1
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
