@@ -72,6 +72,23 @@ def test_verdicts_do_not_depend_on_the_batch_size(network, digits, attack):
     assert 0 < verdicts[0].mean() < 1 or isinstance(attack, Noise)
 
 
+@pytest.mark.parametrize("attack", [FGSM(), PGD(steps=7), PGD(steps=5, random_start=True, restarts=3)], ids=repr)
+def test_rows_wait_for_a_judge_that_sees_more_at_a_time_and_none_is_lost(network, digits, attack):
+    _, _, targets = targets_of(network, digits, 150)
+    expected, _ = attack_all(network, targets, attack, batch=16)
+    engine = Engine(plain(network), Judge(network, CPU), targets, 16, keep=150)
+    engine.judge.lay(torch.channels_last, 64)
+    sizes: list[int] = []
+    engine.judge.network.register_forward_hook(lambda module, given, logits: sizes.append(len(logits)))
+    found = list(engine.run(attack, EPS, seed=0))
+    for mine, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine.fooled, right.fooled)
+        assert (mine.backwards, mine.judge_forwards) == (right.backwards, right.judge_forwards)
+    assert sum(sizes) == sum(o.judge_forwards for o in found)
+    assert max(sizes) == 64
+    assert sorted(sizes)[len(sizes) // 2] > 16
+
+
 def reference(network, name, eps, x, y, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
