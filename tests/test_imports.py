@@ -79,14 +79,26 @@ def test_an_attack_knows_only_torch(module):
     assert foreign <= {"attacks", "torch"}
 
 
+def assert_without(heavy: str, names: list[str]) -> None:
+    """Importing these modules in a new process does not import the heavy one."""
+    script = "\n".join(
+        ["import importlib, sys", f"for name in {names!r}:", "    importlib.import_module(name)",
+         f"    assert {heavy!r} not in sys.modules, name"]
+    )  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_only_reads_does_not_import_torch():
     names = [
         *TORCH_FREE,
         *(name for name in modules() if within(name, "harness.spec") or within(name, "harness.report")),
     ]
-    script = "\n".join(
-        ["import importlib, sys", f"for name in {names!r}:", "    importlib.import_module(name)",
-         "    assert 'torch' not in sys.modules, name"]
-    )  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
+    assert_without("torch", names)
+
+
+def test_torchs_compiler_is_imported_by_those_alone_who_trace():
+    # It takes a second, and most runs trace and compile nothing.
+    tracing = "harness.run.program."
+    names = [name for name in modules() if within(name, "harness.run") and not name.startswith(tracing)]
+    assert_without("torch._dynamo", names)

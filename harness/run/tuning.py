@@ -17,11 +17,11 @@ from harness.run.compiling import compiled
 from harness.run.graphs import graphed
 from harness.run.ledger import Targets
 from harness.run.memory import is_out_of_memory, release
-from harness.run.program.program import Program
-from harness.run.program.tracing import UNTRACEABLE
+from harness.run.program import UNTRACEABLE
 from harness.run.victim import Judge, Victim, slower
 
 Calls = Callable[[], object]
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # images and labels to gradients and logits
 
 SMALLEST = 32
 LARGEST = {"cpu": 512, "cuda": 4096}
@@ -168,6 +168,9 @@ def _program_pays(victim: Victim, eager: float, ahead: float) -> bool:
 
 def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
     started = time.perf_counter()
+    # Not before it is needed: it brings torch's compiler, which takes a second to import, and many runs trace nothing.
+    from harness.run.program.program import Program
+
     few_x, few_y = _batch(targets, 5)
     try:
         program = Program(victim.bare_logits, victim.laid_out(few_x), few_y)
@@ -185,7 +188,7 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
         victim.form += ", program"
 
 
-def _computes_the_same(victim: Victim, program: Program, x: Tensor) -> bool:
+def _computes_the_same(victim: Victim, program: Step, x: Tensor) -> bool:
     """Whether a program gives the victim's logits and gradients, up to what its precision leaves of float32's.
 
     Of the labels that are the least likely: what rounding leaves of a confident example's gradient points anywhere.

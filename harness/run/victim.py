@@ -15,6 +15,7 @@ from harness.records import Finding
 from harness.run.audits.codes import found
 from harness.run.convolutions import SUBPIXEL, subpixel
 from harness.run.memory import in_chunks, is_out_of_memory
+from harness.run.program import UNTRACEABLE
 from harness.run.step import autocast, input_gradient
 
 # How far a precision's logits may be off, as a share of the largest: four units in the last place.
@@ -160,17 +161,7 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
     if has_batch_norm:
         try:
             folded = optimization.fuse(plain)
-        except (
-            torch.fx.proxy.TraceError,
-            NotImplementedError,
-            TypeError,
-            RuntimeError,
-            KeyError,
-            AttributeError,
-            ValueError,
-            IndexError,
-            AssertionError,  # a layer that eval() does not reach
-        ) as error:
+        except UNTRACEABLE as error:
             findings.append(slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
         else:
             folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)

@@ -114,17 +114,22 @@ def _run_peer(peer: Peer, bench: Bench, attack: GradientAttack, batch: int) -> l
     return robust
 
 
-def _run_epsbench(how: Contestant, bench: Bench, attack: GradientAttack, batch: int) -> list[float]:
-    """From the bare model to the verdicts."""
+def make_engine(bench: Bench, attack: GradientAttack, precision: str, batch: int, compiled: str = "auto") -> Engine:
+    """An engine tuned for an attack at all ε, as a run tunes it. Of 0 rows a batch it finds the size itself."""
     everyone = torch.arange(len(bench.y), device=bench.x.device)
     targets = Targets(lambda at: bench.x[at], bench.y, everyone)
-    victim = prepare(bench.model, bench.x.device, how.precision, bench.x[:16], bench.y[:16])
-    rows = attack.steps * len(bench.eps) * len(bench.y)
-    batch = min(batch or find_batch(victim, targets, rows), len(bench.y))
-    accelerate(victim, targets, batch, rows, how.compiled)
+    victim = prepare(bench.model, bench.x.device, precision, bench.x[:16], bench.y[:16])
+    verdicts = len(bench.eps) * len(bench.y)
+    batch = min(batch or find_batch(victim, targets, attack.steps * verdicts), len(bench.y))
+    accelerate(victim, targets, batch, attack.steps * verdicts, compiled)
     judge = Judge(bench.model, bench.x.device)
-    lay_out(judge, targets, batch, len(bench.eps) * len(bench.y))
-    engine = Engine(victim, judge, targets, batch)
+    lay_out(judge, targets, batch, verdicts)
+    return Engine(victim, judge, targets, batch)
+
+
+def _run_epsbench(how: Contestant, bench: Bench, attack: GradientAttack, batch: int) -> list[float]:
+    """From the bare model to the verdicts."""
+    engine = make_engine(bench, attack, how.precision, batch, how.compiled)
     return [1 - float(outcome.fooled.mean()) for outcome in engine.run(attack, bench.eps, seed=0, curve=how.curve)]
 
 

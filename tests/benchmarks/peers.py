@@ -22,13 +22,10 @@ from tabulate import tabulate
 from attacks.base import GradientAttack
 from attacks.fgsm import FGSM
 from attacks.pgd import PGD
-from harness.run.engine import Engine
 from harness.run.environment import describe
-from harness.run.ledger import Targets
 from harness.run.memory import keep_freed
-from harness.run.tuning import accelerate, find_batch, lay_out, measure_rates
-from harness.run.victim import Judge, prepare
-from tests.benchmarks.contestants import PEERS, Booth, Contestant
+from harness.run.tuning import measure_rates
+from tests.benchmarks.contestants import PEERS, Booth, Contestant, make_engine
 from tests.benchmarks.networks import Bench, Chosen
 
 PRECISIONS = ("float32", "bf16")
@@ -92,20 +89,15 @@ def floor_share(benches: list[Bench], batch: int, rounds: int) -> list[dict[str,
     found = []
     for bench in benches:
         n, kinds = len(bench.y), len(bench.eps)
-        targets = Targets(lambda at, b=bench: b.x[at], bench.y, torch.arange(n, device=bench.x.device))
         for precision in PRECISIONS:
-            victim = prepare(bench.model, bench.x.device, precision, bench.x[:16], bench.y[:16])
-            size = batch or find_batch(victim, targets, 40 * kinds * n)
-            accelerate(victim, targets, size, 40 * kinds * n, "auto")
-            judge = Judge(bench.model, bench.x.device)
-            lay_out(judge, targets, size, kinds * n)
-            engine = Engine(victim, judge, targets, size)
+            engine = make_engine(bench, PGD40, precision, batch)
+            timed = engine.victim, engine.judge, engine.targets, engine.batch
             shares = []
             for _ in range(rounds):
-                before = measure_rates(victim, judge, targets, size)
+                before = measure_rates(*timed)
                 engine.clean.known = None
                 outcomes = list(engine.run(PGD40, bench.eps, seed=0, early_stop=False))
-                after = measure_rates(victim, judge, targets, size)
+                after = measure_rates(*timed)
                 gradients = sum(o.backwards for o in outcomes) + n
                 verdicts = sum(o.judge_forwards for o in outcomes)
                 floor = statistics.mean(rates.floor(gradients, verdicts) for rates in (before, after))
@@ -113,7 +105,8 @@ def floor_share(benches: list[Bench], batch: int, rounds: int) -> list[dict[str,
                 taken = sum(o.seconds for o in outcomes) - (kinds - 1) * engine.clean.seconds
                 shares.append(floor / taken)
             found.append(
-                {"model": bench.name, "precision": precision, "form": victim.form, "rows": kinds * n, "batch": size,
+                {"model": bench.name, "precision": precision, "form": engine.victim.form,
+                 "rows": kinds * n, "batch": engine.batch,
                  "gradients": gradients, "seconds": taken, "floor_share": statistics.median(shares),
                  "least": min(shares), "most": max(shares)}
             )  # fmt: skip
@@ -125,7 +118,12 @@ def main() -> None:
     parser.add_argument("work", choices=[*WORKS, "floor"])
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, nargs="+", help="of the peers, to try; default 32 to 512. Of the floor")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        nargs="+",
+        help="sizes to try for the peers; default 32 to 512. Of floor the one to use, else found",
+    )
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--compile", default="auto", choices=["auto", "on", "off"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

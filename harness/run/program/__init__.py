@@ -1,1 +1,12 @@
 """A victim's gradient as a program: one flat list of tensor operations in which the frozen weights are constants."""
+
+# What torch raises, of its own and through a model's code, where a function cannot be traced.
+UNTRACEABLE = (
+    RuntimeError,  # NotImplementedError too
+    TypeError,
+    KeyError,
+    AttributeError,
+    ValueError,  # torch.fx.proxy.TraceError too
+    IndexError,
+    AssertionError,  # of a layer that eval() does not reach
+)

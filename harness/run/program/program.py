@@ -19,8 +19,8 @@ class Program:
     def __init__(self, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
         """Trace ``network``, its weights frozen, on images and labels like those to come, and rewrite it for a CPU.
 
-        Raises one of `harness.run.program.tracing.UNTRACEABLE`. What a network keeps from autograd, as in a block
-        without gradients or with a backward pass of its own, is not seen: hold the program against the network.
+        Raises one of `harness.run.program.UNTRACEABLE`. What a network keeps from autograd, as in a block without
+        gradients or with a backward pass of its own, is not seen: hold the program against the network.
         """
         with torch.no_grad():
             forward = trace(network, x)

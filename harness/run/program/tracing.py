@@ -15,24 +15,15 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 aten = torch.ops.aten
 
-# What torch raises, of its own and through a model's code, where a function cannot be traced.
-UNTRACEABLE = (
-    RuntimeError,  # NotImplementedError too
-    TypeError,
-    KeyError,
-    AttributeError,
-    ValueError,
-    IndexError,
-    AssertionError,
-)
 _NO_END = 2**62
 _EXACT = "exact"  # of a module's meta: by the name of a constant that was cast, the name of what it was cast from
 
 
 def trace(function: Callable[..., Any], *given: Tensor) -> fx.GraphModule:
-    """``function`` as a graph without writes and with folded constants. Raises one of `UNTRACEABLE`.
+    """``function`` as a graph without writes and with folded constants.
 
     The first axis of everything ``given`` is the row, two of them or more. It alone may have another length later.
+    Raises one of `harness.run.program.UNTRACEABLE`.
     """
     if len(given[0]) < 2:
         raise ValueError("one row cannot stand for any number of them")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from harness.run.program import UNTRACEABLE
 from harness.run.program.program import Program
-from harness.run.program.tracing import UNTRACEABLE, aten, fold_constants, trace
+from harness.run.program.tracing import aten, fold_constants, trace
 from harness.run.step import autocast, input_gradient
 from harness.spec.datasets import DATASETS
 from models.catalogue import ResNet18, SmallCNN
