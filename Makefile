@@ -15,7 +15,7 @@ REFERENCE := mnist mnist-robust transfer cost vae-mnist vae-latent vae-beta vae-
 REFERENCE_GPU := random-vs-fgsm augmentation loss-vs-batch pretrained assignment-settings defenses
 
 reference: $(VENV)/.installed
-	$(BIN)/python -m harness.reference $(REFERENCE) --gpu $(REFERENCE_GPU)
+	$(BIN)/python -m epsbench.harness.reference $(REFERENCE) --gpu $(REFERENCE_GPU)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
@@ -23,7 +23,8 @@ test: $(VENV)/.installed-test
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	mkdir -p $(VENV)/mypy && ln -sfn ../.. $(VENV)/mypy/epsbench  # the root is the package: mypy wants it by that name
+	MYPYPATH=$(VENV)/mypy $(BIN)/mypy
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "epsbench needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'

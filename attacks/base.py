@@ -1,6 +1,6 @@
 """What an attack is: a frozen value whose fields are its hyper-parameters.
 
-The engine (`harness.run.engine`) owns everything that depends on the data: random starts, the ε of each
+The engine (`epsbench.harness.run.attack.engine`) owns everything that depends on the data: random starts, the ε of each
 row, projection on the ball, the [0, 1] box, restarts, early retirement, precision and counting. So an
 attack cannot leave its ball by mistake, and it stays a few lines long. This module does not import torch.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from attacks.norms import NORMS, Norm, RowNoise
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.base import Norm, RowNoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +40,8 @@ class Attack(ABC):
     ``norm`` is filled in from the suite's ``norm`` axis; every other field is a hyper-parameter.
     """
 
+    version: ClassVar[int | str] = 1
+
     norm: Norm = field(default=NORMS["linf"], repr=False)
 
     @abstractmethod
@@ -53,6 +56,8 @@ class Attack(ABC):
 @dataclass(frozen=True, kw_only=True)
 class GradientAttack(ABC):
     """An attack that starts somewhere in the ball and moves along gradients of the cross-entropy."""
+
+    version: ClassVar[int | str] = 1
 
     steps: int = 1
     restarts: int = 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from attacks.base import GradientAttack
+from epsbench.attacks.base import GradientAttack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,8 @@ class FGSM(GradientAttack):
 
     Under L2 the step is ε along the normalised gradient: the fast gradient method.
     """
+
+    version: ClassVar[str] = "ffc3db78aadecc03"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from attacks.base import State
-from attacks.pgd import PGD
+from epsbench.attacks.base import State
+from epsbench.attacks.pgd import PGD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class MIFGSM(PGD):
     """Steps along an accumulated gradient (Dong et al., 2018, algorithm 1; eq. 6): m ← μ·m + ∇/‖∇‖₁."""
+
+    version: ClassVar[str] = "8ab56f5f37b61afd"
 
     relative_step_size: float = 0.1
     decay: float = 1.0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from attacks.base import Attack, Network
-from attacks.norms import RowNoise
+from epsbench.attacks.base import Attack, Network
+from epsbench.attacks.norms.base import RowNoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
     """One point drawn uniformly from the ball of radius ε around the image."""
+
+    version: ClassVar[str] = "5cd9cadc02b2d4bf"
 
     def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
         return x + self.norm.start(noise, x, eps)

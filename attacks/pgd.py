@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from attacks.base import GradientAttack
+from epsbench.attacks.base import GradientAttack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class PGD(GradientAttack):
     """Steps of ``relative_step_size`` · ε, each projected back on the ball (Madry et al., 2018, section 2.1)."""
+
+    version: ClassVar[str] = "0d737f011bff9511"
 
     steps: int = 10
     relative_step_size: float = 0.25

@@ -1,3 +1,1 @@
-"""epsbench: one ε in the latent space, one in the input space, and a harness that measures both."""
-
-__version__ = "0.1.0"
+"""The harness: what to do (`plan`), doing it (`run`), telling it (`report`). They meet in the records."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.errors import InputError
+from epsbench.harness.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.spec.suite import Suite
+    from epsbench.harness.plan.suite import Suite
 
 app = typer.Typer(
     help="Benchmarks of adversarial robustness and of VAEs: a suite in, records, reports and a verdict out.",
@@ -109,14 +109,14 @@ def run(
     sample: Annotated[int, typer.Option(min=1, metavar="N", help="How many cells --verify measures.")] = 3,
 ) -> None:
     """Run what is not recorded yet. Exit code 0: all is measured, 1: a cell failed or is void, 2: cannot run."""
-    from harness.options import Options
-    from harness.spec.plan import plan as make_plan
-    from harness.spec.plan import require_writable
+    from epsbench.harness.options import Options
+    from epsbench.harness.plan.plan import plan as make_plan
+    from epsbench.harness.plan.plan import require_writable
 
     loaded, results = _load(suite, out, limit, precision)
     options = Options(data, device, precision, batch_size, weights, profile, executor, quiet, compile_)
     if verify:
-        from harness.run.verify import verify as verify_results
+        from epsbench.harness.run.verify import verify as verify_results
 
         raise typer.Exit(verify_results(loaded, results, options, sample, typer.echo))
     made = make_plan(loaded, results)
@@ -124,11 +124,11 @@ def run(
         typer.echo(_told_again(results))
         raise typer.Exit(1 if made.void else 0)
     require_writable(results)
-    from harness.run.runner import INTERRUPTED, run_suite
+    from epsbench.harness.run.runner import INTERRUPTED, run_suite
 
     code = run_suite(loaded, results, options)
     if code != INTERRUPTED:
-        from harness.report.build import report as build_report
+        from epsbench.harness.report.build import report as build_report
 
         typer.echo(build_report(results, Format.TEXT, None))
     raise typer.Exit(code)
@@ -137,8 +137,8 @@ def run(
 @app.command()
 def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None) -> None:
     """Show cells, jobs, what is shared, what is done already, and the gradients still to take."""
-    from harness.listing import plan_summary, plan_table
-    from harness.spec.plan import plan as make_plan
+    from epsbench.harness.listing import plan_summary, plan_table
+    from epsbench.harness.plan.plan import plan as make_plan
 
     made = make_plan(*_load(suite, out, limit, precision))
     console = _console()
@@ -157,7 +157,7 @@ def report(
     ] = None,
 ) -> None:
     """Tell the results: leaderboard, tables and figures; as text, with report.html and report.md written beside."""
-    from harness.report.build import report as build_report
+    from epsbench.harness.report.build import report as build_report
 
     wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
     told = build_report(results, wanted, output, out)
@@ -169,7 +169,7 @@ def check(
     suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None, junit: Junit = None
 ) -> None:
     """Hold records against the suite's expectations. Exit code 0: they hold, 1: one is broken, 2: not measured."""
-    from harness.report.check import check_suite
+    from epsbench.harness.report.check import check_suite
 
     code, told = check_suite(*_load(suite, out, limit, precision), junit, _step_summary())
     typer.echo(told)
@@ -183,7 +183,7 @@ def compare(
     junit: Junit = None,
 ) -> None:
     """Paired tests of B against A. Exit code 0: same or better, 1: significantly worse, 2: not comparable."""
-    from harness.report.compare import compare as compare_results
+    from epsbench.harness.report.compare import compare as compare_results
 
     code, told = compare_results(a, b, junit, _step_summary())
     typer.echo(told)
@@ -202,7 +202,7 @@ def audit(
     data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where data sets lie, as run's --data.")] = None,
 ) -> None:
     """Audit a model before measuring it. Exit code 0: nothing voids its numbers, 1: something does, 2: cannot run."""
-    from harness.run.audits.alone import audit_alone
+    from epsbench.harness.run.audits.alone import audit_alone
 
     wanted = precision or Precision.AUTO
     code, told = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_dir)
@@ -213,7 +213,7 @@ def audit(
 @app.command("list")
 def list_(kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None) -> None:
     """List what a suite can name, with parameters and defaults."""
-    from harness.listing import LISTS
+    from epsbench.harness.listing import LISTS
 
     console = _console()
     for name in [kind] if kind else list(Kind):
@@ -223,7 +223,7 @@ def list_(kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = Non
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of suite files."""
-    from harness.spec.suite import schema_text
+    from epsbench.harness.plan.suite import schema_text
 
     typer.echo(schema_text(), nl=False)
 
@@ -239,7 +239,7 @@ def main() -> None:
 
 
 def _load(suite: str, out: Path | None, limit: int | None, precision: Precision | None) -> tuple[Suite, Path]:
-    from harness.spec.suite import load_suite
+    from epsbench.harness.plan.suite import load_suite
 
     loaded = load_suite(suite, limit, precision.value if precision else None)
     return loaded, out or Path("results") / loaded.name
@@ -253,9 +253,9 @@ def _step_summary() -> Path | None:
 
 def _told_again(results: Path) -> str:
     """The report of results nothing was added to: as text, for drawing the page again would take seconds."""
-    from harness.report.build import BESIDE, FORMATS, report
-    from harness.report.content import Content
-    from harness.report.results import load_results
+    from epsbench.harness.report.build import BESIDE, FORMATS, report
+    from epsbench.harness.report.content import Content
+    from epsbench.harness.report.results import load_results
 
     if not all((results / name).is_file() for name in BESIDE):
         return report(results, Format.TEXT, None)

@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from harness.errors import InputError
-from harness.spec.cell import Cell, RobustnessCell
-from harness.spec.datasets import DATASETS
-from harness.spec.loading import load_object
-from harness.spec.names import KINDS, Source, known_names, parameters, resolve
-from harness.spec.parameters import Parameter
-from harness.spec.plan import Plan
-from harness.spec.suite import load_suite, shipped_suites
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.cell import Cell, RobustnessCell
+from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.names.loading import load_object
+from epsbench.harness.plan.names.parameters import Parameter
+from epsbench.harness.plan.names.registry import KINDS, Source, known_names, parameters, resolve
+from epsbench.harness.plan.plan import Plan
+from epsbench.harness.plan.suite import load_suite, shipped_suites
 
 
 def table(title: str, *columns: str) -> Table:

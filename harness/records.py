@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from harness.errors import InputError
+from epsbench.harness.errors import InputError
+from epsbench.harness.findings import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,15 +42,6 @@ class Metric(_Part):
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
     n: int | None = Field(default=None, ge=0)
-
-
-class Finding(_Part):
-    """A structured remark of an audit. One that voids says the cell's numbers mean nothing."""
-
-    code: str
-    severity: Literal["void", "warning"]
-    message: str
-    evidence: dict[str, Any] = Field(default_factory=dict)
 
 
 class Failure(_Part):

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from harness.errors import InputError
-from harness.spec.plan import plan
-from harness.spec.suite import load_suite
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.suite import load_suite
 
 OUT = Path("results") / "reference"
 INTERRUPTED = 130
@@ -80,7 +80,9 @@ def state(name: str, results: Path) -> State:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: every suite for this machine is complete, 1: something is missing, named at the end."""
-    parser = argparse.ArgumentParser(prog="python -m harness.reference", description="Run the reference suites.")
+    parser = argparse.ArgumentParser(
+        prog="python -m epsbench.harness.reference", description="Run the reference suites."
+    )
     parser.add_argument("suites", nargs="*", help="suites that every machine runs")
     parser.add_argument(
         "--gpu", nargs="*", default=[], metavar="SUITE", help="suites for machines with a GPU, after them"
@@ -118,7 +120,7 @@ def run_command(command: Command, quiet: bool = False) -> int:
 
 
 def _command(verb: str, *arguments: str) -> Command:
-    return [sys.executable, "-m", "harness.cli", verb, *arguments]
+    return [sys.executable, "-m", "epsbench", verb, *arguments]
 
 
 def _folder(out: Path, name: str) -> Path:

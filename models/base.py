@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class DataShape(Protocol):
-    """The part of a data set's description that shapes a network (`harness.spec.datasets.DataDescription`)."""
+    """The part of a data set's description that shapes a network (`epsbench.harness.plan.data.DataDescription`)."""
 
     @property
     def name(self) -> str: ...
@@ -30,6 +30,8 @@ class Architecture:
 
     Torch is imported inside `build` alone, so the verbs that only read never load it.
     """
+
+    version: ClassVar[int | str] = 1
 
     def check(self, data: DataShape) -> None:
         """Raise `ValueError`, saying what would be right, when this model cannot be built for the data."""

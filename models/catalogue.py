@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from models.base import Architecture, DataShape
+from epsbench.models.base import Architecture, DataShape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,8 @@ class SmallCNN(Architecture):
     number of units before the logits.
     """
 
+    version: ClassVar[str] = "ee56e585e0022bfb"
+
     width: int = 16
     hidden: int = 100
 
@@ -37,7 +39,7 @@ class SmallCNN(Architecture):
         at_least_pixels(4, "smallcnn", data)
 
     def build(self, data: DataShape) -> nn.Module:
-        from models.smallcnn import SmallCNNNetwork
+        from epsbench.models.smallcnn import SmallCNNNetwork
 
         return SmallCNNNetwork(data, self.width, self.hidden)
 
@@ -46,13 +48,15 @@ class SmallCNN(Architecture):
 class ResNet18(Architecture):
     """ResNet-18 (He et al., 2016) with the CIFAR stem: a 3×3 convolution of stride 1 and no max-pooling."""
 
+    version: ClassVar[str] = "27c5cdb7d6acd4d3"
+
     width: int = 64
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width)
 
     def build(self, data: DataShape) -> nn.Module:
-        from models.resnet import ResNet18Network
+        from epsbench.models.resnet import ResNet18Network
 
         return ResNet18Network(data, self.width)
 
@@ -64,11 +68,13 @@ class Timm(Architecture):
     The input is resized only where the architecture cannot take the data's size.
     """
 
+    version: ClassVar[str] = "1b478a616e197e24"
+
     name: str
     pretrained: bool = False
 
     def build(self, data: DataShape) -> nn.Module:
-        from models.hub import timm_classifier
+        from epsbench.models.hub import timm_classifier
 
         return timm_classifier(self.name, data, self.pretrained)
 
@@ -80,11 +86,13 @@ class TorchVision(Architecture):
     The input is resized only where the architecture cannot take the data's size.
     """
 
+    version: ClassVar[str] = "1b478a616e197e24"
+
     name: str
     pretrained: bool = False
 
     def build(self, data: DataShape) -> nn.Module:
-        from models.hub import torchvision_classifier
+        from epsbench.models.hub import torchvision_classifier
 
         return torchvision_classifier(self.name, data, self.pretrained)
 
@@ -95,6 +103,8 @@ class FromFile(Architecture):
 
     ``architecture`` is a name (``"resnet18"``, ``"timm:NAME"``) or a table (``{name = "resnet18", width = 32}``).
     """
+
+    version: ClassVar[str] = "1b478a616e197e24"
 
     path: str
     architecture: str | Mapping[str, Any]
@@ -124,7 +134,7 @@ class FromFile(Architecture):
         self.inner().check(data)
 
     def build(self, data: DataShape) -> nn.Module:
-        from models.hub import load_into, load_state
+        from epsbench.models.hub import load_into, load_state
 
         network = self.inner().build(data)
         load_into(network, load_state(Path(self.path)), self.path)
@@ -143,7 +153,7 @@ class Custom(Architecture):
     params: tuple[tuple[str, Any], ...] = ()
 
     def build(self, data: DataShape) -> nn.Module:
-        from models.hub import verified
+        from epsbench.models.hub import verified
 
         offered = {"shape": data.shape, "classes": data.classes, "num_classes": data.classes}
         accepted = inspect.signature(self.factory).parameters.values()

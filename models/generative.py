@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from models.base import DataShape
-from models.catalogue import at_least, at_least_pixels
+from epsbench.models.base import DataShape
+from epsbench.models.catalogue import at_least, at_least_pixels
 
 if TYPE_CHECKING:
-    from models.vae import VAENetwork
+    from epsbench.models.vae import VAENetwork
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class VAE:
 
     Kingma & Welling (2014); ``filters`` is the number of channels of its first convolution.
     """
+
+    version: ClassVar[str] = "af9a738fa037ca12"
 
     filters: int = 32
     levels: int = 16
@@ -34,7 +36,7 @@ class VAE:
 
     def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
         """A module whose ``elbo`` takes pixels (N, C, H, W) in [0, 1]."""
-        from models.vae import VAENetwork
+        from epsbench.models.vae import VAENetwork
 
         self.check(data, z_dim)
         return VAENetwork(data.shape, z_dim, self.filters, self.levels)
@@ -44,9 +46,11 @@ class VAE:
 class Autoencoder(VAE):
     """The networks of `VAE` without noise and without a rate: it reconstructs, and nothing shapes its latent space."""
 
+    version: ClassVar[str] = "af9a738fa037ca12"
+
     def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
         """A module whose ``elbo`` gives the distortion of its codes, and a rate of 0."""
-        from models.vae import VAENetwork
+        from epsbench.models.vae import VAENetwork
 
         self.check(data, z_dim)
         return VAENetwork(data.shape, z_dim, self.filters, self.levels, deterministic=True)
@@ -59,6 +63,8 @@ class ResidualVAE(VAE):
     ``blocks`` residual blocks at each resolution, ``hidden`` units around the latent space, and a prior that is a
     learned mixture of ``components`` normals (0: the standard normal).
     """
+
+    version: ClassVar[str] = "b4d610b2ad261f90"
 
     blocks: int = 1
     hidden: int = 512
@@ -80,7 +86,7 @@ class ResidualVAE(VAE):
 
     def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
         """A module whose ``elbo`` takes pixels (N, C, H, W) in [0, 1]."""
-        from models.residual_vae import residual_vae
+        from epsbench.models.residual_vae import residual_vae
 
         self.check(data, z_dim)
         return residual_vae(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Draws(Protocol):
-    """Random numbers for N rows, as `harness.run.noise.KeyedNoise` makes them."""
+    """Random numbers for N rows, as `epsbench.harness.run.noise.KeyedNoise` makes them."""
 
     def uniform(self, *shape: int) -> Tensor: ...
     def normal(self, *shape: int) -> Tensor: ...

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.priors import MixtureOfNormals
-from models.vae import VAENetwork
+from epsbench.models.priors import MixtureOfNormals
+from epsbench.models.vae import VAENetwork
 
 
 def residual_vae(
     shape: tuple[int, int, int], z_dim: int, filters: int, levels: int, *, blocks: int, hidden: int, components: int
 ) -> VAENetwork:
-    """The network of `models.generative.ResidualVAE`; the sides of ``shape`` must be divisible by 4."""
+    """The network of `epsbench.models.generative.ResidualVAE`; the sides of ``shape`` must be divisible by 4."""
     return VAENetwork(
         shape,
         z_dim,

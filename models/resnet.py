@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import DataShape
-from models.layers import Normalise
+from epsbench.models.base import DataShape
+from epsbench.models.layers import Normalise
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Conv2d:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.base import DataShape
-from models.layers import Normalise
+from epsbench.models.base import DataShape
+from epsbench.models.layers import Normalise
 
 
 class SmallCNNNetwork(nn.Module):

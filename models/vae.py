@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.priors import Draws, Prior, StandardNormal
+from epsbench.models.priors import Draws, Prior, StandardNormal
 
 
 class Encoder(nn.Module):

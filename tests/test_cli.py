@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness import cli
-from harness.spec.suite import schema_text
+from epsbench.harness import cli
+from epsbench.harness.plan.suite import schema_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +102,7 @@ def test_every_message_is_a_line_of_its_own(call, tmp_path):
 
 WITHOUT_TORCH = """
 import sys
-from harness.cli import main
+from epsbench.harness.cli import main
 try:
     main()
 finally:
@@ -130,7 +130,16 @@ matrix = { model = "smallcnn", attack = ["noise", "fgsm"], eps = 0.1 }
 
 def test_a_recorded_suite_is_told_again_at_once_and_without_torch(tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
-    command = [sys.executable, "-m", "harness.cli", "run", tmp_path / "tiny.toml", "--out", tmp_path / "out", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "epsbench",
+        "run",
+        tmp_path / "tiny.toml",
+        "--out",
+        tmp_path / "out",
+        "--quiet",
+    ]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 2, first.stderr
     began = time.perf_counter()

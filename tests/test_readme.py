@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import InputError
-from harness.options import Options
-from harness.records import read_records
-from harness.spec.plan import plan
-from harness.spec.recipes import GenerationTraining, RobustnessTraining
-from harness.spec.suite import load_suite, shipped_suites
+from epsbench.harness.errors import InputError
+from epsbench.harness.options import Options
+from epsbench.harness.plan.axes.recipes import GenerationTraining, RobustnessTraining
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.suite import load_suite, shipped_suites
+from epsbench.harness.records import read_records
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -36,7 +36,7 @@ def code(page: Path) -> str:
 
 def run(path: Path, results: Path, limit: int | None = None) -> None:
     """Run a suite on the CPU and hold that every cell is measured."""
-    from harness.run.runner import run_suite
+    from epsbench.harness.run.runner import run_suite
 
     suite = load_suite(str(path), limit)
     code = run_suite(suite, results, Options(quiet=True, device="cpu"))
@@ -47,7 +47,7 @@ def run(path: Path, results: Path, limit: int | None = None) -> None:
 
 @pytest.mark.slow
 def test_readmes_suite_and_attack_work(tmp_path):
-    from harness.report.check import check_suite
+    from epsbench.harness.report.check import check_suite
 
     shown, fragment = blocks(README, "toml")
     suite, results = tmp_path / "small.toml", tmp_path / "results"
@@ -147,7 +147,7 @@ def commands() -> dict[str, set[str]]:
     """The verbs of the command line and the options of each."""
     import typer
 
-    from harness.cli import app
+    from epsbench.harness.cli import app
 
     group = typer.main.get_command(app)
     return {

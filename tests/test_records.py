@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness import records
-from harness.errors import InputError
-from harness.records import (
+from epsbench.harness import records
+from epsbench.harness.errors import InputError
+from epsbench.harness.findings import Finding
+from epsbench.harness.records import (
     Failure,
-    Finding,
     Metric,
     Record,
     Verdicts,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import reference
-from harness.records import read_records
-from harness.reference import State, main, run_all, run_command
-from harness.spec.suite import load_suite, shipped_suites
+from epsbench.harness import reference
+from epsbench.harness.plan.suite import load_suite, shipped_suites
+from epsbench.harness.records import read_records
+from epsbench.harness.reference import State, main, run_all, run_command
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -90,7 +90,7 @@ def test_what_ends_the_runs_ends_the_suite_under_way(tmp_path):
         "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(130)); print('up', flush=True); time.sleep(30)"
     )
     parent = (
-        "import sys; from harness.reference import run_command;"
+        "import sys; from epsbench.harness.reference import run_command;"
         f"sys.exit(run_command([sys.executable, '-c', {child!r}]))"
     )
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, cwd=ROOT, env=os.environ) as process:

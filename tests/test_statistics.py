@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import (
+from epsbench.harness.statistics import (
     difference_test,
     holm,
     mcnemar_exact,

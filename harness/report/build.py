@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.errors import InputError, did_you_mean
-from harness.records import write_atomically
-from harness.report.content import Content
-from harness.report.results import load_results
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.records import write_atomically
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.results import load_results
 
 
 def _text(content: Content) -> str:
-    from harness.report.text import text
+    from epsbench.harness.report.text import text
 
     return text(content)
 
 
 def _markdown(content: Content) -> str:
-    from harness.report.markdown import markdown
+    from epsbench.harness.report.markdown import markdown
 
     return markdown(content)
 
 
 def _csv(content: Content) -> str:
-    from harness.report.export import to_csv
+    from epsbench.harness.report.export import to_csv
 
     return to_csv(content.results)
 
 
 def _json(content: Content) -> str:
-    from harness.report.export import to_json
+    from epsbench.harness.report.export import to_json
 
     return to_json(content.results)
 
 
 def _html(content: Content) -> str:
-    from harness.report.html import html
+    from epsbench.harness.report.html import html
 
     return html(content)
 

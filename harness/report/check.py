@@ -8,17 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.errors import InputError
-from harness.records import Metric, Record, read_record, record_path
-from harness.report.junit import Case, Outcome, write_junit
-from harness.report.results import Names
-from harness.report.summary import append_summary
-from harness.report.units import bits, bits_range, number, number_range, percent, percent_range, plural, visible
+from epsbench.harness.errors import InputError
+from epsbench.harness.records import Metric, Record, read_record, record_path
+from epsbench.harness.report.junit import Case, Outcome, write_junit
+from epsbench.harness.report.results import Names
+from epsbench.harness.report.summary import append_summary
+from epsbench.harness.report.units import (
+    bits,
+    bits_range,
+    number,
+    number_range,
+    percent,
+    percent_range,
+    plural,
+    visible,
+)
 
 if TYPE_CHECKING:
-    from harness.spec.expand import Cell, Expectation
-    from harness.spec.schema import Bound
-    from harness.spec.suite import Suite
+    from epsbench.harness.plan.expand import Cell, Expectation
+    from epsbench.harness.plan.schema import Bound
+    from epsbench.harness.plan.suite import Suite
 
 Verdict = Literal["holds", "within noise", "broken", "not measured"]
 OUTCOMES: dict[Verdict, Outcome] = {

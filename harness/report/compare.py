@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from harness.records import Metric, Record
-from harness.report.junit import Case, Outcome, write_junit
-from harness.report.results import ATTACKING, Names, canonical, load_results
-from harness.report.summary import append_summary
-from harness.report.units import bits, p_value, percent, plural, points, visible
-from harness.statistics import (
+from epsbench.harness.records import Metric, Record
+from epsbench.harness.report.junit import Case, Outcome, write_junit
+from epsbench.harness.report.results import ATTACKING, Names, canonical, load_results
+from epsbench.harness.report.summary import append_summary
+from epsbench.harness.report.units import bits, p_value, percent, plural, points, visible
+from epsbench.harness.statistics import (
     difference_test,
     holm,
     mcnemar_exact,

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.report.cost import cost_table
-from harness.report.generative.settings import Setting, settings
-from harness.report.generative.tables import GenerativeTables, generative_tables
-from harness.report.leaderboard import Board, boards
-from harness.report.movement import movement_tables
-from harness.report.reading import reading
-from harness.report.results import Results
-from harness.report.table import Table
-from harness.report.tables import cells_table, environment_table, findings_table, leaderboard_table
-from harness.report.training_cost import training_table
-from harness.report.transfer import Matrix, matrices, transfer_table
-from harness.report.units import enumerate_words
+from epsbench.harness.report.cost import cost_table
+from epsbench.harness.report.generative.settings import Setting, settings
+from epsbench.harness.report.generative.tables import GenerativeTables, generative_tables
+from epsbench.harness.report.leaderboard import Board, boards
+from epsbench.harness.report.movement import movement_tables
+from epsbench.harness.report.reading import reading
+from epsbench.harness.report.results import Results
+from epsbench.harness.report.table import Table
+from epsbench.harness.report.tables import cells_table, environment_table, findings_table, leaderboard_table
+from epsbench.harness.report.training_cost import training_table
+from epsbench.harness.report.transfer import Matrix, matrices, transfer_table
+from epsbench.harness.report.units import enumerate_words
 
 
 @dataclass(frozen=True)

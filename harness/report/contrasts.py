@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.records import Record
-from harness.report.leaderboard import Board, Row, effort, worst_case
-from harness.report.results import Cell, canonical, start_words, way
-from harness.report.table import score_entry
-from harness.report.units import enumerate_words, number, points
-from harness.statistics import mean_interval, paired_difference_interval
+from epsbench.harness.records import Record
+from epsbench.harness.report.leaderboard import Board, Row, effort, worst_case
+from epsbench.harness.report.results import Cell, canonical, start_words, way
+from epsbench.harness.report.table import score_entry
+from epsbench.harness.report.units import enumerate_words, number, points
+from epsbench.harness.statistics import mean_interval, paired_difference_interval
 
 Bits = Mapping[Any, np.ndarray]
 """Verdicts (n,) by seed."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from statistics import mean, median
 
-from harness.records import Record
-from harness.report.leaderboard import Row, effort
-from harness.report.results import Results, attack_key, canonical
-from harness.report.table import Column, Entry, Table, fold
-from harness.report.units import ABSENT, duration, memory, norm_name, number, percent, scalar
+from epsbench.harness.records import Record
+from epsbench.harness.report.leaderboard import Row, effort
+from epsbench.harness.report.results import Results, attack_key, canonical
+from epsbench.harness.report.table import Column, Entry, Table, fold
+from epsbench.harness.report.units import ABSENT, duration, memory, norm_name, number, percent, scalar
 
 FOLDED = frozenset({"data", "model", "defense", "peak memory", "batch", "compile", "precision", "form", "device"})
 FLOOR = (

@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.records import Record, flatten
-from harness.report.results import Results, canonical
-from harness.report.table import flat
+from epsbench.harness.records import Record, flatten
+from epsbench.harness.report.results import Results, canonical
+from epsbench.harness.report.table import flat
 
 
 def to_json(results: Results) -> str:

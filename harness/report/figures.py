@@ -11,9 +11,9 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from harness.report.leaderboard import Board, Row, Score
-from harness.report.style import MARKERS, Theme, axis_titles, direct_labels, figure, legend, svg, text
-from harness.report.units import norm_name
+from epsbench.harness.report.leaderboard import Board, Row, Score
+from epsbench.harness.report.style import MARKERS, Theme, axis_titles, direct_labels, figure, legend, svg, text
+from epsbench.harness.report.units import norm_name
 
 ROWS_PER_PANEL = 7
 MOST_EPS = 8

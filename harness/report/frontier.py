@@ -10,10 +10,10 @@ from statistics import mean, stdev
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from harness.report.leaderboard import Board, Row
-from harness.report.style import Theme, axis_titles, figure, legend, point_labels, svg
-from harness.report.training_cost import training_seconds
-from harness.report.units import norm_name, scalar
+from epsbench.harness.report.leaderboard import Board, Row
+from epsbench.harness.report.style import Theme, axis_titles, figure, legend, point_labels, svg
+from epsbench.harness.report.training_cost import training_seconds
+from epsbench.harness.report.units import norm_name, scalar
 
 ROUND = tuple(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5))
 WIDE = 8.0  # a longest training so many times the shortest asks for a logarithmic axis

@@ -12,14 +12,14 @@ from typing import TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.report.content import Content
-from harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
-from harness.report.generative.pictures import blocks
-from harness.report.illustrations import PRICE_CAPTION, Illustration, price_figures, robustness_figures
-from harness.report.pictures import Gallery, galleries
-from harness.report.table import Entry, Table, score_entry
-from harness.report.tables import board_caption, board_title, findings_table, long_environment
-from harness.report.units import duration, norm_name, plural, visible
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
+from epsbench.harness.report.generative.pictures import blocks
+from epsbench.harness.report.illustrations import PRICE_CAPTION, Illustration, price_figures, robustness_figures
+from epsbench.harness.report.pictures import Gallery, galleries
+from epsbench.harness.report.table import Entry, Table, score_entry
+from epsbench.harness.report.tables import board_caption, board_title, findings_table, long_environment
+from epsbench.harness.report.units import duration, norm_name, plural, visible
 
 HERE = Path(__file__).parent
 MOST_GALLERIES = 12

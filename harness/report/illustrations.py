@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from harness.records import Record
-from harness.report import figures
-from harness.report.content import Content
-from harness.report.cost import gradients
-from harness.report.frontier import draw as draw_frontier
-from harness.report.frontier import frontiers
-from harness.report.leaderboard import Board
-from harness.report.style import DARK, LIGHT
-from harness.report.units import norm_name
+from epsbench.harness.records import Record
+from epsbench.harness.report import figures
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.cost import gradients
+from epsbench.harness.report.frontier import draw as draw_frontier
+from epsbench.harness.report.frontier import frontiers
+from epsbench.harness.report.leaderboard import Board
+from epsbench.harness.report.style import DARK, LIGHT
+from epsbench.harness.report.units import norm_name
 
 Splits = list[tuple[str, Sequence[float]]]
 """The curves of one model: (split, values by epoch)."""

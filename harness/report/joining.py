@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.records import Record
+from epsbench.harness.records import Record
 
 Found = tuple[Path, Record]
 """A record and the results folder it lies in."""

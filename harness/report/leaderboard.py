@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.records import Record
-from harness.report.results import ATTACKING, Results, canonical, start_words, way
-from harness.report.units import enumerate_words, plural, scalar
-from harness.statistics import mean_interval, wilson
+from epsbench.harness.records import Record
+from epsbench.harness.report.results import ATTACKING, Results, canonical, start_words, way
+from epsbench.harness.report.units import enumerate_words, plural, scalar
+from epsbench.harness.statistics import mean_interval, wilson
 
 State = Literal["ok", "failed", "void", "missing"]
 STATE_NAMES: dict[State, str] = {"ok": "ok", "failed": "failed", "void": "void", "missing": "not measured"}

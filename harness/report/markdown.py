@@ -6,8 +6,8 @@ import re
 
 from tabulate import tabulate
 
-from harness.report.content import Content
-from harness.report.table import Entry, Table
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.table import Entry, Table
 
 
 def markdown(content: Content) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from fractions import Fraction
 from statistics import mean
 
-from harness.records import Record
-from harness.report.leaderboard import Board
-from harness.report.results import Results, canonical
-from harness.report.table import Column, Entry, Table
-from harness.report.units import ABSENT, norm_name, number
+from epsbench.harness.records import Record
+from epsbench.harness.report.leaderboard import Board
+from epsbench.harness.report.results import Results, canonical
+from epsbench.harness.report.table import Column, Entry, Table
+from epsbench.harness.report.units import ABSENT, norm_name, number
 
 Curve = dict[tuple[int, Fraction], Record]
 """The cells of one curve, by seed and ε."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imsave
 
-from harness.errors import InputError
-from harness.records import Record, read_pictures
-from harness.report.leaderboard import Board, Row
-from harness.report.results import Results
+from epsbench.harness.errors import InputError
+from epsbench.harness.records import Record, read_pictures
+from epsbench.harness.report.leaderboard import Board, Row
+from epsbench.harness.report.results import Results
 
 SHOWN = 6
 MAGNIFICATIONS = (1, 2, 5, 10, 20, 50, 100)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from harness.report.contrasts import contrast_words
-from harness.report.generative.settings import Setting
-from harness.report.generative.words import generative_words
-from harness.report.leaderboard import Board, Row
-from harness.report.results import Results
-from harness.report.table import score_entry
-from harness.report.transfer import Matrix, transfer_words
-from harness.report.units import enumerate_words, norm_name, plural
+from epsbench.harness.report.contrasts import contrast_words
+from epsbench.harness.report.generative.settings import Setting
+from epsbench.harness.report.generative.words import generative_words
+from epsbench.harness.report.leaderboard import Board, Row
+from epsbench.harness.report.results import Results
+from epsbench.harness.report.table import score_entry
+from epsbench.harness.report.transfer import Matrix, transfer_words
+from epsbench.harness.report.units import enumerate_words, norm_name, plural
 
 
 def reading(

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
-from harness.records import Record, read_records, record_path
-from harness.report.joining import Conflict, join
-from harness.report.units import norm_name, scalar, visible
-from harness.spec.names import built_in_defaults
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.names.registry import built_in_defaults
+from epsbench.harness.records import Record, read_records, record_path
+from epsbench.harness.report.joining import Conflict, join
+from epsbench.harness.report.units import norm_name, scalar, visible
 
 Cell = Mapping[str, Any]
 
@@ -270,7 +270,7 @@ def _misfits(cell: Cell, required: Iterable[str]) -> Iterator[str]:
 
 
 def load_results(*folders: Path) -> Results:
-    """Read results folders, as one set where there are several (see `harness.report.joining`).
+    """Read results folders, as one set where there are several (see `epsbench.harness.report.joining`).
 
     Raises one `InputError`, with the remedy, when a folder is missing, empty or holds a bad record.
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import InputError
-from harness.report.junit import Case, Outcome
-from harness.report.markdown import escape
+from epsbench.harness.errors import InputError
+from epsbench.harness.report.junit import Case, Outcome
+from epsbench.harness.report.markdown import escape
 
 MOST_ROWS = 200  # GitHub refuses a summary of more than 1 MiB
 LONGEST = 2_000

@@ -6,9 +6,9 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.records import Metric
-from harness.report.leaderboard import STATE_NAMES, Score
-from harness.report.units import ABSENT, bits, bits_range, percent, percent_range
+from epsbench.harness.records import Metric
+from epsbench.harness.report.leaderboard import STATE_NAMES, Score
+from epsbench.harness.report.units import ABSENT, bits, bits_range, percent, percent_range
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from harness.records import Record
-from harness.report.joining import Conflict
-from harness.report.leaderboard import Board, Score
-from harness.report.results import Results
-from harness.report.table import Column, Entry, Table, bits_entry, flat, score_entry
-from harness.report.units import ABSENT, duration, enumerate_words, norm_name, plural, scalar, visible
+from epsbench.harness.records import Record
+from epsbench.harness.report.joining import Conflict
+from epsbench.harness.report.leaderboard import Board, Score
+from epsbench.harness.report.results import Results
+from epsbench.harness.report.table import Column, Entry, Table, bits_entry, flat, score_entry
+from epsbench.harness.report.units import ABSENT, duration, enumerate_words, norm_name, plural, scalar, visible
 
 CURVES = {
     "nested": "an image fooled at an ε counts as fooled at every larger one.",

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from harness.report.content import Content
-from harness.report.table import Column, Entry, Table
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.table import Column, Entry, Table
 
 STATE_STYLES = {"failed": "bold red", "void": "bold magenta", "missing": "dim", "warning": "yellow"}
 PLAIN_WIDTH = 120

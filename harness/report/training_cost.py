@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
-from harness.records import Record
-from harness.report.leaderboard import Board, Row
-from harness.report.table import Column, Entry, Table, fold
-from harness.report.units import ABSENT, duration, number, scalar
+from epsbench.harness.records import Record
+from epsbench.harness.report.leaderboard import Board, Row
+from epsbench.harness.report.table import Column, Entry, Table, fold
+from epsbench.harness.report.units import ABSENT, duration, number, scalar
 
 FOLDED = frozenset({"data", "model", "augmentation", "setting", "epochs", "precision", "device"})
 CAPTION = (

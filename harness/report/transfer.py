@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from harness.records import Record
-from harness.report.leaderboard import Score, effort, extras, over_seeds, score_of
-from harness.report.results import ATTACKING, MODEL_AXES, Cell, Names, Results, canonical, curve
-from harness.report.table import Column, Entry, Table, score_entry
-from harness.report.units import norm_name, plural, scalar
+from epsbench.harness.records import Record
+from epsbench.harness.report.leaderboard import Score, effort, extras, over_seeds, score_of
+from epsbench.harness.report.results import ATTACKING, MODEL_AXES, Cell, Names, Results, canonical, curve
+from epsbench.harness.report.table import Column, Entry, Table, score_entry
+from epsbench.harness.report.units import norm_name, plural, scalar
 
 Place = tuple[Fraction, str, str]
 """An ε, the model that images are made on, and the model that they are shown to."""

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.run.data import Data, load_data
-from harness.run.progress import Reporter, Silent
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.data.load import load_data
+from epsbench.harness.run.progress import Reporter, Silent
 
 
 class Board(Protocol):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import traceback
 
-from harness.records import Failure, Record
-from harness.run.context import Context
-from harness.run.memory import is_out_of_memory
-from harness.spec.cell import Cell
+from epsbench.harness.plan.cell import Cell
+from epsbench.harness.records import Failure, Record
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.machine.memory import is_out_of_memory
 
 OUT_OF_MEMORY = (
     "out of memory ({}); attacks had halved their batch as far as it goes, training keeps the recipe's: free the "

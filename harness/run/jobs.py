@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
-from harness.records import Record, cannot_write, read_record, record_path, write_record
-from harness.run.context import Context
-from harness.run.environment import arithmetic, arithmetic_flags
-from harness.run.failure import failed
-from harness.run.generation import run_generation_job
-from harness.run.memory import keep_freed, release
-from harness.run.robustness import run_robustness_job
-from harness.spec.plan import Job
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.plan import Job
+from epsbench.harness.records import Record, cannot_write, read_record, record_path, write_record
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.failure import failed
+from epsbench.harness.run.generative.job import run_generation_job
+from epsbench.harness.run.machine.environment import arithmetic, arithmetic_flags
+from epsbench.harness.run.machine.memory import keep_freed, release
+from epsbench.harness.run.robustness.job import run_robustness_job
 
 RUNNERS: dict[str, Callable[[Any, Context], Iterator[Record]]] = {
     "robustness": run_robustness_job,

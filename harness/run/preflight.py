@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from harness.errors import InputError
-from harness.run.classifiers import build
-from harness.run.context import Context
-from harness.run.data import Data
-from harness.run.generative.quality import images_of
-from harness.spec.cell import GenerationCell, RobustnessCell
-from harness.spec.plan import Job
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
+from epsbench.harness.plan.plan import Job
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.generative.quality import images_of
+from epsbench.harness.run.training.trained import build
 
 
 def preflight(jobs: Sequence[Job], context: Context) -> None:

@@ -12,18 +12,18 @@ from types import FrameType
 
 from rich.console import Console
 
-from harness.errors import InputError, did_you_mean
-from harness.options import Options
-from harness.records import Record
-from harness.run.context import Context
-from harness.run.environment import choose_device, describe
-from harness.run.lock import only_run
-from harness.run.preflight import preflight
-from harness.run.progress import Silent, Terminal
-from harness.spec.plan import Job, Plan, plan, require_writable
-from harness.spec.suite import Suite
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.options import Options
+from epsbench.harness.plan.plan import Job, Plan, plan, require_writable
+from epsbench.harness.plan.suite import Suite
+from epsbench.harness.records import Record
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.machine.environment import choose_device, describe
+from epsbench.harness.run.machine.lock import only_run
+from epsbench.harness.run.preflight import preflight
+from epsbench.harness.run.progress import Silent, Terminal
 
-EXECUTORS = {"local": "harness.run.executors.local", "ray": "harness.run.executors.ray"}
+EXECUTORS = {"local": "epsbench.harness.run.executors.local", "ray": "epsbench.harness.run.executors.ray"}
 # What a finished cell is told by: the first that its record holds.
 TOLD = {
     "robust_accuracy": "{:.1%}",

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.options import Options
-from harness.records import Record, read_record, record_path
-from harness.run.robustness import SOURCE_WEIGHTS
-from harness.run.runner import run_suite
-from harness.spec.cell import Cell, RobustnessCell
-from harness.spec.plan import plan
-from harness.spec.suite import Suite
+from epsbench.harness.options import Options
+from epsbench.harness.plan.cell import Cell, RobustnessCell
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.suite import Suite
+from epsbench.harness.records import Record, read_record, record_path
+from epsbench.harness.run.robustness.job import SOURCE_WEIGHTS
+from epsbench.harness.run.runner import run_suite
 
 SAME, DIFFERENT, NOTHING_RECORDED = 0, 1, 2
 _SEED = 0  # the same sample every time, so that two verifications can be held against each other

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from attacks.base import GradientAttack
-from attacks.norms import RowNoise
+from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.norms.base import RowNoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,8 +55,10 @@ class Trainee(Protocol):
 class Defense(ABC):
     """A training loss; its fields are its hyper-parameters. ε is in pixel units and the norm is L∞.
 
-    A defense with a field ``eps`` above 0 is watched at that ε while it trains (`harness.run.audits.overfitting`).
+    A defense with a field ``eps`` above 0 is watched at that ε while it trains (`epsbench.harness.run.audits.overfitting`).
     """
+
+    version: ClassVar[int | str] = 1
 
     @abstractmethod
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from attacks.fgsm import FGSM
-from models.defenses.base import Defense, Trainee, check_eps
+from epsbench.attacks.fgsm import FGSM
+from epsbench.models.defenses.base import Defense, Trainee, check_eps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,8 @@ class FGSMLoss(Defense):
 
     Both means are over passes of their own, so in train mode each batch is normalised by its own statistics.
     """
+
+    version: ClassVar[str] = "7446afa5b16c98db"
 
     eps: Fraction = Fraction(8, 255)
     alpha: float = 0.5

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from attacks.fgsm import FGSM
-from models.defenses.base import Defense, Trainee, check_above_zero, check_eps, check_weight
+from epsbench.attacks.fgsm import FGSM
+from epsbench.models.defenses.base import Defense, Trainee, check_above_zero, check_eps, check_weight
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,8 @@ class NFGSM(Defense):
     reaches up to (k + α/ε)·ε. Images are kept in [0, 1] before and after the step, as in the authors' code. Theirs
     takes the step's gradient in train mode; here images are always crafted in eval mode.
     """
+
+    version: ClassVar[str] = "c1a3252c4294604b"
 
     eps: Fraction = Fraction(8, 255)
     noise: float = 2.0

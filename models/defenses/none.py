@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from models.defenses.base import Defense, Trainee
+from epsbench.models.defenses.base import Defense, Trainee
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class NoDefense(Defense):
     """Ordinary training: the cross-entropy of the clean images."""
+
+    version: ClassVar[str] = "9048c38034eca8cc"
 
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
         return trainee.loss(x, y)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from attacks.pgd import PGD
-from models.defenses.base import Defense, Trainee, check_eps
+from epsbench.attacks.pgd import PGD
+from epsbench.models.defenses.base import Defense, Trainee, check_eps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,8 @@ class PGDBatch(Defense):
 
     Both go through the network in one pass, normalised together. ``relative_step_size`` is in units of ε.
     """
+
+    version: ClassVar[str] = "ea909bc4de49a7da"
 
     eps: Fraction = Fraction(8, 255)
     steps: int = 7

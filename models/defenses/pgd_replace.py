@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from models.defenses.base import Trainee
-from models.defenses.pgd_batch import PGDBatch
+from epsbench.models.defenses.base import Trainee
+from epsbench.models.defenses.pgd_batch import PGDBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,8 @@ class PGDReplace(PGDBatch):
 
     PGD stands in for the inner maximum. The parameters are those of `PGDBatch`; the clean images are not trained on.
     """
+
+    version: ClassVar[str] = "2b26663331cb8e33"
 
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
         return trainee.loss(trainee.attack(self.attack(), x, y, float(self.eps)), y)

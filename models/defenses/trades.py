@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from models.defenses.base import Defense, Trainee, check_above_zero, check_eps, check_weight
+from epsbench.models.defenses.base import Defense, Trainee, check_above_zero, check_eps, check_weight
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,8 @@ class TRADES(Defense):
     and perturbed images in passes of their own and is differentiated through both predictions; theirs passes the clean
     images twice, which moves the batch statistics once more, and does not keep the noise in the box.
     """
+
+    version: ClassVar[str] = "795bfcc349a837fc"
 
     eps: Fraction = Fraction(8, 255)
     beta: float = 6.0

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.base import Attack, GradientAttack
-from attacks.fgsm import FGSM
-from attacks.mifgsm import MIFGSM
-from attacks.noise import Noise
-from attacks.pgd import PGD
-from harness.run.engine import Engine
-from harness.run.ledger import Targets
-from harness.run.victim import Judge, Victim, frozen_copy
+from epsbench.attacks.base import Attack, GradientAttack
+from epsbench.attacks.fgsm import FGSM
+from epsbench.attacks.mifgsm import MIFGSM
+from epsbench.attacks.noise import Noise
+from epsbench.attacks.pgd import PGD
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.judge import Judge, frozen_copy
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
 
 
 @pytest.mark.parametrize("attack", [FGSM(), PGD(), MIFGSM(), Noise()], ids=repr)

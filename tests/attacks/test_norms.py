@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from attacks.norms import L2, NORMS, LInf
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.l2 import L2
+from epsbench.attacks.norms.linf import LInf
 
 deltas = hnp.arrays("float32", (3, 2, 2, 2), elements=st.floats(-4, 4, width=32)).map(torch.from_numpy)
 radii = st.floats(0, 2, width=32).map(lambda eps: torch.full((3, 1, 1, 1), eps))

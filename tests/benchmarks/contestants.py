@@ -17,12 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.base import GradientAttack
-from harness.run.engine import Engine
-from harness.run.ledger import Targets
-from harness.run.memory import keep_freed
-from harness.run.tuning import accelerate, find_batch, lay_out
-from harness.run.victim import Judge, prepare
+from epsbench.attacks.base import GradientAttack
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.machine.memory import keep_freed
+from epsbench.harness.run.speed.accelerate import accelerate
+from epsbench.harness.run.speed.batch_size import find_batch
+from epsbench.harness.run.speed.judging import lay_out
+from epsbench.harness.run.speed.prepare import prepare
 from tests.benchmarks.networks import Bench, Chosen
 
 Peer = Callable[[nn.Module, Tensor, Tensor, float, int, float], Tensor]

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harness.run.classifiers import trained
-from harness.run.context import Context
-from harness.spec.cell import RobustnessCell
-from harness.spec.datasets import DATASETS
-from harness.spec.plan import plan
-from harness.spec.suite import load_suite
-from models.catalogue import ResNet18
+from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.training.trained import trained
+from epsbench.models.catalogue import ResNet18
 
 
 @dataclass

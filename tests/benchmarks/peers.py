@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from attacks.base import GradientAttack
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
-from harness.run.environment import describe
-from harness.run.memory import keep_freed
-from harness.run.tuning import measure_rates
+from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.fgsm import FGSM
+from epsbench.attacks.pgd import PGD
+from epsbench.harness.run.machine.environment import describe
+from epsbench.harness.run.machine.memory import keep_freed
+from epsbench.harness.run.speed.floor import measure_rates
 from tests.benchmarks.contestants import PEERS, Booth, Contestant, make_engine
 from tests.benchmarks.networks import Bench, Chosen
 

@@ -11,14 +11,15 @@ from fractions import Fraction
 import pytest
 import torch
 
-from attacks.base import GradientAttack
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
-from harness.run.engine import Engine
-from harness.run.ledger import Targets
-from harness.run.victim import Judge, prepare
-from harness.spec.datasets import DATASETS
-from models.catalogue import SmallCNN
+from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.fgsm import FGSM
+from epsbench.attacks.pgd import PGD
+from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.speed.prepare import prepare
+from epsbench.models.catalogue import SmallCNN
 
 IMAGES = 128
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

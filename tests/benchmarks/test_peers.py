@@ -9,8 +9,8 @@ from fractions import Fraction
 import pytest
 import torch
 
-from attacks.fgsm import FGSM
-from attacks.pgd import PGD
+from epsbench.attacks.fgsm import FGSM
+from epsbench.attacks.pgd import PGD
 from tests.benchmarks.contestants import Contestant
 from tests.benchmarks.networks import Bench, Chosen
 

@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from torch.utils.benchmark import timer
 
-from harness.run.forms import Form
-from harness.run.training import seeded
-from harness.run.vae_training import objective_of
-from harness.spec.datasets import DATASETS
-from models.generative import VAE
-from models.vae import bits_per_dimension
+from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.run.training.classifier import seeded
+from epsbench.harness.run.training.step_form import Form
+from epsbench.harness.run.training.vae import objective_of
+from epsbench.models.generative import VAE
+from epsbench.models.vae import bits_per_dimension
 
 BATCH, Z_DIM = 128, 20
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +52,7 @@ def plain(images: torch.Tensor) -> Step:
 
 
 def ours(images: torch.Tensor, precision: str, form: Form) -> Step:
-    """One step of `harness.run.vae_training` in this precision and form."""
+    """One step of `epsbench.harness.run.training.vae` in this precision and form."""
     vae = seeded(lambda: VAE().build(DATASETS["mnist"], Z_DIM), 0).to(DEVICE).train()
     optimizer = torch.optim.Adam(vae.parameters(), 1e-3, fused=True)
     objective = form.apply(vae, objective_of(vae, 1.0, precision))

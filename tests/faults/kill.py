@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.records import read_pictures, read_records
+from epsbench.harness.records import read_pictures, read_records
 
 SUITE = """
 [robustness]
@@ -35,10 +35,10 @@ seed = [0, 1]
 RUN = """
 import sys
 from pathlib import Path
-from harness.options import Options
-from harness.run.checkpoint import Checkpoint
-from harness.run.runner import run_suite
-from harness.spec.suite import load_suite
+from epsbench.harness.options import Options
+from epsbench.harness.run.training.checkpoint import Checkpoint
+from epsbench.harness.run.runner import run_suite
+from epsbench.harness.plan.suite import load_suite
 Checkpoint.due = lambda self: True  # after every epoch, so that kills meet one being written
 suite = load_suite(sys.argv[1])
 print("ready", flush=True)

@@ -17,15 +17,16 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("report", "spec")]
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("report", "plan")]
 
 import factory  # noqa: E402
 import test_mutations  # noqa: E402
 
-from harness.errors import InputError  # noqa: E402
-from harness.records import Finding, Record, read_record, record_path  # noqa: E402
-from harness.report.build import FORMATS, report  # noqa: E402
-from harness.report.compare import compare  # noqa: E402
+from epsbench.harness.errors import InputError  # noqa: E402
+from epsbench.harness.findings import Finding  # noqa: E402
+from epsbench.harness.records import Record, read_record, record_path  # noqa: E402
+from epsbench.harness.report.build import FORMATS, report  # noqa: E402
+from epsbench.harness.report.compare import compare  # noqa: E402
 
 FOLDER = tempfile.TemporaryDirectory(prefix="epsbench-fuzz-")
 QUICK = [name for name in FORMATS if name != "html"]

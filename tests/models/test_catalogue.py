@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness.spec.datasets import DATASETS, DataDescription
-from models.catalogue import Custom, FromFile, ResNet18, SmallCNN, Timm, architecture
-from models.generative import VAE
+from epsbench.harness.plan.data import DATASETS, DataDescription
+from epsbench.models.catalogue import Custom, FromFile, ResNet18, SmallCNN, Timm, architecture
+from epsbench.models.generative import VAE
 
 TINY = DataDescription("tiny", (1, 3, 3), 2, (1, 1, 1), False, (0.5,), (0.5,))
 
@@ -102,5 +102,5 @@ def test_custom_refuses_unknown_parameters():
 
 
 def test_names_need_no_torch():
-    code = "import sys, models.catalogue, models.defenses; sys.exit('torch' in sys.modules)"
+    code = "import sys, epsbench.models.catalogue, epsbench.models.defenses; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attacks.fgsm import FGSM
-from harness.run.trainee import ClassifierInTraining
-from models.defenses import NFGSM, TRADES, Defense, FGSMLoss, NoDefense, PGDBatch, PGDReplace
-from models.defenses.trades import divergence
+from epsbench.attacks.fgsm import FGSM
+from epsbench.harness.run.training.trainee import ClassifierInTraining
+from epsbench.models.defenses import NFGSM, TRADES, Defense, FGSMLoss, NoDefense, PGDBatch, PGDReplace
+from epsbench.models.defenses.trades import divergence
 
 
 @pytest.fixture

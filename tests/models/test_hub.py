@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from harness.spec.datasets import DATASETS
-from models import hub
-from models.catalogue import FromFile, SmallCNN, Timm, TorchVision
-from models.hub import HubNetwork, load_state
+from epsbench.harness.plan.data import DATASETS
+from epsbench.models import hub
+from epsbench.models.catalogue import FromFile, SmallCNN, Timm, TorchVision
+from epsbench.models.hub import HubNetwork, load_state
 
 CIFAR, DIGITS, MNIST = DATASETS["cifar10"], DATASETS["digits"], DATASETS["mnist"]
 
@@ -161,7 +161,7 @@ def test_weights_of_something_else(tmp_path):
 
 
 def test_hub_network_prepares_its_input():
-    from models.layers import Normalise
+    from epsbench.models.layers import Normalise
 
     network = HubNetwork(nn.Identity(), Normalise((0.5, 0.25, 0.0), (1.0, 0.5, 0.25)), (4, 4))
     out = network(torch.full((2, 1, 2, 2), 0.5))

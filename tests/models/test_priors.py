@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from harness.run.noise import KeyedNoise
-from models.priors import MixtureOfNormals, StandardNormal, log_normal
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.models.priors import MixtureOfNormals, StandardNormal, log_normal
 
 
 def mixture(components=5, z_dim=3):

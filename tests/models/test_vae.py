@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import distributions
 
-from harness.spec.datasets import DATASETS
-from models.generative import VAE
-from models.vae import VAENetwork, bits_per_dimension, kl_standard_normal, log_likelihood, quantise, rescale
+from epsbench.harness.plan.data import DATASETS
+from epsbench.models.generative import VAE
+from epsbench.models.vae import VAENetwork, bits_per_dimension, kl_standard_normal, log_likelihood, quantise, rescale
 
 MNIST = (1, 28, 28)
 

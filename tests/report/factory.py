@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.records import Failure, Finding, Metric, Record, Verdicts, write_pictures, write_record
-from harness.statistics import wilson
+from epsbench.harness.findings import Finding
+from epsbench.harness.records import Failure, Metric, Record, Verdicts, write_pictures, write_record
+from epsbench.harness.statistics import wilson
 
 ENVIRONMENT = {
     "epsbench": "0.1.0",

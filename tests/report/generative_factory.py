@@ -7,7 +7,7 @@ from typing import Any
 import factory
 import numpy as np
 
-from harness.records import Metric, Record
+from epsbench.harness.records import Metric, Record
 
 EVALUATION = {
     "importance_samples": 100,

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import InputError
-from harness.records import Metric, record_path
-from harness.report.check import SHARES, check_suite, judge
-from harness.report.junit import Case, junit, write_junit
-from harness.spec.schema import GenerationExpect, RobustnessExpect, Share
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.schema import GenerationExpect, RobustnessExpect, Share
+from epsbench.harness.records import Metric, record_path
+from epsbench.harness.report.check import SHARES, check_suite, judge
+from epsbench.harness.report.junit import Case, junit, write_junit
 
 
 @dataclass

@@ -10,9 +10,9 @@ import generative_factory as generative
 import numpy as np
 import pytest
 
-from harness.errors import InputError
-from harness.report.compare import compare
-from harness.statistics import mcnemar_exact
+from epsbench.harness.errors import InputError
+from epsbench.harness.report.compare import compare
+from epsbench.harness.statistics import mcnemar_exact
 
 N = 1000
 CLEAN = np.ones(N, dtype=bool)

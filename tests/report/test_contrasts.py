@@ -8,11 +8,11 @@ import factory
 import numpy as np
 import pytest
 
-from harness.report.content import Content
-from harness.report.contrasts import contrast_words, difference
-from harness.report.leaderboard import boards
-from harness.report.results import Results, start_words
-from harness.statistics import mean_interval, paired_difference_interval
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.contrasts import contrast_words, difference
+from epsbench.harness.report.leaderboard import boards
+from epsbench.harness.report.results import Results, start_words
+from epsbench.harness.statistics import mean_interval, paired_difference_interval
 
 N = 100
 CLEAN = np.ones(N, dtype=bool)

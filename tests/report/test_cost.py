@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.lines import Line2D
 
-from harness.report import figures
-from harness.report.build import report
-from harness.report.content import Content
-from harness.report.cost import cost_table, gradients
-from harness.report.illustrations import MOST_PRICES, price_figures
-from harness.report.leaderboard import boards
-from harness.report.results import Results
-from harness.report.style import DARK, LIGHT, figure, legend, svg
+from epsbench.harness.report import figures
+from epsbench.harness.report.build import report
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.cost import cost_table, gradients
+from epsbench.harness.report.illustrations import MOST_PRICES, price_figures
+from epsbench.harness.report.leaderboard import boards
+from epsbench.harness.report.results import Results
+from epsbench.harness.report.style import DARK, LIGHT, figure, legend, svg
 
 N = 100
 CLEAN = np.ones(N, dtype=bool)

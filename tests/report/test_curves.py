@@ -9,14 +9,14 @@ import factory
 import numpy as np
 import pytest
 
-from harness.errors import InputError
-from harness.report.build import report
-from harness.report.compare import compare
-from harness.report.content import Content
-from harness.report.leaderboard import Board, boards
-from harness.report.movement import movement_tables
-from harness.report.results import Names, Results, load_results
-from harness.report.tables import board_caption
+from epsbench.harness.errors import InputError
+from epsbench.harness.report.build import report
+from epsbench.harness.report.compare import compare
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.leaderboard import Board, boards
+from epsbench.harness.report.movement import movement_tables
+from epsbench.harness.report.results import Names, Results, load_results
+from epsbench.harness.report.tables import board_caption
 
 N = 1000
 CLEAN = np.ones(N, dtype=bool)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.options import Options
-from harness.records import Record, read_records
-from harness.spec.suite import load_suite
+from epsbench.harness.options import Options
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.records import Record, read_records
 
 PAGE = Path(__file__).parents[2] / "docs" / "records.md"
 SUITE = """
@@ -46,7 +46,7 @@ def documented(heading: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory) -> list[Record]:
-    from harness.run.runner import run_suite
+    from epsbench.harness.run.runner import run_suite
 
     folder = tmp_path_factory.mktemp("documented")
     path = folder / "small.toml"

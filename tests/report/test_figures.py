@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report import figures
-from harness.report.generative.likelihood import bpd_tables
-from harness.report.generative.settings import settings
-from harness.report.leaderboard import boards
-from harness.report.pictures import MAGNIFICATIONS, grid, magnification, png
-from harness.report.results import Results
-from harness.report.style import DARK, LIGHT, shortened, spread
+from epsbench.harness.report import figures
+from epsbench.harness.report.generative.likelihood import bpd_tables
+from epsbench.harness.report.generative.settings import settings
+from epsbench.harness.report.leaderboard import boards
+from epsbench.harness.report.pictures import MAGNIFICATIONS, grid, magnification, png
+from epsbench.harness.report.results import Results
+from epsbench.harness.report.style import DARK, LIGHT, shortened, spread
 
 N = 50
 CLEAN = np.ones(N, dtype=bool)

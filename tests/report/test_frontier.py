@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.content import Content
-from harness.report.frontier import Point, draw, frontiers, pareto
-from harness.report.illustrations import robustness_figures
-from harness.report.leaderboard import boards
-from harness.report.results import Results
-from harness.report.style import DARK, LIGHT
-from harness.report.training_cost import training_table
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.frontier import Point, draw, frontiers, pareto
+from epsbench.harness.report.illustrations import robustness_figures
+from epsbench.harness.report.leaderboard import boards
+from epsbench.harness.report.results import Results
+from epsbench.harness.report.style import DARK, LIGHT
+from epsbench.harness.report.training_cost import training_table
 
 N = 40
 CLEAN = np.ones(N, dtype=bool)

@@ -10,13 +10,13 @@ import generative_factory as generative
 import numpy as np
 import pytest
 
-from harness.errors import InputError
-from harness.records import record_path
-from harness.report.build import report
-from harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
-from harness.report.generative.pictures import MOST_BLOCKS, blocks
-from harness.report.generative.settings import settings
-from harness.report.results import Results, load_results
+from epsbench.harness.errors import InputError
+from epsbench.harness.records import record_path
+from epsbench.harness.report.build import report
+from epsbench.harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
+from epsbench.harness.report.generative.pictures import MOST_BLOCKS, blocks
+from epsbench.harness.report.generative.settings import settings
+from epsbench.harness.report.results import Results, load_results
 
 
 def made(*records, folder: Path = Path("results")):

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import InputError
-from harness.records import record_path
-from harness.report.build import report
-from harness.report.content import Content
-from harness.report.generative.likelihood import bpd_tables
-from harness.report.generative.settings import Setting, families, settings, short_names
-from harness.report.generative.tables import GenerativeTables, generative_tables
-from harness.report.results import Results
-from harness.report.table import Table
-from harness.report.units import duration, magnitude
+from epsbench.harness.errors import InputError
+from epsbench.harness.records import record_path
+from epsbench.harness.report.build import report
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.generative.likelihood import bpd_tables
+from epsbench.harness.report.generative.settings import Setting, families, settings, short_names
+from epsbench.harness.report.generative.tables import GenerativeTables, generative_tables
+from epsbench.harness.report.results import Results
+from epsbench.harness.report.table import Table
+from epsbench.harness.report.units import duration, magnitude
 
 VAES = {"name": "vae", "filters": 32, "levels": 16}
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import InputError
-from harness.report.build import report
-from harness.report.content import Content
-from harness.report.joining import join
-from harness.report.leaderboard import boards
-from harness.report.results import Results, load_results
-from harness.report.tables import findings_table, leaderboard_table
+from epsbench.harness.errors import InputError
+from epsbench.harness.report.build import report
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.joining import join
+from epsbench.harness.report.leaderboard import boards
+from epsbench.harness.report.results import Results, load_results
+from epsbench.harness.report.tables import findings_table, leaderboard_table
 
 N = 40
 CLEAN = np.ones(N, dtype=bool)

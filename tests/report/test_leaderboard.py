@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.report.leaderboard import Board, Row, Score, boards, over_seeds, rank, worst_case
-from harness.report.results import Results
-from harness.report.table import score_entry
-from harness.statistics import mean_interval, wilson
+from epsbench.harness.report.leaderboard import Board, Row, Score, boards, over_seeds, rank, worst_case
+from epsbench.harness.report.results import Results
+from epsbench.harness.report.table import score_entry
+from epsbench.harness.statistics import mean_interval, wilson
 
 NOISE, FGSM, PGD = {"name": "noise"}, {"name": "fgsm", "steps": 1}, {"name": "pgd", "steps": 40}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.report.compare import Test, judge, paired
-from harness.statistics import mcnemar_exact
+from epsbench.harness.report.compare import Test, judge, paired
+from epsbench.harness.statistics import mcnemar_exact
 
 CELLS, N, COMPARISONS = 18, 10_000, 1_000
 

@@ -6,11 +6,11 @@ import factory
 import pytest
 from test_check import Bound, robust, suite_of
 
-from harness.errors import InputError
-from harness.report.check import check_suite
-from harness.report.compare import compare
-from harness.report.junit import Case
-from harness.report.summary import MOST_ROWS, append_summary, summary
+from epsbench.harness.errors import InputError
+from epsbench.harness.report.check import check_suite
+from epsbench.harness.report.compare import compare
+from epsbench.harness.report.junit import Case
+from epsbench.harness.report.summary import MOST_ROWS, append_summary, summary
 
 
 def test_check_and_compare_append_to_what_other_steps_wrote(tmp_path):

@@ -10,13 +10,13 @@ import factory
 import numpy as np
 import pytest
 
-from harness.errors import InputError
-from harness.report.build import report
-from harness.report.content import Content
-from harness.report.leaderboard import boards
-from harness.report.results import Results, load_results
-from harness.report.transfer import MARK, matrices, transfer_table, transfer_words
-from harness.statistics import mean_interval, wilson
+from epsbench.harness.errors import InputError
+from epsbench.harness.report.build import report
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.leaderboard import boards
+from epsbench.harness.report.results import Results, load_results
+from epsbench.harness.report.transfer import MARK, matrices, transfer_table, transfer_words
+from epsbench.harness.statistics import mean_interval, wilson
 
 N = 20
 EVERYTHING = np.ones(N, dtype=bool)

@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import records
-from harness.errors import InputError
-from harness.options import Options
-from harness.records import read_records
-from harness.report.build import report
-from harness.run import classifiers
-from harness.run import context as context_module
-from harness.run.environment import arithmetic, arithmetic_flags
-from harness.run.failure import LONGEST_MESSAGE
-from harness.run.runner import run_suite
-from harness.spec.plan import plan
-from harness.spec.suite import Suite, load_suite
+from epsbench.harness import records
+from epsbench.harness.errors import InputError
+from epsbench.harness.options import Options
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.suite import Suite, load_suite
+from epsbench.harness.records import read_records
+from epsbench.harness.report.build import report
+from epsbench.harness.run import context as context_module
+from epsbench.harness.run.failure import LONGEST_MESSAGE
+from epsbench.harness.run.machine.environment import arithmetic, arithmetic_flags
+from epsbench.harness.run.runner import run_suite
+from epsbench.harness.run.training import trained as classifiers
 
 TINY = """
 [robustness]
@@ -120,7 +120,7 @@ def test_a_read_only_results_folder_is_refused_before_anything_runs(suite, tmp_p
     def refuse(**_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("harness.spec.plan.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("epsbench.harness.plan.plan.tempfile.TemporaryFile", refuse)
     with pytest.raises(InputError, match=r"results cannot be written there .*--out"):
         run_suite(suite, tmp_path / "results", QUIET)
 
@@ -187,7 +187,7 @@ def test_an_endless_message_is_cut(suite, tmp_path, monkeypatch):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from harness.run.lock import only_run
+from epsbench.harness.run.machine.lock import only_run
 with only_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -309,7 +309,7 @@ def test_what_is_not_deterministic_on_a_gpu_is_named():
 
 def test_the_newer_switches_do_not_stop_a_run():
     script = (
-        "import torch; from harness.run.environment import arithmetic, arithmetic_flags\n"
+        "import torch; from epsbench.harness.run.machine.environment import arithmetic, arithmetic_flags\n"
         "torch.backends.cudnn.conv.fp32_precision = 'tf32'\n"
         "with arithmetic('float32'):\n"
         "    assert torch.backends.cudnn.conv.fp32_precision != 'tf32'\n"

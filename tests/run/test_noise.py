@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from attacks.norms import L2, LInf
-from harness.run.noise import KeyedNoise, _mix
+from epsbench.attacks.norms.l2 import L2
+from epsbench.attacks.norms.linf import LInf
+from epsbench.harness.run.noise import KeyedNoise, _mix
 
 
 def splitmix(z: int) -> int:

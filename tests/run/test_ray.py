@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.errors import InputError
-from harness.options import Options
-from harness.records import Record, Status, read_records, write_record
-from harness.run.context import Context
-from harness.run.executors import ray as executor
-from harness.run.runner import run_suite
-from harness.spec.cell import Cell
-from harness.spec.plan import plan
-from harness.spec.suite import Suite, load_suite
+from epsbench.harness.errors import InputError
+from epsbench.harness.options import Options
+from epsbench.harness.plan.cell import Cell
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.suite import Suite, load_suite
+from epsbench.harness.records import Record, Status, read_records, write_record
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.executors import ray as executor
+from epsbench.harness.run.runner import run_suite
 
 SUITE = """
 [robustness]
@@ -36,7 +36,7 @@ seed = [0, 1]
 DEADLY = """
 import os
 from dataclasses import dataclass
-from attacks.base import GradientAttack
+from epsbench.attacks.base import GradientAttack
 
 @dataclass(frozen=True, kw_only=True)
 class Dies(GradientAttack):

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import InputError
-from harness.options import Options
-from harness.records import Record, read_pictures, read_records
-from harness.run import runner
-from harness.run.runner import run_suite
-from harness.spec.plan import plan
-from harness.spec.suite import Suite, load_suite
+from epsbench.harness.errors import InputError
+from epsbench.harness.options import Options
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.suite import Suite, load_suite
+from epsbench.harness.records import Record, read_pictures, read_records
+from epsbench.harness.run import runner
+from epsbench.harness.run.runner import run_suite
 
 SMALL = """
 [robustness]
@@ -120,8 +120,8 @@ def test_verdicts_do_not_depend_on_the_batch_size(finished, tmp_path, batch):
 
 BROKEN = """
 from dataclasses import dataclass
-from attacks.base import GradientAttack
-from attacks.pgd import PGD
+from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.pgd import PGD
 
 @dataclass(frozen=True, kw_only=True)
 class Raises(GradientAttack):
@@ -281,9 +281,9 @@ def test_profiles_are_traces_of_a_run_apart(finished, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from harness.options import Options
-from harness.run.runner import run_suite
-from harness.spec.suite import load_suite
+from epsbench.harness.options import Options
+from epsbench.harness.run.runner import run_suite
+from epsbench.harness.plan.suite import load_suite
 print("ready", flush=True)
 run_suite(load_suite(sys.argv[1], limit=200), Path(sys.argv[2]), Options(quiet=True, device="cpu"))
 """

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.options import Options
-from harness.records import Verdicts, read_records, record_path
-from harness.run.runner import run_suite
-from harness.run.verify import verify
-from harness.spec.suite import Suite, load_suite
+from epsbench.harness.options import Options
+from epsbench.harness.plan.suite import Suite, load_suite
+from epsbench.harness.records import Verdicts, read_records, record_path
+from epsbench.harness.run.runner import run_suite
+from epsbench.harness.run.verify import verify
 
 SUITE = """
 [robustness]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.report.generative.settings import Estimate, Setting
-from harness.report.table import Column, Entry, Table
-from harness.report.units import ABSENT, bits, decimals, magnitude, percent
+from epsbench.harness.report.generative.settings import Estimate, Setting
+from epsbench.harness.report.table import Column, Entry, Table
+from epsbench.harness.report.units import ABSENT, bits, decimals, magnitude, percent
 
 Spell = Callable[[float], str]
 SPREAD = (

@@ -11,10 +11,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from harness.report.figures import close_up
-from harness.report.generative.settings import Bound, Dimensions, Estimate
-from harness.report.style import Theme, axis_titles, direct_labels, figure, legend, panels, samples_axis, svg, text
-from harness.statistics import normal_quantile
+from epsbench.harness.report.figures import close_up
+from epsbench.harness.report.generative.settings import Bound, Dimensions, Estimate
+from epsbench.harness.report.style import (
+    Theme,
+    axis_titles,
+    direct_labels,
+    figure,
+    legend,
+    panels,
+    samples_axis,
+    svg,
+    text,
+)
+from epsbench.harness.statistics import normal_quantile
 
 MOST_DIMENSIONS = 64
 ACTIVE_VARIANCE = 0.01

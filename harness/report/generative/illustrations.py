@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence, Sized
 from dataclasses import replace
 from functools import partial
 
-from harness.report.figures import ROWS_PER_PANEL
-from harness.report.generative import figures
-from harness.report.generative.settings import (
+from epsbench.harness.report.figures import ROWS_PER_PANEL
+from epsbench.harness.report.generative import figures
+from epsbench.harness.report.generative.settings import (
     Bound,
     Likelihood,
     Setting,
@@ -21,7 +21,7 @@ from harness.report.generative.settings import (
     shorten,
     title,
 )
-from harness.report.illustrations import Illustration, Splits, both, curve, training
+from epsbench.harness.report.illustrations import Illustration, Splits, both, curve, training
 
 MOST_BOUNDS = 8
 MOST_UNITS = 12

@@ -6,19 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.report.generative.columns import (
-    HEAD,
-    Measure,
-    head,
-    metric_table,
-    nats,
-    plain,
-    share,
-    with_any,
-)
-from harness.report.generative.settings import Setting, by_data
-from harness.report.table import Column, Entry, Table
-from harness.report.units import ABSENT, decimals, magnitude, number, scalar
+from epsbench.harness.report.generative.columns import HEAD, Measure, head, metric_table, nats, plain, share, with_any
+from epsbench.harness.report.generative.settings import Setting, by_data
+from epsbench.harness.report.table import Column, Entry, Table
+from epsbench.harness.report.units import ABSENT, decimals, magnitude, number, scalar
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.generative.columns import (
+from epsbench.harness.report.generative.columns import (
     FINE,
     HEAD,
     IMPORTANCE,
@@ -20,9 +20,9 @@ from harness.report.generative.columns import (
     measured,
     metric_table,
 )
-from harness.report.generative.settings import Likelihood, Setting, best, by_likelihood, title
-from harness.report.table import Entry, Table
-from harness.report.units import decimals
+from epsbench.harness.report.generative.settings import Likelihood, Setting, best, by_likelihood, title
+from epsbench.harness.report.table import Entry, Table
+from epsbench.harness.report.units import decimals
 
 ELBO = (
     Measure("train_bpd", "train bpd"),

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.records import read_pictures
-from harness.report.generative.settings import Setting, best, by_data, by_likelihood, families, short_names, title
-from harness.report.pictures import Arrays, grid, png
-from harness.report.units import visible
+from epsbench.harness.records import read_pictures
+from epsbench.harness.report.generative.settings import (
+    Setting,
+    best,
+    by_data,
+    by_likelihood,
+    families,
+    short_names,
+    title,
+)
+from epsbench.harness.report.pictures import Arrays, grid, png
+from epsbench.harness.report.units import visible
 
 WIDTH, NARROW = 350, 230  # CSS pixels of a sheet, alone and among others of its kind
 SIDE = 8  # samples on a side of a sheet

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.report.generative.columns import HEAD, SPREAD, Measure, head, measured, plain, share, with_any
-from harness.report.generative.settings import Estimate, Setting
-from harness.report.table import Entry, Table
-from harness.report.units import ABSENT, decimals, enumerate_words, percent, visible
+from epsbench.harness.report.generative.columns import HEAD, SPREAD, Measure, head, measured, plain, share, with_any
+from epsbench.harness.report.generative.settings import Estimate, Setting
+from epsbench.harness.report.table import Entry, Table
+from epsbench.harness.report.units import ABSENT, decimals, enumerate_words, percent, visible
 
 QUALITY = (
     plain("frechet_distance", "Fréchet distance"),

@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from harness.errors import InputError
-from harness.records import Record, record_path
-from harness.report.leaderboard import extras
-from harness.report.results import Results, canonical
-from harness.report.units import scalar
-from harness.statistics import mean_interval
+from epsbench.harness.errors import InputError
+from epsbench.harness.records import Record, record_path
+from epsbench.harness.report.leaderboard import extras
+from epsbench.harness.report.results import Results, canonical
+from epsbench.harness.report.units import scalar
+from epsbench.harness.statistics import mean_interval
 
 SHOWN_IN_COLUMNS = frozenset({"task", "data", "model", "z_dim", "beta", "seed"})
 LONGEST_NAME = 24

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.report.generative.latent import estimator_tables, latent_tables
-from harness.report.generative.likelihood import bounds_tables, bpd_tables
-from harness.report.generative.quality import quality_tables
-from harness.report.generative.settings import Setting
-from harness.report.generative.training import training_table
-from harness.report.table import Table
+from epsbench.harness.report.generative.latent import estimator_tables, latent_tables
+from epsbench.harness.report.generative.likelihood import bounds_tables, bpd_tables
+from epsbench.harness.report.generative.quality import quality_tables
+from epsbench.harness.report.generative.settings import Setting
+from epsbench.harness.report.generative.training import training_table
+from epsbench.harness.report.table import Table
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.records import Record
-from harness.report.generative.columns import HEAD, head
-from harness.report.generative.settings import Setting
-from harness.report.table import Column, Entry, Table, fold
-from harness.report.units import ABSENT, duration, number, scalar
+from epsbench.harness.records import Record
+from epsbench.harness.report.generative.columns import HEAD, head
+from epsbench.harness.report.generative.settings import Setting
+from epsbench.harness.report.table import Column, Entry, Table, fold
+from epsbench.harness.report.units import ABSENT, duration, number, scalar
 
 FOLDED = frozenset({"data", "precision", "device"})
 

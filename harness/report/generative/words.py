@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.report.generative.columns import IMPORTANCE, Measure, counting
-from harness.report.generative.settings import Estimate, Setting, best, by_likelihood, families, title
-from harness.report.units import bits, decimals, enumerate_words, number
+from epsbench.harness.report.generative.columns import IMPORTANCE, Measure, counting
+from epsbench.harness.report.generative.settings import Estimate, Setting, best, by_likelihood, families, title
+from epsbench.harness.report.units import bits, decimals, enumerate_words, number
 
 COLLAPSED_RATE = 0.1
 """Nats: a code that carries less than this says nothing of its image."""

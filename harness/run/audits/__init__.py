@@ -1,1 +1,1 @@
-"""Audits: checks that a number means what it says. Each remark is a `harness.records.Finding`."""
+"""Audits: checks that a number means what it says. Each remark is a `epsbench.harness.findings.Finding`."""

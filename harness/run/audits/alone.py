@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness.errors import InputError
-from harness.records import Finding
-from harness.run.audits.auditor import Auditor
-from harness.run.audits.codes import voids
-from harness.run.audits.gradients import zero_gradients
-from harness.run.context import Context
-from harness.run.environment import choose_device
-from harness.run.training import seeded
-from harness.run.victim import Judge, prepare
-from harness.spec import names
-from models.base import Architecture, DataShape
-from models.hub import load_into, load_state
+from epsbench.harness.errors import InputError
+from epsbench.harness.findings import Finding, voids
+from epsbench.harness.plan.names import registry
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.audits.auditor import Auditor
+from epsbench.harness.run.audits.gradients import zero_gradients
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.machine.environment import choose_device
+from epsbench.harness.run.speed.prepare import prepare
+from epsbench.harness.run.training.classifier import seeded
+from epsbench.models.base import Architecture, DataShape
+from epsbench.models.hub import load_into, load_state
 
 IMAGES = 128
 PRECISIONS = {"cpu": ("float32", "bf16"), "cuda": ("float32", "bf16", "fp16")}  # fp16 takes a CPU fifty times as long
@@ -68,7 +68,7 @@ def audit_alone(
 
 
 def _network(model: str, shape: DataShape, weights: Path | None, context: Context) -> nn.Module:
-    architecture = names.make("model", names.name_with_parameters("model", model, context.base), context.base)
+    architecture = registry.make("model", registry.name_with_parameters("model", model, context.base), context.base)
     if not isinstance(architecture, Architecture):
         raise InputError(f"model {model!r} is no classifier; the audits look at classifiers")
     architecture.check(shape)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from attacks.base import Attack, GradientAttack
-from harness.records import Finding
-from harness.run.audits.codes import found
-from harness.run.audits.probe import log_odds
-from harness.run.ledger import Outcome, Targets
-from harness.run.step import advance, reach
-from harness.run.victim import Victim
+from epsbench.attacks.base import Attack, GradientAttack
+from epsbench.harness.findings import Finding, found
+from epsbench.harness.run.attack.ledger import Outcome
+from epsbench.harness.run.attack.projection import reach
+from epsbench.harness.run.attack.step import advance
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.audits.probe import log_odds
 
 # float32 rounding of x + δ moves a pixel by at most 6e-8; projections under L2 sum many of those.
 TOLERANCE = 1e-5

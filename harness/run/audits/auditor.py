@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, GradientAttack
-from attacks.norms import NORMS
-from harness.records import Finding
-from harness.run.audits.attack import audit_convergence, audit_outcome
-from harness.run.audits.codes import OWN_GRADIENTS, found, voids
-from harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
-from harness.run.audits.history import History, Seen
-from harness.run.audits.model import audit_model, not_finite
-from harness.run.audits.probe import Probe
-from harness.run.engine import Engine
-from harness.run.ledger import Outcome
-from harness.run.step import into_ball
-from harness.run.victim import Judge, Victim
-from models.base import DataShape
+from epsbench.attacks.base import Attack, GradientAttack
+from epsbench.attacks.norms import NORMS
+from epsbench.harness.findings import OWN_GRADIENTS, Finding, found, voids
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.ledger import Outcome
+from epsbench.harness.run.attack.projection import into_ball
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome
+from epsbench.harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
+from epsbench.harness.run.audits.history import History, Seen
+from epsbench.harness.run.audits.model import audit_model, not_finite
+from epsbench.harness.run.audits.probe import Probe
+from epsbench.models.base import DataShape
 
 IMAGES = 64
 FEWEST = 32

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from harness.records import Finding
-from harness.run.audits.codes import found
-from harness.run.audits.probe import Probe, log_odds
+from epsbench.harness.findings import Finding, found
+from epsbench.harness.run.audits.probe import Probe, log_odds
 
 FEW = 0.01  # a share of examples without gradient that is let pass
 ASCENDS = 0.8  # the share of honest gradients that beat a random step; a coin would give 0.5

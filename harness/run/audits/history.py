@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.records import Finding, Record, read_record
-from harness.run.audits.codes import found
-from harness.statistics import mcnemar_exact
+from epsbench.harness.findings import Finding, found
+from epsbench.harness.records import Record, read_record
+from epsbench.harness.statistics import mcnemar_exact
 
 SIGNIFICANT = 1e-3
 WORTH_TELLING = 0.01  # a difference below one point is let pass, however significant

@@ -8,11 +8,10 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from harness.records import Finding
-from harness.run.audits.codes import found
-from harness.run.audits.probe import Probe
-from harness.statistics import mcnemar_exact
-from models.base import DataShape
+from epsbench.harness.findings import Finding, found
+from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.statistics import mcnemar_exact
+from epsbench.models.base import DataShape
 
 VARIES = 1e-3  # of the largest logit; kernels chosen for another batch size round otherwise by 1e-6 to 1e-5
 # A transform drawn once a batch, one of two, goes unseen in all passes once in 128 times.

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.run.memory import in_chunks
-from harness.run.step import autocast, input_gradient
-from harness.run.victim import Judge, Victim
+from epsbench.harness.run.attack.gradient import input_gradient
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.machine.memory import in_chunks
+from epsbench.harness.run.machine.precision import autocast
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.records import Record
-from harness.run.context import Context
-from harness.run.jobs import run_job
-from harness.spec.plan import Job
+from epsbench.harness.plan.plan import Job
+from epsbench.harness.records import Record
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.jobs import run_job
 
 
 def execute(jobs: Sequence[Job], context: Context) -> Iterator[Record]:

@@ -16,14 +16,14 @@ from types import ModuleType
 
 import torch
 
-from harness.errors import InputError
-from harness.records import Record, read_record, record_path, write_record
-from harness.run.context import Context
-from harness.run.environment import describe
-from harness.run.failure import failed
-from harness.run.jobs import run_job
-from harness.run.progress import Silent
-from harness.spec.plan import Job
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.plan import Job
+from epsbench.harness.records import Record, read_record, record_path, write_record
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.failure import failed
+from epsbench.harness.run.jobs import run_job
+from epsbench.harness.run.machine.environment import describe
+from epsbench.harness.run.progress import Silent
 
 
 def execute(jobs: Sequence[Job], context: Context) -> Iterator[Record]:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from harness.run.data import Examples
-from harness.run.generative.measured import Measured, mean_metric
-from harness.run.generative.posterior import Posterior
-from harness.run.memory import in_chunks
-from harness.run.noise import KeyedNoise
-from models.vae import VAENetwork, bits_per_dimension, log_likelihood, quantise
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.machine.memory import in_chunks
+from epsbench.harness.run.metrics import mean_metric
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.models.vae import VAENetwork, bits_per_dimension, log_likelihood, quantise
 
 Advance = Callable[[int], None]
 

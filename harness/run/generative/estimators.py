@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from harness.records import Metric
-from harness.run.data import Examples
-from harness.run.generative.measured import Measured
-from harness.run.generative.posterior import Posterior
-from harness.run.noise import KeyedNoise
-from models.vae import VAENetwork, log_likelihood, quantise
+from epsbench.harness.records import Metric
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.models.vae import VAENetwork, log_likelihood, quantise
 
 Advance = Callable[[int], None]
 

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import torch
 
-from harness.run.data import Data
-from harness.run.generative.bounds import bounds, bounds_work
-from harness.run.generative.estimators import estimators
-from harness.run.generative.latent import latent, latent_work
-from harness.run.generative.measured import Measured, mean_metric
-from harness.run.generative.quality import STEPS, quality
-from harness.run.generative.refinement import refinement, refinement_work
-from harness.run.progress import Reporter
-from harness.run.vae_training import evaluate_vae
-from models.vae import VAENetwork
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.generative.bounds import bounds, bounds_work
+from epsbench.harness.run.generative.estimators import estimators
+from epsbench.harness.run.generative.latent import latent, latent_work
+from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.quality import STEPS, quality
+from epsbench.harness.run.generative.refinement import refinement, refinement_work
+from epsbench.harness.run.metrics import mean_metric
+from epsbench.harness.run.progress import Reporter
+from epsbench.harness.run.training.vae import evaluate_vae
+from epsbench.models.vae import VAENetwork
 
 Advance = Callable[[int], None]
 

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.records import Metric
-from harness.run.data import Data
-from harness.run.generative.measured import Measured, mean_metric
-from harness.run.generative.posterior import BATCH, Posterior, encode
-from harness.run.memory import in_chunks
-from harness.run.noise import KeyedNoise
-from harness.statistics import wilson
-from models.priors import Prior, StandardNormal
-from models.vae import VAENetwork
+from epsbench.harness.records import Metric
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.posterior import BATCH, Posterior, encode
+from epsbench.harness.run.machine.memory import in_chunks
+from epsbench.harness.run.metrics import mean_metric
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.harness.statistics import wilson
+from epsbench.models.priors import Prior, StandardNormal
+from epsbench.models.vae import VAENetwork
 
 Advance = Callable[[int], None]
 

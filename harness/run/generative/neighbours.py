@@ -7,11 +7,11 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from harness.records import Metric
-from harness.run.generative.measured import Measured
-from harness.run.memory import in_chunks
-from harness.statistics import CONFIDENCE
-from models.vae import rescale
+from epsbench.harness.records import Metric
+from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.machine.memory import in_chunks
+from epsbench.harness.statistics import CONFIDENCE
+from epsbench.models.vae import rescale
 
 BATCH = 256
 SHOWN = 8

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from harness.run.data import Examples
-from harness.run.noise import KeyedNoise
-from models.priors import StandardNormal
-from models.vae import VAENetwork, quantise
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.models.priors import StandardNormal
+from epsbench.models.vae import VAENetwork, quantise
 
 SAMPLES = 64
 RECONSTRUCTIONS = 8

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.run.data import Examples
-from harness.run.memory import in_chunks
-from models.priors import log_normal
-from models.vae import VAENetwork, quantise
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.machine.memory import in_chunks
+from epsbench.models.priors import log_normal
+from epsbench.models.vae import VAENetwork, quantise
 
 BATCH = 256
 

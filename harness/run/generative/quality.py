@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harness.errors import InputError
-from harness.records import Metric
-from harness.run.data import Data
-from harness.run.generative.features import check_features, feature_network, features
-from harness.run.generative.measured import Measured, mean_metric
-from harness.run.generative.neighbours import neighbours
-from harness.run.generative.sampling import draw_levels, levels_of
-from harness.run.robustness import proportion
-from models.vae import VAENetwork, rescale
+from epsbench.harness.errors import InputError
+from epsbench.harness.records import Metric
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.generative.features import check_features, feature_network, features
+from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.neighbours import neighbours
+from epsbench.harness.run.generative.sampling import draw_levels, levels_of
+from epsbench.harness.run.metrics import mean_metric, proportion
+from epsbench.models.vae import VAENetwork, rescale
 
 NEIGHBOURS = 5
 SUBSETS, SUBSET_SIZE = 100, 1000

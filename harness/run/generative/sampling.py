@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from harness.run.data import Examples
-from harness.run.memory import in_chunks
-from harness.run.noise import KeyedNoise
-from models.vae import VAENetwork, quantise
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.machine.memory import in_chunks
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.models.vae import VAENetwork, quantise
 
 BATCH = 256
 # Of the decoder's logits at once; 256 grey levels of a colour image are 786,432 numbers an image.

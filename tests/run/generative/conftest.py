@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from known_models import LEVELS, SHAPE
 
-from harness.run.data import Examples
-from models.priors import MixtureOfNormals
-from models.vae import VAENetwork
+from epsbench.harness.run.data.examples import Examples
+from epsbench.models.priors import MixtureOfNormals
+from epsbench.models.vae import VAENetwork
 
 
 @pytest.fixture(params=["standard", "mixture"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import distributions
 
-from harness.run.generative.bounds import log_weights
-from harness.run.generative.posterior import Posterior
-from models.priors import StandardNormal
+from epsbench.harness.run.generative.bounds import log_weights
+from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.models.priors import StandardNormal
 
 SHAPE, LEVELS = (1, 8, 8), 4
 

@@ -9,9 +9,9 @@ import torch
 from known_models import LEVELS, SHAPE, LinearGaussian, skewed
 from torch import distributions
 
-from harness.run.data import Examples
-from harness.run.generative import bounds as module
-from harness.run.generative.bounds import (
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.generative import bounds as module
+from epsbench.harness.run.generative.bounds import (
     averaged,
     bounds,
     bounds_work,
@@ -20,11 +20,11 @@ from harness.run.generative.bounds import (
     log_weights,
     prior_bounds,
 )
-from harness.run.generative.posterior import Posterior, encode
-from harness.run.noise import KeyedNoise
-from harness.run.vae_training import evaluate_vae
-from models.priors import StandardNormal
-from models.vae import quantise
+from epsbench.harness.run.generative.posterior import Posterior, encode
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.harness.run.training.vae import evaluate_vae
+from epsbench.models.priors import StandardNormal
+from epsbench.models.vae import quantise
 
 NATS = math.prod(SHAPE) * math.log(2)  # a bit per dimension
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import distributions
 
-from harness.run.data import Examples
-from harness.run.generative.estimators import Moments, estimators, gradient_moments
-from harness.run.generative.posterior import Posterior
-from harness.run.noise import KeyedNoise
-from models.priors import MixtureOfNormals
-from models.vae import VAENetwork
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.generative.estimators import Moments, estimators, gradient_moments
+from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.models.priors import MixtureOfNormals
+from epsbench.models.vae import VAENetwork
 
 PIXELS, DRAWS, COPIES = 50, 400, 100
 X = 0.7 + torch.linspace(-1, 1, PIXELS, dtype=torch.float64)
@@ -142,7 +142,7 @@ def test_the_expectation_is_the_gradient_that_training_follows(vae, examples, mo
         kept.update(gradient_moments(*arguments))
         return kept
 
-    monkeypatch.setattr("harness.run.generative.estimators.gradient_moments", keeping)
+    monkeypatch.setattr("epsbench.harness.run.generative.estimators.gradient_moments", keeping)
     draws = 200
     estimators(vae, examples, draws, seed=0)
     repeats = 2000

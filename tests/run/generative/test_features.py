@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.errors import InputError
-from harness.run.data import Data, load_data
-from harness.run.generative import features as module
-from harness.run.generative.features import feature_network, features, recipe
-from harness.run.weights import digest
-from models.catalogue import SmallCNN
+from epsbench.harness.errors import InputError
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.data.load import load_data
+from epsbench.harness.run.generative import features as module
+from epsbench.harness.run.generative.features import feature_network, features, recipe
+from epsbench.harness.run.training.weights import digest
+from epsbench.models.catalogue import SmallCNN
 
 
 @pytest.fixture(scope="module")

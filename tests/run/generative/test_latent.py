@@ -10,8 +10,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import distributions
 
-from harness.run.data import Data, Examples
-from harness.run.generative.latent import (
+from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.run.data.examples import Data, Examples
+from epsbench.harness.run.generative.latent import (
     L2,
     information_and_marginal,
     kl_by_dimension,
@@ -22,10 +23,9 @@ from harness.run.generative.latent import (
     log_aggregated,
     mean_variance,
 )
-from harness.run.generative.posterior import Posterior
-from harness.spec.datasets import DATASETS
-from models.priors import MixtureOfNormals, StandardNormal
-from models.vae import VAENetwork
+from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.models.priors import MixtureOfNormals, StandardNormal
+from epsbench.models.vae import VAENetwork
 
 
 def posterior_of(n: int, z_dim: int, seed: int = 0) -> Posterior:
@@ -107,7 +107,7 @@ def test_the_aggregated_posterior_of_narrow_normals_far_out():
 def test_chunks_of_the_aggregated_posterior(monkeypatch):
     posterior, z = posterior_of(10, 2), torch.randn(9, 2)
     expected = log_aggregated(z, posterior)
-    monkeypatch.setattr("harness.run.generative.latent.PAIRS", 40)
+    monkeypatch.setattr("epsbench.harness.run.generative.latent.PAIRS", 40)
     torch.testing.assert_close(log_aggregated(z, posterior), expected)
 
 

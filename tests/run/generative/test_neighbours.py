@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from harness.run.generative import neighbours as module
-from harness.run.generative.neighbours import median_metric, nearest, neighbours
+from epsbench.harness.run.generative import neighbours as module
+from epsbench.harness.run.generative.neighbours import median_metric, nearest, neighbours
 
 
 def images(n, seed, shape=(1, 4, 4)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from harness.run.data import load_data
-from harness.run.generative.pictures import interpolations, last_pictures, manifold, samples
-from models.priors import MixtureOfNormals
-from models.vae import VAENetwork, quantise
+from epsbench.harness.run.data.load import load_data
+from epsbench.harness.run.generative.pictures import interpolations, last_pictures, manifold, samples
+from epsbench.models.priors import MixtureOfNormals
+from epsbench.models.vae import VAENetwork, quantise
 
 
 def test_samples_follow_the_same_latents():

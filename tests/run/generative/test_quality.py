@@ -10,15 +10,23 @@ import torch
 from scipy import linalg
 from torch import nn
 
-from harness.errors import InputError
-from harness.run.data import load_data
-from harness.run.generative import quality as module
-from harness.run.generative import sampling
-from harness.run.generative.quality import STEPS, Overlap, compare, frechet_distance, kernel_distance, quality, radii
-from harness.run.generative.sampling import draw_levels, levels_of
-from harness.run.noise import KeyedNoise
-from models.priors import MixtureOfNormals
-from models.vae import VAENetwork, quantise, rescale
+from epsbench.harness.errors import InputError
+from epsbench.harness.run.data.load import load_data
+from epsbench.harness.run.generative import quality as module
+from epsbench.harness.run.generative import sampling
+from epsbench.harness.run.generative.quality import (
+    STEPS,
+    Overlap,
+    compare,
+    frechet_distance,
+    kernel_distance,
+    quality,
+    radii,
+)
+from epsbench.harness.run.generative.sampling import draw_levels, levels_of
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.models.priors import MixtureOfNormals
+from epsbench.models.vae import VAENetwork, quantise, rescale
 
 
 def points(n, d=3, seed=0):

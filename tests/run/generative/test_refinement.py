@@ -8,12 +8,12 @@ import pytest
 import torch
 from known_models import LinearGaussian, skewed
 
-from harness.run.generative import refinement as module
-from harness.run.generative.posterior import Posterior
-from harness.run.generative.refinement import refine, refined_bpd, refinement, refinement_work
-from harness.run.noise import KeyedNoise
-from harness.run.vae_training import evaluate_vae
-from models.priors import StandardNormal
+from epsbench.harness.run.generative import refinement as module
+from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.generative.refinement import refine, refined_bpd, refinement, refinement_work
+from epsbench.harness.run.noise import KeyedNoise
+from epsbench.harness.run.training.vae import evaluate_vae
+from epsbench.models.priors import StandardNormal
 
 
 def keyed(n: int, z_dim: int):

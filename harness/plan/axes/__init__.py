@@ -1,0 +1,1 @@
+"""The axes of a suite: what each may hold. No torch."""

@@ -1,0 +1,178 @@
+"""The axes of a suite: what each may hold, one value or a list of distinct ones, checked by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import core_schema
+
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.sources import LARGEST_SEED, MODEL_AXES, SELF, SourceModel, parse_source
+from epsbench.harness.plan.axes.starts import SCRATCH, Start, parse_start
+from epsbench.harness.plan.cell import Named
+from epsbench.harness.plan.data import DATASETS, SUBSETS
+from epsbench.harness.plan.epsilon import parse_epsilon
+from epsbench.harness.plan.names.registry import AUGMENTATIONS, KINDS, NORMS, check_plain, name_with_parameters
+
+# Above what any suite needs, and low enough that a slip of the pen is a message rather than the end of the memory.
+LONGEST = 1_000
+ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps")
+GENERATION_AXES = ("model", "z_dim", "beta", "seed")
+
+
+class Part(BaseModel):
+    """A table of the suite: unknown keys, wrong types, NaN and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Marks a list of distinct values that may be written as one value; ``item`` is a value's JSON Schema."""
+
+    item: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        several = core_schema.no_info_after_validator_function(_distinct, handler(source))
+        return core_schema.no_info_before_validator_function(_as_list, several)
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
+        return {
+            "anyOf": [
+                self.item,
+                {"type": "array", "items": self.item, "minItems": 1, "maxItems": LONGEST, "uniqueItems": True},
+            ]
+        }
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > LONGEST:
+        raise ValueError(f"lists {len(value):,} values; at most {LONGEST:,} are allowed")
+    return value if isinstance(value, list) else [value]
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if not values:
+        raise ValueError("is empty; give at least one value, or leave the key out")
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(f"entry {position} repeats entry {values.index(value)}; give every value once")
+    return values
+
+
+def _named(kind: str) -> PlainValidator:
+    def resolve(entry: Any, info: ValidationInfo) -> Named:
+        if not isinstance(entry, str | dict):
+            raise ValueError(f'must be a name or a table such as {{ name = "..." }}, not {entry!r}')
+        try:
+            return name_with_parameters(kind, entry, (info.context or {}).get("base", Path()))
+        except InputError as error:
+            raise ValueError("; ".join(error.messages)) from error
+
+    return PlainValidator(resolve)
+
+
+def _plain(kind: str) -> PlainValidator:
+    def check(name: object) -> str:
+        return check_plain(kind, name)
+
+    return PlainValidator(check)
+
+
+def _source(entry: Any, info: ValidationInfo) -> str | SourceModel:
+    return parse_source(entry, (info.context or {}).get("base", Path()))
+
+
+def _start(entry: Any, info: ValidationInfo) -> str | Start:
+    return parse_start(entry, (info.context or {}).get("base", Path()))
+
+
+def _name_or_table(kind: str) -> dict[str, Any]:
+    """Any address is allowed, so the built-in names are only a hint to editors."""
+    name = {"type": "string", "minLength": 1, "examples": list(KINDS[kind].built_in)}
+    return {"anyOf": [name, {"type": "object", "properties": {"name": name}, "required": ["name"]}]}
+
+
+_EPSILON = {"anyOf": [{"type": "string", "examples": ["8/255"]}, {"type": "number", "minimum": 0, "maximum": 1}]}
+_SEED = Field(ge=0, le=LARGEST_SEED)
+_Z_DIM = Field(ge=1, le=65_536)
+_BETA = Field(ge=0)
+
+_SEED_SCHEMA = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
+_SOURCE = {
+    "anyOf": [
+        {"const": SELF},
+        {
+            "type": "object",
+            "properties": {
+                "model": _name_or_table("model"),
+                "defense": _name_or_table("defense"),
+                "augmentation": {"enum": list(AUGMENTATIONS)},
+                "subset": {"enum": list(SUBSETS)},
+                "seed": _SEED_SCHEMA,
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+        },
+    ]
+}
+_START = {
+    "anyOf": [
+        {"const": SCRATCH},
+        {
+            "type": "object",
+            "properties": {
+                "data": {"enum": list(DATASETS)},
+                "defense": _name_or_table("defense"),
+                "augmentation": {"enum": list(AUGMENTATIONS)},
+                "subset": {"enum": list(SUBSETS)},
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+        },
+    ]
+}
+
+Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
+Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
+Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
+Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS)})]
+Augmentations = Annotated[list[Annotated[str, _plain("augmentation")]], Axis({"enum": list(AUGMENTATIONS)})]
+Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
+Starts = Annotated[list[Annotated[str | Start, PlainValidator(_start)]], Axis(_START)]
+Sources = Annotated[list[Annotated[str | SourceModel, PlainValidator(_source)]], Axis(_SOURCE)]
+Epsilons = Annotated[list[Annotated[Fraction, PlainValidator(parse_epsilon)]], Axis(_EPSILON)]
+Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
+Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
+Betas = Annotated[list[Annotated[float, _BETA]], Axis({"type": "number", "minimum": 0})]
+Data = Annotated[str, _plain("data set"), WithJsonSchema({"enum": list(DATASETS)})]
+
+
+def _axes_of(axes: tuple[str, ...]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def check(where: dict[str, Any]) -> dict[str, Any]:
+        for key, value in where.items():
+            if key not in axes:
+                raise ValueError(f"{key!r} is no axis{did_you_mean(key, axes)}")
+            if isinstance(value, list) and not value:
+                raise ValueError(f"{key} lists no value; give at least one, or leave the key out")
+        return where
+
+    return check
+
+
+RobustnessWhere = Annotated[dict[str, Any], AfterValidator(_axes_of(ROBUSTNESS_AXES))]
+GenerationWhere = Annotated[dict[str, Any], AfterValidator(_axes_of(GENERATION_AXES))]

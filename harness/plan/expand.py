@@ -1,0 +1,252 @@
+"""From the parts of a suite to its cells: the matrix, its excludes and includes, and what is expected of which cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.axes.matching import matching, told
+from epsbench.harness.plan.axes.sources import SELF, Point, SourceModel, resolved, untrained
+from epsbench.harness.plan.axes.starts import Start, misfits
+from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
+from epsbench.harness.plan.data import DATASETS, SUBSETS
+from epsbench.harness.plan.names.registry import KINDS, make, name_with_parameters, norm_versions, versions
+from epsbench.harness.plan.schema import MOST_CELLS, Bound, GenerationPart, Part, RobustnessPart, SuitePart, TaskPart
+
+Problems = list[str]
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Bounds that the records of ``cells`` must hold. ``strict`` judges the value, not its interval."""
+
+    task: str
+    where: dict[str, Any]
+    bounds: dict[str, Bound]
+    strict: bool
+    cells: tuple[Cell, ...]
+    label: str
+
+
+def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expectation, ...]]:
+    """The cells of a part, in the order of its axes, and its expectations.
+
+    Raises one `InputError` with every problem of the part, each beginning with its key path.
+    """
+    problems: Problems = []
+    matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
+    _few_enough(f"{part.task}.matrix", matrix)
+    points = resolved(dict(zip(matrix, values, strict=True)) for values in product(*matrix.values()))
+    points = _excluded(part, points, base, problems)
+    _include(part, points, matrix, problems)
+    if not points and not problems:
+        problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
+    problems += [*_misfits(part, points, base), *misfits(part.task, part.data, points), *_empty_subsets(part, points)]
+    problems += untrained(_sources(part), points)
+    if problems:
+        raise InputError(problems)
+    build = _robustness_cell if isinstance(part, RobustnessPart) else _generation_cell
+    code = _Versions(part, base)
+    cells = _curves(tuple(build(part, point, code) for point in points))  # type: ignore[arg-type]
+    expectations = _expectations(part, points, cells, base, problems)
+    if problems:
+        raise InputError(problems)
+    return cells, expectations
+
+
+def _few_enough(path: str, axes: Mapping[str, list[Any]], already: int = 0) -> None:
+    """Raises `InputError` before too many cells are made."""
+    cells = math.prod(map(len, axes.values()))
+    if already + cells > MOST_CELLS:
+        told = " × ".join(f"{len(values):,} {axis}" for axis, values in axes.items() if len(values) > 1)
+        raise InputError(
+            f"{path}: makes {cells:,} cells ({told}); a part has at most {MOST_CELLS:,}: "
+            "shorten an axis, or split the suite"
+        )
+
+
+def _values(part: TaskPart, source: Part, axis: str, base: Path) -> list[Any]:
+    given = getattr(source, axis)
+    if given:
+        return list(given)
+    default = part.defaults[axis]
+    return [name_with_parameters(axis, default, base) if axis in KINDS else default]
+
+
+def _excluded(part: SuitePart, points: list[Point], base: Path, problems: Problems) -> list[Point]:
+    dropped: set[int] = set()
+    for position, where in enumerate(part.exclude):
+        path = f"{part.task}.exclude[{position}]"
+        if not where:
+            problems.append(f"{path}: is empty and would exclude every cell; name at least one axis")
+        dropped |= set(matching(where, points, path, base, problems))
+    return [point for position, point in enumerate(points) if position not in dropped]
+
+
+def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any]], problems: Problems) -> None:
+    known = {tuple(point.values()) for point in points}
+    for position, include in enumerate(part.include):
+        path = f"{part.task}.include[{position}]"
+        if not include.model_fields_set:
+            problems.append(f"{path}: is empty; name at least one axis")
+            continue
+        axes = {axis: list(getattr(include, axis)) or values for axis, values in matrix.items()}
+        unsaid = [axis for axis, values in axes.items() if len(values) > 1 and axis not in include.model_fields_set]
+        problems += [
+            f"{path}: leaves {axis} open, and the matrix has {len(axes[axis])} values of it; name {axis} here too"
+            for axis in unsaid
+        ]
+        _few_enough(path, axes, len(points))
+        included = resolved(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+        fresh = [point for point in included if tuple(point.values()) not in known]
+        known |= {tuple(point.values()) for point in fresh}
+        if not fresh and not unsaid:
+            problems.append(f"{path}: adds no cell that is not there already; remove it")
+        points += fresh if not unsaid else []
+
+
+def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
+    """Models that cannot be built for the part's data, or do not belong in the part; each told once."""
+    from epsbench.models.base import Architecture
+    from epsbench.models.generative import VAE
+
+    wanted, other = (Architecture, "generation") if part.task == "robustness" else (VAE, "robustness")
+    data = DATASETS[part.data]
+    problems: dict[str, None] = {}
+    for point in points:
+        name = point["model"].name
+        path = f"{part.task}.matrix.model"
+        try:
+            model = make("model", point["model"], base)
+            if not isinstance(model, wanted):
+                problems[f"{path}: {name!r} is no model for [{part.task}]; it may belong in [{other}]"] = None
+            elif isinstance(model, VAE):
+                model.check(data, z_dim=point["z_dim"])
+            else:
+                model.check(data)
+        except (ValueError, InputError) as error:
+            problems[f"{path}: {name!r} does not fit {part.data!r}: {error}"] = None
+    return list(problems)
+
+
+def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel]]:
+    """Every source as the suite writes it, by its key path."""
+    tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
+    for path, table in tables:
+        for position, source in enumerate(getattr(table, "source", [])):
+            yield f"{part.task}.{path}.source[{position}]", source
+
+
+def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:
+    """Subsets of which the part's limit leaves nothing to train on."""
+    examples = min(DATASETS[part.data].sizes[0], part.limit or math.inf)
+    starts = (start.point(point) for point in points if isinstance(start := point.get("start"), Start))
+    subsets = dict.fromkeys(point.get("subset", "all") for point in [*points, *starts])
+    empty = [subset for subset in subsets if not range(int(examples))[SUBSETS[subset](int(examples))]]
+    return [
+        f"{part.task}.limit: {examples} leaves {subset!r} no example to train on; give at least 2" for subset in empty
+    ]
+
+
+class _Versions:
+    """Versions of the code behind the names of a part, each computed once."""
+
+    def __init__(self, part: TaskPart, base: Path) -> None:
+        self._base = base
+        self._data = part.data
+        self._known: dict[tuple[str, Named], dict[str, str]] = {}
+
+    def __call__(
+        self, subset: str = "all", data: str = "", norm: str = "", **named: Named
+    ) -> tuple[tuple[str, str], ...]:
+        description = DATASETS[data or self._data]
+        found = {"data": description.identity}
+        if subset != "all":
+            found["subset"] = description.subset_identity(subset)
+        if norm:
+            found |= norm_versions(norm)
+        for kind, value in named.items():
+            key = (kind, value)
+            if key not in self._known:
+                self._known[key] = versions(kind, value, self._base)
+            found |= self._known[key]
+        return tuple(sorted(found.items()))
+
+
+def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> RobustnessCell:
+    source, start, data = point["source"], point["start"], point.get("data", part.data)
+    first = _robustness_cell(part, start.point(point) | {"source": SELF}, code) if isinstance(start, Start) else None
+    named = {kind: point[kind] for kind in ("model", "defense", "attack")}
+    begun = (("start", first.weights_key),) if first else ()
+    white_box = RobustnessCell(
+        training=tuple(sorted(part.training.model_dump().items())),
+        limit=part.limit,
+        precision=part.precision,
+        early_stop=part.early_stop,
+        curve=part.curve,
+        versions=tuple(sorted((*code(point["subset"], data, norm=point["norm"], **named), *begun))),
+        **point | {"data": data, "source": None, "start": first},
+    )
+    if source == SELF:
+        return white_box
+    lent = _robustness_cell(part, point | dict(source.axes) | {"source": SELF}, code)
+    versions = (*white_box.versions, ("source", lent.weights_key))
+    # What fooled the source early may yet not fool the victim, so nothing stops.
+    return replace(white_box, source=lent, early_stop=False, versions=tuple(sorted(versions)))
+
+
+def _curves(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """Tell the cells of a curve whose ε depend on each other which ε those are: they are part of what is measured."""
+    curves: dict[object, set[Fraction]] = {}
+    for cell in cells:
+        if isinstance(cell, RobustnessCell) and cell.curve != "each":
+            curves.setdefault((cell.weights_key, cell.stream), set()).add(cell.eps)
+    return tuple(
+        replace(cell, curve_eps=tuple(sorted(curves[cell.weights_key, cell.stream])))
+        if isinstance(cell, RobustnessCell) and cell.curve != "each"
+        else cell
+        for cell in cells
+    )
+
+
+def _generation_cell(part: GenerationPart, point: Point, code: _Versions) -> GenerationCell:
+    return GenerationCell(
+        data=part.data,
+        training=tuple(sorted(part.training.model_dump().items())),
+        evaluation=tuple(sorted(part.evaluation.model_dump().items())),
+        limit=part.limit,
+        precision=part.precision,
+        versions=code(model=point["model"]),
+        **point,
+    )
+
+
+def _expectations(
+    part: SuitePart,
+    points: list[Point],
+    cells: tuple[Cell, ...],
+    base: Path,
+    problems: Problems,
+) -> tuple[Expectation, ...]:
+    found = []
+    for position, expect in enumerate(part.expect):
+        path = f"{part.task}.expect[{position}]"
+        chosen = matching(expect.where, points, path, base, problems, key=".where")
+        condition = ", ".join(f"{axis} = {told(value)}" for axis, value in expect.where.items())
+        found.append(
+            Expectation(
+                task=part.task,
+                where=expect.where,
+                bounds=expect.bounds,
+                strict=expect.strict,
+                cells=tuple(cells[index] for index in chosen),
+                label=f"{path} ({condition or 'every cell'})",
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,165 @@
+"""Which files of a user's a file of hers imports, read from the source: at the top, inside functions, by name.
+
+Read and not observed: what a function imports later counts from the start, and nothing is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import site
+import sys
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from epsbench.harness.plan.names.repository import is_own, roots_of
+
+Mention = tuple[Path | None, str, tuple[str, ...]]
+"""An import: the folder it is relative to, if any, the module, and the names taken from it."""
+
+
+def imported_files(path: Path) -> tuple[set[Path], set[tuple[str, str]]]:
+    """The user's files that ``path`` imports, directly or through others, and what all of them import from epsbench."""
+    path = path.resolve()
+    roots = roots_of(path)
+    importlib.invalidate_caches()  # files may have come since Python last looked
+    files, used, pending = {path}, set(), [path]
+    while pending:
+        found, of_epsbench = _imports(pending.pop(), roots)
+        used |= of_epsbench
+        fresh = found - files
+        files |= fresh
+        pending += fresh
+    return files - {path}, used
+
+
+def _imports(path: Path, roots: tuple[Path, ...]) -> tuple[set[Path], set[tuple[str, str]]]:
+    """The user's files that one file imports itself, with the packages on the way to them; what it has of epsbench."""
+    files: set[Path] = set()
+    used: set[tuple[str, str]] = set()
+    status = path.stat()
+    for folder, name, leaves in _mentions(path, status.st_mtime_ns, status.st_size):
+        top = name.partition(".")[0]
+        if folder is None and top == "epsbench":
+            used |= {(name, leaf) for leaf in leaves} or {(name, "")}
+        elif folder is not None:
+            files |= _resolved([str(folder)], name, leaves)
+        else:
+            places = [str(root) for root in roots]
+            spec = PathFinder.find_spec(top, places)
+            if spec is not None and not is_own(spec):
+                files |= _resolved(places, name, leaves)
+            elif (elsewhere := _elsewhere(top, path)) is not None:
+                files |= _resolved(list(elsewhere), name, leaves)
+    return files, used
+
+
+@cache
+def _mentions(path: Path, modified: int, size: int) -> tuple[Mention, ...]:
+    """Every import of a file as it was at that time; none where Python cannot read it."""
+    try:
+        with tokenize.open(path) as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):  # an extension module, or a file that only a `try` imports
+        return ()
+    return tuple(_imports_of(tree, path))
+
+
+def _imports_of(tree: ast.Module, path: Path) -> Iterator[Mention]:
+    """Every import below a syntax tree.
+
+    ``*`` among the names stands for every module of a package: ``import_module(f"models.{name}")`` may mean any.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield None, alias.name, ()
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.parents[node.level - 1] if 0 < node.level <= len(path.parents) else None
+            leaves = tuple(alias.name for alias in node.names if alias.name != "*")
+            yield folder, node.module or "", leaves
+        elif isinstance(node, ast.Call) and node.args and _called(node.func) in {"import_module", "__import__"}:
+            text, whole = _beginning(node.args[0])
+            folder = path.parent if text.startswith(".") else None
+            if whole and text:
+                yield folder, text.lstrip("."), ()
+            elif "." in text.lstrip("."):
+                yield folder, text.lstrip(".").rpartition(".")[0], ("*",)
+
+
+def _called(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _beginning(node: ast.expr) -> tuple[str, bool]:
+    """The text that an expression begins with, and whether that is all of it."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value, True
+    if isinstance(node, ast.JoinedStr) and node.values:
+        return _beginning(node.values[0])[0], False
+    if isinstance(node, ast.BinOp):
+        left, whole = _beginning(node.left)
+        right, rest = _beginning(node.right) if isinstance(node.op, ast.Add) and whole else ("", False)
+        return left + right, whole and rest
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+        return _beginning(node.func.value)[0].partition("{")[0], False
+    return "", False
+
+
+def _resolved(places: list[str], name: str, leaves: tuple[str, ...]) -> set[Path]:
+    """The files of a dotted name below some folders: each package on the way, the module, and those of its names."""
+    files: set[Path] = set()
+    for part in name.split(".") if name else []:
+        spec = PathFinder.find_spec(part, places)
+        if spec is None:
+            return files
+        files |= _file(spec)
+        places = list(spec.submodule_search_locations or ())
+    if not name:  # from . import x
+        files |= {init for place in places if (init := Path(place) / "__init__.py").is_file()}
+    for leaf in leaves:
+        if leaf == "*":
+            files |= {file.resolve() for place in places for file in Path(place).rglob("*.py")}
+        elif places and (spec := PathFinder.find_spec(leaf, places)) is not None:
+            files |= _file(spec)
+    return files
+
+
+def _file(spec: ModuleSpec) -> set[Path]:
+    return {Path(spec.origin).resolve()} if spec.has_location and spec.origin else set()
+
+
+def _elsewhere(top: str, path: Path) -> tuple[str, ...] | None:
+    """Where a top-level name is found that is on the path and neither installed nor Python's; else None.
+
+    The package that the file itself belongs to counts, installed or not.
+    """
+    if top in sys.stdlib_module_names:
+        return None
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or is_own(spec):
+        return None
+    locations = [
+        *(spec.submodule_search_locations or ()),
+        *([spec.origin] if spec.has_location and spec.origin else []),
+    ]
+    for place in (Path(location).resolve() for location in locations):
+        own_package = spec.submodule_search_locations and path.is_relative_to(place)
+        if own_package or not any(place.is_relative_to(folder) for folder in installed()):
+            return (str(place.parent if place.name != "__init__.py" else place.parent.parent),)
+    return None
+
+
+@cache
+def installed() -> tuple[Path, ...]:
+    """The folders of the standard library and of installed packages."""
+    named = [sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return tuple(dict.fromkeys(Path(folder).resolve() for folder in (*named, *site.getsitepackages(),
+                                                                      site.getusersitepackages())))  # fmt: skip

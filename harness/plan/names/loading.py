@@ -1,0 +1,91 @@
+"""Objects by address: ``module:Object`` and ``path/to/file.py:Object``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.names.repository import OWN_FOLDERS, OWN_ROOT, is_own, repository_of
+
+# Importing a user's module runs it: it may raise anything through no fault of epsbench, or even try to exit.
+_IMPORT_FAILURES = (Exception, SystemExit)
+
+
+def load_object(address: str, base: Path) -> Any:
+    """The object at ``module:Object``, or at ``path/to/file.py:Object`` with the path relative to ``base``.
+
+    A file may import what lies beside it, and what lies at the root of its project (see
+    `epsbench.harness.plan.names.repository`). Raises `InputError` where the file, the module or the object is not
+    there or does not import.
+    """
+    place, _, attribute = address.rpartition(":")
+    module = _load_file(address, base / place) if place.endswith(".py") else _load_module(address, place)
+    try:
+        return reduce(getattr, attribute.split("."), module)
+    except AttributeError:
+        public = [name for name in vars(module) if not name.startswith("_")]
+        hint = did_you_mean(attribute, public) if public else ""
+        raise InputError(f"{address!r}: {place} has no {attribute!r}{hint}") from None
+
+
+def file_of(address: str, base: Path) -> Path | None:
+    """The file that ``path/to/file.py:Object`` names; None for other addresses."""
+    place = address.rpartition(":")[0]
+    return (base / place).resolve() if place.endswith(".py") else None
+
+
+def _load_module(address: str, name: str) -> ModuleType:
+    if hint := _old_name(name):
+        raise InputError(f"{address!r}: {hint}")
+    try:
+        return importlib.import_module(name)
+    except _IMPORT_FAILURES as error:
+        raise InputError(
+            f"{address!r}: cannot import {name!r} ({_reason(error)}); install it, or give path/to/file.py:Object"
+        ) from error
+
+
+def _load_file(address: str, path: Path) -> ModuleType:
+    try:
+        path = path.resolve()
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{address!r}: {path} cannot be read ({reason}); the path is relative to the suite's folder"
+        ) from error
+    try:
+        return repository_of(path).load(path)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        remedy = _old_name(missing) or f"install {missing.partition('.')[0]!r}, or put it beside {path.name}"
+        raise InputError(f"{address!r}: {path} does not import ({_reason(error)}); {remedy}") from error
+    except _IMPORT_FAILURES as error:
+        raise InputError(f"{address!r}: {path} does not import ({_reason(error)}); correct the file") from error
+
+
+def _old_name(name: str) -> str:
+    """What to write instead of a name that epsbench's modules had before they were one package; else nothing."""
+    top = name.partition(".")[0]
+    if top not in OWN_FOLDERS:
+        return ""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is not None and not is_own(spec):  # a package of the user's own
+        return ""
+    path = OWN_ROOT.joinpath(*name.split("."))
+    there = path.is_dir() or path.with_suffix(".py").is_file()
+    now = f"epsbench.{name}" if there else f"epsbench.{top}"
+    return f"the modules of epsbench are imported as epsbench.…: write {now!r} instead of {name!r}"
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

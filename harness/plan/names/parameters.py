@@ -1,0 +1,133 @@
+"""The parameters of an attack, a defense or a model: what there is, and whether a suite's values fit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any
+
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.cell import freeze
+from epsbench.harness.plan.epsilon import parse_epsilon
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its annotation as text, and its default unless it is required."""
+
+    name: str
+    type: str
+    default: Any = None
+    required: bool = False
+
+
+def parameters_of(factory: Callable[..., Any], hidden: Collection[str] = ()) -> dict[str, Parameter]:
+    """The parameters of a dataclass or of any callable, without the ``hidden`` ones the harness fills in.
+
+    Raises `InputError` for a callable that does not tell its parameters.
+    """
+    found = _fields(factory) if is_dataclass(factory) else _signature(factory)
+    return {parameter.name: parameter for parameter in found if parameter.name not in hidden}
+
+
+def check_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Every parameter's frozen value, defaults filled in, and what is wrong with ``given``, one message each."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for key in given:
+        if key not in parameters:
+            hint = did_you_mean(key, parameters) if parameters else "; it takes none"
+            problems.append(f"unknown parameter {key!r}{hint}")
+    for key, parameter in parameters.items():
+        if key in given:
+            try:
+                values[key] = freeze(_fit(parameter, given[key]))
+            except (ValueError, TypeError) as error:
+                problems.append(f"{key}: {error}")
+        elif parameter.required:
+            problems.append(f"{key} is missing; give {key} = <{parameter.type}>")
+        else:
+            try:
+                values[key] = freeze(parameter.default)
+            except TypeError:  # a default JSON cannot hold stays the object's own affair
+                continue
+    return values, problems
+
+
+def _fields(factory: Any) -> list[Parameter]:
+    found = []
+    for field in fields(factory):
+        if field.init:
+            default = field.default_factory() if field.default_factory is not MISSING else field.default
+            found.append(Parameter(field.name, _text(field.type), default, required=default is MISSING))
+    return found
+
+
+def _signature(factory: Callable[..., Any]) -> list[Parameter]:
+    try:
+        signature = inspect.signature(factory)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{factory!r} does not tell its parameters; wrap it in a function that does") from error
+    return [
+        Parameter(each.name, _text(each.annotation), each.default, required=each.default is each.empty)
+        for each in signature.parameters.values()
+        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    ]
+
+
+def _text(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return "anything"
+    if isinstance(annotation, str):
+        return annotation.strip("'\"")
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+def _instance_of(kind: type) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+
+    return check
+
+
+# An annotation's alternative → what takes a suite's value for it. Whatever else is annotated is not checked here.
+_FITS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "int": ("an integer", _integer),
+    "float": ("a number", _float),
+    "str": ("a string", _instance_of(str)),
+    "bool": ("true or false", _instance_of(bool)),
+    "Fraction": ("an ε", parse_epsilon),
+    "fractions.Fraction": ("an ε", parse_epsilon),
+}
+
+
+def _fit(parameter: Parameter, value: Any) -> Any:
+    alternatives = [part.strip() for part in parameter.type.split("|") if part.strip() != "None"]
+    if not all(part in _FITS for part in alternatives):
+        return value
+    for part in alternatives:
+        try:
+            return _FITS[part][1](value)
+        except TypeError:
+            continue
+    raise TypeError(f"must be {' or '.join(_FITS[part][0] for part in alternatives)}, not {value!r}")
+
+
+def as_argument(parameter: Parameter, value: Any) -> Any:
+    """A thawed value as the object takes it: the exact fraction where it asks for one."""
+    return parse_epsilon(value) if "Fraction" in parameter.type and isinstance(value, str) else value

@@ -1,0 +1,268 @@
+"""From a name in a suite to the object it names: built-ins, entry points, ``module:Object``, ``path.py:Object``.
+
+Nothing here imports torch; the built-in attacks, defenses and architectures are torch-free until they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.base import Norm
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.cell import Named, Table, thaw
+from epsbench.harness.plan.data import DATASETS, SUBSETS
+from epsbench.harness.plan.names.hubs import model_names
+from epsbench.harness.plan.names.loading import file_of, load_object
+from epsbench.harness.plan.names.parameters import Parameter, as_argument, check_parameters, parameters_of
+from epsbench.harness.plan.names.versions import code_version
+
+AUGMENTATIONS: dict[str, str] = {
+    "none": "The images as they are.",
+    "crop-flip": "A random horizontal flip, and a random crop of the image padded by 4 pixels.",
+    "shift": "A random shift by up to 2 pixels each way, the rest filled with 0.",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of name: its built-ins by address, and which of an object's parameters the harness fills in.
+
+    ``prefixes`` maps the word before a colon to the address it stands for and the parameter that takes the rest.
+    ``bases`` are the classes one of which its objects must derive from; none means any callable will do.
+    """
+
+    noun: str
+    built_in: Mapping[str, str]
+    group: str
+    bases: tuple[str, ...] = ()
+    prefixes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    hidden: Collection[str] = ("name",)
+
+    @property
+    def addresses(self) -> list[str]:
+        """How a prefix is used: ``"timm:NAME"``."""
+        return [f"{prefix}:{parameter.upper()}" for prefix, (_, parameter) in self.prefixes.items()]
+
+
+KINDS: dict[str, Kind] = {
+    "attack": Kind(
+        noun="attack",
+        built_in={
+            "noise": "epsbench.attacks.noise:Noise",
+            "fgsm": "epsbench.attacks.fgsm:FGSM",
+            "pgd": "epsbench.attacks.pgd:PGD",
+            "mi-fgsm": "epsbench.attacks.mifgsm:MIFGSM",
+        },
+        group="epsbench.attacks",
+        bases=("epsbench.attacks.base:Attack", "epsbench.attacks.base:GradientAttack"),
+        hidden=("name", "norm"),
+    ),
+    "defense": Kind(
+        noun="defense",
+        built_in={
+            "none": "epsbench.models.defenses:NoDefense",
+            "fgsm-loss": "epsbench.models.defenses:FGSMLoss",
+            "pgd-batch": "epsbench.models.defenses:PGDBatch",
+            "pgd-replace": "epsbench.models.defenses:PGDReplace",
+            "trades": "epsbench.models.defenses:TRADES",
+            "n-fgsm": "epsbench.models.defenses:NFGSM",
+        },
+        group="epsbench.defenses",
+        bases=("epsbench.models.defenses:Defense",),
+    ),
+    "model": Kind(
+        noun="model",
+        built_in={
+            "smallcnn": "epsbench.models.catalogue:SmallCNN",
+            "resnet18": "epsbench.models.catalogue:ResNet18",
+            "vae": "epsbench.models.generative:VAE",
+            "residual-vae": "epsbench.models.generative:ResidualVAE",
+            "autoencoder": "epsbench.models.generative:Autoencoder",
+        },
+        group="epsbench.models",
+        prefixes={
+            "timm": ("epsbench.models.catalogue:Timm", "name"),
+            "torchvision": ("epsbench.models.catalogue:TorchVision", "name"),
+            "file": ("epsbench.models.catalogue:FromFile", "path"),
+        },
+        hidden=("name", "path", "shape", "classes", "num_classes"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a name resolves to: the callable that makes the object, and arguments the name itself fixes."""
+
+    factory: Callable[..., Any]
+    fixed: tuple[tuple[str, Any], ...] = ()
+
+
+@cache
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def known_names(kind: str) -> list[str]:
+    """The names of a kind that need no address: built-ins first, then those that installed packages add."""
+    built_in = KINDS[kind].built_in
+    return [*built_in, *(name for name in _entry_points(KINDS[kind].group) if name not in built_in)]
+
+
+def resolve(kind: str, name: str, base: Path) -> Source:
+    """What a name of a kind ("attack", "defense", "model") stands for; files are looked up relative to ``base``.
+
+    Raises `InputError`, with a did-you-mean, where there is no such thing or it is of the wrong kind.
+    """
+    table = KINDS[kind]
+    prefix, colon, rest = name.partition(":")
+    if name in table.built_in:
+        return Source(load_object(table.built_in[name], base))
+    if colon and prefix in table.prefixes:
+        address, parameter = table.prefixes[prefix]
+        return Source(load_object(address, base), ((parameter, _hub_name(prefix, rest, base)),))
+    if name in (points := _entry_points(table.group)):
+        return Source(_checked(table, name, load_object(points[name].value.partition("[")[0].strip(), base)))
+    if colon:
+        return Source(_checked(table, name, load_object(name, base)))
+    addresses = "".join(f", {each}" for each in table.addresses)
+    hint = did_you_mean(name, known_names(kind))
+    raise InputError(
+        f"unknown {table.noun} {name!r}{hint}{addresses if hint.startswith('; known') else ''}"
+        f" (your own: path/to/file.py:Object or module:Object)"
+    )
+
+
+@cache
+def built_in_defaults(kind: str, name: str) -> Mapping[str, Any]:
+    """The parameters of a built-in and their defaults; none for a name that is no built-in."""
+    address = KINDS[kind].built_in.get(name)
+    if address is None:
+        return {}
+    found = parameters(kind, Source(load_object(address, Path())))
+    return {parameter.name: parameter.default for parameter in found.values()}
+
+
+def parameters(kind: str, source: Source) -> dict[str, Parameter]:
+    """The parameters a suite may set."""
+    return parameters_of(source.factory, KINDS[kind].hidden)
+
+
+def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) -> Named:
+    """A suite's entry, a name or ``{"name": ..., parameters}``, with every default filled in, and tried once.
+
+    Raises `InputError`, one message per problem, for unknown, mistyped and missing parameters, and for values
+    the object itself refuses.
+    """
+    given = {"name": entry} if isinstance(entry, str) else dict(entry)
+    name = given.pop("name", None)
+    if not isinstance(name, str) or not name:
+        raise InputError(f'must be a name or a table such as {{ name = "..." }}, not {entry!r}')
+    known = parameters(kind, resolve(kind, name, base))
+    values, problems = check_parameters(known, given)
+    if problems:
+        raise InputError([f"{name}: {problem}" for problem in problems])
+    defaults, _ = check_parameters(known, {})
+    changed = tuple(key for key in sorted(values) if key not in defaults or values[key] != defaults[key])
+    named = Named(name, tuple(sorted(values.items())), changed)
+    make(kind, named, base)
+    return named
+
+
+def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) -> Any:
+    """The object a resolved name stands for; an attack is given its norm.
+
+    A model that is neither an architecture of ours nor a VAE is wrapped in `epsbench.models.catalogue.Custom`.
+    Raises `InputError` where the object refuses its parameters.
+    """
+    source = resolve(kind, named.name, base)
+    known = parameters(kind, source)
+    arguments = {key: as_argument(known[key], thaw(value) if isinstance(value, Table) else value)
+                 for key, value in named.params if key in known}  # fmt: skip
+    if norm is not None:
+        arguments["norm"] = NORMS[norm] if isinstance(norm, str) else norm
+    factory = _wrapped(source.factory) if kind == "model" else source.factory
+    try:
+        return factory(**dict(source.fixed), **arguments)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{named.name}: {error}") from error
+
+
+def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
+    """The version of the code behind a name; where it names a file of weights, theirs and their architecture's.
+
+    Raises `InputError` where that file cannot be read.
+    """
+    source = resolve(kind, named.name, base)
+    file = file_of(named.name, base)
+    found = {kind: code_version(source.factory, *([file] if file else []))}
+    if "path" in dict(source.fixed):
+        try:
+            stored = make(kind, named, base)
+            found |= {"architecture": code_version(type(stored.inner())), "weights": stored.digest()}
+        except ValueError as error:
+            raise InputError(f"{named.name}: {error}") from error
+    return found
+
+
+def norm_versions(norm: str) -> dict[str, str]:
+    """The version of a norm, where it is another than the first: ids of records made under that one stay as they are."""
+    version = NORMS[norm].version
+    return {} if version == 1 else {"norm": str(version)}
+
+
+_PLAIN: dict[str, Mapping[str, Any]] = {
+    "norm": NORMS,
+    "augmentation": AUGMENTATIONS,
+    "data set": DATASETS,
+    "subset": SUBSETS,
+}
+
+
+def check_plain(kind: str, name: object) -> str:
+    """A name that takes no parameters: of a norm, an augmentation, a data set or a subset. Raises `ValueError`."""
+    known = _PLAIN[kind]
+    if not isinstance(name, str):
+        raise ValueError(f"must be the name of a {kind}, not {name!r}; known: {', '.join(known)}")
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
+    return name
+
+
+def _wrapped(factory: Callable[..., Any]) -> Callable[..., Any]:
+    from epsbench.models.base import Architecture
+    from epsbench.models.catalogue import Custom
+    from epsbench.models.generative import VAE
+
+    if isinstance(factory, type) and issubclass(factory, Architecture | VAE):
+        return factory
+    return lambda **arguments: Custom(factory, tuple(sorted(arguments.items())))
+
+
+def _hub_name(prefix: str, rest: str, base: Path) -> str:
+    if not rest:
+        raise InputError(f"'{prefix}:' needs a name after the colon")
+    if prefix == "file":
+        return str(base / rest)
+    plain = rest.partition(".")[0]  # timm writes architecture.weights
+    known = model_names(prefix)
+    if known and ":" not in rest and plain not in known:
+        hint = did_you_mean(plain, known)
+        raise InputError(f"{prefix} has no model {plain!r}{hint if 'did you mean' in hint else ''}")
+    return rest
+
+
+def _checked(kind: Kind, name: str, found: Any) -> Any:
+    if not callable(found):
+        raise InputError(f"{name!r} is no {kind.noun}: it is {type(found).__name__} and cannot be called")
+    bases = tuple(load_object(address, Path()) for address in kind.bases)
+    if bases and not (isinstance(found, type) and issubclass(found, bases)):
+        wanted = " or ".join(kind.bases).replace(":", ".")
+        raise InputError(f"{name!r} is no {kind.noun}: it must be a class derived from {wanted}")
+    return found

@@ -1,0 +1,138 @@
+"""The version of a piece of code: it changes when the code does, and not when a comment does."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import io
+import sys
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from epsbench.harness.plan.names.imports import imported_files
+
+# What stands between two statements and says nothing of its own.
+_LAYOUT = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
+_FOREIGN = sys.stdlib_module_names | {"torch"}
+# Parts of epsbench whose classes declare versions, and whose import brings no torch.
+_VERSIONED = ("epsbench.attacks", "epsbench.models.base", "epsbench.models.catalogue", "epsbench.models.defenses",
+              "epsbench.models.generative")  # fmt: skip
+
+
+def bare_source(source: str) -> str:
+    """Source without comments, docstrings, blank lines and trailing space; the same on every Python version.
+
+    Tokens only say where to cut: their own text differs between versions (f-strings since 3.12).
+    """
+    lines = source.split("\n")
+    for token in reversed(list(_superfluous(source))):
+        (first, start), (last, end) = token.start, token.end
+        lines[first - 1 : last] = [lines[first - 1][:start] + lines[last - 1][end:]]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _superfluous(source: str) -> Iterator[tokenize.TokenInfo]:
+    """Comments, and statements that are nothing but one string literal."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    before = tokenize.NEWLINE
+    for token, after in pairwise(tokens):
+        alone = token.type == tokenize.STRING and before == tokenize.NEWLINE and after.type == tokenize.NEWLINE
+        if token.type == tokenize.COMMENT or alone:
+            yield token
+        if token.type not in _LAYOUT:
+            before = token.type
+
+
+def code_version(obj: Any, *files: Path) -> str:
+    """The version of a class or function, with that of further ``files`` it was named by.
+
+    A class that declares a version has that one: the string itself, or ``"v2"`` for ``version = 2``. Otherwise it is a
+    digest of
+
+    - the bare source of the file of every class of its MRO, down to the first that declares a version,
+    - the bare source of every file of the user's that these import, at the top or inside a function,
+    - the declared versions of what these import from epsbench.
+
+    The standard library, torch and installed packages apart from the object's own are not looked into.
+    """
+    if (declared := _declared(obj)) is not None:
+        return declared
+    parts: set[str] = set()
+    seen: set[Path] = set(files)
+    for part in inspect.getmro(obj) if inspect.isclass(obj) else (obj,):
+        if (declared := _declared(part)) is not None:
+            parts.add(declared)
+            break
+        module = getattr(part, "__module__", None) or ""
+        if module.partition(".")[0] in _FOREIGN:
+            continue
+        path = _source_path(module)
+        if path is None:
+            parts.add("no source")
+        else:
+            seen.add(path)
+    for path in list(seen):
+        closure, of_epsbench = imported_files(path)
+        seen |= closure
+        parts |= {_epsbench_version(module, name) for module, name in of_epsbench}
+    return _digest("\n".join(sorted(parts | {_file_digest(path, *_stamp(path)) for path in seen})))
+
+
+def _declared(part: Any) -> str | None:
+    """The version that a class or function states itself; what it inherits is not its own."""
+    declared = vars(part).get("version") if hasattr(part, "__dict__") else None
+    if isinstance(declared, str):
+        return declared
+    return f"v{declared}" if isinstance(declared, int) else None
+
+
+def _epsbench_version(module: str, name: str) -> str:
+    """The version of what a user's file imports from epsbench: declared, or a digest of the module it is in."""
+    if module.startswith(_VERSIONED):
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ImportError:  # her own `try` decides what follows
+            return "not there"
+        if inspect.isclass(found) and hasattr(found, "version"):
+            return code_version(found)
+    path = _source_path(module)
+    return _file_digest(path, *_stamp(path)) if path else "no source"
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@cache
+def _file_digest(path: Path, modified: int, size: int) -> str:
+    """A digest of a file; of Python's, of its bare source where it can be read as such."""
+    content = path.read_bytes()
+    if path.suffix == ".py":
+        try:
+            with tokenize.open(path) as file:
+                return _digest(bare_source(file.read()))
+        except (SyntaxError, ValueError):  # imported by nobody, or by a `try`
+            pass
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _source_path(name: str) -> Path | None:
+    """The file of a module, found without importing it where its package is loaded."""
+    module = sys.modules.get(name)
+    if module is None:
+        parent, _, leaf = name.rpartition(".")
+        folder = getattr(sys.modules.get(parent), "__file__", None)
+        path = Path(folder).parent / f"{leaf}.py" if folder else None
+        return path if path and path.is_file() else None
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,253 @@
+"""What a suite file may say: its parts, axes, recipes and bounds, as pydantic models.
+
+Names are resolved while the file is validated, relative to the folder in the validation context's ``"base"``,
+so a wrong name is reported together with every other error of the file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from epsbench.harness.plan.axes.recipes import GenerationEvaluation, GenerationTraining, RobustnessTraining
+from epsbench.harness.plan.axes.values import (
+    GENERATION_AXES,
+    LONGEST,
+    ROBUSTNESS_AXES,
+    Attacks,
+    Augmentations,
+    Betas,
+    Data,
+    Defenses,
+    Epsilons,
+    GenerationWhere,
+    Latents,
+    Models,
+    Norms,
+    Part,
+    RobustnessWhere,
+    Seeds,
+    Sources,
+    Starts,
+    Subsets,
+)
+
+Precision = Literal["auto", "bf16", "fp16", "float32"]
+Curve = Literal["each", "nested", "bisect"]
+MOST_CELLS = 50_000
+
+
+class RobustnessInclude(Part):
+    """Further points: an axis left out takes the matrix's only value, or its default."""
+
+    model: Models = Field(default_factory=list)
+    defense: Defenses = Field(default_factory=list)
+    augmentation: Augmentations = Field(default_factory=list)
+    subset: Subsets = Field(default_factory=list, description="the part of the training split that is trained on")
+    start: Starts = Field(
+        default_factory=list, description='the weights training begins with: "scratch", or those of another training'
+    )
+    source: Sources = Field(
+        default_factory=list, description='whose gradients make the images: "self", or a model trained in this suite'
+    )
+    attack: Attacks = Field(default_factory=list)
+    norm: Norms = Field(default_factory=list)
+    eps: Epsilons = Field(default_factory=list)
+    seed: Seeds = Field(default_factory=list)
+
+
+class RobustnessMatrix(RobustnessInclude):
+    """The axes whose every combination is a cell."""
+
+    model: Models
+    attack: Attacks
+    eps: Epsilons = Field(description='ε in pixel units, such as "8/255"')
+
+
+class GenerationInclude(Part):
+    """Further points: an axis left out takes the matrix's only value, or its default."""
+
+    model: Models = Field(default_factory=list)
+    z_dim: Latents = Field(default_factory=list)
+    beta: Betas = Field(default_factory=list)
+    seed: Seeds = Field(default_factory=list)
+
+
+class GenerationMatrix(GenerationInclude):
+    """The axes whose every combination is a cell."""
+
+
+class Bound(Part):
+    """What a metric must reach (``min``), must not exceed (``max``), or both."""
+
+    min: float | None = Field(default=None, ge=0)
+    max: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _is_a_bound(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("bounds nothing; give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class Share(Bound):
+    """A bound on a share of the examples."""
+
+    min: float | None = Field(default=None, ge=0, le=1)
+    max: float | None = Field(default=None, ge=0, le=1)
+
+
+class Expect(Part):
+    """Bounds on the metrics of every cell that ``where`` matches; of every cell, without it."""
+
+    where: dict[str, Any] = Field(default_factory=dict)
+    strict: bool = Field(default=False, description="judge the value itself, not its 95 % interval")
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        """The bounds given, by metric."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in given.items() if isinstance(value, Bound)}
+
+    @model_validator(mode="after")
+    def _expects_something(self) -> Expect:
+        if not self.bounds:
+            metrics = [name for name in type(self).model_fields if name not in ("where", "strict")]
+            raise ValueError(f"expects nothing; bound at least one of {', '.join(metrics)}")
+        return self
+
+
+class RobustnessExpect(Expect):
+    """What the records of some robustness cells must hold."""
+
+    where: RobustnessWhere = Field(default_factory=dict)
+    clean_accuracy: Share | None = None
+    robust_accuracy: Share | None = None
+    attack_success_rate: Share | None = None
+    floor_share: Share | None = Field(
+        default=None, description="the least time these gradients can take on the device, over the time they took"
+    )
+
+
+class GenerationExpect(Expect):
+    """What the records of some generation cells must hold, in bits per dimension."""
+
+    where: GenerationWhere = Field(default_factory=dict)
+    train_bpd: Bound | None = None
+    validation_bpd: Bound | None = None
+    test_bpd: Bound | None = None
+    rate_bpd: Bound | None = None
+    distortion_bpd: Bound | None = None
+    importance_bpd: Bound | None = None
+    refined_bpd: Bound | None = None
+    prior_bpd: Bound | None = None
+    active_units: Bound | None = None
+    probe_accuracy: Share | None = None
+    frechet_distance: Bound | None = None
+    kernel_distance: Bound | None = None
+    precision: Share | None = None
+    recall: Share | None = None
+    density: Bound | None = None
+    coverage: Share | None = None
+
+
+class TaskPart(Part):
+    """What both parts of a suite share."""
+
+    task: ClassVar[str]
+    axes: ClassVar[tuple[str, ...]]
+    defaults: ClassVar[dict[str, Any]]
+
+    data: Data
+    limit: int | None = Field(default=None, ge=1, description="use at most this many examples of each split")
+    precision: Precision = Field(default="auto", description="auto: bf16 on CUDA, float32 on a CPU")
+
+
+class RobustnessPart(TaskPart):
+    """Classifiers under attack."""
+
+    task: ClassVar[str] = "robustness"
+    axes: ClassVar[tuple[str, ...]] = ROBUSTNESS_AXES
+    defaults: ClassVar[dict[str, Any]] = {
+        "defense": "none",
+        "augmentation": "none",
+        "subset": "all",
+        "start": "scratch",
+        "source": "self",
+        "norm": "linf",
+        "seed": 0,
+    }
+
+    early_stop: bool = Field(default=True, description="stop attacking an image once it is fooled")
+    curve: Curve = Field(
+        default="each",
+        description="each: every ε on its own; nested: what a smaller ε fools a larger does; bisect: by bisection",
+    )
+    training: RobustnessTraining = Field(default_factory=RobustnessTraining)
+    matrix: RobustnessMatrix
+    include: list[RobustnessInclude] = Field(default_factory=list, max_length=LONGEST)
+    exclude: list[RobustnessWhere] = Field(default_factory=list, max_length=LONGEST)
+    expect: list[RobustnessExpect] = Field(default_factory=list, max_length=LONGEST)
+
+
+class GenerationPart(TaskPart):
+    """Generative models."""
+
+    task: ClassVar[str] = "generation"
+    axes: ClassVar[tuple[str, ...]] = GENERATION_AXES
+    defaults: ClassVar[dict[str, Any]] = {"model": "vae", "z_dim": 20, "beta": 1.0, "seed": 0}
+
+    training: GenerationTraining = Field(default_factory=GenerationTraining)
+    evaluation: GenerationEvaluation = Field(default_factory=GenerationEvaluation)
+    matrix: GenerationMatrix = Field(default_factory=GenerationMatrix)
+    include: list[GenerationInclude] = Field(default_factory=list, max_length=LONGEST)
+    exclude: list[GenerationWhere] = Field(default_factory=list, max_length=LONGEST)
+    expect: list[GenerationExpect] = Field(default_factory=list, max_length=LONGEST)
+
+
+SuitePart = RobustnessPart | GenerationPart
+
+
+class SuiteFile(Part):
+    """A suite: what to train, attack, generate and expect."""
+
+    description: str = ""
+    robustness: RobustnessPart | None = None
+    generation: GenerationPart | None = None
+
+    @model_validator(mode="after")
+    def _has_a_part(self) -> SuiteFile:
+        if self.robustness is None and self.generation is None:
+            raise ValueError("holds neither a [robustness] nor a [generation] part; give one or both")
+        return self
+
+    @property
+    def parts(self) -> tuple[SuitePart, ...]:
+        """The parts the file holds."""
+        return tuple(part for part in (self.robustness, self.generation) if part is not None)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a suite file."""
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    schema = _without_null(SuiteFile.model_json_schema())
+    return {"$schema": dialect} | schema | {"title": "epsbench suite"}
+
+
+def _without_null(schema: Any) -> Any:
+    """TOML has no null: a key that may be left out is not a key that may be null."""
+    if isinstance(schema, list):
+        return [_without_null(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: _without_null(value) for key, value in schema.items() if (key, value) != ("default", None)}
+    options = [option for option in plain.get("anyOf", []) if option != {"type": "null"}]
+    if len(options) == 1:
+        return {key: value for key, value in plain.items() if key != "anyOf"} | options[0]
+    return plain | ({"anyOf": options} if options else {})

@@ -1,0 +1,179 @@
+"""A suite file, read: its cells and what is expected of them, or every reason why not."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.cell import Cell
+from epsbench.harness.plan.expand import Expectation, expand
+from epsbench.harness.plan.schema import SuiteFile, json_schema
+
+__all__ = ["Expectation", "Suite", "json_schema", "load_suite", "schema_text", "shipped_suites"]
+
+_DEEPEST = 12
+LARGEST_SUITE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite with its matrix expanded. ``base`` is the folder its file paths are relative to."""
+
+    name: str
+    path: Path
+    description: str
+    cells: tuple[Cell, ...]
+    expectations: tuple[Expectation, ...]
+
+    @property
+    def base(self) -> Path:
+        return self.path.parent
+
+
+def shipped_suites() -> dict[str, Path]:
+    """The suites that come with epsbench, by name."""
+    from epsbench import suites
+
+    return {path.stem: path for path in sorted(Path(suites.__path__[0]).glob("*.toml"))}
+
+
+def schema_text() -> str:
+    """The JSON Schema of suite files, as committed beside the suites."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def load_suite(name_or_path: str, limit: int | None = None, precision: str | None = None) -> Suite:
+    """Read a suite by path, or by name when it is a shipped one.
+
+    ``limit`` and ``precision`` stand in for what the file says. Raises one `InputError` with a message for every
+    error, each naming the file, the key and what would be right.
+    """
+    path = _locate(name_or_path)
+    if not path.stem.strip("."):  # results/<name> would be another folder
+        raise InputError(f"{path}: a suite is named after its file, and {path.stem!r} is no name; rename the file")
+    document = _parse(path)
+    over = {key: value for key, value in (("limit", limit), ("precision", precision)) if value is not None}
+    for task in ("robustness", "generation"):
+        if isinstance(document.get(task), dict):
+            document[task] |= over
+    try:
+        parsed = SuiteFile.model_validate(document, context={"base": path.parent})
+    except ValidationError as error:
+        raise InputError([f"{path}: {_explain(each)}" for each in error.errors()]) from error
+    cells: list[Cell] = []
+    expectations: list[Expectation] = []
+    problems: list[str] = []
+    for part in parsed.parts:
+        try:
+            of_part, expected = expand(part, path.parent)
+        except InputError as error:
+            problems += error.messages
+        else:
+            cells += of_part
+            expectations += expected
+    if problems:
+        raise InputError([f"{path}: {problem}" for problem in problems])
+    return Suite(path.stem, path, parsed.description, tuple(cells), tuple(expectations))
+
+
+def _locate(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    try:
+        if path.is_file():
+            return path.resolve()
+    except ValueError as error:  # a NUL in the name, before Python 3.12
+        raise InputError(f"{name_or_path!r} is no file name ({error})") from error
+    shipped = shipped_suites()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise InputError(f"{name_or_path}: there is no such suite file; check the path")
+    raise InputError(f"{name_or_path}: no file and no shipped suite{did_you_mean(name_or_path, shipped)}")
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_SUITE + 1)
+        if len(content) > LARGEST_SUITE:
+            raise InputError(f"{path}: is larger than {LARGEST_SUITE >> 10} KiB; split it into several suites")
+        document = tomllib.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not TOML: {error}; see https://toml.io") from error
+    problems = list(_unusable(document, ()))
+    if problems:
+        raise InputError([f"{path}: {problem}" for problem in problems])
+    return document
+
+
+def _unusable(value: Any, path: tuple[str | int, ...]) -> list[str]:
+    """What TOML can say and a suite cannot: numbers JSON has no place for, dates, and bottomless nesting."""
+    if len(path) > _DEEPEST:
+        return [f"{key_path(path[:3])}…: is nested too deeply; a suite is at most {_DEEPEST} levels deep"]
+    if isinstance(value, dict):
+        return [problem for key, item in value.items() for problem in _unusable(item, (*path, key))]
+    if isinstance(value, list):
+        return [problem for index, item in enumerate(value) for problem in _unusable(item, (*path, index))]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{key_path(path)}: must be a finite number, not {value}"]
+    if isinstance(value, int) and value.bit_length() > 63:
+        return [f"{key_path(path)}: the number does not fit in 64 bits; give a smaller one"]
+    if not isinstance(value, str | int | float):
+        return [f"{key_path(path)}: a date or time has no place in a suite; give a string or a number"]
+    return []
+
+
+def key_path(path: tuple[str | int, ...]) -> str:
+    """``robustness.matrix.attack[1]`` of ``("robustness", "matrix", "attack", 1)``."""
+    text = ""
+    for part in path:
+        plain = isinstance(part, str) and part.replace("-", "_").isidentifier() and part.isascii()
+        text += f"[{part}]" if isinstance(part, int) else f".{part if plain else repr(part)}"
+    return text.removeprefix(".")
+
+
+def _explain(error: ErrorDetails) -> str:
+    """A pydantic error as one line: where, what is wrong, what would be right."""
+    path = error["loc"]
+    where = key_path(path) or "the suite"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{did_you_mean(str(path[-1]), _known_keys(path[:-1]))}"
+    if error["type"] == "missing":
+        return f"{where}: is missing; add it"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    if error["type"] == "too_long":
+        return f"{where}: has more than {error['ctx']['max_length']:,} entries; give fewer, or split the suite"
+    wish = error["msg"].removeprefix("Input should be ")
+    shown = repr(error["input"])
+    return f"{where}: must be {wish}, not {shown if len(shown) <= 60 else shown[:60] + '…'}"
+
+
+def _known_keys(path: tuple[str | int, ...]) -> list[str]:
+    """The keys of the table at a path of the suite."""
+    table: type[BaseModel] = SuiteFile
+    for part in path:
+        if isinstance(part, str) and part in table.model_fields:
+            table = next(_tables(table.model_fields[part].annotation), table)
+    return list(table.model_fields)
+
+
+def _tables(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _tables(argument)

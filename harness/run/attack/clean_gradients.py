@@ -1,0 +1,43 @@
+"""The gradient at every clean image, shared by all attacks that start there."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.machine.memory import in_chunks
+
+
+class CleanGradients:
+    """The gradient at every clean image, computed once and shared by each attack and ε that starts there."""
+
+    LIMIT = 2**30  # bytes; beyond it every row computes its own
+
+    def __init__(self, victim: Victim, targets: Targets, batch: int) -> None:
+        self._victim, self._targets, self._batch = victim, targets, batch
+        self.known: Tensor | None = None
+        self.seconds = 0.0
+
+    def fits(self) -> bool:
+        one = self._targets.pixels(self._targets.index.new_zeros(1))
+        return one.numel() * 4 * len(self._targets) <= self.LIMIT
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Gradients (k, C, H, W) of the targets at these positions."""
+        if self.known is None:
+            started = time.perf_counter()
+            everything = torch.arange(len(self._targets), device=positions.device)
+
+            def gradients(rows: slice) -> Tensor:
+                x = self._victim.laid_out(self._targets.pixels(everything[rows]))
+                return self._victim.gradient(x, self._targets.labels[rows])[0]
+
+            self.known = self._victim.laid_out(in_chunks(gradients, len(everything), self._batch))
+            if positions.is_cuda:
+                torch.cuda.synchronize()
+            self.seconds = time.perf_counter() - started
+        return self.known[positions]

@@ -1,0 +1,23 @@
+"""The gradient that an attack follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def input_gradient(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of the summed cross-entropy at pixels ``x`` (N, C, H, W), and the logits (N, classes), both float32.
+
+    A sum, never a mean: a mean divides by N before the backward pass, and a half-precision gradient of
+    a confident example then rounds to exactly 0, which the sign turns into "robust".
+    """
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = network(x).float()
+        loss = F.cross_entropy(logits, y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x)
+    return gradient.float(), logits.detach()

@@ -1,0 +1,40 @@
+"""The judge: the untouched model in float32, which alone decides what is correct."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from epsbench.harness.run.machine.memory import in_chunks
+
+
+def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy in evaluation mode whose parameters ask for no gradient; the caller's model is not touched."""
+    return copy.deepcopy(model).to(device).eval().requires_grad_(False)
+
+
+class Judge:
+    """The untouched model in float32 and evaluation mode. Only its word makes an example correct or fooled."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.network = frozen_copy(model, device).float()
+        self.device = device
+        self.forwards = 0
+        # Found by `epsbench.harness.run.speed.accelerate`: how weights and images lie in memory, and how many images to judge at a time.
+        self.layout = torch.contiguous_format
+        self.batch = 0
+
+    def lay(self, layout: torch.memory_format, batch: int) -> None:
+        """From now on judge images in this layout in memory, ``batch`` at a time or as many as the caller says."""
+        self.layout, self.batch = layout, batch
+        self.network.to(memory_format=layout)
+
+    @torch.no_grad()
+    def logits(self, x: Tensor, batch: int) -> Tensor:
+        """Float32 logits (N, classes) of pixels (N, C, H, W), in batches of ``batch`` or its own, if that is larger."""
+        self.forwards += len(x)
+        x = x.contiguous(memory_format=self.layout)
+        with torch.autocast(self.device.type, enabled=False):
+            return in_chunks(lambda rows: self.network(x[rows]).float(), len(x), max(batch, self.batch))

@@ -1,0 +1,39 @@
+"""A trace of each attack loop, from a short run of its own that no recorded number comes from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function, tensorboard_trace_handler
+
+from epsbench.attacks.base import Attack, GradientAttack
+from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.targets import Targets
+
+_BATCHES = 2  # of rows, so that the trace shows slots being refilled
+
+
+def profile_attack(engine: Engine, attack: Attack | GradientAttack, cell: RobustnessCell, results: Path) -> Path:
+    """Write ``RESULTS/profiles/<model, defense, attack>/*.pt.trace.json``, for TensorBoard and Perfetto."""
+    rows = min(len(engine.targets), _BATCHES * engine.batch)
+    source = f"-from-{cell.source.trained_label()}" if cell.source else ""
+    told = f"{cell.model.name}-{cell.defense.name}-{cell.attack.label()}-{cell.norm}{source}"
+    label = re.sub(r"[^\w.=-]+", "_", told)
+    folder = results / "profiles" / label
+    targets = Targets(engine.targets.pixels, engine.targets.labels[:rows], engine.targets.index[:rows])
+    if isinstance(attack, GradientAttack):
+        attack = replace(attack, restarts=1)
+    activities = [ProfilerActivity.CPU]
+    if engine.victim.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    short = Engine(engine.victim, engine.judge, targets, engine.batch, poll=engine.poll)
+    with profile(activities=activities, on_trace_ready=tensorboard_trace_handler(str(folder)), profile_memory=True):
+        with record_function(f"epsbench:{cell.attack.label()}"):
+            list(short.run(attack, [cell.eps], seed=cell.seed, early_stop=False))
+        if engine.victim.device.type == "cuda":
+            torch.cuda.synchronize()
+    return folder

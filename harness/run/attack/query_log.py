@@ -1,0 +1,59 @@
+"""What happens inside an attack that brings its own loop, seen through the victim it is handed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from epsbench.attacks.base import Network
+from epsbench.attacks.norms.base import Norm
+
+ROWS = 64  # of each batch; the rest would tell no more
+_ROUNDING = 1e-6
+
+
+class Watch:
+    """A victim that remembers, for the first images of a batch, which iterate fooled and where the last gradient was.
+
+    Only calls with a whole batch are looked at, and only images that lie in their own ball: what an attack
+    does with other shapes cannot be told apart row by row.
+    """
+
+    def __init__(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, norm: Norm) -> None:
+        """``x`` (N, C, H, W), ``y`` (N,), ``eps`` (N, 1, 1, 1): the batch that the attack is given."""
+        self._victim, self._n, self._norm = victim, len(x), norm
+        self.x, self.y, self._eps = x[:ROWS].clone(), y[:ROWS].clone(), eps[:ROWS].flatten().clone()
+        self.candidate = self.x.clone()
+        self.seen = torch.zeros_like(self.y, dtype=torch.bool)
+        self._last: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The victim's logits (N, classes)."""
+        logits = self._victim(x)
+        self._look(x, logits)
+        return logits
+
+    def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The victim's gradient (N, C, H, W) and logits."""
+        gradient, logits = self._victim.gradient(x, y)
+        if len(x) == self._n:
+            self._last = x[:ROWS].detach().clone()
+        self._look(x, logits)
+        return gradient, logits
+
+    def short(self, x_adv: Tensor) -> Tensor:
+        """For the returned images: whether the last gradient was taken at the very image, (min(N, 64),) bool."""
+        if self._last is None:
+            return torch.zeros_like(self.seen)
+        return (self._last == x_adv[:ROWS]).flatten(1).all(1)
+
+    @torch.no_grad()
+    def _look(self, x: Tensor, logits: Tensor) -> None:
+        if len(x) != self._n:
+            return
+        at = x[:ROWS].detach()
+        inside = self._norm.size(at - self.x) <= self._eps + _ROUNDING
+        inside &= (at.flatten(1).amin(1) >= 0) & (at.flatten(1).amax(1) <= 1)
+        new = inside & (logits[:ROWS].argmax(1) != self.y) & ~self.seen
+        self.candidate = torch.where(new.view(-1, 1, 1, 1), at, self.candidate)
+        self.seen |= new

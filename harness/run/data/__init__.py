@@ -1,0 +1,1 @@
+"""Data sets on the device: reading, splitting, augmenting."""

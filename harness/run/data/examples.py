@@ -1,0 +1,51 @@
+"""Images and labels on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from epsbench.harness.plan.data import SUBSETS, DataDescription
+
+
+class Examples:
+    """Images and labels on one device. The images stay in their stored integers; pixels are made on demand."""
+
+    def __init__(self, raw: Tensor, labels: Tensor, brightest: int) -> None:
+        """``raw`` is uint8 (n, C, H, W) with values 0 to ``brightest``; ``labels`` is int64 (n,)."""
+        self._raw = raw
+        self._brightest = brightest
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> Examples:
+        """These examples alone, sharing memory with the rest."""
+        return Examples(self._raw[rows], self.labels[rows], self._brightest)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images and the labels lie."""
+        return self.labels.device
+
+    def pixels(self, index: Tensor | slice | None = None) -> Tensor:
+        """float32 images (n, C, H, W) in [0, 1], of all examples or of those that ``index`` picks."""
+        raw = self._raw if index is None else self._raw[index]
+        return raw.to(torch.float32).div_(self._brightest)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, split as its description says."""
+
+    description: DataDescription
+    train: Examples
+    validation: Examples
+    test: Examples
+
+    def trained_on(self, subset: str) -> Data:
+        """The same data with this subset of the training examples alone; validation and test stay whole."""
+        return replace(self, train=self.train[SUBSETS[subset](len(self.train))])

@@ -1,0 +1,1 @@
+"""The machine: memory, environment, locks, precision, time."""

@@ -1,0 +1,150 @@
+"""What a number depends on besides the suite: machine, versions, flags, and the state of the source."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epsbench import __version__
+from epsbench.harness.errors import InputError
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "safetensors")
+
+
+def choose_device(wanted: str | None) -> torch.device:
+    """The device of this name, or the best there is. Raises `InputError` when it cannot be used."""
+    name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device: {name!r} is no device; give cpu, cuda or cuda:0") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise InputError(f"--device: {name!r} is not supported; give cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device: torch sees no CUDA device here; check the driver, or give --device cpu")
+    return device
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """The environment as it goes into every record."""
+    described: dict[str, Any] = {
+        "epsbench": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": {"type": device.type, "name": _device_name(device)},
+        "threads": torch.get_num_threads(),
+        "git": _git(),
+    } | arithmetic_flags(device)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        described["device"] |= {
+            "memory_bytes": properties.total_memory,
+            "capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver_and_clocks": _asked(
+                "nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem", "--format=csv,noheader"
+            ),
+        }
+    return described
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Float32 is float32 inside: no TF32, which cuDNN takes for convolutions unless told otherwise.
+
+    At precision "float32" cuDNN also keeps to deterministic algorithms. Afterwards all is as it was.
+    """
+    with warnings.catch_warnings():
+        # The newer switches (torch.backends.*.fp32_precision) leave these unreadable; these set those too.
+        warnings.simplefilter("ignore", UserWarning)
+        before = _flags()
+        _set_flags({"matmul_precision": "highest", "cudnn_tf32": False, "cudnn_benchmark": before["cudnn_benchmark"],
+                    "cudnn_deterministic": precision == "float32"})  # fmt: skip
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            _set_flags(before)
+
+
+def arithmetic_flags(device: torch.device) -> dict[str, Any]:
+    """``flags``, and under ``not_deterministic`` what two runs on this machine may therefore differ in."""
+    flags = _flags() | {"deterministic_algorithms": torch.are_deterministic_algorithms_enabled()}
+    loose: list[str] = []
+    if device.type == "cuda":
+        if not flags["cudnn_deterministic"]:
+            loose.append("cuDNN may choose other convolution algorithms")
+        if flags["cudnn_benchmark"]:
+            loose.append("cuDNN chooses convolution algorithms by timing them")
+        if not flags["deterministic_algorithms"]:
+            loose.append("operations that add atomically (some poolings and interpolations) may round differently")
+    return {"flags": flags, "not_deterministic": loose}
+
+
+def _flags() -> dict[str, Any]:
+    cudnn = torch.backends.cudnn
+    try:
+        tf32 = cudnn.allow_tf32
+    except RuntimeError:  # set for convolutions alone, through the newer switches
+        tf32 = cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    return {
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_benchmark": cudnn.benchmark,
+        "cudnn_deterministic": cudnn.deterministic,
+        "cudnn_tf32": tf32,
+    }
+
+
+def _set_flags(flags: dict[str, Any]) -> None:
+    torch.set_float32_matmul_precision(flags["matmul_precision"])
+    torch.backends.cudnn.allow_tf32 = flags["cudnn_tf32"]
+    torch.backends.cudnn.benchmark = flags["cudnn_benchmark"]
+    torch.backends.cudnn.deterministic = flags["cudnn_deterministic"]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _git() -> dict[str, Any]:
+    """The commit of the running source and whether it was changed; empty outside a checkout."""
+    folder = Path(__file__).parent
+    commit = _asked("git", "-C", str(folder), "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    return {"commit": commit, "dirty": bool(_asked("git", "-C", str(folder), "status", "--porcelain", "-uno"))}
+
+
+def _asked(*command: str) -> str | None:
+    """What a command prints, or ``None`` when it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

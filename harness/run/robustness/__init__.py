@@ -1,0 +1,1 @@
+"""Classifiers under attack, cell by cell."""

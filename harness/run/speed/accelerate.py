@@ -1,0 +1,179 @@
+"""Faster ways to the victim's gradient: a program, compilation, a CUDA graph. Each is tried and compared."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from epsbench.harness.findings import slower
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.machine.memory import is_out_of_memory
+from epsbench.harness.run.machine.timing import _synchronise, seconds
+from epsbench.harness.run.speed.compiling import compiled
+from epsbench.harness.run.speed.graphs import graphed
+from epsbench.harness.run.speed.program import UNTRACEABLE
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # images and labels to gradients and logits
+
+LONG = 200  # batches of gradients, from which a few more to measure with are little beside the work
+
+# What a program saves of the eager time, where it was tried on two cores: 3 to 6 % of a ResNet-18's gradient, 30 to
+# 50 % of a network's that takes less than this many seconds a batch. And what it costs: seconds by how many modules
+# there are (0.3 s for smallcnn, 0.6 for a ResNet-18, 10 for a DenseNet-121), and batches, to be held against it.
+SMALL_SECONDS, PROGRAM_GAIN, SMALL_PROGRAM_GAIN = 0.02, 0.04, 0.3
+
+PROGRAM_SECONDS, PROGRAM_MODULE_SECONDS, PROGRAM_BATCHES = 0.5, 0.02, 12
+
+# The same of compilation: ResNet-18 on two cores. Of a program it saves nothing there. The GPU's figures are a guess
+# until one is measured; a wrong guess costs seconds, never a number.
+EXPECTED_GAIN = {"cpu": 0.08, "cuda": 0.35}
+
+EXPECTED_COMPILE_SECONDS = {"cpu": 45.0, "cuda": 60.0}
+
+# How far a program may be from its network, as a share of a gradient's length, beyond 1.25 times what the network's own
+# precision is from float32.
+SAME = {"float32": 0.005, "bf16": 0.04, "fp16": 0.01}  # of 33 bf16 rows the median wavers by 0.02
+
+
+def accelerate(victim: Victim, targets: Targets, batch: int, rows: int, wanted: str) -> None:
+    """Find faster ways to the victim's gradient for the ``rows`` ahead; keep what is faster and computes the same.
+
+    On a CPU that is a program, on CUDA compilation and the step as a graph. ``wanted`` is "off" (none of it), "auto"
+    (what should pay) or "on" (program and compilation at any price). Sets the victim's ``program``, or its ``fixed``
+    network for exactly ``batch`` rows, its ``form`` and ``compile_seconds``; what was refused is a finding.
+    """
+    if len(targets) == 0 or wanted == "off" or not victim.differentiable:
+        return
+    if wanted == "auto" and rows < LONG * batch:
+        return
+    x, y = _batch(targets, batch)
+    eager = seconds(lambda: victim.gradient(x, y), victim.device)
+    kind, ahead = victim.device.type, rows / batch * eager
+    if kind == "cpu" and (wanted == "on" or _program_pays(victim, eager, ahead)):
+        _trace(victim, targets, x, y)
+    worth = victim.program is None and ahead * EXPECTED_GAIN[kind] > EXPECTED_COMPILE_SECONDS[kind]
+    if wanted == "on" or worth:
+        _compile(victim, x, y)
+    if kind == "cuda":
+        _capture(victim, x, y)
+
+
+def _program_pays(victim: Victim, eager: float, ahead: float) -> bool:
+    """Whether a program should win back what it costs, in ``ahead`` seconds of gradients, ``eager`` each."""
+    modules = sum(1 for _ in victim.network.modules()) if isinstance(victim.network, nn.Module) else 1
+    gain = SMALL_PROGRAM_GAIN if eager < SMALL_SECONDS else PROGRAM_GAIN
+    return ahead * gain > PROGRAM_SECONDS + PROGRAM_MODULE_SECONDS * modules + PROGRAM_BATCHES * eager
+
+
+def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
+    started = time.perf_counter()
+    # Not before it is needed: it brings torch's compiler, which takes a second to import, and many runs trace nothing.
+    from epsbench.harness.run.speed.program.program import Program
+
+    few_x, few_y = _batch(targets, 5)
+    try:
+        program = Program(victim.bare_logits, victim.laid_out(few_x), few_y)
+        same = all(_computes_the_same(victim, program, x[:n]) for n in (64, 33) if len(x) > 1)
+    except UNTRACEABLE as error:
+        if is_out_of_memory(error):
+            raise
+        victim.findings.append(slower("not-traced", "no program can be made of this model", error))
+        return
+    victim.compile_seconds += time.perf_counter() - started
+    if not same:
+        victim.findings.append(slower("not-traced", "the program of this model computes something else", None))
+    elif _ratio(victim, x, y, program=program) < 0.98:
+        victim.program = program
+        victim.form += ", program"
+
+
+def _computes_the_same(victim: Victim, program: Step, x: Tensor) -> bool:
+    """Whether a program gives the victim's logits and gradients, up to what its precision leaves of float32's.
+
+    Of the labels that are the least likely: what rounding leaves of a confident example's gradient points anywhere.
+    """
+    exact = Victim(victim.network, victim.device, "float32", "", victim.channels_last)
+    y = victim.bare_logits(x).argmin(1)
+    expected, bare, found = exact.bare_gradient(x, y), victim.bare_gradient(x, y), program(victim.laid_out(x), y)
+    # Not a negated comparison: what is NaN is not the same.
+    return all(
+        _apart(mine, right) <= 1.25 * _apart(its, right) + SAME[victim.precision]
+        for mine, its, right in zip(found, bare, expected, strict=True)
+    )
+
+
+def _apart(found: Tensor, expected: Tensor) -> float:
+    """How far a row is from the expected one, as a share of that one's length: the median over rows.
+
+    Not the mean: where a low precision flips a ReLU, a few rows' gradients go anywhere.
+    """
+    distance = (found - expected).flatten(1).norm(dim=1)
+    return float((distance / expected.flatten(1).norm(dim=1).clamp_min(1e-30)).median())
+
+
+def _compile(victim: Victim, x: Tensor, y: Tensor) -> None:
+    started = time.perf_counter()
+    expected, program = victim.slope(x, y), victim.program
+    try:
+        network = compiled(victim.network)
+        victim.fixed, victim.program = (len(x), network), None
+        slope = victim.slope(x, y)
+        victim.gradient(x, y)
+    # Dynamo and Inductor raise their own RuntimeErrors; a machine without a C++ compiler an OSError.
+    except (RuntimeError, OSError) as error:
+        victim.findings.append(slower("not-compiled", "torch.compile refuses this model", error))
+        return
+    finally:
+        victim.fixed, victim.program = None, program
+    _synchronise(victim.device)
+    victim.compile_seconds += time.perf_counter() - started
+    if not _same(slope, expected):
+        victim.findings.append(slower("not-compiled", "the compiled model computes something else", None))
+    elif _ratio(victim, x, y, fixed=(len(x), network), program=None) < 0.98:
+        victim.fixed, victim.program = (len(x), network), None
+        victim.form = victim.form.removesuffix(", program") + ", compiled"
+
+
+def _ratio(victim: Victim, x: Tensor, y: Tensor, **other: object) -> float:
+    """The time of a gradient with these fields of the victim over the time with its own, measured in turn."""
+    own = {name: getattr(victim, name) for name in other}
+    ratios = []
+    for _ in range(3):
+        taken = []
+        for fields in (other, own):
+            for name, value in fields.items():
+                setattr(victim, name, value)
+            taken.append(seconds(lambda: victim.gradient(x, y), victim.device, 1))
+        ratios.append(taken[0] / taken[1])
+    return statistics.median(ratios)
+
+
+def _capture(victim: Victim, x: Tensor, y: Tensor) -> None:
+    expected, _ = victim.gradient(x, y)
+    try:
+        step = graphed(victim.bare_gradient, x, y)
+        gradient, _ = step(x, y)
+    except RuntimeError as error:
+        victim.findings.append(slower("not-graphed", "the step cannot be captured as a CUDA graph", error))
+        return
+    if not _same(gradient, expected):
+        victim.findings.append(slower("not-graphed", "the captured step computes something else", None))
+        return
+    victim.graph = (len(x), step)
+    victim.form += ", CUDA graph"
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    """Whether two gradients are one up to the rounding of bf16, which reordered sums may move by some per cent."""
+    return float((found - expected).norm()) <= 0.1 * float(expected.norm())
+
+
+def _batch(targets: Targets, batch: int) -> tuple[Tensor, Tensor]:
+    """``batch`` rows of real images, repeated where there are fewer."""
+    at = torch.arange(batch, device=targets.labels.device) % len(targets)
+    return targets.pixels(at), targets.labels[at]

@@ -1,0 +1,114 @@
+"""The fastest form of a model that still computes the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental import optimization
+from torch.nn import functional as F
+
+from epsbench.harness.findings import Finding, found, slower
+from epsbench.harness.run.attack.judge import frozen_copy
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.machine.memory import is_out_of_memory
+from epsbench.harness.run.speed.convolutions import SUBPIXEL, subpixel
+from epsbench.harness.run.speed.program import UNTRACEABLE
+
+
+def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y: Tensor) -> Victim:
+    """The fastest form of the model that still computes the same function on the probe ``x`` (N, C, H, W), ``y`` (N,).
+
+    Folded batch norm and channels-last come first; a model that refuses either takes the plainer form,
+    and a finding says so. So does one that cannot be differentiated: attacks along its gradients will raise,
+    the others run.
+    """
+    bare = Victim(frozen_copy(model, device), device, "float32", "plain")
+    findings: list[Finding] = []
+    try:
+        reference, reference_logits = bare.slope(x, y), bare(x)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        bare.differentiable = False
+        bare.findings.append(found("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
+        return bare
+    for candidate in _forms(model, device, findings):
+        if _agrees(candidate, x, y, reference, reference_logits, findings):
+            candidate.precision = _precision(candidate, precision, x, y, findings)
+            candidate.findings = findings
+            candidate.forwards = candidate.backwards = 0
+            return candidate
+    return Victim(bare.network, device, _precision(bare, precision, x, y, findings), "plain", findings=findings)
+
+
+def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> Iterator[Victim]:
+    plain = frozen_copy(model, device)
+    has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
+    if has_batch_norm:
+        try:
+            folded = optimization.fuse(plain)
+        except UNTRACEABLE as error:
+            findings.append(slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
+        else:
+            folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
+            yield from _with_and_without(folded, device, "folded, channels-last")
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    yield from _with_and_without(last, device, "channels-last")
+
+
+def _with_and_without(network: nn.Module, device: torch.device, form: str) -> Iterator[Victim]:
+    """The form on a CPU with sub-pixel gradients, where a layer gains by them, and the form itself."""
+    if device.type == "cpu" and subpixel(quick := copy.deepcopy(network)):
+        yield Victim(quick, device, "float32", f"{form}, {SUBPIXEL}", channels_last=True)
+    yield Victim(network, device, "float32", form, channels_last=True)
+
+
+def _agrees(
+    candidate: Victim, x: Tensor, y: Tensor, reference: Tensor, reference_logits: Tensor, findings: list[Finding]
+) -> bool:
+    """Whether a prepared form computes the reference's logits and slopes, to float32 rounding."""
+    try:
+        logits, slope = candidate(x), candidate.slope(x, y)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        findings.append(slower("not-prepared", f"the form '{candidate.form}' raises", error))
+        return False
+    close = torch.allclose(
+        logits, reference_logits, rtol=1e-3, atol=1e-3 * float(reference_logits.abs().max().nan_to_num() + 1e-6)
+    )
+    if close and (cosines(slope, reference) > 0.99).all():
+        return True
+    findings.append(slower("not-prepared", f"the form '{candidate.form}' computes something else than the model", None))
+    return False
+
+
+def cosines(gradient: Tensor, expected: Tensor) -> Tensor:
+    """Cosine of the angle between two gradients, row by row, for the rows where ``expected`` is not lost to rounding.
+
+    A confident example's gradient may be 1e-20 long, and its direction is as good as any other's: each row is
+    divided by its largest entry, for the squares would underflow.
+    """
+    largest = expected.flatten(1).abs().amax(1)
+    moves = largest > 1e-30
+    a, b = (t.flatten(1)[moves] / largest[moves, None] for t in (gradient, expected))
+    return F.cosine_similarity(a, b)
+
+
+def _precision(candidate: Victim, wanted: str, x: Tensor, y: Tensor, findings: list[Finding]) -> str:
+    """The precision asked for, or float32 when the model cannot run in it."""
+    trial = Victim(candidate.network, candidate.device, wanted, candidate.form, candidate.channels_last)
+    try:
+        gradient, _ = trial.gradient(x, y)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        findings.append(slower("not-mixed", f"the model raises in {wanted}; float32 is used", error))
+        return "float32"
+    if not gradient.isfinite().all():
+        findings.append(slower("not-mixed", f"gradients in {wanted} are not finite; float32 is used", None))
+        return "float32"
+    return wanted

@@ -1,0 +1,1 @@
+"""Training classifiers and generative models, and keeping their weights."""

@@ -1,0 +1,93 @@
+"""``epsbench audit``: a model before it is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from epsbench.harness.cli import app
+from epsbench.harness.errors import InputError
+
+MODELS = """
+import torch
+from torch import nn
+
+def Linear(width: int = 1):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+def Softmax():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1))
+
+class Rounded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    def forward(self, x):
+        return self.net(x.round())
+
+class Raises(nn.Module):
+    def forward(self, x):
+        if len(x) > 2:
+            raise SystemExit(3)
+        return x.flatten(1)[:, :10]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "mine.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def audit(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["audit", *arguments, "--data", "digits", "--device", "cpu"])
+    if isinstance(done.exception, InputError):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def test_a_clean_model_exits_with_0(folder):
+    code, told = audit("mine.py:Linear")
+    assert code == 0
+    assert "no findings" in told
+    assert all(f"exactly 0 in {precision}: 0.0%" in told for precision in ("float32", "bf16"))
+    assert "exactly 0 in fp16: 0.0%" in audit("mine.py:Linear", "--precision", "fp16")[1]
+
+
+def test_a_warning_is_told_and_exits_with_0(folder):
+    code, told = audit("mine.py:Rounded")
+    assert code == 0
+    assert "warning  zero-gradient: 100.0% of the examples" in told
+
+
+def test_what_voids_is_told_and_exits_with_1(folder):
+    code, told = audit("mine.py:Softmax")
+    assert code == 1
+    assert "void  probabilities:" in told
+    assert "return what the last linear layer returns" in told
+
+
+def test_weights_of_a_file_are_what_is_audited(folder):
+    weights = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict()
+    torch.save({name: value * 1e6 for name, value in weights.items()}, folder / "huge.pt")
+    assert "zero-gradient" in audit("mine.py:Linear", "--weights", "huge.pt")[1]
+    with pytest.raises(InputError, match=r"none\.pt: cannot be read"):
+        audit("mine.py:Linear", "--weights", "none.pt")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("mine.py:Raises", "cannot be audited on digits: 3"),
+        ("smalcnn", "did you mean 'smallcnn'"),
+        ("vae", "no classifier"),
+    ],
+)
+def test_what_cannot_be_audited_is_one_message(folder, model, said):
+    with pytest.raises(InputError, match=said):
+        audit(model)

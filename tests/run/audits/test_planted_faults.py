@@ -1,0 +1,197 @@
+"""The test bed: every planted fault is caught, by the right code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import broken_models as broken
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from zoo import DIGITS, codes, digits, measure, trained
+
+from epsbench.harness.records import write_record
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.ledger import Outcome
+from epsbench.harness.run.audits.attack import audit_outcome
+from epsbench.harness.run.audits.model import audit_model
+from epsbench.harness.run.audits.probe import Probe
+from epsbench.models.catalogue import SmallCNN
+from epsbench.models.defenses import FGSMLoss
+from epsbench.models.layers import Normalise
+
+HERE = Path(__file__).parent
+WEAK = ('"noise"', '"fgsm"')
+
+VOID_MODELS = [
+    (broken.AlwaysTraining, "train-mode"),
+    (broken.DropoutLayerOn, "train-mode"),
+    (broken.BatchStatistics, "batch-dependent"),
+    (broken.SameNoiseEachTime, "batch-dependent"),
+    (broken.DropoutOn, "not-deterministic"),
+    (broken.RandomShift, "not-deterministic"),
+    (broken.RandomNoise, "not-deterministic"),
+    (broken.Softmax, "probabilities"),
+    (broken.NotFinite, "not-finite"),
+]
+
+
+@pytest.mark.parametrize(("wrapper", "code"), VOID_MODELS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_model_that_is_no_function_to_logits_is_void(honest, tmp_path, wrapper, code):
+    records = measure(wrapper(honest), tmp_path, WEAK)
+    assert {record.status for record in records} == {"void"}
+    assert all(code in codes([record]) for record in records)
+
+
+def test_batch_norm_without_stored_statistics_is_void(tmp_path):
+    network = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(64, 10)).eval()
+    (record,) = measure(network, tmp_path, ['"fgsm"'], [0.1])
+    assert (record.status, codes([record])) == ("void", {"train-mode"})
+
+
+WARNED_MODELS = [
+    (lambda network: broken.Scaled(network, 1000.0), {"zero-gradient", "masked"}),
+    (broken.Quantised, {"zero-gradient", "masked", "no-op"}),
+    (broken.Shattered, {"shattered"}),
+    (broken.NotNormalised, {"not-normalised"}),
+    (lambda network: nn.Sequential(Normalise(DIGITS.mean, DIGITS.std), network), {"normalised-twice"}),
+]
+IDS = ["temperature", "quantised", "shattered", "not normalised", "two layers normalise"]
+
+
+@pytest.mark.parametrize(("wrapper", "expected"), WARNED_MODELS, ids=IDS)
+def test_a_model_that_hides_its_gradients_or_its_pixels_is_told(honest, tmp_path, wrapper, expected):
+    records = measure(wrapper(honest), tmp_path, ['"fgsm"', '"pgd"'])
+    assert all(expected <= codes([record]) for record in records)
+
+
+def test_a_normalisation_outside_the_model_is_told_where_it_hurts(honest):
+    """As arithmetic it is no layer to be seen; undoing it once must make the model better by 20 points."""
+    shape = replace(DIGITS, mean=(0.9,), std=(0.1,))
+    judge = Judge(broken.NormalisedOutside(honest, 0.9, 0.1), torch.device("cpu"))
+    test = digits().test
+    (finding,) = audit_model(Probe(judge, test.pixels(slice(0, 32)), test.labels[:32], 32), shape)
+    assert finding.code == "normalised-twice"
+    assert finding.evidence["accuracy_then"] > finding.evidence["accuracy"] + 0.2
+
+
+def test_gradients_lost_in_half_precision_are_told(honest, tmp_path):
+    saturated = broken.Scaled(honest, 5.0)
+    (low,) = measure(saturated, tmp_path, ['"fgsm"'], [0.1], precision="fp16")
+    (full,) = measure(saturated, tmp_path, ['"fgsm"'], [0.1])
+    assert "precision-masked" in codes([low])
+    assert not codes([full])
+    (evidence,) = [f.evidence for f in low.findings if f.code == "precision-masked"]
+    assert evidence["fp16"] > 0.01 > evidence["float32"]
+    assert low.metrics["robust_accuracy"].value > full.metrics["robust_accuracy"].value
+
+
+@pytest.fixture(scope="module")
+def overfitted() -> nn.Module:
+    """Trained on nothing but FGSM images of a large ε, without random starts."""
+    return trained(lambda: SmallCNN().build(DIGITS), FGSMLoss(eps=Fraction(2, 5), alpha=0.0), epochs=40)
+
+
+def test_a_catastrophically_overfitted_model_is_told_by_fgsm_against_pgd(overfitted, tmp_path):
+    records = measure(overfitted, tmp_path, ['"fgsm"', '"pgd"'], [0.4], data=digits(500))
+    assert "catastrophic-overfitting" not in codes(records[:1])
+    assert "catastrophic-overfitting" in codes(records[1:])
+
+
+def attack(name: str, **parameters: object) -> str:
+    more = "".join(f", {key} = {value}" for key, value in parameters.items())
+    return f'{{ name = "{HERE}/broken_attacks.py:{name}"{more} }}'
+
+
+ALONE = [
+    ("Nothing", {}, "void", "no-op"),
+    ("OneStepShort", {"steps": 1}, "void", "no-op"),
+    ("NotANumber", {}, "void", "not-finite"),
+    ("OwnNorm", {}, "void", "outside-ball"),
+    ("OneStepShort", {"steps": 3}, "ok", "one-step-short"),
+    ("Descends", {}, "ok", "no-ascent"),
+    ("Forgets", {}, "ok", "lost-iterate"),
+    ("SkipsSome", {}, "ok", "unmoved"),
+    ("NeedsManyClasses", {}, "ok", "few-classes"),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "status", "code"), ALONE, ids=[f"{a[0]}-{a[3]}" for a in ALONE])
+def test_a_broken_attack_is_told(honest, tmp_path, name, parameters, status, code):
+    (record,) = measure(honest, tmp_path, [attack(name, **parameters)], [0.1])
+    assert (record.status, code in codes([record])) == (status, True)
+
+
+@pytest.mark.parametrize(("name", "said"), [("Raises", "planted"), ("InPlace", "in place"), ("WidensItsBall", "in pl")])
+def test_an_attack_that_raises_or_writes_into_its_arguments_has_failed(honest, tmp_path, name, said):
+    (record,) = measure(honest, tmp_path, [attack(name)], [0.1])
+    assert record.status == "failed"
+    assert said in record.failure.message
+
+
+@pytest.mark.parametrize("name", ["FarAway", "FarAwayAtOnce"])
+def test_the_engine_keeps_a_cheater_in_the_ball_and_the_box(honest, tmp_path, name):
+    (record,) = measure(honest, tmp_path, [attack(name)], [0.1])
+    assert (record.status, codes([record])) == ("ok", set())
+
+
+def test_too_few_steps_are_told(honest, tmp_path):
+    short, long = measure(honest, tmp_path, ['{ name = "pgd", steps = 2 }', '"pgd"'], [0.15])
+    assert "unconverged" in codes([short])
+    assert not codes([long])
+
+
+@pytest.mark.parametrize(
+    ("weak", "strong", "eps", "code"),
+    [
+        ('"fgsm"', '{ name = "pgd", relative_step_size = 0.02 }', [0.15], "one-step-beats-many"),
+        ('"noise"', attack("Descends"), [0.5], "noise-beats-gradient"),
+        (attack("RandomSearch"), attack("Descends"), [0.3], "black-box-beats-gradient"),
+    ],
+)  # fmt: skip
+def test_a_weak_attack_that_beats_a_strong_one_is_told_at_the_later_cell(honest, tmp_path, weak, strong, eps, code):
+    for order in ([weak, strong], [strong, weak]):
+        first, second = measure(honest, tmp_path, order, eps)
+        assert code not in codes([first])
+        assert code in codes([second])
+        assert next(f for f in second.findings if f.code == code).evidence["with"] == first.id
+
+
+def test_robust_accuracy_that_rises_with_eps_is_told(honest, tmp_path):
+    small, large = measure(honest, tmp_path, [attack("TurnsBack")], [0.2, 0.3])
+    assert "eps-not-monotone" not in codes([small])
+    assert "eps-not-monotone" in codes([large])
+
+
+def test_an_earlier_run_counts(honest, tmp_path):
+    """What is on the disk of the same weights is remembered when a job is resumed."""
+    weak = '{ name = "pgd", relative_step_size = 0.02 }'
+    (first,) = measure(honest, tmp_path, [weak], [0.15], weights="abc")
+    write_record(tmp_path / "results", first)
+    (same,) = measure(honest, tmp_path, ['"fgsm"'], [0.15], weights="abc")
+    (other,) = measure(honest, tmp_path, ['"fgsm"'], [0.15], weights="other")
+    assert "one-step-beats-many" in codes([same])
+    assert "one-step-beats-many" not in codes([other])
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"size": 0.1001}, "outside-ball"), ({"low": -0.01}, "outside-box"), ({"high": 1.01}, "outside-box"),
+        ({"size": np.nan}, "not-finite"), ({"size": 0.0}, "no-op"),
+    ],
+)  # fmt: skip
+def test_what_no_attack_can_reach_through_the_engine_is_caught_all_the_same(change, code):
+    def column(value: float) -> np.ndarray:
+        return np.full(10, value, dtype=np.float32)
+
+    values = {"size": 0.1, "low": 0.0, "high": 1.0, "loss": 2.0} | change
+    outcome = Outcome(
+        Fraction(1, 10), np.ones(10, bool), np.ones(10, bool), images=torch.zeros(0), predicted=np.zeros(0),
+        **{name: column(value) for name, value in values.items()},
+    )  # fmt: skip
+    findings = audit_outcome(outcome, column(1.0))
+    assert [(finding.code, finding.severity) for finding in findings] == [(code, "void")]

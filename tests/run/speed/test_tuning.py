@@ -1,0 +1,285 @@
+"""What is found by trying may change the speed and never a verdict; what is refused is a finding."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from epsbench.attacks.noise import Noise
+from epsbench.attacks.pgd import PGD
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.judge import Judge, frozen_copy
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.speed import accelerate as tuning
+from epsbench.harness.run.speed.accelerate import accelerate
+from epsbench.harness.run.speed.batch_size import find_batch
+from epsbench.harness.run.speed.floor import Rates, measure_rates
+from epsbench.harness.run.speed.graphs import graphed
+from epsbench.harness.run.speed.prepare import prepare
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def targets(network, digits) -> Targets:
+    x, y = digits
+    with torch.no_grad():
+        right = (network(x).argmax(1) == y).nonzero().flatten()[:150]
+    return Targets(lambda at: x[right][at], y[right], right)
+
+
+class Paced(nn.Module):
+    """A network that takes as long as it is told to, by batch size, on a clock of the test's own."""
+
+    def __init__(self, network: nn.Module, seconds: dict[int, float], most: int = 10**9) -> None:
+        super().__init__()
+        self.network, self.seconds, self.most, self.now = network, seconds, most, 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("no room")
+        self.now += self.seconds.get(len(x), len(x) * 1e-3)
+        return self.network(x)
+
+
+def paced(network, monkeypatch, seconds, most=10**9) -> Victim:
+    net = Paced(network, seconds, most)
+    monkeypatch.setattr(tuning.time, "perf_counter", lambda: net.now)
+    return Victim(net, CPU, "float32", "plain")
+
+
+def test_the_batch_with_the_most_gradients_a_second_is_chosen(network, targets, monkeypatch):
+    victim = paced(network, monkeypatch, {32: 1.0, 64: 1.2, 128: 1.3, 256: 3.0, 512: 6.0})
+    assert find_batch(victim, targets, 10**6) == 128
+
+
+def test_memory_bounds_the_batch(network, targets, monkeypatch):
+    victim = paced(network, monkeypatch, {32: 1.0, 64: 1.1, 128: 1.2}, most=130)
+    assert find_batch(victim, targets, 10**6) == 128
+    assert find_batch(paced(network, monkeypatch, {}, most=16), targets, 10**6) == 16
+
+
+def test_little_work_is_not_spent_on_trials(network, targets, monkeypatch):
+    victim = paced(network, monkeypatch, {})
+    assert find_batch(victim, targets, 100) == 100
+    assert victim.backwards == 0
+    find_batch(victim, targets, 20_000)
+    assert victim.backwards <= 0.02 * 20_000
+
+
+def test_the_floor_is_gradients_and_verdicts_at_their_bare_rates(network, targets):
+    assert Rates(gradient=2.0, verdict=0.5).floor(10, 4) == 22.0
+    victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+    rates = measure_rates(victim, Judge(network, CPU), targets, 64)
+    assert rates.gradient > rates.verdict > 0
+
+
+def test_short_work_pays_no_compilation(network, targets, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("compiled"))
+    victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+    accelerate(victim, targets, 64, 10_000, "auto")
+    accelerate(victim, targets, 64, 10**12, "off")
+    assert victim.compile_seconds == 0
+
+
+def test_a_model_that_refuses_compilation_is_attacked_uncompiled(network, targets, monkeypatch):
+    def refuses(*args, **options):
+        raise RuntimeError("planted: cannot trace")
+
+    monkeypatch.setattr(torch, "compile", refuses)
+    victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+    accelerate(victim, targets, 64, 10, "on")
+    assert [finding.code for finding in victim.findings] == ["not-compiled"]
+    assert "planted" in victim.findings[0].message
+    assert victim.fixed is None
+
+
+def test_a_compiled_model_that_computes_something_else_is_not_used(network, targets, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda net, **options: lambda x: -net(x))
+    victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+    accelerate(victim, targets, 64, 10, "on")
+    assert [finding.code for finding in victim.findings] == ["not-compiled"]
+    assert victim.fixed is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Dynamo's own imports warn
+def test_compiled_verdicts_equal_eager_ones(network, targets):
+    eps = [Fraction(1, 20), Fraction(1, 10)]
+    found = []
+    for wanted in ("off", "on"):
+        victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+        accelerate(victim, targets, 64, 10, wanted)
+        assert not victim.findings
+        assert (victim.compile_seconds > 0) is (wanted == "on")
+        outcomes = Engine(victim, Judge(network, CPU), targets, 64).run(PGD(steps=6), eps, seed=0)
+        found.append(np.stack([outcome.fooled for outcome in outcomes]))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_long_work_on_a_cpu_makes_a_program_of_the_step_and_keeps_every_verdict(network, targets, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("compiled"))
+    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 0.5)
+    eps = [Fraction(1, 20), Fraction(1, 10)]
+    found = []
+    for wanted, precision in (("off", "float32"), ("auto", "float32"), ("auto", "bf16")):
+        victim = prepare(network, CPU, precision, targets.pixels(torch.arange(8)), targets.labels[:8])
+        accelerate(victim, targets, 64, 10**9, wanted)
+        assert not victim.findings
+        assert (victim.program is not None) is (wanted == "auto")
+        assert victim.form == "folded, channels-last" + (", program" if wanted == "auto" else "")
+        assert (victim.compile_seconds > 0) is (wanted == "auto")
+        for batch in (1, 33, 64):
+            outcomes = list(Engine(victim, Judge(network, CPU), targets, batch).run(PGD(steps=6), eps, seed=0))
+            found.append(np.stack([outcome.fooled for outcome in outcomes]))
+    for other in found[1:6]:
+        np.testing.assert_array_equal(other, found[0])
+    for low in found[6:]:
+        assert abs(low.mean() - found[0].mean()) < 0.02
+
+
+class StraightThrough(nn.Module):
+    """Rounds its pixels, and lets gradients pass as if it had not: a graph of the forward pass cannot know."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            error = (16 * x).round() / 16 - x
+        return self.network(x + error)
+
+
+def test_a_program_that_is_no_faster_is_not_used(network, targets, monkeypatch):
+    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 1.0)
+    victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+    accelerate(victim, targets, 64, 10**9, "auto")
+    assert (victim.program, victim.form, victim.findings) == (None, "folded, channels-last", [])
+
+
+class Views(nn.Module):
+    """`view` in a forward raises once its input is channels-last: common in the wild."""
+
+    def __init__(self, network: nn.Sequential) -> None:
+        super().__init__()
+        self.features, self.head = network[:-2], network[-1]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x).view(len(x), -1))
+
+
+class Branches(nn.Module):
+    """Data-dependent control flow: torch.fx cannot trace it, so its batch norm cannot be folded."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) if x.sum() > -1 else x
+
+
+@pytest.mark.parametrize(("wrap", "told"), [(StraightThrough, "something else"), (Branches, "no program")])
+def test_a_model_that_is_more_than_its_graph_is_attacked_without_a_program(network, targets, monkeypatch, wrap, told):
+    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 0.5)
+    model = wrap(network).eval()
+    victim = prepare(model, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
+    victim.findings.clear()
+    accelerate(victim, targets, 64, 10**9, "auto")
+    assert [finding.code for finding in victim.findings] == ["not-traced"]
+    assert told in victim.findings[0].message
+    assert victim.program is None
+    (found,) = Engine(victim, Judge(model, CPU), targets, 64).run(PGD(steps=5), [Fraction(1, 10)], seed=0)
+    plain = Victim(frozen_copy(model, CPU), CPU, "float32", "plain")
+    (expected,) = Engine(plain, Judge(model, CPU), targets, 64).run(PGD(steps=5), [Fraction(1, 10)], seed=0)
+    np.testing.assert_array_equal(found.fooled, expected.fooled)
+
+
+class OnlyFloat32(nn.Module):
+    """Raises when an activation is of low precision."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.network(x)
+        if logits.dtype != torch.float32:
+            raise RuntimeError("planted: no bf16 here")
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("wrap", "precision", "code", "form"),
+    [
+        (Views, "float32", "not-prepared", "plain"),
+        (Branches, "float32", "not-folded", "channels-last"),
+        (OnlyFloat32, "bf16", "not-mixed", "channels-last"),
+    ],
+)
+def test_a_model_that_refuses_a_faster_form_takes_a_plainer_one(network, targets, wrap, precision, code, form):
+    model = wrap(network).eval()
+    victim = prepare(model, CPU, precision, targets.pixels(torch.arange(8)), targets.labels[:8])
+    assert code in {finding.code for finding in victim.findings}
+    assert all(finding.severity == "warning" for finding in victim.findings)
+    assert (victim.form, victim.precision) == (form, "float32")
+    eps = [Fraction(1, 10)]
+    (found,) = Engine(victim, Judge(model, CPU), targets, 64).run(PGD(steps=5), eps, seed=0)
+    plain = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+    (expected,) = Engine(plain, Judge(network, CPU), targets, 64).run(PGD(steps=5), eps, seed=0)
+    np.testing.assert_array_equal(found.fooled, expected.fooled)
+
+
+class Argmax(nn.Module):
+    """Not differentiable: one-hot of the argmax."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.one_hot(x.flatten(1).argmax(1) % 10, 10).float()
+
+
+def test_a_model_without_a_gradient_raises_rather_than_looks_robust(targets):
+    victim = prepare(Argmax(), CPU, "bf16", targets.pixels(torch.arange(8)), targets.labels[:8])
+    assert [finding.code for finding in victim.findings] == ["not-differentiable"]
+    assert (victim.form, victim.precision) == ("plain", "float32")
+    accelerate(victim, targets, 64, 10**12, "on")
+    assert find_batch(victim, targets, 10**6) > 0
+    with pytest.raises(RuntimeError, match="grad"):
+        list(Engine(victim, Judge(Argmax(), CPU), targets, 64).run(PGD(steps=2), [Fraction(1, 10)], seed=0))
+    (noise,) = Engine(victim, Judge(Argmax(), CPU), targets, 64).run(Noise(), [Fraction(1, 10)], seed=0)
+    assert noise.attacked.all()
+
+
+class Confident(nn.Module):
+    """Logits so far apart that the loss's gradient is what rounding left of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 4 * self.network(x)
+
+
+def test_a_confident_model_is_not_taken_for_another_one(network, targets):
+    model = Confident(network)
+    victim = prepare(model, CPU, "float32", targets.pixels(torch.arange(64)), targets.labels[:64])
+    assert victim.form == "folded, channels-last"
+    assert not victim.findings
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_captured_step_gives_what_the_bare_step_gives(network, targets):
+    device = torch.device("cuda")
+    victim = Victim(frozen_copy(network, device), device, "float32", "plain")
+    x, y = targets.pixels(torch.arange(64)).to(device), targets.labels[:64].to(device)
+    step = graphed(victim.bare_gradient, x, y)
+    first = step(x, y)
+    step(1 - x, y)
+    for found, expected in zip(first, victim.bare_gradient(x, y), strict=True):
+        torch.testing.assert_close(found, expected)

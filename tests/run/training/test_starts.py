@@ -1,0 +1,122 @@
+"""A training that begins with the weights of another one, made first where they are not there yet."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.options import Options
+from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.records import read_records
+from epsbench.harness.run.runner import run_suite
+from epsbench.harness.run.training.weights import weights_path
+from epsbench.models.catalogue import SmallCNN
+
+SUITE = """
+description = "What do other weights buy?"
+[robustness]
+data = "digits"
+limit = 60
+training = { epochs = EPOCHS, batch_size = 20 }
+[robustness.matrix]
+model = { name = "smallcnn", width = 2, hidden = 4 }
+subset = "second-half"
+start = ["scratch", { subset = "first-half" }]
+attack = "fgsm"
+eps = 0.1
+"""
+
+
+def run(folder, epochs, extra=""):
+    path = folder / "s.toml"
+    path.write_text(SUITE.replace("EPOCHS", str(epochs)) + extra, encoding="utf-8")
+    suite = load_suite(str(path))
+    assert run_suite(suite, folder / "results", Options(quiet=True, device="cpu")) == 0
+    return suite, {record.id: record for record in read_records(folder / "results")}
+
+
+def weights(folder, cell):
+    return load_file(weights_path(folder / "results" / "weights", cell.weights_key))
+
+
+def test_training_begins_with_the_starts_trained_weights(tmp_path):
+    suite, records = run(tmp_path, 2)
+    scratch, begun = suite.cells
+    record = records[begun.id]
+    assert record.description == "What do other weights buy?"
+    assert "start_weights_sha256" not in records[scratch.id].training
+    lent, moved, fresh = (weights(tmp_path, cell) for cell in (begun.start, begun, scratch))
+    assert record.training["start_weights_sha256"] != record.training["weights_sha256"]
+    for other in (lent, fresh):
+        assert any(not torch.equal(moved[name], other[name]) for name in moved)
+
+
+def test_with_nothing_more_to_learn_the_starts_weights_are_kept(tmp_path, monkeypatch):
+    from epsbench.harness.run.training import trained as classifiers
+
+    train = classifiers.train_classifier
+
+    def once(network, defense, data, *args, **options):
+        """Training as it is, of the first model alone: what others begin with stays as it is."""
+        if trained:
+            before = {name: value.clone() for name, value in network.state_dict().items()}
+            made = train(network, defense, data, *args, **options)
+            network.load_state_dict(before)
+            return made
+        trained.append(True)
+        return train(network, defense, data, *args, **options)
+
+    trained: list[bool] = []
+    monkeypatch.setattr(classifiers, "train_classifier", once)
+    suite, _ = run(tmp_path, 1, '[[robustness.exclude]]\nstart = "scratch"\n')
+    (begun,) = suite.cells
+    lent, moved = weights(tmp_path, begun.start), weights(tmp_path, begun)
+    assert all(torch.equal(lent[name], moved[name]) for name in lent)
+
+
+def test_weights_of_a_run_load_as_a_model_from_a_file(tmp_path):
+    suite, records = run(tmp_path, 1)
+    cell = suite.cells[0]
+    (tmp_path / "file.toml").write_text(
+        f"""
+[robustness]
+data = "digits"
+limit = 60
+training = {{ epochs = 0 }}
+[robustness.matrix]
+attack = "fgsm"
+eps = 0.1
+[robustness.matrix.model]
+name = "file:results/weights/{cell.weights_key}.safetensors"
+architecture = {{ name = "smallcnn", width = 2, hidden = 4 }}
+""",
+        encoding="utf-8",
+    )
+    loaded = load_suite(str(tmp_path / "file.toml"))
+    assert run_suite(loaded, tmp_path / "other", Options(quiet=True, device="cpu")) == 0
+    (record,) = read_records(tmp_path / "other")
+    assert record.metrics == records[cell.id].metrics
+
+
+@pytest.mark.parametrize("stored", [SmallCNN(width=3, hidden=4), SmallCNN(width=2, hidden=4)])
+def test_a_checkpoint_of_another_shape_is_refused_before_any_training(tmp_path, stored):
+    data = DATASETS["digits" if stored.width == 3 else "mnist"]
+    save_file(stored.build(data).state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "s.toml").write_text(
+        """
+[robustness]
+data = "digits"
+limit = 60
+[robustness.matrix]
+model = ["smallcnn", { name = "file:w.safetensors", architecture = { name = "smallcnn", width = 2, hidden = 4 } }]
+attack = "fgsm"
+eps = 0.1
+""",
+        encoding="utf-8",
+    )
+    with pytest.raises(InputError, match="another architecture, another input shape or another number of classes"):
+        run_suite(load_suite(str(tmp_path / "s.toml")), tmp_path / "results", Options(quiet=True, device="cpu"))
+    assert not list((tmp_path / "results").rglob("*.safetensors"))
