@@ -1,9 +1,10 @@
-"""A cell: one point of a suite with every default filled in, and the id that says which point it is."""
+"""A cell: one point of a suite with every default filled in, and the id that is a hash of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,11 +14,12 @@ from typing import Any, ClassVar
 from epsbench.harness.plan.epsilon import format_epsilon
 
 Items = tuple[tuple[str, Any], ...]
+"""A mapping as a hashable value: keys with their values, sorted by key."""
 
-# Keys of a recipe that came after the first records, by the value that leaves everything as it was before them.
-# At that value they are left out of a cell's canonical form, so that records made without them keep their ids.
+# Recipe keys added later, with the default that keeps old ids valid: a key at that value is left out of the cell's
+# canonical form.
 LATER_KEYS: dict[str, Any] = {"average": 0.0}
-# The same for measures of generative models: each with the keys that mean nothing while it is left out.
+# Measures of generative models added later, left out while they are 0, each with the keys that only it uses.
 LATER_MEASURES: dict[str, tuple[str, ...]] = {"refinement_steps": ("refined_images",)}
 
 
@@ -28,9 +30,9 @@ class Table(tuple[tuple[str, Any], ...]):
 
 
 def freeze(value: Any) -> Any:
-    """A JSON-able value as a hashable one: lists become tuples, tables become `Table`, fractions their spelling.
+    """A JSON value as a hashable one: lists become tuples, tables become `Table`, fractions become text.
 
-    Raises `TypeError` for what JSON cannot hold.
+    Raises `TypeError` for a value that JSON cannot hold.
     """
     if isinstance(value, Mapping):
         return Table(sorted((str(key), freeze(item)) for key, item in value.items()))
@@ -44,7 +46,7 @@ def freeze(value: Any) -> Any:
 
 
 def thaw(value: Any) -> Any:
-    """The JSON-able value that `freeze` froze."""
+    """The JSON value that `freeze` was given."""
     if isinstance(value, Table):
         return {key: thaw(item) for key, item in value}
     return [thaw(item) for item in value] if isinstance(value, tuple) else value
@@ -52,14 +54,14 @@ def thaw(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Named:
-    """A name with its parameters resolved: every default filled in, sorted by key, values frozen.
-
-    ``changed`` names the parameters that differ from their defaults; it is derived, so no part of equality.
-    """
+    """A name with all its parameters, those that the suite leaves out with their defaults."""
 
     name: str
+    """As the suite writes it: ``"pgd"``, ``"timm:resnet18"`` or ``"mine.py:Attack"``."""
     params: Items = ()
+    """Every parameter with its frozen value, sorted by key."""
     changed: tuple[str, ...] = field(default=(), compare=False)
+    """The parameters that differ from their defaults. It follows from the others, so equality ignores it."""
 
     def as_dict(self) -> dict[str, Any]:
         """``{"name": ..., **parameters}``, as in a record."""
@@ -72,16 +74,16 @@ class Named:
 
 
 def recipe(training: Items) -> dict[str, Any]:
-    """A recipe as it stands in a record: see `LATER_KEYS`."""
+    """A recipe as records hold it, without the `LATER_KEYS` at their defaults."""
     return {key: value for key, value in training if key not in LATER_KEYS or value != LATER_KEYS[key]}
 
 
 def measures(evaluation: Items) -> dict[str, Any]:
-    """An evaluation as it stands in a record: see `LATER_MEASURES`."""
-    asked = dict(evaluation)
-    absent = [name for name in LATER_MEASURES if not asked.get(name)]
-    gone = {key for name in absent for key in (name, *LATER_MEASURES[name])}
-    return {key: value for key, value in asked.items() if key not in gone}
+    """The settings of an evaluation as records hold them, without the `LATER_MEASURES` that are 0."""
+    settings = dict(evaluation)
+    absent = [name for name in LATER_MEASURES if not settings.get(name)]
+    left_out = {key for name in absent for key in (name, *LATER_MEASURES[name])}
+    return {key: value for key, value in settings.items() if key not in left_out}
 
 
 def digest(value: Any) -> str:
@@ -90,30 +92,35 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """What both kinds of cell share: where its id and its weights' key come from."""
+class _Cell(ABC):
+    """What both kinds of cell share: their id, and the key of their weights."""
 
     task: ClassVar[str]
     _decides_weights: ClassVar[tuple[str, ...]]
+    """The keys of the canonical form that decide the trained weights."""
+    versions: tuple[tuple[str, str], ...]
 
+    @abstractmethod
     def canonical(self) -> dict[str, Any]:
-        """The cell as it stands in its record."""
-        raise NotImplementedError
+        """The cell as its record holds it."""
+
+    @abstractmethod
+    def label(self) -> str:
+        """One line that distinguishes this cell from others of its suite."""
 
     @property
     def code(self) -> dict[str, str]:
-        """Versions of the code behind its names, and the identity of its data's split."""
-        raise NotImplementedError
+        """Versions of the code behind the cell's names, and the identity of its data's split."""
+        return dict(self.versions)
 
     @cached_property
     def id(self) -> str:
-        """A hash of the cell and of the code behind it: equal ids, equal measurements."""
+        """A hash of the cell and of the code behind it. Cells with equal ids measure the same."""
         return digest({"cell": self.canonical(), "code": self.code})
 
     @cached_property
     def weights_key(self) -> str:
-        """A hash of all that determines the trained weights: cells that share it share one model."""
+        """A hash of everything that decides the trained weights. Cells with equal keys share one trained model."""
         canonical = self.canonical()
         decides = {key: canonical[key] for key in self._decides_weights if key in canonical}
         code = {key: version for key, version in self.code.items() if key not in ("attack", "norm", "source")}
@@ -122,11 +129,7 @@ class _Cell:
 
 @dataclass(frozen=True)
 class RobustnessCell(_Cell):
-    """A classifier, how it was trained, and the attack it has to stand. ``eps`` is in pixel units.
-
-    ``start`` is a cell of the model whose trained weights training begins with; None: fresh ones. ``source`` is the
-    cell of the model whose gradients make the images, under the same attack; None: its own.
-    """
+    """A classifier, how it is trained, and how it is attacked."""
 
     task: ClassVar[str] = "robustness"
     _decides_weights: ClassVar[tuple[str, ...]] = (
@@ -134,37 +137,51 @@ class RobustnessCell(_Cell):
     )  # fmt: skip
 
     data: str
+    """The name of the data set."""
     model: Named
+    """The architecture."""
     defense: Named
+    """The training loss."""
     augmentation: str
+    """What changes the training images: ``none``, ``crop-flip`` or ``shift``."""
     training: Items
+    """The recipe: epochs, batch size, optimizer, learning rate, …"""
     attack: Named
+    """The attack, without norm and ε."""
     norm: str
+    """The norm that bounds the perturbation: ``linf`` or ``l2``."""
     eps: Fraction
+    """The radius of the ball, in pixel units for images in [0, 1]."""
     seed: int
+    """Seeds the first weights, the order of training, augmentation and the attack's noise."""
     limit: int | None
+    """At most so many examples of each split; None: all."""
     precision: str
+    """As the suite has it: ``auto``, ``bf16``, ``fp16`` or ``float32``."""
     early_stop: bool
+    """Whether an image leaves the attack once it fools the model."""
     curve: str = "each"
+    """How the verdicts at several ε depend on each other: ``each``, ``nested`` or ``bisect``."""
     curve_eps: tuple[Fraction, ...] = ()
+    """All ε of a nested or bisected curve, ascending; empty when ``curve`` is ``each``."""
     subset: str = "all"
+    """The part of the training split that is trained on."""
     source: RobustnessCell | None = None
+    """A cell of the model whose gradients make the adversarial images; None: the cell's own model."""
     start: RobustnessCell | None = None
+    """A cell of the model whose trained weights training begins with; None: fresh weights."""
     versions: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def code(self) -> dict[str, str]:
-        return dict(self.versions)
+    """Versions of the code behind each name, and the identity of the data's split, sorted by kind."""
 
     @property
     def stream(self) -> tuple[Any, ...]:
-        """What cells must share, besides their weights, to be attacked as one curve over ε."""
+        """What cells of one model must have in common to be attacked together, as one curve over ε."""
         source = self.source.weights_key if self.source else None
         return (self.attack, self.norm, self.early_stop, self.curve, self.curve_eps, source)
 
     @property
     def model_axes(self) -> dict[str, Any]:
-        """The axes that decide the weights, as they stand in a record: subset and start only where there is one."""
+        """The axes that decide the weights, as records hold them: subset and start only when a suite sets them."""
         subset = {} if self.subset == "all" else {"subset": self.subset}
         start = {"start": {"data": self.start.data, **self.start.model_axes}} if self.start else {}
         return {
@@ -177,9 +194,10 @@ class RobustnessCell(_Cell):
         }
 
     def canonical(self) -> dict[str, Any]:
-        """As it stands in its record; on a curve whose ε depend on each other, with all of them.
+        """The cell as its record holds it.
 
-        A source that is another model stands there by its own axes; what else made it is the cell's own too.
+        A nested or bisected curve is there with all its ε. A source is there by the axes of its model: its data and
+        recipe are the cell's own.
         """
         curve = {"curve_eps": [format_epsilon(eps) for eps in self.curve_eps]} if self.curve_eps else {}
         source = {"source": self.source.model_axes} if self.source else {}
@@ -200,14 +218,13 @@ class RobustnessCell(_Cell):
         }
 
     def label(self) -> str:
-        """One line that tells this cell from its neighbours."""
         curve = "" if self.curve == "each" else f" ({self.curve})"
         attack = f"{self.attack.label()} {self.norm} ε={format_epsilon(self.eps)}{curve}"
         source = f" from {self.source.trained_label()} (seed {self.source.seed})" if self.source else ""
         return f"{self.data} {self.trained_label()} · {attack}{source} seed {self.seed}"
 
     def trained_label(self) -> str:
-        """The model and how it was trained, seed apart, in few words."""
+        """The model and how it was trained, without the seed, in a few words."""
         subset = "" if self.subset == "all" else f" {self.subset}"
         start = f" from {self.start.data} {self.start.trained_label()}" if self.start else ""
         return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}{start}"
@@ -215,7 +232,7 @@ class RobustnessCell(_Cell):
 
 @dataclass(frozen=True)
 class GenerationCell(_Cell):
-    """A generative model and how it was trained."""
+    """A generative model, how it is trained, and how it is measured."""
 
     task: ClassVar[str] = "generation"
     _decides_weights: ClassVar[tuple[str, ...]] = (
@@ -223,19 +240,25 @@ class GenerationCell(_Cell):
     )  # fmt: skip
 
     data: str
+    """The name of the data set."""
     model: Named
+    """The architecture."""
     z_dim: int
+    """The number of latent dimensions."""
     beta: float
+    """The weight of the KL term in the training loss."""
     training: Items
+    """The recipe: epochs, batch size, learning rate, …"""
     evaluation: Items
+    """How many random numbers each measure takes. The trained weights do not depend on it."""
     seed: int
+    """Seeds the first weights, the order of training, and all noise."""
     limit: int | None
+    """At most so many examples of each split; None: all."""
     precision: str
+    """As the suite has it: ``auto``, ``bf16``, ``fp16`` or ``float32``."""
     versions: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def code(self) -> dict[str, str]:
-        return dict(self.versions)
+    """The version of the model's code, and the identity of the data's split, sorted by kind."""
 
     def canonical(self) -> dict[str, Any]:
         return {
@@ -252,7 +275,6 @@ class GenerationCell(_Cell):
         }
 
     def label(self) -> str:
-        """One line that tells this cell from its neighbours."""
         return f"{self.data} {self.model.label()} z={self.z_dim} β={self.beta:g} seed {self.seed}"
 
 

@@ -1,4 +1,4 @@
-"""The data sets epsbench knows: shape, classes, size, and the split that is part of their identity. No torch."""
+"""The data sets that come with epsbench: shape, classes, sizes, and the split. No torch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-# Which of n training examples a model is trained on, as positions in the training split. Its order is a seeded
-# permutation, so the halves are drawn at random; they share no example and leave none out.
+# Which of n training examples a model is trained on, as positions in the training split. The order of the split is a
+# seeded permutation, so the halves are random; together they hold every example once.
 SUBSETS: dict[str, Callable[[int], slice]] = {
     "all": lambda n: slice(0, n),
     "first-half": lambda n: slice(0, n // 2),
@@ -20,28 +20,31 @@ SUBSETS: dict[str, Callable[[int], slice]] = {
 
 @dataclass(frozen=True)
 class DataDescription:
-    """What a model must know of a data set before a single image is read.
-
-    ``shape`` is (channels, height, width); ``mean`` and ``std`` are per channel, in pixel units [0, 1].
-    ``sizes`` are the examples of train, validation and test. Where ``own_test`` is true the data set
-    brings its own test set and only the rest is split; otherwise all three come from one pool.
-    """
+    """What is known of a data set before an image is read: enough to build a model and to plan a suite."""
 
     name: str
+    """As a suite writes it."""
     shape: tuple[int, int, int]
+    """Channels, height, width."""
     classes: int
+    """The number of classes."""
     sizes: tuple[int, int, int]
+    """The number of train, validation and test examples."""
     own_test: bool
+    """Whether the data set has a test set of its own. Otherwise all three parts are drawn from one pool."""
     mean: tuple[float, ...]
+    """The mean of each channel over the training images, for pixels in [0, 1]."""
     std: tuple[float, ...]
+    """The standard deviation of each channel, likewise."""
     split_seed: int = 42
+    """The seed of the permutation that splits the pool."""
 
     def split(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Indices of the train, validation and test examples.
 
-        The first two index the training pool; the third indexes the test set, or the pool where there is
-        no test set. ``RandomState.permutation`` is frozen by NumPy's compatibility policy, so the split
-        is the same on every machine and version.
+        The first two index the training pool. The third indexes the test set, or the pool when there is no test set.
+        NumPy's compatibility policy freezes ``RandomState.permutation``, so every machine and version makes the same
+        split.
         """
         train, validation, test = self.sizes
         pool = train + validation + (0 if self.own_test else test)
@@ -51,7 +54,7 @@ class DataDescription:
 
     @cached_property
     def identity(self) -> str:
-        """A digest of the name, the normalisation and every index of the split: the same digest, the same data."""
+        """A digest of the name, the normalisation and every index of the split. Equal digests mean equal data."""
         digest = hashlib.sha256(f"{self.name} {self.mean} {self.std}".encode())
         for part in self.split():
             digest.update(part.astype("<i8").tobytes())

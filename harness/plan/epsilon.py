@@ -1,4 +1,4 @@
-"""ε as an exact fraction of the pixel range, under one spelling, so that no id holds a rounded float."""
+"""ε as an exact fraction of the pixel range, with one spelling a value, so that no id contains a rounded float."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _REMEDY = 'give a fraction such as "8/255" or a decimal such as 0.03, in pixel u
 def parse_epsilon(value: object) -> Fraction:
     """The exact ε of ``"8/255"``, ``"0.3"``, ``0.3``, ``1`` or a `Fraction`, in pixel units.
 
-    A float means the decimal it prints as, so ``0.3`` is 3/10. Raises `ValueError`, with the remedy, for what
-    is no number, is not finite, or lies outside [0, 1].
+    A float means the decimal that it prints as, so ``0.3`` is 3/10. Raises `ValueError`, with what to write instead,
+    for anything that is not a finite number from 0 to 1.
     """
     fraction = _exact(value)
     if fraction < 0:
@@ -40,7 +40,7 @@ def _exact(value: object) -> Fraction:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"ε must be a number, not {_show(value)}; {_REMEDY}")
     text = value.strip() if isinstance(value, str) else repr(value) if _is_short(value) else ""
-    # The length and the two-digit exponent keep "1e999999999" from becoming a number of a gigabyte.
+    # Limits on the length and the exponent: "1e999999999" would become an integer of a gigabyte.
     if len(text) <= _LONGEST:
         if _DECIMAL.fullmatch(text):
             return Fraction(text)

@@ -1,4 +1,4 @@
-"""From the parts of a suite to its cells: the matrix, its excludes and includes, and what is expected of which cell."""
+"""From the parts of a suite to its cells and expectations: the matrix, then excludes, then includes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.axes.matching import matching, told
-from epsbench.harness.plan.axes.sources import SELF, Point, SourceModel, resolved, untrained
+from epsbench.harness.plan.axes.matching import matching, shown
+from epsbench.harness.plan.axes.sources import SELF, SourceModel, resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, misfits
+from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.names.registry import KINDS, make, name_with_parameters, norm_versions, versions
@@ -24,14 +25,20 @@ Problems = list[str]
 
 @dataclass(frozen=True)
 class Expectation:
-    """Bounds that the records of ``cells`` must hold. ``strict`` judges the value, not its interval."""
+    """Bounds on the metrics of some cells, for ``epsbench check``."""
 
     task: str
+    """``robustness`` or ``generation``."""
     where: dict[str, Any]
+    """The suite's table that chose the cells; empty: every cell."""
     bounds: dict[str, Bound]
+    """Metric → its bound."""
     strict: bool
+    """Judge the value itself, not its 95 % interval."""
     cells: tuple[Cell, ...]
+    """The cells whose records must keep the bounds."""
     label: str
+    """Where the suite says so, for messages: ``"robustness.expect[0] (attack = pgd)"``."""
 
 
 def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expectation, ...]]:
@@ -61,12 +68,12 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
 
 
 def _few_enough(path: str, axes: Mapping[str, list[Any]], already: int = 0) -> None:
-    """Raises `InputError` before too many cells are made."""
+    """Raise `InputError` when these axes, with the cells there are already, make more cells than a part may have."""
     cells = math.prod(map(len, axes.values()))
     if already + cells > MOST_CELLS:
-        told = " × ".join(f"{len(values):,} {axis}" for axis, values in axes.items() if len(values) > 1)
+        factors = " × ".join(f"{len(values):,} {axis}" for axis, values in axes.items() if len(values) > 1)
         raise InputError(
-            f"{path}: makes {cells:,} cells ({told}); a part has at most {MOST_CELLS:,}: "
+            f"{path}: makes {cells:,} cells ({factors}); a part has at most {MOST_CELLS:,}: "
             "shorten an axis, or split the suite"
         )
 
@@ -97,22 +104,22 @@ def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any
             problems.append(f"{path}: is empty; name at least one axis")
             continue
         axes = {axis: list(getattr(include, axis)) or values for axis, values in matrix.items()}
-        unsaid = [axis for axis, values in axes.items() if len(values) > 1 and axis not in include.model_fields_set]
+        open_axes = [axis for axis, values in axes.items() if len(values) > 1 and axis not in include.model_fields_set]
         problems += [
             f"{path}: leaves {axis} open, and the matrix has {len(axes[axis])} values of it; name {axis} here too"
-            for axis in unsaid
+            for axis in open_axes
         ]
         _few_enough(path, axes, len(points))
         included = resolved(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
         fresh = [point for point in included if tuple(point.values()) not in known]
         known |= {tuple(point.values()) for point in fresh}
-        if not fresh and not unsaid:
+        if not fresh and not open_axes:
             problems.append(f"{path}: adds no cell that is not there already; remove it")
-        points += fresh if not unsaid else []
+        points += fresh if not open_axes else []
 
 
 def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
-    """Models that cannot be built for the part's data, or do not belong in the part; each told once."""
+    """A problem for every model that cannot be built for the part's data, or belongs in the other part."""
     from epsbench.models.base import Architecture
     from epsbench.models.generative import VAE
 
@@ -136,7 +143,7 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
 
 
 def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel]]:
-    """Every source as the suite writes it, by its key path."""
+    """Every source as the suite writes it, with its key path."""
     tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
     for path, table in tables:
         for position, source in enumerate(getattr(table, "source", [])):
@@ -144,7 +151,7 @@ def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel]]:
 
 
 def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:
-    """Subsets of which the part's limit leaves nothing to train on."""
+    """A problem for every subset that the part's limit leaves without a training example."""
     examples = min(DATASETS[part.data].sizes[0], part.limit or math.inf)
     starts = (start.point(point) for point in points if isinstance(start := point.get("start"), Start))
     subsets = dict.fromkeys(point.get("subset", "all") for point in [*points, *starts])
@@ -166,43 +173,43 @@ class _Versions:
         self, subset: str = "all", data: str = "", norm: str = "", **named: Named
     ) -> tuple[tuple[str, str], ...]:
         description = DATASETS[data or self._data]
-        found = {"data": description.identity}
+        code = {"data": description.identity}
         if subset != "all":
-            found["subset"] = description.subset_identity(subset)
+            code["subset"] = description.subset_identity(subset)
         if norm:
-            found |= norm_versions(norm)
+            code |= norm_versions(norm)
         for kind, value in named.items():
             key = (kind, value)
             if key not in self._known:
                 self._known[key] = versions(kind, value, self._base)
-            found |= self._known[key]
-        return tuple(sorted(found.items()))
+            code |= self._known[key]
+        return tuple(sorted(code.items()))
 
 
 def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> RobustnessCell:
     source, start, data = point["source"], point["start"], point.get("data", part.data)
     first = _robustness_cell(part, start.point(point) | {"source": SELF}, code) if isinstance(start, Start) else None
     named = {kind: point[kind] for kind in ("model", "defense", "attack")}
-    begun = (("start", first.weights_key),) if first else ()
+    start_code = (("start", first.weights_key),) if first else ()
     white_box = RobustnessCell(
         training=tuple(sorted(part.training.model_dump().items())),
         limit=part.limit,
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,
-        versions=tuple(sorted((*code(point["subset"], data, norm=point["norm"], **named), *begun))),
+        versions=tuple(sorted((*code(point["subset"], data, norm=point["norm"], **named), *start_code))),
         **point | {"data": data, "source": None, "start": first},
     )
     if source == SELF:
         return white_box
-    lent = _robustness_cell(part, point | dict(source.axes) | {"source": SELF}, code)
-    versions = (*white_box.versions, ("source", lent.weights_key))
-    # What fooled the source early may yet not fool the victim, so nothing stops.
-    return replace(white_box, source=lent, early_stop=False, versions=tuple(sorted(versions)))
+    other = _robustness_cell(part, point | dict(source.axes) | {"source": SELF}, code)
+    versions = (*white_box.versions, ("source", other.weights_key))
+    # An image that fools the source may not fool the victim, so every step is taken.
+    return replace(white_box, source=other, early_stop=False, versions=tuple(sorted(versions)))
 
 
 def _curves(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-    """Tell the cells of a curve whose ε depend on each other which ε those are: they are part of what is measured."""
+    """The cells with ``curve_eps`` filled in: every ε of a nested or bisected curve changes what each cell measures."""
     curves: dict[object, set[Fraction]] = {}
     for cell in cells:
         if isinstance(cell, RobustnessCell) and cell.curve != "each":
@@ -234,12 +241,12 @@ def _expectations(
     base: Path,
     problems: Problems,
 ) -> tuple[Expectation, ...]:
-    found = []
+    expectations = []
     for position, expect in enumerate(part.expect):
         path = f"{part.task}.expect[{position}]"
         chosen = matching(expect.where, points, path, base, problems, key=".where")
-        condition = ", ".join(f"{axis} = {told(value)}" for axis, value in expect.where.items())
-        found.append(
+        condition = ", ".join(f"{axis} = {shown(value)}" for axis, value in expect.where.items())
+        expectations.append(
             Expectation(
                 task=part.task,
                 where=expect.where,
@@ -249,4 +256,4 @@ def _expectations(
                 label=f"{path} ({condition or 'every cell'})",
             )
         )
-    return tuple(found)
+    return tuple(expectations)

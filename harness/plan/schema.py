@@ -1,7 +1,7 @@
-"""What a suite file may say: its parts, axes, recipes and bounds, as pydantic models.
+"""The format of a suite file as pydantic models: its parts, axes, recipes and bounds.
 
-Names are resolved while the file is validated, relative to the folder in the validation context's ``"base"``,
-so a wrong name is reported together with every other error of the file.
+Names are resolved while the file is validated, relative to the folder in the validation context's ``"base"``. So a
+wrong name is reported together with every other error of the file.
 """
 
 from __future__ import annotations

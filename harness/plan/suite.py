@@ -1,4 +1,4 @@
-"""A suite file, read: its cells and what is expected of them, or every reason why not."""
+"""Reading a suite file: its cells and expectations, or one error with every problem of the file."""
 
 from __future__ import annotations
 
@@ -25,16 +25,22 @@ LARGEST_SUITE = 1 << 20
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite with its matrix expanded. ``base`` is the folder its file paths are relative to."""
+    """A suite with its matrix expanded to cells."""
 
     name: str
+    """The file's name without ``.toml``."""
     path: Path
+    """The file."""
     description: str
+    """The question that the suite asks; the title of its report."""
     cells: tuple[Cell, ...]
+    """Every cell, classifiers first, in the order of the axes."""
     expectations: tuple[Expectation, ...]
+    """The bounds of ``epsbench check``, in the order of the file."""
 
     @property
     def base(self) -> Path:
+        """The folder that file paths in the suite are relative to."""
         return self.path.parent
 
 
@@ -53,8 +59,8 @@ def schema_text() -> str:
 def load_suite(name_or_path: str, limit: int | None = None, precision: str | None = None) -> Suite:
     """Read a suite by path, or by name when it is a shipped one.
 
-    ``limit`` and ``precision`` stand in for what the file says. Raises one `InputError` with a message for every
-    error, each naming the file, the key and what would be right.
+    ``limit`` and ``precision`` replace the file's own. Raises one `InputError` with a message for every error: the
+    file, the key, and what to write instead.
     """
     path = _locate(name_or_path)
     if not path.stem.strip("."):  # results/<name> would be another folder
@@ -121,7 +127,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _unusable(value: Any, path: tuple[str | int, ...]) -> list[str]:
-    """What TOML can say and a suite cannot: numbers JSON has no place for, dates, and bottomless nesting."""
+    """Problems of values that TOML allows and a suite does not: NaN, infinity, huge integers, dates, deep nesting."""
     if len(path) > _DEEPEST:
         return [f"{key_path(path[:3])}…: is nested too deeply; a suite is at most {_DEEPEST} levels deep"]
     if isinstance(value, dict):
@@ -147,7 +153,7 @@ def key_path(path: tuple[str | int, ...]) -> str:
 
 
 def _explain(error: ErrorDetails) -> str:
-    """A pydantic error as one line: where, what is wrong, what would be right."""
+    """A pydantic error as one line: the key, what is wrong with it, and what to write instead."""
     path = error["loc"]
     where = key_path(path) or "the suite"
     if error["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""Which points of a suite a table of axes and wanted values matches: excludes, and the ``where`` of expectations."""
+"""Which points of a suite a ``where`` table or an exclude matches."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.axes.sources import Point, SourceModel, parse_source
-from epsbench.harness.plan.axes.starts import Start, parse_start
+from epsbench.harness.plan.axes.sources import SOURCE
+from epsbench.harness.plan.axes.starts import START
+from epsbench.harness.plan.axes.tables import OtherModel, Point, TableAxis
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.epsilon import format_epsilon, parse_epsilon
 from epsbench.harness.plan.names.registry import KINDS, name_with_parameters
 
-TABLES: dict[str, Callable[[Any, Path], Any]] = {"source": parse_source, "start": parse_start}
-"""Axes whose values are tables of other axes."""
+TABLES: dict[str, TableAxis] = {"source": SOURCE, "start": START}
+"""Axes whose values may be tables of other axes."""
 
 
 def matching(
     where: Mapping[str, Any], points: list[Point], path: str, base: Path, problems: list[str], key: str = ""
 ) -> list[int]:
-    """Positions of the points that ``where`` matches. No match, or a value no point has, is a problem."""
+    """Positions of the points that ``where`` matches.
+
+    ``path`` is the table's key path and ``key`` what follows it in messages. Appends to ``problems`` when no point
+    matches, and for every wanted value that no point has.
+    """
     tests: list[tuple[str, list[Callable[[Any], bool]]]] = []
     before = len(problems)
     for axis, wanted in where.items():
@@ -35,28 +40,31 @@ def matching(
                 continue
             alternatives.append(test)
             if points and not any(test(each) for each in present):
-                problems.append(f"{path}{key}.{axis}: no cell has {told(value)}{_nearest(value, present)}")
+                problems.append(f"{path}{key}.{axis}: no cell has {shown(value)}{_nearest(value, present)}")
         tests.append((axis, alternatives))
-    found = [
+    positions = [
         position
         for position, point in enumerate(points)
         if all(any(test(point[axis]) for test in alternatives) for axis, alternatives in tests)
     ]
-    if not found and len(problems) == before:
+    if not positions and len(problems) == before:
         problems.append(f"{path}: matches no cell; correct it or remove it")
-    return found
+    return positions
 
 
 def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
-    """Whether an axis's value is the wanted one. Raises `ValueError` or `InputError` where none could be."""
+    """A test for whether a point's value of an axis is the wanted one.
+
+    Raises `ValueError` or `InputError` for a value that the axis cannot have.
+    """
     if axis == "eps":
         eps = parse_epsilon(value)
         return lambda actual: bool(actual == eps)
     if isinstance(value, dict) and axis in TABLES:
-        TABLES[axis](value, base)
+        TABLES[axis].read(value, base)
         tests = {key: _test(key, item, base) for key, item in value.items()}
         return lambda actual: (
-            isinstance(actual, SourceModel | Start)
+            isinstance(actual, OtherModel)
             and all(key in (axes := dict(actual.axes)) and test(axes[key]) for key, test in tests.items())
         )
     if isinstance(value, dict) and axis in KINDS:
@@ -69,16 +77,16 @@ def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
 
 
 def _nearest(value: Any, present: Iterable[Any]) -> str:
-    shown = {each.name if isinstance(each, Named) else told(each) for each in present}
-    return did_you_mean(value if isinstance(value, str) else told(value), shown)
+    names = {each.name if isinstance(each, Named) else shown(each) for each in present}
+    return did_you_mean(value if isinstance(value, str) else shown(value), names)
 
 
-def told(value: Any) -> str:
-    """A value of an axis as a message shows it."""
+def shown(value: Any) -> str:
+    """A value of an axis as messages show it."""
     if isinstance(value, Fraction):
         return format_epsilon(value)
-    if isinstance(value, SourceModel | Start):
+    if isinstance(value, OtherModel):
         return value.label()
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {told(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {shown(item)}" for key, item in value.items()) + " }"
     return value if isinstance(value, str) and value.isprintable() else repr(value)

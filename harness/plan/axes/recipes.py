@@ -1,4 +1,4 @@
-"""How models are trained and measured: the recipes of a suite, as pydantic models with their defaults."""
+"""How models are trained and measured: the recipes of a suite as pydantic models, with their defaults."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GenerationTraining(Part):
 
 
 class GenerationEvaluation(Part):
-    """What is measured of a trained generative model, and with how many random numbers. 0 leaves a measure out."""
+    """How many random numbers each measure of a generative model takes. 0 leaves a measure out."""
 
     importance_samples: int = Field(
         default=100, ge=0, le=100_000, description="of z for every test image, for the importance-weighted bound"

@@ -1,4 +1,4 @@
-"""The axes of a suite: what each may hold, one value or a list of distinct ones, checked by name."""
+"""The axes of a suite as pydantic types: one value or a list of different values, each checked."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.axes.sources import LARGEST_SEED, MODEL_AXES, SELF, SourceModel, parse_source
-from epsbench.harness.plan.axes.starts import SCRATCH, Start, parse_start
+from epsbench.harness.plan.axes.sources import SOURCE, SourceModel
+from epsbench.harness.plan.axes.starts import START, Start
+from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, OtherModel, TableAxis, read_named
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.epsilon import parse_epsilon
-from epsbench.harness.plan.names.registry import AUGMENTATIONS, KINDS, NORMS, check_plain, name_with_parameters
+from epsbench.harness.plan.names.registry import AUGMENTATIONS, KINDS, NORMS, check_plain
 
-# Above what any suite needs, and low enough that a slip of the pen is a message rather than the end of the memory.
+# More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
 LONGEST = 1_000
 ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps")
 GENERATION_AXES = ("model", "z_dim", "beta", "seed")
 
 
 class Part(BaseModel):
-    """A table of the suite: unknown keys, wrong types, NaN and infinities are refused."""
+    """A table of a suite. It refuses unknown keys, wrong types, NaN and infinities."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Marks a list of distinct values that may be written as one value; ``item`` is a value's JSON Schema."""
+    """Marks a list of different values that may also be written as a single value."""
 
     item: dict[str, Any]
+    """The JSON Schema of one value."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         several = core_schema.no_info_after_validator_function(_distinct, handler(source))
@@ -76,10 +78,8 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 def _named(kind: str) -> PlainValidator:
     def resolve(entry: Any, info: ValidationInfo) -> Named:
-        if not isinstance(entry, str | dict):
-            raise ValueError(f'must be a name or a table such as {{ name = "..." }}, not {entry!r}')
         try:
-            return name_with_parameters(kind, entry, (info.context or {}).get("base", Path()))
+            return read_named(kind, entry, _base(info))
         except InputError as error:
             raise ValueError("; ".join(error.messages)) from error
 
@@ -93,16 +93,20 @@ def _plain(kind: str) -> PlainValidator:
     return PlainValidator(check)
 
 
-def _source(entry: Any, info: ValidationInfo) -> str | SourceModel:
-    return parse_source(entry, (info.context or {}).get("base", Path()))
+def _table(axis: TableAxis) -> PlainValidator:
+    def read(entry: Any, info: ValidationInfo) -> str | OtherModel:
+        return axis.read(entry, _base(info))
+
+    return PlainValidator(read)
 
 
-def _start(entry: Any, info: ValidationInfo) -> str | Start:
-    return parse_start(entry, (info.context or {}).get("base", Path()))
+def _base(info: ValidationInfo) -> Path:
+    """The folder that names in the suite are relative to."""
+    return (info.context or {}).get("base", Path())
 
 
 def _name_or_table(kind: str) -> dict[str, Any]:
-    """Any address is allowed, so the built-in names are only a hint to editors."""
+    """The schema of a name with or without parameters. Any address is allowed: the built-ins are hints for editors."""
     name = {"type": "string", "minLength": 1, "examples": list(KINDS[kind].built_in)}
     return {"anyOf": [name, {"type": "object", "properties": {"name": name}, "required": ["name"]}]}
 
@@ -113,39 +117,25 @@ _Z_DIM = Field(ge=1, le=65_536)
 _BETA = Field(ge=0)
 
 _SEED_SCHEMA = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
-_SOURCE = {
-    "anyOf": [
-        {"const": SELF},
-        {
-            "type": "object",
-            "properties": {
-                "model": _name_or_table("model"),
-                "defense": _name_or_table("defense"),
-                "augmentation": {"enum": list(AUGMENTATIONS)},
-                "subset": {"enum": list(SUBSETS)},
-                "seed": _SEED_SCHEMA,
-            },
-            "additionalProperties": False,
-            "minProperties": 1,
-        },
-    ]
+_PROPERTIES: dict[str, dict[str, Any]] = {
+    "data": {"enum": list(DATASETS)},
+    "model": _name_or_table("model"),
+    "defense": _name_or_table("defense"),
+    "augmentation": {"enum": list(AUGMENTATIONS)},
+    "subset": {"enum": list(SUBSETS)},
+    "seed": _SEED_SCHEMA,
 }
-_START = {
-    "anyOf": [
-        {"const": SCRATCH},
-        {
-            "type": "object",
-            "properties": {
-                "data": {"enum": list(DATASETS)},
-                "defense": _name_or_table("defense"),
-                "augmentation": {"enum": list(AUGMENTATIONS)},
-                "subset": {"enum": list(SUBSETS)},
-            },
-            "additionalProperties": False,
-            "minProperties": 1,
-        },
-    ]
-}
+
+
+def _word_or_table(axis: TableAxis) -> dict[str, Any]:
+    table = {
+        "type": "object",
+        "properties": {name: _PROPERTIES[name] for name in axis.axes},
+        "additionalProperties": False,
+        "minProperties": 1,
+    }
+    return {"anyOf": [{"const": axis.default}, table]}
+
 
 Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
 Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
@@ -153,8 +143,8 @@ Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_tabl
 Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS)})]
 Augmentations = Annotated[list[Annotated[str, _plain("augmentation")]], Axis({"enum": list(AUGMENTATIONS)})]
 Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
-Starts = Annotated[list[Annotated[str | Start, PlainValidator(_start)]], Axis(_START)]
-Sources = Annotated[list[Annotated[str | SourceModel, PlainValidator(_source)]], Axis(_SOURCE)]
+Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_word_or_table(START))]
+Sources = Annotated[list[Annotated[str | SourceModel, _table(SOURCE)]], Axis(_word_or_table(SOURCE))]
 Epsilons = Annotated[list[Annotated[Fraction, PlainValidator(parse_epsilon)]], Axis(_EPSILON)]
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]

@@ -1,4 +1,4 @@
-"""The model names timm and torchvision know, read from their source: importing either would load torch."""
+"""The names of the models in timm and torchvision, read from their source, because importing them loads torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _KEY = re.compile(r"^\s*['\"](\w+)['\"]\s*:", re.MULTILINE)
 
 @cache
 def model_names(library: str) -> frozenset[str]:
-    """The classifiers of ``timm`` or ``torchvision`` as installed; empty where it is not."""
-    found = find_spec(library)
-    if found is None or not found.submodule_search_locations:
+    """The classifiers of ``timm`` or ``torchvision``; empty when the library is not installed."""
+    spec = find_spec(library)
+    if spec is None or not spec.submodule_search_locations:
         return frozenset()
     names: set[str] = set()
-    # Classifiers lie directly in this folder; detection, video and the like lie deeper.
-    for path in (Path(found.submodule_search_locations[0]) / "models").glob("*.py"):
+    # Classifiers lie directly in this folder; models for detection, video and so on lie deeper.
+    for path in (Path(spec.submodule_search_locations[0]) / "models").glob("*.py"):
         source = path.read_text(encoding="utf-8")
         names.update(_REGISTERED.findall(source))
         for table in _DEPRECATED.findall(source):

@@ -1,4 +1,4 @@
-"""The parameters of an attack, a defense or a model: what there is, and whether a suite's values fit."""
+"""The parameters of an attack, a defense or a model, and whether a suite's values fit them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from epsbench.harness.plan.epsilon import parse_epsilon
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its annotation as text, and its default unless it is required."""
+    """One parameter of an attack, a defense or a model."""
 
     name: str
     type: str
+    """The annotation as text."""
     default: Any = None
     required: bool = False
+    """Whether it has no default."""
 
 
 def parameters_of(factory: Callable[..., Any], hidden: Collection[str] = ()) -> dict[str, Parameter]:
-    """The parameters of a dataclass or of any callable, without the ``hidden`` ones the harness fills in.
+    """The parameters of a dataclass or of any callable, without the ``hidden`` ones, which the harness sets.
 
-    Raises `InputError` for a callable that does not tell its parameters.
+    Raises `InputError` for a callable without a signature.
     """
-    found = _fields(factory) if is_dataclass(factory) else _signature(factory)
-    return {parameter.name: parameter for parameter in found if parameter.name not in hidden}
+    all_parameters = _fields(factory) if is_dataclass(factory) else _signature(factory)
+    return {parameter.name: parameter for parameter in all_parameters if parameter.name not in hidden}
 
 
 def check_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Every parameter's frozen value, defaults filled in, and what is wrong with ``given``, one message each."""
+    """The frozen value of every parameter, defaults filled in; and the problems of ``given``, one message each."""
     values: dict[str, Any] = {}
     problems: list[str] = []
     for key in given:
@@ -50,25 +52,27 @@ def check_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, An
         else:
             try:
                 values[key] = freeze(parameter.default)
-            except TypeError:  # a default JSON cannot hold stays the object's own affair
+            except TypeError:  # JSON cannot hold this default: it is no part of the cell, and the object sets it itself
                 continue
     return values, problems
 
 
 def _fields(factory: Any) -> list[Parameter]:
-    found = []
+    parameters = []
     for field in fields(factory):
         if field.init:
             default = field.default_factory() if field.default_factory is not MISSING else field.default
-            found.append(Parameter(field.name, _text(field.type), default, required=default is MISSING))
-    return found
+            parameters.append(Parameter(field.name, _text(field.type), default, required=default is MISSING))
+    return parameters
 
 
 def _signature(factory: Callable[..., Any]) -> list[Parameter]:
     try:
         signature = inspect.signature(factory)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{factory!r} does not tell its parameters; wrap it in a function that does") from error
+        raise InputError(
+            f"{factory!r} has no signature, so its parameters are unknown; wrap it in a function with named parameters"
+        ) from error
     return [
         Parameter(each.name, _text(each.annotation), each.default, required=each.default is each.empty)
         for each in signature.parameters.values()
@@ -105,7 +109,7 @@ def _instance_of(kind: type) -> Callable[[Any], Any]:
     return check
 
 
-# An annotation's alternative → what takes a suite's value for it. Whatever else is annotated is not checked here.
+# Type in an annotation → its name in messages, and what converts a suite's value. Other types are not checked here.
 _FITS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "int": ("an integer", _integer),
     "float": ("a number", _float),
@@ -129,5 +133,5 @@ def _fit(parameter: Parameter, value: Any) -> Any:
 
 
 def as_argument(parameter: Parameter, value: Any) -> Any:
-    """A thawed value as the object takes it: the exact fraction where it asks for one."""
+    """A thawed value as the object takes it: an exact fraction where the annotation says so."""
     return parse_epsilon(value) if "Fraction" in parameter.type and isinstance(value, str) else value

@@ -1,6 +1,6 @@
-"""From a name in a suite to the object it names: built-ins, entry points, ``module:Object``, ``path.py:Object``.
+"""From a name in a suite to the object that it names: built-ins, entry points, ``module:Object``, ``path.py:Object``.
 
-Nothing here imports torch; the built-in attacks, defenses and architectures are torch-free until they are used.
+Nothing here imports torch. The built-in attacks, defenses and architectures import it only when they are used.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ AUGMENTATIONS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of name: its built-ins by address, and which of an object's parameters the harness fills in.
-
-    ``prefixes`` maps the word before a colon to the address it stands for and the parameter that takes the rest.
-    ``bases`` are the classes one of which its objects must derive from; none means any callable will do.
-    """
+    """A kind of thing that a suite names: attacks, defenses or models."""
 
     noun: str
+    """What messages call it."""
     built_in: Mapping[str, str]
+    """Name → address of the built-ins."""
     group: str
+    """The entry point group in which installed packages add names."""
     bases: tuple[str, ...] = ()
+    """Addresses of classes; an object must derive from one of them. Empty: any callable will do."""
     prefixes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Prefix before a colon → the address that it stands for, and the parameter that takes what follows the colon."""
     hidden: Collection[str] = ("name",)
+    """Parameters that the harness sets, and a suite cannot."""
 
     @property
     def addresses(self) -> list[str]:
@@ -98,10 +100,12 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Source:
-    """What a name resolves to: the callable that makes the object, and arguments the name itself fixes."""
+    """What a name resolves to."""
 
     factory: Callable[..., Any]
+    """The callable that makes the object."""
     fixed: tuple[tuple[str, Any], ...] = ()
+    """Arguments that the name itself contains, such as the model in ``timm:resnet18``."""
 
 
 @cache
@@ -110,15 +114,15 @@ def _entry_points(group: str) -> dict[str, EntryPoint]:
 
 
 def known_names(kind: str) -> list[str]:
-    """The names of a kind that need no address: built-ins first, then those that installed packages add."""
+    """The names of a kind: the built-ins, then those that installed packages add."""
     built_in = KINDS[kind].built_in
     return [*built_in, *(name for name in _entry_points(KINDS[kind].group) if name not in built_in)]
 
 
 def resolve(kind: str, name: str, base: Path) -> Source:
-    """What a name of a kind ("attack", "defense", "model") stands for; files are looked up relative to ``base``.
+    """What a name of a kind (``attack``, ``defense``, ``model``) stands for; files are relative to ``base``.
 
-    Raises `InputError`, with a did-you-mean, where there is no such thing or it is of the wrong kind.
+    Raises `InputError`, with the nearest known name, when there is no such object or it is of another kind.
     """
     table = KINDS[kind]
     prefix, colon, rest = name.partition(":")
@@ -141,12 +145,12 @@ def resolve(kind: str, name: str, base: Path) -> Source:
 
 @cache
 def built_in_defaults(kind: str, name: str) -> Mapping[str, Any]:
-    """The parameters of a built-in and their defaults; none for a name that is no built-in."""
+    """The parameters of a built-in and their defaults; empty for any other name."""
     address = KINDS[kind].built_in.get(name)
     if address is None:
         return {}
-    found = parameters(kind, Source(load_object(address, Path())))
-    return {parameter.name: parameter.default for parameter in found.values()}
+    known = parameters(kind, Source(load_object(address, Path())))
+    return {parameter.name: parameter.default for parameter in known.values()}
 
 
 def parameters(kind: str, source: Source) -> dict[str, Parameter]:
@@ -155,10 +159,10 @@ def parameters(kind: str, source: Source) -> dict[str, Parameter]:
 
 
 def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) -> Named:
-    """A suite's entry, a name or ``{"name": ..., parameters}``, with every default filled in, and tried once.
+    """A suite's entry, a name or ``{"name": ..., parameters}``, with every default filled in.
 
-    Raises `InputError`, one message per problem, for unknown, mistyped and missing parameters, and for values
-    the object itself refuses.
+    Makes the object once, to see whether it accepts the values. Raises `InputError`, one message per problem, for
+    parameters that are unknown, missing or of the wrong type, and for values that the object refuses.
     """
     given = {"name": entry} if isinstance(entry, str) else dict(entry)
     name = given.pop("name", None)
@@ -176,10 +180,10 @@ def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) 
 
 
 def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) -> Any:
-    """The object a resolved name stands for; an attack is given its norm.
+    """Make the object that a resolved name stands for; an attack gets its norm.
 
-    A model that is neither an architecture of ours nor a VAE is wrapped in `epsbench.models.catalogue.Custom`.
-    Raises `InputError` where the object refuses its parameters.
+    A user's own model is wrapped in `epsbench.models.catalogue.Custom`. Raises `InputError` when the object refuses
+    its parameters.
     """
     source = resolve(kind, named.name, base)
     known = parameters(kind, source)
@@ -195,24 +199,24 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
 
 
 def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
-    """The version of the code behind a name; where it names a file of weights, theirs and their architecture's.
+    """The version of the code behind a name, and for ``file:PATH`` those of the weights and of their architecture.
 
-    Raises `InputError` where that file cannot be read.
+    Raises `InputError` when the file of weights cannot be read.
     """
     source = resolve(kind, named.name, base)
     file = file_of(named.name, base)
-    found = {kind: code_version(source.factory, *([file] if file else []))}
+    code = {kind: code_version(source.factory, *([file] if file else []))}
     if "path" in dict(source.fixed):
         try:
             stored = make(kind, named, base)
-            found |= {"architecture": code_version(type(stored.inner())), "weights": stored.digest()}
+            code |= {"architecture": code_version(type(stored.inner())), "weights": stored.digest()}
         except ValueError as error:
             raise InputError(f"{named.name}: {error}") from error
-    return found
+    return code
 
 
 def norm_versions(norm: str) -> dict[str, str]:
-    """The version of a norm, where it is another than the first: ids of records made under that one stay as they are."""
+    """The version of a norm; empty for version 1, so that records made before norms had versions keep their ids."""
     version = NORMS[norm].version
     return {} if version == 1 else {"norm": str(version)}
 
@@ -226,7 +230,7 @@ _PLAIN: dict[str, Mapping[str, Any]] = {
 
 
 def check_plain(kind: str, name: object) -> str:
-    """A name that takes no parameters: of a norm, an augmentation, a data set or a subset. Raises `ValueError`."""
+    """The name of a norm, an augmentation, a data set or a subset. Raises `ValueError` for an unknown one."""
     known = _PLAIN[kind]
     if not isinstance(name, str):
         raise ValueError(f"must be the name of a {kind}, not {name!r}; known: {', '.join(known)}")
@@ -258,11 +262,11 @@ def _hub_name(prefix: str, rest: str, base: Path) -> str:
     return rest
 
 
-def _checked(kind: Kind, name: str, found: Any) -> Any:
-    if not callable(found):
-        raise InputError(f"{name!r} is no {kind.noun}: it is {type(found).__name__} and cannot be called")
+def _checked(kind: Kind, name: str, factory: Any) -> Any:
+    if not callable(factory):
+        raise InputError(f"{name!r} is no {kind.noun}: it is {type(factory).__name__} and cannot be called")
     bases = tuple(load_object(address, Path()) for address in kind.bases)
-    if bases and not (isinstance(found, type) and issubclass(found, bases)):
+    if bases and not (isinstance(factory, type) and issubclass(factory, bases)):
         wanted = " or ".join(kind.bases).replace(":", ".")
         raise InputError(f"{name!r} is no {kind.noun}: it must be a class derived from {wanted}")
-    return found
+    return factory
