@@ -13,16 +13,18 @@ from epsbench.harness.run.machine.memory import in_chunks
 
 
 class CleanGradients:
-    """The gradient at every clean image, computed once and shared by each attack and ε that starts there."""
+    """The gradient at every clean image, computed once, at the first question."""
 
     LIMIT = 2**30  # bytes; beyond it every row computes its own
 
     def __init__(self, victim: Victim, targets: Targets, batch: int) -> None:
+        """``batch`` images are computed at a time."""
         self._victim, self._targets, self._batch = victim, targets, batch
         self.known: Tensor | None = None
         self.seconds = 0.0
 
     def fits(self) -> bool:
+        """Whether the gradients of all targets may be kept."""
         one = self._targets.pixels(self._targets.index.new_zeros(1))
         return one.numel() * 4 * len(self._targets) <= self.LIMIT
 

@@ -11,18 +11,21 @@ from epsbench.harness.run.machine.memory import in_chunks
 
 
 def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
-    """A copy in evaluation mode whose parameters ask for no gradient; the caller's model is not touched."""
+    """A copy in evaluation mode whose parameters need no gradient; the caller's model is not touched."""
     return copy.deepcopy(model).to(device).eval().requires_grad_(False)
 
 
 class Judge:
-    """The untouched model in float32 and evaluation mode. Only its word makes an example correct or fooled."""
+    """The untouched model in float32 and evaluation mode. It alone decides whether an example is correct or fooled.
+
+    ``layout`` is how weights and images lie in memory, ``batch`` how many images are judged at a time;
+    `epsbench.harness.run.speed.judging` finds the fastest.
+    """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.network = frozen_copy(model, device).float()
         self.device = device
         self.forwards = 0
-        # Found by `epsbench.harness.run.speed.accelerate`: how weights and images lie in memory, and how many images to judge at a time.
         self.layout = torch.contiguous_format
         self.batch = 0
 

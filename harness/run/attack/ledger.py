@@ -1,7 +1,8 @@
-"""What an attack leaves behind: the judge's verdicts, and the evidence the audits need."""
+"""The judge's verdicts on finished rows, and the evidence that the audits need."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from epsbench.attacks.norms.base import Norm
+from epsbench.attacks.norms import Norm
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.targets import Targets
@@ -18,41 +19,68 @@ from epsbench.harness.run.attack.targets import Targets
 
 @dataclass
 class Outcome:
-    """One attack at one ε: arrays of shape (n,) over the targets, and what it cost.
-
-    ``attacked`` says which targets were attacked at this ε; the verdict on the others follows from another
-    ε (see `epsbench.harness.run.attack.schedule`), and what is measured on an image is NaN there. ``size`` is ‖δ‖ of the
-    image that was judged, ``low`` and ``high`` its extreme pixels, ``loss`` the judge's cross-entropy there.
-    ``images`` (k, C, H, W) and ``predicted`` (k,) are kept for the first k.
-    Of an attack that brings its own loop some images are watched on their way: ``watched`` of them, of which
-    ``lost`` fooled in between and not at the end; ``withstood`` fooled at no time, and ``short`` of those were
-    returned without the last gradient's step.
-    """
+    """One attack at one ε, on n targets, and what it cost. What was not measured on a target is NaN there."""
 
     eps: Fraction
+    """The radius in pixel units."""
+
     fooled: np.ndarray
+    """Which targets (n,) the attack fools, by the judge's verdict."""
+
     attacked: np.ndarray
+    """Which targets (n,) were attacked at this ε; the verdict on the others follows from another ε."""
+
     size: np.ndarray
+    """The norm of the perturbation that was judged, (n,)."""
+
     low: np.ndarray
+    """The smallest pixel of the image that was judged, (n,)."""
+
     high: np.ndarray
+    """Its largest pixel, (n,)."""
+
     loss: np.ndarray
+    """The judge's cross-entropy there, (n,)."""
+
     images: Tensor
+    """The adversarial images of the first k targets, (k, C, H, W)."""
+
     predicted: np.ndarray
+    """The judge's classes for those, (k,)."""
+
     forwards: int = 0
+    """Rows that went forward through the victim."""
+
     backwards: int = 0
+    """Rows that went backward through it."""
+
     seconds: float = 0.0
+    """What the attack took, its verdicts included."""
+
     judge_forwards: int = 0
+    """Rows that the judge was asked about."""
+
     shared_backwards: int = 0
+    """Gradients at the clean image that this attack used and another one may have used too."""
+
     watched: int = 0
+    """Of an attack with a loop of its own: images whose iterates were looked at."""
+
     lost: int = 0
+    """Of those: images that fooled on the way and not at the end."""
+
     withstood: int = 0
+    """Of those: images that did not fool at the end."""
+
     short: int = 0
+    """Of those: images that the attack returned without the step of its last gradient."""
 
 
 class Ledger:
     """Judges finished rows and keeps one `Outcome` an ε."""
 
-    def __init__(self, judge: Judge, targets: Targets, norm: Norm, eps: list[Fraction], keep: int) -> None:
+    def __init__(self, judge: Judge, targets: Targets, norm: Norm, eps: Sequence[Fraction], keep: int) -> None:
+        """``norm`` measures perturbations; ``keep`` is how many of the first targets keep their image."""
         self.judge, self.targets, self.norm = judge, targets, norm
         n, keep = len(targets), min(keep, len(targets))
         shape = targets.pixels(targets.index.new_zeros(min(1, n))).shape[1:]
@@ -84,14 +112,15 @@ class Ledger:
         logits = self.judge.logits(x_adv, batch)
         predicted = logits.argmax(1)
         flat = x_adv.flatten(1)
-        low, high = flat.amin(1), flat.amax(1)  # which tell of NaN and infinity too, at a tenth of asking every pixel
+        # The extremes show NaN and infinity too, at a tenth of the cost of looking at every pixel.
+        low, high = flat.amin(1), flat.amax(1)
         fooled = (predicted != y) & low.isfinite() & high.isfinite()
         loss = F.cross_entropy(logits, y, reduction="none")
         columns = (fooled, self.norm.size(flat.view_as(x) - x), low, high, loss, predicted)
         return torch.stack([column.float() for column in columns]).cpu().numpy()
 
     def note(self, eps_index: np.ndarray, example: np.ndarray, verdicts: np.ndarray, x_adv: Tensor) -> None:
-        """Keep the verdicts of rows that are over; a row that fooled is never overwritten by one that did not."""
+        """Keep the verdicts of finished rows; a row that fooled is never overwritten by one that did not."""
         fresh = ~np.array([self.outcomes[e].fooled[i] for e, i in zip(eps_index, example, strict=True)], dtype=bool)
         for e in np.unique(eps_index[fresh]):
             outcome, rows = self.outcomes[e], np.flatnonzero(fresh & (eps_index == e))
@@ -106,16 +135,16 @@ class Ledger:
                 outcome.predicted[at[kept]] = verdicts[5, rows[kept]].astype(int)
 
     def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
-        """The finished outcome of one ε: ``fooled`` (n,) adds what follows from other ε.
+        """The finished outcome of one ε, with what follows from other ε: ``fooled`` (n,) is the final verdict.
 
-        An implied success shows an image that fooled at another ε, the largest there is, and lies in this ball too; a
-        target that was not attacked and withstands keeps its clean image.
+        Where success follows from another ε, the image shown is the one of the largest such ε whose perturbation lies
+        in this ball too. A target that withstands without an attack at this ε keeps its clean image.
         """
         outcome = self.outcomes[eps_index]
         outcome.fooled, radius = fooled.copy(), float(outcome.eps) + ROUNDING
         for i in np.flatnonzero(~outcome.attacked[: len(outcome.images)]):
-            lent = [o for o in self.outcomes if fooled[i] and o.attacked[i] and o.fooled[i] and o.size[i] <= radius]
+            others = [o for o in self.outcomes if fooled[i] and o.attacked[i] and o.fooled[i] and o.size[i] <= radius]
             clean = self.targets.pixels(torch.tensor([i], device=self.targets.labels.device))[0].cpu()
-            outcome.images[i] = lent[-1].images[i] if lent else clean
-            outcome.predicted[i] = lent[-1].predicted[i] if lent else int(self.targets.labels[i])
+            outcome.images[i] = others[-1].images[i] if others else clean
+            outcome.predicted[i] = others[-1].predicted[i] if others else int(self.targets.labels[i])
         return outcome

@@ -1,4 +1,4 @@
-"""A trace of each attack loop, from a short run of its own that no recorded number comes from."""
+"""A profiler trace of an attack, from a short run of its own; no recorded number comes from it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def profile_attack(engine: Engine, attack: Attack | GradientAttack, cell: Robust
     """Write ``RESULTS/profiles/<model, defense, attack>/*.pt.trace.json``, for TensorBoard and Perfetto."""
     rows = min(len(engine.targets), _BATCHES * engine.batch)
     source = f"-from-{cell.source.trained_label()}" if cell.source else ""
-    told = f"{cell.model.name}-{cell.defense.name}-{cell.attack.label()}-{cell.norm}{source}"
-    label = re.sub(r"[^\w.=-]+", "_", told)
+    text = f"{cell.model.name}-{cell.defense.name}-{cell.attack.label()}-{cell.norm}{source}"
+    label = re.sub(r"[^\w.=-]+", "_", text)
     folder = results / "profiles" / label
     targets = Targets(engine.targets.pixels, engine.targets.labels[:rows], engine.targets.index[:rows])
     if isinstance(attack, GradientAttack):

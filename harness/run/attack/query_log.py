@@ -1,4 +1,4 @@
-"""What happens inside an attack that brings its own loop, seen through the victim it is handed."""
+"""What an attack with a loop of its own asks of the victim on its way."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch import Tensor
 from epsbench.attacks.base import Network
 from epsbench.attacks.norms.base import Norm
 
-ROWS = 64  # of each batch; the rest would tell no more
+ROWS = 64  # of each batch are looked at; more would cost time and change no finding
 _ROUNDING = 1e-6
 
 
-class Watch:
+class QueryLog:
     """A victim that remembers, for the first images of a batch, which iterate fooled and where the last gradient was.
 
-    Only calls with a whole batch are looked at, and only images that lie in their own ball: what an attack
-    does with other shapes cannot be told apart row by row.
+    Only calls with a whole batch are looked at: in other shapes it is unknown which row belongs to which image. Only
+    images that lie in their own ball count.
     """
 
     def __init__(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, norm: Norm) -> None:
-        """``x`` (N, C, H, W), ``y`` (N,), ``eps`` (N, 1, 1, 1): the batch that the attack is given."""
+        """``x`` (N, C, H, W), ``y`` (N,), ``eps`` (N, 1, 1, 1): the batch that the attack gets."""
         self._victim, self._n, self._norm = victim, len(x), norm
         self.x, self.y, self._eps = x[:ROWS].clone(), y[:ROWS].clone(), eps[:ROWS].flatten().clone()
         self.candidate = self.x.clone()

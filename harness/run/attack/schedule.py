@@ -1,4 +1,4 @@
-"""Which rows (ε, restart, example) are worth attacking, and in what order. No tensors, only bookkeeping."""
+"""Which rows (ε, restart, example) to attack, and in what order. No tensors, only bookkeeping."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ ROUNDING = 1e-6  # by which float32 may put an image outside its ball
 
 
 class Each:
-    """Every ε on its own; a restart is begun only for an example that withstood the one before.
+    """Every ε on its own; a restart begins only for an example that withstood the one before.
 
-    A row is one integer, ``(ε·restarts + restart)·examples + example``, so that a heap of rows runs
-    through the ε in order and an ε is finished, and recorded, as early as can be. ``fooled`` and
+    A row is one integer, ``(ε·restarts + restart)·examples + example``. A heap of rows therefore runs through the ε in
+    order, and each ε is finished and recorded as early as possible. ``fooled`` and
     ``settled`` have shape (ε, examples).
     """
 
     def __init__(self, eps: Sequence[float], examples: int, restarts: int, price: float = 1.0) -> None:
-        """``eps`` ascend. ``price`` is what an attack takes that fools, as a share of one that does not."""
+        """``eps`` ascend. ``price`` is the cost of an attack that fools, as a share of one that does not."""
         self.eps, self.eps_count = np.array(eps), len(eps)
         self.examples, self.restarts, self.price = examples, restarts, price
         self.fooled = np.zeros((self.eps_count, examples), dtype=bool)
@@ -42,8 +42,7 @@ class Each:
         return eps_index, restart, example
 
     def settle(self, rows: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
-        """Take the judge's word on finished rows, whose images are so far from the clean ones; what follows from it
-        joins the queue."""
+        """Take the judge's verdicts on finished rows, whose perturbations have these sizes; new rows join the queue."""
         eps_index, restart, example = self.split(rows)
         over = fooled | (restart == self.restarts - 1)
         self._push((rows[~over] + self.examples).tolist())
@@ -58,7 +57,7 @@ class Each:
         return np.concatenate([self._row(np.full_like(everyone, e), everyone) for e in range(self.eps_count)])
 
     def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
-        """The last word on these examples at these ε."""
+        """The final verdict on these examples at these ε."""
         self.fooled[eps_index, example] = fooled
         self.settled[eps_index, example] = True
 
@@ -72,7 +71,7 @@ class Each:
 
 
 class Nested(Each):
-    """From the smallest ε up: the ball of a larger ε holds the image that fooled, so it is not attacked again."""
+    """From the smallest ε up. The ball of a larger ε contains the image that fooled, so it is not attacked again."""
 
     def _first_rows(self) -> np.ndarray:
         return np.arange(self.examples)
@@ -88,10 +87,10 @@ class Nested(Each):
 class Bisect(Each):
     """The smallest ε that fools, by bisection: about log₂ of the ε are attacked.
 
-    What withstands an ε is taken to withstand every smaller one, which an attack of finite strength does
-    not promise; the other direction is exact, as in `Nested`. An image that fools does so at every ε whose
-    ball it lies in, smaller ones too. Where to look next is what costs least when every answer is as likely: an attack
-    that fools is over soon, so the larger ε come first.
+    An example that withstands an ε is assumed to withstand every smaller one. An attack of finite strength does not
+    promise that. The other direction is exact, as in `Nested`: an image that fools does so at every ε whose ball it
+    lies in. The next ε is the one with the least expected cost when all answers are equally likely. An attack that
+    fools ends early, so larger ε come first.
     """
 
     def __init__(self, eps: Sequence[float], examples: int, restarts: int, price: float = 1.0) -> None:
@@ -108,9 +107,9 @@ class Bisect(Each):
         return self._row(self.withstood[example] + self._step[untried], example)
 
     def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
-        holding = np.searchsorted(self.eps, size[fooled] - ROUNDING)  # the smallest ball that holds the image
+        holding = np.searchsorted(self.eps, size[fooled] - ROUNDING)  # the smallest ball that contains the image
         within = np.minimum(eps_index[fooled], holding)
-        # No verdict is taken back: where a smaller ε was withstood, that stands.
+        # No verdict changes later: an ε that was withstood stays withstood.
         self.broke[example[fooled]] = np.maximum(within, self.withstood[example[fooled]] + 1)
         self.withstood[example[~fooled]] = eps_index[~fooled]
         for i in example:
@@ -122,8 +121,11 @@ class Bisect(Each):
 
 
 def _cheapest_steps(count: int, price: float) -> np.ndarray:
-    """For n untried ε in a row, how far up to try next, (count + 1,); the least mean cost if the n + 1 answers are as
-    likely, and an attack costs ``price`` where it fools and 1 where it does not."""
+    """For n untried ε in a row, how far up to try next, (count + 1,).
+
+    It minimises the mean cost if the n + 1 answers are equally likely and an attack costs ``price`` where it fools and
+    1 where it does not.
+    """
     cost, step = np.zeros(count + 1), np.zeros(count + 1, dtype=np.int64)
     for n in range(1, count + 1):
         tried = np.arange(1, n + 1)

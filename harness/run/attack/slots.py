@@ -11,16 +11,19 @@ from torch import Tensor
 
 @dataclass
 class Bundle:
-    """Some rows, how many steps each has taken, and the tensors that travel with them, a row along the first axis.
-
-    ``step`` is the host's copy of what the device knows too, so that the host need not ask. ``shared`` names the
-    tensors that others may hold too, an attack's state: those are replaced and never written into.
-    """
+    """Some rows and the tensors that travel with them."""
 
     rows: np.ndarray
+    """The rows as `epsbench.harness.run.attack.schedule` numbers them, (N,)."""
+
     step: np.ndarray
+    """How many steps each row has taken, (N,): the host's copy, so that the host need not ask the device."""
+
     tensors: dict[str, Tensor]
+    """What travels with the rows, by name; the first axis of each is the row."""
+
     shared: frozenset[str] = frozenset()
+    """Tensors that others may refer to as well, an attack's state: they are replaced and never written into."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -42,10 +45,10 @@ class Bundle:
         return Bundle(rows, step, tensors, bundles[0].shared)
 
     def without(self, holes: np.ndarray, new: Bundle | None) -> Bundle:
-        """These rows but those at ``holes``, whose slots ``new`` rows take; this bundle is used up.
+        """These rows without those at ``holes``; ``new`` rows take their slots. This bundle must not be used again.
 
-        Rows that stay are not copied, but for those that move from the end into slots nobody takes: what a change of
-        rows costs goes by how many change, and not by how many there are.
+        Rows that stay are not copied, except those that move from the end into slots left empty. So the cost depends
+        on how many rows change, not on how many there are.
         """
         kept, taken = self, min(len(holes), len(new)) if new is not None else 0
         if new is not None:

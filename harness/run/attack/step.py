@@ -14,15 +14,20 @@ from epsbench.harness.run.attack.projection import within
 
 @contextmanager
 def unchanged(*given: Tensor) -> Iterator[None]:
-    """Raise `ValueError` when an attack writes into the tensors it was given, which decide what its ball is."""
-    before = [tensor._version for tensor in given]
+    """Raise `ValueError` when an attack writes into the tensors that it was given: they define its ball."""
+    before = [_version(tensor) for tensor in given]
     yield
-    if [tensor._version for tensor in given] != before:
+    if [_version(tensor) for tensor in given] != before:
         raise ValueError("the attack changes its arguments in place (such as x += ...); return new tensors instead")
 
 
-def held(rows: Tensor, before: Tensor, after: Tensor, *, owned: bool = False) -> Tensor:
-    """``before`` where ``rows`` (N,) is true, ``after`` elsewhere; N rows each. An ``owned`` one is written into."""
+def _version(tensor: Tensor) -> int:
+    """Torch's count of writes into a tensor. A torch that hides it leaves writes unseen; no number depends on it."""
+    return getattr(tensor, "_version", 0)
+
+
+def hold(rows: Tensor, before: Tensor, after: Tensor, *, owned: bool = False) -> Tensor:
+    """``before`` where ``rows`` (N,) is true, ``after`` elsewhere; N rows each. An ``owned`` one is overwritten."""
     if rows.device.type == "cpu":  # where `torch.where` is slow when its condition broadcasts, and asking is free
         if not bool(rows.any()):
             return after
@@ -32,12 +37,12 @@ def held(rows: Tensor, before: Tensor, after: Tensor, *, owned: bool = False) ->
 
 
 def advance(
-    attack: GradientAttack, reached: State, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State
+    attack: GradientAttack, region: State, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State
 ) -> tuple[Tensor, State]:
     """One move of the attack from ``x_adv``, projected. ``eps`` and ``step`` have shape (N, 1, 1, 1).
 
-    ``reached`` is what `reach` says of the clean images; it is computed once for all steps.
+    ``region`` is what `epsbench.harness.run.attack.projection.allowed` makes of the clean images, once for all steps.
     """
     with unchanged(x_adv, eps, step):
         moved, state = attack.move(x_adv, gradient, eps, step, state)
-    return within(attack.norm, reached, moved, eps), state
+    return within(attack.norm, region, moved, eps), state

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from epsbench.attacks.base import GradientAttack
+from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.clean_gradients import CleanGradients
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
-from epsbench.harness.run.attack.projection import reach, within
+from epsbench.harness.run.attack.projection import allowed, within
 from epsbench.harness.run.attack.schedule import Each
 from epsbench.harness.run.attack.slots import Bundle
-from epsbench.harness.run.attack.step import advance, held
+from epsbench.harness.run.attack.step import advance, hold
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
@@ -25,36 +25,39 @@ NONE = np.empty(0, dtype=np.int64)
 
 
 class Stream:
-    """One gradient attack over all its ε and restarts."""
+    """One gradient attack over all its ε and restarts.
+
+    A turn: fill the free slots, take some steps, retire the rows that stopped, and judge the retired rows once enough
+    of them wait.
+    """
 
     def __init__(
         self,
-        attack: GradientAttack,
-        eps: list[Fraction],
+        run: AttackRun,
         victim: Victim,
         targets: Targets,
         ledger: Ledger,
         clean: CleanGradients,
         schedule: Each,
         *,
-        batch: int,
-        seed: int,
-        early_stop: bool,
-        last_only: bool,
+        slots: int,
         poll: int,
     ) -> None:
-        """``last_only`` judges the image after the last step alone; without early stopping an earlier one may count."""
-        self.attack, self.victim, self.targets, self.ledger, self.clean = attack, victim, targets, ledger, clean
-        self.size, self.seed, self.early_stop, self.poll = batch, seed, early_stop, poll
-        self.second_thoughts = not early_stop and not last_only
+        """``slots`` rows are attacked at a time; ``poll`` steps run between two looks at the device."""
+        assert isinstance(run.attack, GradientAttack)
+        self.attack, self.seed, self.early_stop = run.attack, run.seed, run.early_stop
+        self.victim, self.targets, self.ledger, self.clean = victim, targets, ledger, clean
+        self.size, self.poll = slots, poll
+        # Without early stopping a row may fool on the way and not at its end: its best iterate is kept too.
+        self.keeps_best = not run.early_stop and not run.last_only
         self.device = targets.labels.device
         self.schedule = schedule
-        self.eps = torch.tensor([float(e) for e in eps], device=self.device)
-        self.from_clean = not attack.random_start and clean.fits()
+        self.eps = torch.tensor([float(e) for e in run.eps], device=self.device)
+        self.from_clean = not run.attack.random_start and clean.fits()
         self.slots, self.holes = Bundle(NONE, NONE, {}), NONE  # positions in the slots whose rows have left
-        self.parked: list[Bundle] = []
-        self.waiting: list[Bundle] = []
-        self.work = np.zeros(len(eps))  # since seconds were last split, in forwards
+        self.parked: list[Bundle] = []  # rows that go on where they stood as soon as there is a slot
+        self.waiting: list[Bundle] = []  # rows that the judge has not seen
+        self.work = np.zeros(len(run.eps))  # since seconds were last split, in forwards
         self.unpaid = 0.0
 
     def run(self) -> Iterator[Outcome]:
@@ -67,8 +70,8 @@ class Stream:
                 self._burst()
                 self._retire()
             waiting = sum(map(len, self.waiting))
-            if waiting and (waiting >= self._jury() or self._starving()):
-                self._verdicts()
+            if waiting and (waiting >= self._judge_batch() or self._starving()):
+                self._judge()
             self._charge(time.perf_counter() - started - (self.clean.seconds - shared))
             while next_eps < len(self.eps) and self.schedule.finished(next_eps):
                 yield self.ledger.imply(next_eps, self.schedule.fooled[next_eps])
@@ -76,23 +79,23 @@ class Stream:
             if next_eps == len(self.eps):
                 return
 
-    def _jury(self) -> int:
+    def _judge_batch(self) -> int:
         """How many rows wait until they are judged together."""
         return max(self.size, self.ledger.judge.batch)
 
-    def _flying(self) -> int:
+    def _occupied(self) -> int:
         """How many slots hold a row."""
         return len(self.slots) - len(self.holes)
 
     def _starving(self) -> bool:
         """Whether only a verdict can bring new rows to free slots."""
-        return not self._flying() or not (len(self.schedule) or self.parked)
+        return not self._occupied() or not (len(self.schedule) or self.parked)
 
     def _fill(self) -> None:
-        """Give every free slot a row: first those that were sent back, then new ones."""
+        """Give every free slot a row: first the parked ones, then new ones."""
         new: list[Bundle] = []
-        room = self.size - self._flying()
-        while room and sum(map(len, self.waiting)) < self._jury():
+        room = self.size - self._occupied()
+        while room and sum(map(len, self.waiting)) < self._judge_batch():
             if self.parked:
                 bundle = Bundle.cat(self.parked)
                 self.parked = [bundle.take(np.arange(room, len(bundle)))] if len(bundle) > room else []
@@ -116,24 +119,24 @@ class Stream:
         x = self.victim.laid_out(self.targets.pixels(example))
         eps = self.eps[eps_index].view(-1, 1, 1, 1)
         norm, state = self.attack.norm, self.attack.state(x)
-        reached = reach(norm, x, eps)
+        region = allowed(norm, x, eps)
         step = torch.zeros_like(example)
         if self.attack.random_start:
             noise = self.targets.noise(self.seed, example, restart)
-            x_adv = within(norm, reached, x + norm.start(noise, x, eps), eps)
+            x_adv = within(norm, region, x + norm.start(noise, x, eps), eps)
         elif self.from_clean:
             gradient = self.clean.at(example)
-            x_adv, state = advance(self.attack, reached, x, gradient, eps, step.view(-1, 1, 1, 1), state)
+            x_adv, state = advance(self.attack, region, x, gradient, eps, step.view(-1, 1, 1, 1), state)
             step += 1
         else:
             x_adv = x.clone()
-        tensors = {"x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step} | reached
-        # A row looks fooled below its bar. The judge's refusal lowers it: to be asked again, a row must look worse.
-        none = torch.zeros_like(step, dtype=torch.float32)
-        tensors |= {"frozen": torch.zeros_like(step, dtype=torch.bool), "margin": none, "bar": none.clone()}
-        if self.second_thoughts:
-            # The iterate the victim is least sure of, kept where it looks fooled: the last one may not be.
-            tensors |= {"candidate": x_adv.clone(), "least_margin": none.clone()}
+        tensors = {"x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step} | region
+        # A row goes to the judge when its margin is below its threshold. If the judge disagrees, the threshold drops
+        # to that margin.
+        zero = torch.zeros_like(step, dtype=torch.float32)
+        tensors |= {"stopped": torch.zeros_like(step, dtype=torch.bool), "margin": zero, "threshold": zero.clone()}
+        if self.keeps_best:
+            tensors |= {"best": x_adv.clone(), "best_margin": zero.clone()}
         shared = {f"state.{name}": value for name, value in state.items()}
         return Bundle(rows, np.full_like(rows, int(self.from_clean)), tensors | shared, frozenset(shared))
 
@@ -151,7 +154,7 @@ class Stream:
                     raise
                 exhausted = True
         self._count(taken)
-        # Before any row is parked: its count of steps goes with it. Those of frozen rows `_retire` sets right.
+        # Before any row is parked: its count of steps goes with it. `_retire` corrects the count of stopped rows.
         self.slots.step = self.slots.step + taken
         if exhausted:
             self._shrink()
@@ -165,19 +168,19 @@ class Stream:
         new = {"x_adv": moved} | {f"state.{name}": value for name, value in new_state.items()}
         margin = self.victim.margin(logits, t["y"])
         if self.early_stop:
-            frozen = t["frozen"] | (margin < t["bar"])
-            new = {name: held(frozen, t[name], value, owned=name == "x_adv") for name, value in new.items()}
-            new |= {"frozen": frozen, "step": t["step"] + ~frozen, "margin": margin}
+            stopped = t["stopped"] | (margin < t["threshold"])
+            new = {name: hold(stopped, t[name], value, owned=name == "x_adv") for name, value in new.items()}
+            new |= {"stopped": stopped, "step": t["step"] + ~stopped, "margin": margin}
         else:
             new["step"] = t["step"] + 1
-        if self.second_thoughts:
-            better = margin < t["least_margin"]
-            new["candidate"] = torch.where(better.view(-1, 1, 1, 1), t["x_adv"], t["candidate"])
-            new["least_margin"] = torch.where(better, margin, t["least_margin"])
-        t.update(new)  # only now: whatever raised above left the slots as they were
+        if self.keeps_best:
+            better = margin < t["best_margin"]
+            new["best"] = torch.where(better.view(-1, 1, 1, 1), t["x_adv"], t["best"])
+            new["best_margin"] = torch.where(better, margin, t["best_margin"])
+        t.update(new)  # only now: if anything above raises, the slots are as they were
 
     def _count(self, taken: int) -> None:
-        """Note the gradients that each ε had in a burst."""
+        """Count the gradients that each ε took in a burst."""
         counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.eps))
         self.work += 3 * taken * counts  # a gradient is a forward and, at twice its cost, a backward
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
@@ -185,7 +188,7 @@ class Stream:
             outcome.backwards += taken * count
 
     def _charge(self, seconds: float) -> None:
-        """Split the seconds of whole turns, packing included, among the ε by the work they had in them."""
+        """Split the seconds of whole turns, packing included, among the ε by the work they took."""
         self.unpaid += seconds
         if self.work.any():
             for outcome, share in zip(self.ledger.outcomes, self.work / self.work.sum(), strict=True):
@@ -202,32 +205,32 @@ class Stream:
 
     def _retire(self) -> None:
         """Move rows that look fooled, or have no step left, out of their slots."""
-        slots, frozen = self.slots, np.zeros(len(self.slots), dtype=bool)
+        slots, stopped = self.slots, np.zeros(len(self.slots), dtype=bool)
         if self.early_stop:  # the one question to the device: which rows stopped, and after how many steps
             t = slots.tensors
-            told = torch.where(t["frozen"], -1 - t["step"], t["step"]).cpu().numpy()
-            frozen = told < 0
-            slots.step = np.where(frozen, -1 - told, told)
-        self.holes = np.flatnonzero(frozen | (slots.step >= self.attack.steps))
+            answer = torch.where(t["stopped"], -1 - t["step"], t["step"]).cpu().numpy()
+            stopped = answer < 0
+            slots.step = np.where(stopped, -1 - answer, answer)
+        self.holes = np.flatnonzero(stopped | (slots.step >= self.attack.steps))
         if len(self.holes):
             self.waiting.append(slots.take(self.holes))
 
-    def _verdicts(self) -> None:
-        """The judge's word on every waiting row. A nominee it refuses goes on from where it stood."""
+    def _judge(self) -> None:
+        """Judge every waiting row. A candidate that the judge refuses goes on from where it stood."""
         bundle, self.waiting = Bundle.cat(self.waiting), []
         t = bundle.tensors
         eps_index, _, example = self.schedule.split(bundle.rows)
         x = self.targets.pixels(torch.from_numpy(example).to(self.device))
         verdicts = self.ledger.verdicts(x, t["x_adv"], t["y"], self.size)
         asked = np.ones(len(bundle), dtype=int)
-        if self.second_thoughts:
-            self._second_thoughts(bundle, x, verdicts, asked)
+        if self.keeps_best:
+            self._judge_best(bundle, x, verdicts, asked)
         fooled = verdicts[0] > 0
         refused = ~fooled & (bundle.step < self.attack.steps)
         if refused.any():
             back = bundle.take(np.flatnonzero(refused))
-            back.tensors["bar"] = back.tensors["margin"].clone()
-            back.tensors["frozen"] = torch.zeros_like(back.tensors["frozen"])
+            back.tensors["threshold"] = back.tensors["margin"].clone()
+            back.tensors["stopped"] = torch.zeros_like(back.tensors["stopped"])
             self.parked.append(back)
         over = np.flatnonzero(~refused)
         self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["x_adv"][torch.from_numpy(over)])
@@ -237,15 +240,15 @@ class Stream:
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
             outcome.judge_forwards += int(count)
 
-    def _second_thoughts(self, bundle: Bundle, x: Tensor, verdicts: np.ndarray, asked: np.ndarray) -> None:
-        """Without early stopping a row may have looked fooled earlier and not at its end: judge that image too."""
+    def _judge_best(self, bundle: Bundle, x: Tensor, verdicts: np.ndarray, asked: np.ndarray) -> None:
+        """Judge the best iterate of rows whose last image does not fool, where the victim takes it for fooled."""
         t = bundle.tensors
-        doubtful = np.flatnonzero((verdicts[0] == 0) & (t["least_margin"] < 0).cpu().numpy())
+        doubtful = np.flatnonzero((verdicts[0] == 0) & (t["best_margin"] < 0).cpu().numpy())
         if not len(doubtful):
             return
         rows = torch.from_numpy(doubtful).to(self.device)
-        again = self.ledger.verdicts(x[rows], t["candidate"][rows], t["y"][rows], self.size)
+        again = self.ledger.verdicts(x[rows], t["best"][rows], t["y"][rows], self.size)
         asked[doubtful] += 1
         better = again[0] > 0
         verdicts[:, doubtful[better]] = again[:, better]
-        t["x_adv"][rows[torch.from_numpy(better).to(self.device)]] = t["candidate"][rows][torch.from_numpy(better)]
+        t["x_adv"][rows[torch.from_numpy(better).to(self.device)]] = t["best"][rows][torch.from_numpy(better)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from epsbench.harness.run.noise import KeyedNoise
@@ -12,18 +13,25 @@ from epsbench.harness.run.noise import KeyedNoise
 
 @dataclass(frozen=True)
 class Targets:
-    """The examples to attack: those the judge gets right on the clean image.
-
-    ``pixels`` maps int64 positions (k,) to images (k, C, H, W) in [0, 1] on the device; ``labels`` has
-    shape (n,); ``index`` (n,) are the examples' indices in their split, which key the noise.
-    """
+    """The examples to attack: those that the judge classifies correctly without an attack."""
 
     pixels: Callable[[Tensor], Tensor]
+    """Maps int64 positions (k,) to images (k, C, H, W) in [0, 1] on the device."""
+
     labels: Tensor
+    """Labels (n,)."""
+
     index: Tensor
+    """Indices (n,) of the examples in their split; they key the noise."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def noise(self, seed: int, positions: Tensor, restart: Tensor) -> KeyedNoise:
+        """The noise of some rows: of the targets at these positions (k,), in these restarts (k,)."""
         return KeyedNoise(seed, self.index[positions], restart)
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """``size`` images and their labels, for a trial; repeated where there are fewer targets."""
+        at = torch.arange(size, device=self.labels.device) % len(self)
+        return self.pixels(at), self.labels[at]

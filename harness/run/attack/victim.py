@@ -18,29 +18,49 @@ DOUBT = {"bf16": 2.0**-6, "fp16": 2.0**-9, "float32": 0.0}
 
 @dataclass
 class Victim:
-    """A trained classifier prepared for attack. Calls it are counted in rows, forwards and backwards apart.
-
-    ``form`` says what was done to it; ``findings`` say which preparation it refused.
-    """
+    """A trained classifier prepared for attack. It counts the rows that go forward and backward through it."""
 
     network: Callable[[Tensor], Tensor]
+    """Images (N, C, H, W) to logits (N, classes)."""
+
     device: torch.device
+    """Where it computes."""
+
     precision: str
+    """What the network computes in: "float32", "bf16" or "fp16"."""
+
     form: str
+    """What was done to the model to make it fast, for the record."""
+
     channels_last: bool = False
+    """Whether images lie channels-last in memory."""
+
     findings: list[Finding] = field(default_factory=list)
+    """Faster forms that the model refused."""
+
     forwards: int = 0
+    """Rows that went forward."""
+
     backwards: int = 0
+    """Rows that went backward."""
+
     compile_seconds: float = 0.0
+    """What tracing and compiling took."""
+
     differentiable: bool = True
-    # Found by `epsbench.harness.run.speed.accelerate`: the gradient as a program, for two rows or more; networks and steps for one batch
-    # size alone.
+    """Whether its gradient can be computed at all."""
+
     program: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    """`gradient` as a traced program, for two rows or more (`epsbench.harness.run.speed.program`)."""
+
     fixed: tuple[int, Callable[[Tensor], Tensor]] | None = None
+    """A compiled network, and the only batch size that it is for."""
+
     graph: tuple[int, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None
+    """`gradient` as a CUDA graph, and the only batch size that it is for."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits (N, classes), float32 in type, of the victim's precision in value."""
+        """Logits (N, classes) as float32 tensors, computed in the victim's precision."""
         self.forwards += len(x)
         return self.bare_logits(x)
 
@@ -72,14 +92,14 @@ class Victim:
         return slope.float()
 
     def laid_out(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) in the layout in memory that the victim computes in: every step is spared a copy."""
+        """Images (N, C, H, W) in the memory layout that the victim computes in, so that no step copies them."""
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def margin(self, logits: Tensor, y: Tensor) -> Tensor:
-        """By how much each row (N,) is right beyond doubt; the judge should see those below 0.
+        """How far the true class (N,) leads the best other class, less what the precision's logits may be off.
 
-        The doubt is what the precision's logits may be off. Without it bf16 walks past images that fool in
-        float32, and looks weaker than it is.
+        The judge should see the rows below 0. Without the allowance a bf16 attack would miss images that fool in
+        float32, and look weaker than it is.
         """
         rivals = logits.scatter(1, y[:, None], float("-inf"))
         margin = logits.gather(1, y[:, None]).squeeze(1) - rivals.amax(1)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from epsbench.attacks.base import Attack, GradientAttack
-from epsbench.harness.findings import Finding, found
+from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.attack.ledger import Outcome
-from epsbench.harness.run.attack.projection import reach
+from epsbench.harness.run.attack.projection import allowed
 from epsbench.harness.run.attack.step import advance
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
@@ -41,17 +41,17 @@ def _not_finite(outcome: Outcome) -> Iterator[Finding]:
     for what, values in places:
         broken = int((~np.isfinite(values[outcome.attacked])).sum())
         if broken:
-            yield found("not-finite", f"{broken} {what} NaN or infinity", images=broken, of=int(outcome.attacked.sum()))
+            yield finding("not-finite", f"{broken} {what} NaN or infinity", images=broken, of=int(outcome.attacked.sum()))
             return
 
 
 def _outside(outcome: Outcome) -> Iterator[Finding]:
     eps, farthest = float(outcome.eps), float(np.nanmax(outcome.size, initial=0.0))
     if farthest > eps + TOLERANCE:
-        yield found("outside-ball", f"a perturbation of size {farthest:.6g} at ε = {eps:.6g}", size=farthest, eps=eps)
+        yield finding("outside-ball", f"a perturbation of size {farthest:.6g} at ε = {eps:.6g}", size=farthest, eps=eps)
     low, high = float(np.nanmin(outcome.low, initial=0.0)), float(np.nanmax(outcome.high, initial=1.0))
     if low < -TOLERANCE or high > 1 + TOLERANCE:
-        yield found("outside-box", f"adversarial pixels reach from {low:.6g} to {high:.6g}", low=low, high=high)
+        yield finding("outside-box", f"adversarial pixels reach from {low:.6g} to {high:.6g}", low=low, high=high)
 
 
 def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]:
@@ -60,24 +60,24 @@ def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]
     unmoved = float((outcome.size[outcome.attacked] == 0).mean())
     if unmoved > UNMOVED:
         fact = f"the attack returned {unmoved:.1%} of the images as they were"
-        yield found("no-op" if unmoved >= NO_OP else "unmoved", fact, share=unmoved)
+        yield finding("no-op" if unmoved >= NO_OP else "unmoved", fact, share=unmoved)
     if clean_loss is None:
         return
     rise = outcome.loss[outcome.attacked] - clean_loss[outcome.attacked]
     follows_gradients = outcome.backwards + outcome.shared_backwards > 0
     if follows_gradients and unmoved < NO_OP and not rise.mean() > 0:
         change = float(rise.mean())
-        yield found("no-ascent", f"the mean loss changed by {change:.3g}", change=change)
+        yield finding("no-ascent", f"the mean loss changed by {change:.3g}", change=change)
 
 
 def _wasted(outcome: Outcome) -> Iterator[Finding]:
     """What was seen inside an attack that brings its own loop."""
     if outcome.lost > FEW_LOST * outcome.watched:
         fact = f"of {outcome.watched} images watched, {outcome.lost} fooled on the way and not at the end"
-        yield found("lost-iterate", fact, images=outcome.lost, of=outcome.watched)
+        yield finding("lost-iterate", fact, images=outcome.lost, of=outcome.watched)
     if outcome.withstood >= FEWEST and outcome.short >= SHORT * outcome.withstood:
         fact = f"on {outcome.short} of {outcome.withstood} images that withstood, the last gradient is not used"
-        yield found("one-step-short", fact, images=outcome.short, of=outcome.withstood)
+        yield finding("one-step-short", fact, images=outcome.short, of=outcome.withstood)
 
 
 def audit_convergence(
@@ -96,11 +96,11 @@ def audit_convergence(
     x, y, x_adv = targets.pixels(at), targets.labels[at], outcome.images[chosen].to(at.device)
     eps, last = (x.new_full((len(x), 1, 1, 1), value) for value in (float(outcome.eps), attack.steps - 1))
     gradient, logits = victim.bare_gradient(x_adv, y)
-    further, _ = advance(attack, reach(attack.norm, x, eps), x_adv, gradient, eps, last.long(), attack.state(x))
+    further, _ = advance(attack, allowed(attack.norm, x, eps), x_adv, gradient, eps, last.long(), attack.state(x))
     outer = [victim.bare_gradient(images, y)[1] for images in (x, further)]
     start, end, beyond = (float(log_odds(each, y).mean()) for each in (outer[0], logits, outer[1]))
     if beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start):
         share = (beyond - end) / (beyond - start)
         fact = f"after {attack.steps} steps, one more brings {share:.0%} of what the loss rises by in all"
-        return [found("unconverged", fact, start=start, end=end, one_more=beyond, images=len(survivors))]
+        return [finding("unconverged", fact, start=start, end=end, one_more=beyond, images=len(survivors))]
     return []

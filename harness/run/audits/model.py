@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from epsbench.harness.findings import Finding, found
+from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.statistics import mcnemar_exact
 from epsbench.models.base import DataShape
@@ -17,6 +17,8 @@ VARIES = 1e-3  # of the largest logit; kernels chosen for another batch size rou
 # A transform drawn once a batch, one of two, goes unseen in all passes once in 128 times.
 FEW, PASSES = 8, 8
 BETTER, SIGNIFICANT = 0.2, 0.01  # what undoing or adding a normalisation must gain
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -34,7 +36,7 @@ def not_finite(logits: Tensor) -> Iterator[Finding]:
     broken = int((~logits.isfinite().all(1)).sum())
     if broken:
         fact = f"the model's logits are NaN or infinite on {broken} clean images"
-        yield found("not-finite", fact, images=broken, of=len(logits))
+        yield finding("not-finite", fact, images=broken, of=len(logits))
 
 
 def _not_a_function(probe: Probe, logits: Tensor) -> Iterator[Finding]:
@@ -52,13 +54,13 @@ def _not_a_function(probe: Probe, logits: Tensor) -> Iterator[Finding]:
     training = [name or "the model" for name, module in probe.judge.network.named_modules() if _varies(module)]
     if training:
         fact = f"outputs vary, and {len(training)} layers are in train mode after eval() ({', '.join(training[:3])})"
-        yield found("train-mode", fact, **evidence, layers=len(training))
+        yield finding("train-mode", fact, **evidence, layers=len(training))
     elif random:
         fact = f"passes over the same images differ by up to {again:.3g} where logits reach {scale:.3g}"
-        yield found("not-deterministic", fact, **evidence)
+        yield finding("not-deterministic", fact, **evidence)
     else:
         fact = f"in another batch the same images' logits differ by up to {other:.3g} where logits reach {scale:.3g}"
-        yield found("batch-dependent", fact, **evidence)
+        yield finding("batch-dependent", fact, **evidence)
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
@@ -68,21 +70,21 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 def _varies(module: nn.Module) -> bool:
     """Whether this layer computes something else than a fixed function in the mode it is in."""
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    if isinstance(module, _BATCH_NORMS):
         return module.training or module.running_mean is None
-    return isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0
+    return isinstance(module, _DROPOUTS) and module.training and module.p > 0
 
 
 def _probabilities(logits: Tensor) -> Iterator[Finding]:
     if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
-        yield found("probabilities", "the model's outputs are not negative and add up to 1", images=len(logits))
+        yield finding("probabilities", "the model's outputs are not negative and add up to 1", images=len(logits))
 
 
 def _normalisation(probe: Probe, logits: Tensor, shape: DataShape) -> Iterator[Finding]:
     layers = _normalised_again(probe)
     if layers:
         fact = f"the layer {layers[0]} normalises what is no image in [0, 1] any more"
-        yield found("normalised-twice", fact, layers=len(layers))
+        yield finding("normalised-twice", fact, layers=len(layers))
         return
     right = logits.argmax(1) == probe.y
     for mean, std in _statistics(shape):
@@ -94,7 +96,7 @@ def _normalisation(probe: Probe, logits: Tensor, shape: DataShape) -> Iterator[F
                 before, after = float(right.float().mean()), float(better.float().mean())
                 undone = "un-normalised" if code == "normalised-twice" else "normalised"
                 fact = f"accuracy is {before:.1%} on pixels and {after:.1%} on pixels {undone} once more"
-                yield found(code, fact, accuracy=before, accuracy_then=after, mean=list(mean), std=list(std))
+                yield finding(code, fact, accuracy=before, accuracy_then=after, mean=list(mean), std=list(std))
                 return
 
 

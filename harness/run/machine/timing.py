@@ -8,21 +8,20 @@ from collections.abc import Callable
 
 import torch
 
-Calls = Callable[[], object]
 
-
-def seconds(call: Calls, device: torch.device, repeats: int = 3) -> float:
+def seconds(call: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
     """Median seconds of a call, the device synchronised."""
     taken = []
     for _ in range(repeats):
-        _synchronise(device)
+        synchronise(device)
         started = time.perf_counter()
         call()
-        _synchronise(device)
+        synchronise(device)
         taken.append(time.perf_counter() - started)
     return statistics.median(taken)
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait until a CUDA device has done all it was asked."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -6,52 +6,53 @@ import statistics
 import time
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from epsbench.harness.findings import slower
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory
-from epsbench.harness.run.machine.timing import _synchronise, seconds
+from epsbench.harness.run.machine.timing import seconds, synchronise
 from epsbench.harness.run.speed.compiling import compiled
 from epsbench.harness.run.speed.graphs import graphed
 from epsbench.harness.run.speed.program import UNTRACEABLE
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # images and labels to gradients and logits
 
-LONG = 200  # batches of gradients, from which a few more to measure with are little beside the work
+LONG = 200  # batches of gradients; before so many, a few more for measuring are a small part of the work
 
-# What a program saves of the eager time, where it was tried on two cores: 3 to 6 % of a ResNet-18's gradient, 30 to
-# 50 % of a network's that takes less than this many seconds a batch. And what it costs: seconds by how many modules
-# there are (0.3 s for smallcnn, 0.6 for a ResNet-18, 10 for a DenseNet-121), and batches, to be held against it.
+# What a program saves of the eager time: 3 to 6 % of a ResNet-18's gradient, and 30 to 50 % where a batch takes less
+# than SMALL_SECONDS. What it costs: seconds that grow with the number of modules (0.3 s for smallcnn, 0.6 s for a
+# ResNet-18, 10 s for a DenseNet-121), and some batches to compare it with the network. Two AMD EPYC (Zen 5) cores,
+# torch 2.14, one run of each network.
 SMALL_SECONDS, PROGRAM_GAIN, SMALL_PROGRAM_GAIN = 0.02, 0.04, 0.3
 
 PROGRAM_SECONDS, PROGRAM_MODULE_SECONDS, PROGRAM_BATCHES = 0.5, 0.02, 12
 
-# The same of compilation: ResNet-18 on two cores. Of a program it saves nothing there. The GPU's figures are a guess
-# until one is measured; a wrong guess costs seconds, never a number.
+# The same for compilation: ResNet-18 on the same two cores, where it saves nothing beyond a program. The figures for a
+# GPU are a guess until one is measured. A wrong guess costs seconds and changes no number.
 EXPECTED_GAIN = {"cpu": 0.08, "cuda": 0.35}
 
 EXPECTED_COMPILE_SECONDS = {"cpu": 45.0, "cuda": 60.0}
 
-# How far a program may be from its network, as a share of a gradient's length, beyond 1.25 times what the network's own
-# precision is from float32.
-SAME = {"float32": 0.005, "bf16": 0.04, "fp16": 0.01}  # of 33 bf16 rows the median wavers by 0.02
+# How far a program's gradient may be from its network's, as a share of its length, beyond 1.25 times the distance that
+# the network's own precision has from float32. The median of 33 bf16 rows varies by 0.02 (same cores, three networks).
+SAME = {"float32": 0.005, "bf16": 0.04, "fp16": 0.01}
 
 
 def accelerate(victim: Victim, targets: Targets, batch: int, rows: int, wanted: str) -> None:
     """Find faster ways to the victim's gradient for the ``rows`` ahead; keep what is faster and computes the same.
 
     On a CPU that is a program, on CUDA compilation and the step as a graph. ``wanted`` is "off" (none of it), "auto"
-    (what should pay) or "on" (program and compilation at any price). Sets the victim's ``program``, or its ``fixed``
-    network for exactly ``batch`` rows, its ``form`` and ``compile_seconds``; what was refused is a finding.
+    (before a long run, what should pay for itself) or "on" (program and compilation at any price). Sets the victim's
+    ``program``, or its ``fixed`` network for exactly ``batch`` rows, its ``form`` and ``compile_seconds``. What is
+    refused gives a finding.
     """
     if len(targets) == 0 or wanted == "off" or not victim.differentiable:
         return
     if wanted == "auto" and rows < LONG * batch:
         return
-    x, y = _batch(targets, batch)
+    x, y = targets.batch(batch)
     eager = seconds(lambda: victim.gradient(x, y), victim.device)
     kind, ahead = victim.device.type, rows / batch * eager
     if kind == "cpu" and (wanted == "on" or _program_pays(victim, eager, ahead)):
@@ -64,7 +65,7 @@ def accelerate(victim: Victim, targets: Targets, batch: int, rows: int, wanted: 
 
 
 def _program_pays(victim: Victim, eager: float, ahead: float) -> bool:
-    """Whether a program should win back what it costs, in ``ahead`` seconds of gradients, ``eager`` each."""
+    """Whether a program should save more than it costs in ``ahead`` seconds of gradients, ``eager`` seconds each."""
     modules = sum(1 for _ in victim.network.modules()) if isinstance(victim.network, nn.Module) else 1
     gain = SMALL_PROGRAM_GAIN if eager < SMALL_SECONDS else PROGRAM_GAIN
     return ahead * gain > PROGRAM_SECONDS + PROGRAM_MODULE_SECONDS * modules + PROGRAM_BATCHES * eager
@@ -72,10 +73,10 @@ def _program_pays(victim: Victim, eager: float, ahead: float) -> bool:
 
 def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
     started = time.perf_counter()
-    # Not before it is needed: it brings torch's compiler, which takes a second to import, and many runs trace nothing.
+    # Imported here: it brings torch's compiler, which takes a second to import, and many runs trace nothing.
     from epsbench.harness.run.speed.program.program import Program
 
-    few_x, few_y = _batch(targets, 5)
+    few_x, few_y = targets.batch(5)
     try:
         program = Program(victim.bare_logits, victim.laid_out(few_x), few_y)
         same = all(_computes_the_same(victim, program, x[:n]) for n in (64, 33) if len(x) > 1)
@@ -93,26 +94,26 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
 
 
 def _computes_the_same(victim: Victim, program: Step, x: Tensor) -> bool:
-    """Whether a program gives the victim's logits and gradients, up to what its precision leaves of float32's.
+    """Whether a program gives the victim's logits and gradients, within the rounding of the victim's precision.
 
-    Of the labels that are the least likely: what rounding leaves of a confident example's gradient points anywhere.
+    Compared for the least likely labels: the gradient of a confident example is mostly rounding.
     """
     exact = Victim(victim.network, victim.device, "float32", "", victim.channels_last)
     y = victim.bare_logits(x).argmin(1)
-    expected, bare, found = exact.bare_gradient(x, y), victim.bare_gradient(x, y), program(victim.laid_out(x), y)
-    # Not a negated comparison: what is NaN is not the same.
+    expected, bare, ours = exact.bare_gradient(x, y), victim.bare_gradient(x, y), program(victim.laid_out(x), y)
+    # Not a negated comparison: NaN is not the same.
     return all(
-        _apart(mine, right) <= 1.25 * _apart(its, right) + SAME[victim.precision]
-        for mine, its, right in zip(found, bare, expected, strict=True)
+        apart(mine, right) <= 1.25 * apart(its, right) + SAME[victim.precision]
+        for mine, its, right in zip(ours, bare, expected, strict=True)
     )
 
 
-def _apart(found: Tensor, expected: Tensor) -> float:
-    """How far a row is from the expected one, as a share of that one's length: the median over rows.
+def apart(rows: Tensor, expected: Tensor) -> float:
+    """How far a row is from the expected one, as a share of its length: the median over rows.
 
-    Not the mean: where a low precision flips a ReLU, a few rows' gradients go anywhere.
+    Not the mean: where a low precision flips a ReLU, the gradients of a few rows point anywhere.
     """
-    distance = (found - expected).flatten(1).norm(dim=1)
+    distance = (rows - expected).flatten(1).norm(dim=1)
     return float((distance / expected.flatten(1).norm(dim=1).clamp_min(1e-30)).median())
 
 
@@ -130,7 +131,7 @@ def _compile(victim: Victim, x: Tensor, y: Tensor) -> None:
         return
     finally:
         victim.fixed, victim.program = None, program
-    _synchronise(victim.device)
+    synchronise(victim.device)
     victim.compile_seconds += time.perf_counter() - started
     if not _same(slope, expected):
         victim.findings.append(slower("not-compiled", "the compiled model computes something else", None))
@@ -140,7 +141,7 @@ def _compile(victim: Victim, x: Tensor, y: Tensor) -> None:
 
 
 def _ratio(victim: Victim, x: Tensor, y: Tensor, **other: object) -> float:
-    """The time of a gradient with these fields of the victim over the time with its own, measured in turn."""
+    """The time of a gradient with these fields of the victim, over the time with its own; measured alternately."""
     own = {name: getattr(victim, name) for name in other}
     ratios = []
     for _ in range(3):
@@ -168,12 +169,6 @@ def _capture(victim: Victim, x: Tensor, y: Tensor) -> None:
     victim.form += ", CUDA graph"
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
-    """Whether two gradients are one up to the rounding of bf16, which reordered sums may move by some per cent."""
-    return float((found - expected).norm()) <= 0.1 * float(expected.norm())
-
-
-def _batch(targets: Targets, batch: int) -> tuple[Tensor, Tensor]:
-    """``batch`` rows of real images, repeated where there are fewer."""
-    at = torch.arange(batch, device=targets.labels.device) % len(targets)
-    return targets.pixels(at), targets.labels[at]
+def _same(gradient: Tensor, expected: Tensor) -> bool:
+    """Whether two gradients agree up to bf16 rounding; reordered sums may move them by some per cent."""
+    return float((gradient - expected).norm()) <= 0.1 * float(expected.norm())

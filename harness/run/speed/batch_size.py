@@ -6,21 +6,18 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.machine.timing import seconds
-from epsbench.harness.run.speed.accelerate import _batch
 
 SMALLEST = 32
-
 LARGEST = {"cpu": 512, "cuda": 4096}
-
 UNTRIED = {"cpu": 128, "cuda": 1024}
-
+"""The size used where trying would take too long."""
 TRIAL_SHARE = 0.02  # of the predicted work may go into finding the batch size
 
 
 def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
-    """The batch size with the most gradients a second, doubling until it gains nothing, or memory runs out.
+    """The batch size with the most gradients a second: doubled until that gains nothing, or memory runs out.
 
-    ``rows`` is the work ahead in gradients; when a trial would cost more than 2 % of it, an untried size is used.
+    ``rows`` is the work ahead in gradients. Where the trials would cost more than 2 % of it, `UNTRIED` is used.
     """
     kind = victim.device.type
     most, budget = min(LARGEST[kind], max(rows, 1)), TRIAL_SHARE * rows
@@ -28,7 +25,7 @@ def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
         return min(UNTRIED[kind], most)
     best, best_rate, batch, spent = min(UNTRIED[kind], most), 0.0, SMALLEST, 0
     while batch <= most and spent + 2 * batch <= budget:
-        x, y = _batch(targets, batch)
+        x, y = targets.batch(batch)
         try:
             victim.gradient(x, y)  # the first call at a new shape chooses kernels
             rate = batch / seconds(lambda x=x, y=y: victim.gradient(x, y), victim.device, 1)  # type: ignore[misc]

@@ -8,15 +8,17 @@ from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.timing import seconds
-from epsbench.harness.run.speed.accelerate import _batch
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds a row: a bare gradient at the victim's precision and batch, and a float32 forward of the judge."""
+    """Seconds a row."""
 
     gradient: float
+    """Of a bare gradient, at the victim's precision and batch."""
+
     verdict: float
+    """Of a float32 forward of the judge."""
 
     def floor(self, gradients: int, verdicts: int) -> float:
         """The least seconds an attack of so many gradients and verdicts can take on this device."""
@@ -24,9 +26,9 @@ class Rates:
 
 
 def measure_rates(victim: Victim, judge: Judge, targets: Targets, batch: int) -> Rates:
-    """The floor's ingredients at this batch, from a few bare calls."""
-    x, y = _batch(targets, batch)
+    """The two rates at this batch, from a few bare calls."""
+    x, y = targets.batch(batch)
     gradient = seconds(lambda: victim.gradient(x, y), victim.device)
-    judged, _ = _batch(targets, max(batch, judge.batch))
+    judged, _ = targets.batch(max(batch, judge.batch))
     verdict = seconds(lambda: judge.logits(judged, batch), victim.device)
     return Rates(gradient / len(x), verdict / len(judged))

@@ -8,23 +8,23 @@ from torch import Tensor
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.machine.timing import seconds
-from epsbench.harness.run.speed.accelerate import LONG, _apart, _batch
+from epsbench.harness.run.speed.accelerate import LONG, apart
 
-# Images that the judge may see at a time though the victim does best with fewer: a ResNet-18's verdicts took a tenth
-# less time on two cores, with 96 at a time and not 32.
+# Images that the judge may see at a time where the victim is fastest with fewer. A ResNet-18's verdicts took a tenth
+# less time with 96 at a time than with 32 (two AMD EPYC cores, torch 2.14, one network).
 JUDGED = {"cpu": 96, "cuda": 0}
 
 
 def lay_out(judge: Judge, targets: Targets, batch: int, verdicts: int) -> None:
     """Give the judge its images channels-last and, on a CPU, in larger batches, where that is faster.
 
-    Its word has to stay the same. Tried where ``verdicts`` are enough to win back the trial. ``batch`` suits a victim
-    that keeps what its backward pass needs; a forward pass alone has the room for more images at a time.
+    Its verdicts on the trial images must stay the same. The trial is made only where ``verdicts`` are enough to pay for
+    it. ``batch`` suits a victim, which keeps what its backward pass needs; a forward pass alone has room for more.
     """
     if verdicts < LONG * batch:
         return
     larger = max(batch, min(4 * batch, JUDGED[judge.device.type]))
-    x, _ = _batch(targets, larger)
+    x, _ = targets.batch(larger)
 
     def judged(layout: torch.memory_format, size: int) -> tuple[Tensor, float]:
         judge.lay(layout, size)
@@ -33,10 +33,10 @@ def lay_out(judge: Judge, targets: Targets, batch: int, verdicts: int) -> None:
 
     try:
         expected, took = judged(torch.contiguous_format, 0)
-        found, takes = judged(torch.channels_last, larger)
-        kept = takes < 0.97 * took and torch.equal(found.argmax(1), expected.argmax(1))
-        kept = kept and _apart(found, expected) <= 1e-4
-    except RuntimeError:  # as `view` raises in some forwards, and as larger batches find no room
+        logits, takes = judged(torch.channels_last, larger)
+        kept = takes < 0.97 * took and torch.equal(logits.argmax(1), expected.argmax(1))
+        kept = kept and apart(logits, expected) <= 1e-4
+    except RuntimeError:  # `view` raises on channels-last features, and a larger batch may find no memory
         kept = False
     if not kept:
         judge.lay(torch.contiguous_format, 0)

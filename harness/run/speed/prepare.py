@@ -7,22 +7,22 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental import optimization
 from torch.nn import functional as F
 
-from epsbench.harness.findings import Finding, found, slower
+from epsbench.harness.findings import Finding, finding, slower
 from epsbench.harness.run.attack.judge import frozen_copy
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.speed.convolutions import SUBPIXEL, subpixel
+from epsbench.harness.run.speed.folding import fold_batch_norm
 from epsbench.harness.run.speed.program import UNTRACEABLE
 
 
 def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y: Tensor) -> Victim:
     """The fastest form of the model that still computes the same function on the probe ``x`` (N, C, H, W), ``y`` (N,).
 
-    Folded batch norm and channels-last come first; a model that refuses either takes the plainer form,
-    and a finding says so. So does one that cannot be differentiated: attacks along its gradients will raise,
+    Folded batch norm and channels-last are tried first. A model that refuses either takes the plainer form, and a
+    finding says so. A model that cannot be differentiated gets a finding too: attacks along its gradients will raise,
     the others run.
     """
     bare = Victim(frozen_copy(model, device), device, "float32", "plain")
@@ -33,7 +33,7 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
         if is_out_of_memory(error):
             raise
         bare.differentiable = False
-        bare.findings.append(found("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
+        bare.findings.append(finding("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
         return bare
     for candidate in _forms(model, device, findings):
         if _agrees(candidate, x, y, reference, reference_logits, findings):
@@ -49,7 +49,7 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
     has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
     if has_batch_norm:
         try:
-            folded = optimization.fuse(plain)
+            folded = fold_batch_norm(plain)
         except UNTRACEABLE as error:
             findings.append(slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
         else:
@@ -60,7 +60,7 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
 
 
 def _with_and_without(network: nn.Module, device: torch.device, form: str) -> Iterator[Victim]:
-    """The form on a CPU with sub-pixel gradients, where a layer gains by them, and the form itself."""
+    """The form with sub-pixel gradients, on a CPU and where a layer gains by them; then the form itself."""
     if device.type == "cpu" and subpixel(quick := copy.deepcopy(network)):
         yield Victim(quick, device, "float32", f"{form}, {SUBPIXEL}", channels_last=True)
     yield Victim(network, device, "float32", form, channels_last=True)
@@ -87,10 +87,10 @@ def _agrees(
 
 
 def cosines(gradient: Tensor, expected: Tensor) -> Tensor:
-    """Cosine of the angle between two gradients, row by row, for the rows where ``expected`` is not lost to rounding.
+    """Cosine of the angle between two gradients, row by row, for the rows where ``expected`` is more than rounding.
 
-    A confident example's gradient may be 1e-20 long, and its direction is as good as any other's: each row is
-    divided by its largest entry, for the squares would underflow.
+    A confident example's gradient may be 1e-20 long. Each row is divided by its largest entry, since squares would
+    underflow.
     """
     largest = expected.flatten(1).abs().amax(1)
     moves = largest > 1e-30

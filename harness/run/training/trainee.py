@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from epsbench.attacks.base import GradientAttack
 from epsbench.harness.run.attack.gradient import input_gradient
-from epsbench.harness.run.attack.projection import reach
+from epsbench.harness.run.attack.projection import allowed
 from epsbench.harness.run.attack.step import advance
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.compiling import compiled
@@ -76,12 +76,12 @@ class ClassifierInTraining:
         """Adversarial images (N, C, H, W), crafted in eval mode."""
         with self._looking() as look:
             radius = x.new_full((len(x), 1, 1, 1), eps)
-            x_adv, state, reached = x, attack.state(x), reach(attack.norm, x, radius)
+            x_adv, state, region = x, attack.state(x), allowed(attack.norm, x, radius)
             if attack.random_start:
                 x_adv = (x + attack.norm.start(self.noise(len(x)), x, radius)).clamp(0, 1)
             for step in range(attack.steps):
                 gradient, _ = input_gradient(look, x_adv, y)
-                x_adv, state = advance(attack, reached, x_adv, gradient, radius, torch.full_like(radius, step), state)
+                x_adv, state = advance(attack, region, x_adv, gradient, radius, torch.full_like(radius, step), state)
         return x_adv
 
     def predict(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.linf import LInf
 from epsbench.harness.run.attack.projection import into_ball
-from epsbench.harness.run.attack.step import held
+from epsbench.harness.run.attack.step import hold
 
 
 def images(seed: int, rows: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +45,7 @@ def test_a_norm_of_ones_own_projects_itself():
 def test_rows_that_are_done_stay_as_they_were(done, shape):
     rows = torch.tensor(done)
     before, after = torch.zeros(len(rows), *shape), torch.ones(len(rows), *shape)
-    kept = held(rows, before, after)
+    kept = hold(rows, before, after)
     assert torch.equal(kept, torch.where(rows.view(-1, *[1] * len(shape)), before, after))
     assert (after == 1).all()
     assert (before == 0).all()

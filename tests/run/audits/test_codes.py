@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from epsbench.harness.findings import CODES, found
+from epsbench.harness.findings import CODES, finding
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_documented_table_is_the_list_of_codes():
@@ -22,11 +22,11 @@ def test_every_code_is_in_use_and_every_one_used_is_listed():
     sources = [path for path in (ROOT / "harness" / "run").rglob("*.py") if path.name != "codes.py"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     assert {name for name in CODES if f'"{name}"' not in text} == set()
-    assert set(re.findall(r'(?:found|slower)\(\s*"([^"]+)"', text)) <= set(CODES)
+    assert set(re.findall(r'(?:finding|slower)\(\s*"([^"]+)"', text)) <= set(CODES)
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_finding_says_what_was_seen_and_then_what_to_do(code):
-    finding = found(code, "something was seen", images=3)
+    finding = finding(code, "something was seen", images=3)
     assert finding.message == f"something was seen; {CODES[code].remedy}"
     assert (finding.severity, finding.evidence) == (CODES[code].severity, {"images": 3})

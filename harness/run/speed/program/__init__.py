@@ -1,8 +1,8 @@
 """A victim's gradient as a program: one flat list of tensor operations in which the frozen weights are constants."""
 
-# What torch raises, of its own and through a model's code, where a function cannot be traced.
+# What torch raises, itself or through a model's code, where a function cannot be traced.
 UNTRACEABLE = (
-    RuntimeError,  # NotImplementedError too
+    RuntimeError,  # NotImplementedError and torch_private.Moved too
     TypeError,
     KeyError,
     AttributeError,

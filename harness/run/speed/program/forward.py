@@ -1,7 +1,7 @@
-"""Rewrites of a network's forward pass whose gradient is the faster for it; autograd derives the backward pass.
+"""Rewrites of a network's forward pass that make its gradient faster; autograd derives the backward pass.
 
-Each takes the graph of `epsbench.harness.run.speed.program.tracing`, and what its nodes gave for some images, and changes the graph
-in place. None changes what is computed, but for rounding.
+Each takes a graph of `epsbench.harness.run.speed.program.tracing`, with what its nodes gave for some images, and changes
+it in place. None changes what is computed, apart from rounding.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from epsbench.harness.run.speed.program.tracing import (
     tidy,
 )
 
-_NARROW = 16  # channels: with fewer, an operation with a number a channel runs the slower the fewer there are
+_NARROW = 16  # channels; with fewer, an operation that has one number a channel runs slowly
 
 
-def rewrite_forward(module: fx.GraphModule, found: dict[fx.Node, Any]) -> None:
-    """All of the rewrites here."""
-    drop_restrides(module, found)
+def rewrite_forward(module: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
+    """Apply all rewrites of this file."""
+    drop_restrides(module, values)
     fold_scales(module)
-    widen(module, found)
-    flatten_as_it_lies(module, found)
+    widen(module, values)
+    flatten_as_it_lies(module, values)
     use_subpixel_gradients(module)
     tidy(module)
 
 
-def drop_restrides(module: fx.GraphModule, found: dict[fx.Node, Any]) -> None:
-    """Pooling down to one position names its result's strides anew; that has no gradient a graph could hold."""
+def drop_restrides(module: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
+    """Drop the re-striding that pooling to one position ends with: a graph has no gradient of it."""
     for node in calls(module, aten.as_strided.default):
         before = arguments(node)[0]
-        if found[before].shape == found[node].shape and torch.equal(found[before], found[node]):
+        if values[before].shape == values[node].shape and torch.equal(values[before], values[node]):
             node.replace_all_uses_with(before)
 
 
 def fold_scales(module: fx.GraphModule) -> None:
-    """A division or multiplication by a number a channel before a convolution moves into its weights.
+    """Move a division or multiplication by one number a channel into the weights of the convolution that follows.
 
-    Most models end their normalisation so. The zeros that a convolution pads with stay zeros.
+    The normalisation of most models ends with one. The zeros that a convolution pads with stay zeros.
     """
     for node in calls(module, aten.convolution.default):
         scaled, weight, _, _, _, _, transposed, _, groups = arguments(node)
@@ -66,37 +66,37 @@ def fold_scales(module: fx.GraphModule) -> None:
         factor = constant(module, scale).view(groups, 1, -1, 1, 1)
         split = exact_constant(module, weight).float().unflatten(0, (groups, -1))
         split = split / factor if scaled.target is aten.div.Tensor else split * factor
-        # As the kernel lies, to the very strides: of one channel they alone say which way its convolution lays images.
+        # With the kernel's own strides: for one channel, they alone decide how its convolution lays out images.
         folded = torch.empty_like(kernel).copy_(split.flatten(0, 1))
         node.update_arg(1, add_constant(module, folded, node))
         scaled.replace_all_uses_with(image)
 
 
-def widen(module: fx.GraphModule, found: dict[fx.Node, Any]) -> None:
-    """A number for each of few channels becomes a number for each pixel, which an operation can run straight along."""
+def widen(module: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
+    """Turn one number for each of few channels into one for each pixel: an operation can then run along memory."""
     for node in calls(module, aten.sub.Tensor, aten.add.Tensor, aten.div.Tensor, aten.mul.Tensor):
         image, number = arguments(node)
         if not isinstance(image, fx.Node) or is_constant(image) or not _a_number_a_channel(module, number):
             continue
-        shape = found[image].shape
-        if found[node].shape == shape and shape[1] < _NARROW:
-            last = found[image].is_contiguous(memory_format=torch.channels_last)
+        shape = values[image].shape
+        if values[node].shape == shape and shape[1] < _NARROW:
+            last = values[image].is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if last else torch.contiguous_format
             wide = constant(module, number).expand(1, *shape[1:]).contiguous(memory_format=layout)
             node.update_arg(1, add_constant(module, wide, node))
 
 
-def flatten_as_it_lies(module: fx.GraphModule, found: dict[fx.Node, Any]) -> None:
-    """Features that are flattened for linear layers stay in their channels-last order; the weights change theirs.
+def flatten_as_it_lies(module: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
+    """Flatten channels-last features for linear layers in the order they lie in, and reorder the weights instead.
 
-    Otherwise the features are copied, and on the way back a gradient that lies one way meets features that lie the
-    other, which is ten times as slow.
+    Otherwise the features are copied, and in the backward pass a gradient in one layout meets features in the other,
+    which is ten times as slow.
     """
     for flat in calls(module, aten.view.default, aten._unsafe_view.default):
         features = arguments(flat)[0]
         if features.target is aten.clone.default:
             features = arguments(features)[0]
-        before, after, linear = found[features], found[flat], list(flat.users)
+        before, after, linear = values[features], values[flat], list(flat.users)
         if not (isinstance(before, Tensor) and before.dim() == 4 and after.dim() == 2) or len(before) != len(after):
             continue
         if before.is_contiguous() or not before.is_contiguous(memory_format=torch.channels_last):

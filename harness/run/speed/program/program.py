@@ -14,13 +14,17 @@ from epsbench.harness.run.speed.program.tracing import trace, values
 
 
 class Program:
-    """Images (N, C, H, W) and labels (N,) to `epsbench.harness.run.attack.gradient.input_gradient` of a network and its logits; N ≥ 2."""
+    """`epsbench.harness.run.attack.gradient.input_gradient` of one network, for images (N, C, H, W) and labels (N,).
+
+    N is 2 or more.
+    """
 
     def __init__(self, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
         """Trace ``network``, its weights frozen, on images and labels like those to come, and rewrite it for a CPU.
 
-        Raises one of `epsbench.harness.run.speed.program.UNTRACEABLE`. What a network keeps from autograd, as in a block without
-        gradients or with a backward pass of its own, is not seen: hold the program against the network.
+        Raises one of `epsbench.harness.run.speed.program.UNTRACEABLE`. Where a network hides something from autograd,
+        as in a block without gradients or with a backward pass of its own, the program computes something else:
+        compare it with the network before use.
         """
         with torch.no_grad():
             forward = trace(network, x)

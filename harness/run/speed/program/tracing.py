@@ -7,11 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from epsbench.harness.run.speed.torch_private import private
 
 aten = torch.ops.aten
 
@@ -27,21 +24,24 @@ def trace(function: Callable[..., Any], *given: Tensor) -> fx.GraphModule:
     """
     if len(given[0]) < 2:
         raise ValueError("one row cannot stand for any number of them")
-    pretending = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    pretended = [_of_any_length(pretending, f"given{i}", tensor) for i, tensor in enumerate(given)]
-    with pretending, enable_python_dispatcher():
-        traced = make_fx(lambda *a: function(*a), _allow_non_fake_inputs=True)(*pretended)
+    make_fx, python_dispatcher = private("make_fx"), private("enable_python_dispatcher")
+    mode = private("FakeTensorMode")(shape_env=private("ShapeEnv")(), allow_non_fake_inputs=True)
+    fakes = [_of_any_length(mode, f"given{i}", tensor) for i, tensor in enumerate(given)]
+    with mode, python_dispatcher():
+        traced: fx.GraphModule = make_fx(lambda *a: function(*a), _allow_non_fake_inputs=True)(*fakes)
     _without_writes(traced)
     _skip_identities(traced)
     fold_constants(traced)
     return traced
 
 
-def _of_any_length(pretending: FakeTensorMode, name: str, tensor: Tensor) -> Tensor:
-    sizes = [DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.dim() - 1)
-    rows_vary: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
-    pretended: Tensor = pretending.from_tensor(tensor, source=ConstantSource(name), symbolic_context=rows_vary)
-    return pretended
+def _of_any_length(mode: Any, name: str, tensor: Tensor) -> Tensor:
+    """A fake tensor like this one whose first axis may have any length."""
+    dynamic = private("DimDynamic")
+    sizes = [dynamic.DUCK] + [dynamic.STATIC] * (tensor.dim() - 1)
+    context = private("StatelessSymbolicContext")(dynamic_sizes=sizes)
+    fake: Tensor = mode.from_tensor(tensor, source=private("ConstantSource")(name), symbolic_context=context)
+    return fake
 
 
 def tidy(module: fx.GraphModule) -> None:
@@ -56,11 +56,11 @@ def values(module: fx.GraphModule, *given: Tensor) -> dict[fx.Node, Any]:
     recorder = _Recorder(module)
     with torch.no_grad():
         recorder.run(*given)
-    return recorder.found
+    return recorder.values
 
 
 def arguments(node: fx.Node) -> Any:
-    """A call's arguments, of types that no checker could tell."""
+    """A call's arguments; their types depend on the operation."""
     return node.args
 
 
@@ -105,21 +105,23 @@ def calls(module: fx.GraphModule, *targets: object) -> Iterator[fx.Node]:
 class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.found: dict[fx.Node, Any] = {}
+        self.values: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        self.found[n] = super().run_node(n)
-        return self.found[n]
+        self.values[n] = super().run_node(n)
+        return self.values[n]
 
 
 def _without_writes(module: fx.GraphModule) -> None:
-    """Let operations that write into their first argument return what they wrote, if that is all it is needed for.
+    """Replace operations that write into their first argument by twins that return the result.
 
-    The tracer has what follows use their result already. Another name for the same memory is not seen: whoever traces
-    must compare. Refuse what would write into the caller's tensors, or has no such twin.
+    In the trace, everything that follows uses their result already. Other tensors on the same memory are not seen, so
+    whoever traces must compare. Raises `ValueError` for a write into the caller's tensors and for an operation without
+    such a twin.
     """
+    overload_type = private("OpOverload")
     for node in module.graph.nodes:
-        if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        if not isinstance(node.target, overload_type) or not node.target._schema.is_mutable:
             continue
         packet, overload = str(node.target._schema.name).split("::")[1], node.target._overloadname
         twin = getattr(getattr(aten, packet.removesuffix("_"), None), overload, None)
@@ -143,7 +145,7 @@ def _to_the_end(node: fx.Node) -> bool:
 
 
 def fold_constants(module: fx.GraphModule) -> None:
-    """Compute now whatever depends on constants alone."""
+    """Compute now what depends only on constants."""
     known = {node: constant(module, node) for node in module.graph.nodes if is_constant(node)}
     for node in list(module.graph.nodes):
         inputs = node.all_input_nodes
@@ -162,5 +164,8 @@ def fold_constants(module: fx.GraphModule) -> None:
 
 
 def _differs(target: object) -> bool:
-    """Whether an operation may give something else the next time, or is none of torch's."""
-    return not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in target.tags
+    """Whether an operation may give another result the next time, or is not one of torch's."""
+    if not isinstance(target, private("OpOverload")):
+        return True
+    tags: Any = getattr(target, "tags", ())
+    return torch.Tag.nondeterministic_seeded in tags

@@ -1,0 +1,43 @@
+"""Batch norm folded into the convolution before it: in evaluation mode the two are one convolution."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+from torch import fx, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+_PAIRS = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """A traced copy of ``model``, in evaluation mode, without the batch norms that directly follow a convolution.
+
+    A batch norm stays where something else uses the convolution's output too, where either layer is called more than
+    once, and where it keeps no running statistics. Raises one of `epsbench.harness.run.speed.program.UNTRACEABLE`
+    where torch.fx cannot trace the model.
+    """
+    traced = fx.symbolic_trace(copy.deepcopy(model))
+    layers = dict(traced.named_modules())
+    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    for node in list(traced.graph.nodes):
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        convolution, norm = layers[str(before.target)], layers[str(node.target)]
+        if calls[before.target] > 1 or calls[node.target] > 1 or not _folds(convolution, norm):
+            continue
+        traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))  # type: ignore[type-var]
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.graph.lint()
+    traced.recompile()
+    return traced
+
+
+def _folds(convolution: nn.Module, norm: nn.Module) -> bool:
+    # The exact types: a subclass may compute something else.
+    wanted = _PAIRS.get(type(convolution))  # type: ignore[call-overload]
+    return wanted is not None and type(norm) is wanted and norm.running_var is not None and norm.track_running_stats

@@ -1,0 +1,137 @@
+"""A torch that moved one of its private names costs speed, and neither a job nor a number."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from epsbench.harness.options import Options
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.records import read_records
+from epsbench.harness.run.runner import run_suite
+from epsbench.harness.run.speed import torch_private
+from epsbench.harness.run.speed.folding import fold_batch_norm
+from epsbench.harness.run.speed.torch_private import NAMES, Moved, private
+
+ROOT = Path(__file__).parents[3]
+SUITE = """
+[robustness]
+data = "digits"
+limit = 60
+training = { epochs = 1, batch_size = 30 }
+[robustness.matrix]
+model = { name = "smallcnn", width = 4, hidden = 8 }
+attack = { name = "pgd", steps = 3 }
+eps = 0.1
+"""
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """Runs the suite with every speed-up asked for, and returns its only record."""
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE, encoding="utf-8")
+
+    def run(name: str):
+        code = run_suite(load_suite(str(path)), tmp_path / name, Options(quiet=True, device="cpu", compile="on"))
+        (record,) = read_records(tmp_path / name)
+        assert code == 0, record.failure
+        return record
+
+    return run
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Compilation takes most of a minute and is not what is tested here."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+
+
+def test_torch_has_every_name():
+    for name in NAMES:
+        private(name)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_cell_is_measured_whichever_name_is_missing(measured, monkeypatch):
+    expected = measured("whole")
+    resolve = torch_private._resolve
+    used = set()
+    for name, place in NAMES.items():
+
+        def without(wanted: str, missing: str = place) -> object:
+            used.add(wanted)
+            if wanted == missing:
+                raise AttributeError(wanted)
+            return resolve(wanted)
+
+        monkeypatch.setattr(torch_private, "_resolve", without)
+        record = measured(name)
+        assert record.verdicts == expected.verdicts, name
+        assert record.training["weights_sha256"] == expected.training["weights_sha256"], name
+        notices = [*record.training.get("refused", []), *(f"{each.code}: {each.message}" for each in record.findings)]
+        assert name == "convolution_pointwise_binary" or any(place in notice for notice in notices), (name, notices)
+    assert used == set(NAMES.values()) - {NAMES["convolution_pointwise_binary"]}  # a smallcnn adds nothing up
+
+
+def test_a_missing_name_is_named_with_torchs_version(monkeypatch):
+    monkeypatch.setitem(NAMES, "make_fx", "torch.fx.nowhere.make_fx")
+    with pytest.raises(Moved, match=re.escape(f"torch {torch.__version__} has no torch.fx.nowhere.make_fx")):
+        private("make_fx")
+
+
+def test_private_names_stand_in_one_file():
+    """No other file imports a private or experimental module of torch, or reads such an attribute of it."""
+    private_names = re.compile(r"^torch\.(.*\.)?(_\w+|experimental)(\.|$)")
+    for folder in ("harness", "models", "attacks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.name == "torch_private.py":
+                continue
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                if isinstance(node, ast.Attribute):
+                    modules = [ast.unparse(node)]
+                assert not [module for module in modules if private_names.match(module)], f"{path}: {modules}"
+
+
+class Branching(nn.Module):
+    """One convolution whose output is used twice, one layer that is called twice, and one batch norm to fold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.second, self.beside = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.twice, self.after = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.norm(self.first(x))
+        y = self.second(x)
+        y = y + self.beside(y)
+        return self.after(self.twice(y)) + self.after(self.twice(x))
+
+
+def test_batch_norm_is_folded_where_nothing_else_sees_the_convolution():
+    torch.manual_seed(0)
+    model = Branching()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.weight)
+    model.double().eval()
+    folded, x = fold_batch_norm(model), torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-12, atol=1e-12)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 2
+    assert isinstance(model.norm, nn.BatchNorm2d)
+
+
+def test_a_norm_without_statistics_stays():
+    folded = fold_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)).eval())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
