@@ -1,8 +1,8 @@
 """What an attack is: a frozen value whose fields are its hyper-parameters.
 
-The engine (`epsbench.harness.run.attack.engine`) owns everything that depends on the data: random starts, the ε of each
-row, projection on the ball, the [0, 1] box, restarts, early retirement, precision and counting. So an
-attack cannot leave its ball by mistake, and it stays a few lines long. This module does not import torch.
+The engine (`epsbench.harness.run.attack.engine`) does everything that depends on the data: random starts, the ε of each
+row, projection on the ball and on the box [0, 1], restarts, early stopping, precision and counting. So an attack is a few
+lines long and cannot leave its ball by mistake. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State = dict[str, "Tensor"]
+"""What an attack remembers of its rows: tensors by name, the first axis of each is the row."""
 
 
 class Network(Protocol):
-    """The victim as a free-form attack sees it: pixels (N, C, H, W) in [0, 1] to logits (N, classes).
+    """The victim as an attack with a loop of its own sees it: pixels (N, C, H, W) in [0, 1] to logits (N, classes).
 
     Every call is counted, and so is every gradient taken through `gradient`.
     """
@@ -35,21 +36,23 @@ class Network(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """The freer form, for what is no plain gradient step (Square, DeepFool, another library's attack).
+    """An attack with a loop of its own, for what is no plain gradient step.
 
-    ``norm`` is filled in from the suite's ``norm`` axis; every other field is a hyper-parameter.
+    Its fields are its hyper-parameters.
     """
 
     version: ClassVar[int | str] = 1
+    """Part of the id of every record made with the attack; another value makes those records stale."""
 
     norm: Norm = field(default=NORMS["linf"], repr=False)
+    """The norm that bounds the perturbation; the suite's ``norm`` axis sets it."""
 
     @abstractmethod
     def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
         """Adversarial images (N, C, H, W) for images ``x`` in [0, 1], labels ``y`` (N,), ε (N, 1, 1, 1).
 
-        ``noise`` draws random numbers keyed by example, so that verdicts do not depend on the batch size.
-        What is returned is projected on the ball and the box, and judged, by the engine.
+        ``noise`` draws random numbers keyed by example, so that verdicts do not depend on the batch size. The engine
+        projects what is returned on the ball and the box, and the judge decides.
         """
 
 
@@ -58,11 +61,19 @@ class GradientAttack(ABC):
     """An attack that starts somewhere in the ball and moves along gradients of the cross-entropy."""
 
     version: ClassVar[int | str] = 1
+    """As in `Attack`."""
 
     steps: int = 1
+    """How many gradients are taken at most."""
+
     restarts: int = 1
+    """How often the attack starts over on an image that withstood."""
+
     random_start: bool = False
+    """Whether it starts at a random point of the ball instead of the image."""
+
     norm: Norm = field(default=NORMS["linf"], repr=False)
+    """As in `Attack`."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -80,9 +91,9 @@ class GradientAttack(ABC):
         """
 
     def state(self, x: Tensor) -> State:
-        """Tensors with one row an example that travel with it, as they are before the first step."""
+        """What the attack remembers of images (N, C, H, W) before the first step; nothing by default."""
         return {}
 
     def move(self, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State) -> tuple[Tensor, State]:
-        """`update` for an attack with state; the plain attack has none."""
+        """`update` for an attack with state, which it returns beside the images."""
         return self.update(x_adv, gradient, eps, step), state

@@ -1,4 +1,4 @@
-"""Iterated FGSM with momentum, and the model of an attack whose state travels with its row."""
+"""Iterated FGSM with momentum: an example of an attack with state, which travels with its row."""
 
 from __future__ import annotations
 

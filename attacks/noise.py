@@ -1,4 +1,4 @@
-"""Random noise: the attack that knows nothing, and so the baseline of every other."""
+"""Random noise, the baseline of every attack that uses the model."""
 
 from __future__ import annotations
 
