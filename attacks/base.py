@@ -1,8 +1,8 @@
 """What an attack is: a frozen value whose fields are its hyper-parameters.
 
-The engine (`epsbench.harness.run.attack.engine`) does everything that depends on the data: random starts, the ε of each
-row, projection on the ball and on the box [0, 1], restarts, early stopping, precision and counting. So an attack is a few
-lines long and cannot leave its ball by mistake. This module does not import torch.
+The engine (`epsbench.harness.run.attack.engine`) does all that depends on the data: random starts, the ε of each
+row, projection on the ball and on the box [0, 1], restarts, early stopping, precision and counting. So an attack is a
+few lines long and cannot leave its ball by mistake. This module does not import torch.
 """
 
 from __future__ import annotations
