@@ -1,4 +1,4 @@
-"""The command line: one short function a verb. Everything heavy is imported inside the verb that needs it."""
+"""The command line: one short function for each verb, which imports what it needs, so that ``--help`` stays fast."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from epsbench.harness.plan.suite import Suite
 
 app = typer.Typer(
-    help="Benchmarks of adversarial robustness and of VAEs: a suite in, records, reports and a verdict out.",
+    help="Measure how classifiers withstand adversarial examples, and how well VAEs model images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 
 class Precision(StrEnum):
-    """What the network computes in."""
+    """The number format that networks compute in."""
 
     AUTO = "auto"
     BF16 = "bf16"
@@ -36,7 +36,7 @@ class Precision(StrEnum):
 
 
 class Format(StrEnum):
-    """How a report is told."""
+    """The format of a report."""
 
     TEXT = "text"
     MARKDOWN = "markdown"
@@ -64,7 +64,7 @@ class Executor(StrEnum):
 
 
 class Kind(StrEnum):
-    """What there is a list of."""
+    """What ``epsbench list`` can list."""
 
     ATTACKS = "attacks"
     DEFENSES = "defenses"
@@ -74,9 +74,9 @@ class Kind(StrEnum):
 
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where results lie; default: results/<suite name>.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The results folder; default: results/<suite name>.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use at most N examples of each split.")]
-PrecisionOption = Annotated[Precision | None, typer.Option(help="Instead of the suite's own precision.")]
+PrecisionOption = Annotated[Precision | None, typer.Option(help="Replaces the suite's own precision.")]
 Junit = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the verdicts as JUnit XML.")]
 
 
@@ -86,29 +86,42 @@ def run(
     out: Out = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where data sets lie; default: EPSBENCH_DATA or ~/.cache/epsbench."),
+        typer.Option(metavar="DIR", help="The folder of data sets; default: EPSBENCH_DATA, else ~/.cache/epsbench."),
     ] = None,
     limit: Limit = None,
     precision: PrecisionOption = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rows attacked at a time.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many rows (image, ε, restart) are attacked at a time; default: found by timing.",
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="Such as cpu, cuda or cuda:1.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where trained weights lie; default: inside the results.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder of trained weights; default: inside the results folder."),
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also write profiler traces of each attack loop.")] = False,
     compile_: Annotated[
         Compile,
-        typer.Option("--compile", help="Compile or trace networks, in training and under attack; auto: where it pays."),
+        typer.Option(
+            "--compile", help="Whether to compile or trace networks; auto: where timing says that it is faster."
+        ),
     ] = Compile.AUTO,
-    executor: Annotated[Executor, typer.Option(help="Where jobs run.")] = Executor.LOCAL,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    executor: Annotated[Executor, typer.Option(help="Where trainings and attacks run.")] = Executor.LOCAL,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Record nothing; measure some recorded cells again. 0: the same, 1: different."),
+        typer.Option(
+            "--verify",
+            help="Measure some recorded cells again and record nothing. Exit code 0: the same, 1: different.",
+        ),
     ] = False,
     sample: Annotated[int, typer.Option(min=1, metavar="N", help="How many cells --verify measures.")] = 3,
 ) -> None:
-    """Run what is not recorded yet. Exit code 0: all is measured, 1: a cell failed or is void, 2: cannot run."""
+    """Measure the cells that have no record. Exit code 0: all measured, 1: a cell failed or is void, 2: cannot run."""
     from epsbench.harness.options import Options
     from epsbench.harness.plan.plan import plan as make_plan
     from epsbench.harness.plan.plan import require_writable
@@ -121,12 +134,12 @@ def run(
         raise typer.Exit(verify_results(loaded, results, options, sample, typer.echo))
     made = make_plan(loaded, results)
     if not made.pending and not profile:
-        typer.echo(_told_again(results))
+        typer.echo(_unchanged_report(results))
         raise typer.Exit(1 if made.void else 0)
     require_writable(results)
     from epsbench.harness.run.runner import INTERRUPTED, run_suite
 
-    code = run_suite(loaded, results, options)
+    code = run_suite(loaded, results, options, made.records)
     if code != INTERRUPTED:
         from epsbench.harness.report.build import report as build_report
 
@@ -136,7 +149,7 @@ def run(
 
 @app.command()
 def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None) -> None:
-    """Show cells, jobs, what is shared, what is done already, and the gradients still to take."""
+    """Show what a run would do: jobs, cells, what is recorded already, and the gradients left to take."""
     from epsbench.harness.listing import plan_summary, plan_table
     from epsbench.harness.plan.plan import plan as make_plan
 
@@ -148,71 +161,78 @@ def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: 
 
 @app.command()
 def report(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="A results folder, or several as one.")],
-    format: Annotated[Format | None, typer.Option(help="Default: what FILE ends in, else text.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several for one common report.")
+    ],
+    format: Annotated[Format | None, typer.Option(help="Default: by the ending of FILE, else text.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of printing.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where report.html and report.md go; default: into a single results folder."),
+        typer.Option(
+            metavar="DIR",
+            help="The folder for report.html and report.md; default: the results folder, if there is only one.",
+        ),
     ] = None,
 ) -> None:
-    """Tell the results: leaderboard, tables and figures; as text, with report.html and report.md written beside."""
+    """Report on one results folder or several: print leaderboard and tables, write report.html and report.md."""
     from epsbench.harness.report.build import report as build_report
 
     wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
-    told = build_report(results, wanted, output, out)
-    typer.echo(f"wrote {output}" if output else told)
+    text = build_report(results, wanted, output, out)
+    typer.echo(f"wrote {output}" if output else text)
 
 
 @app.command()
 def check(
     suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None, junit: Junit = None
 ) -> None:
-    """Hold records against the suite's expectations. Exit code 0: they hold, 1: one is broken, 2: not measured."""
+    """Compare records with the suite's bounds. Exit code 0: all hold, 1: one is broken, 2: a cell is not measured."""
     from epsbench.harness.report.check import check_suite
 
-    code, told = check_suite(*_load(suite, out, limit, precision), junit, _step_summary())
-    typer.echo(told)
+    code, text = check_suite(*_load(suite, out, limit, precision), junit, _step_summary())
+    typer.echo(text)
     raise typer.Exit(code)
 
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The results to compare with.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The results to judge.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="The results folder to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The results folder to judge.")],
     junit: Junit = None,
 ) -> None:
-    """Paired tests of B against A. Exit code 0: same or better, 1: significantly worse, 2: not comparable."""
+    """Test B against A, image by image. Exit code 0: same or better, 1: significantly worse, 2: not comparable."""
     from epsbench.harness.report.compare import compare as compare_results
 
-    code, told = compare_results(a, b, junit, _step_summary())
-    typer.echo(told)
+    code, text = compare_results(a, b, junit, _step_summary())
+    typer.echo(text)
     raise typer.Exit(code)
 
 
 @app.command()
 def audit(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, named as in a suite.")],
-    data: Annotated[str, typer.Option(metavar="NAME", help="The data set it is for.")],
+    data: Annotated[str, typer.Option(metavar="NAME", help="The data set that it classifies.")],
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its weights; default: none, or its own.")
+        Path | None, typer.Option(metavar="FILE", help="A file of weights; default: the model as it is built.")
     ] = None,
     precision: PrecisionOption = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="Such as cpu, cuda or cuda:1.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where data sets lie, as run's --data.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder of data sets, as --data of run.")
+    ] = None,
 ) -> None:
-    """Audit a model before measuring it. Exit code 0: nothing voids its numbers, 1: something does, 2: cannot run."""
+    """Audit a model before measuring it. Exit code 0: no finding voids its numbers, 1: one does, 2: cannot run."""
     from epsbench.harness.run.audits.alone import audit_alone
 
     wanted = precision or Precision.AUTO
-    code, told = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_dir)
-    typer.echo(told)
+    code, text = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_dir)
+    typer.echo(text)
     raise typer.Exit(code)
 
 
 @app.command("list")
-def list_(kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None) -> None:
-    """List what a suite can name, with parameters and defaults."""
+def list_(kind: Annotated[Kind | None, typer.Argument(help="List only these.")] = None) -> None:
+    """List what a suite can name, with parameters and defaults: attacks, defenses, models, data sets, suites."""
     from epsbench.harness.listing import LISTS
 
     console = _console()
@@ -229,7 +249,7 @@ def schema() -> None:
 
 
 def main() -> None:
-    """The console script. What the user can put right is told without a traceback, with exit code 2."""
+    """The console script. An `InputError` is printed without a traceback and ends with exit code 2."""
     try:
         app()
     except InputError as error:
@@ -246,13 +266,13 @@ def _load(suite: str, out: Path | None, limit: int | None, precision: Precision 
 
 
 def _step_summary() -> Path | None:
-    """The file whose Markdown GitHub Actions shows with a job, where this is one."""
-    named = os.environ.get("GITHUB_STEP_SUMMARY")
-    return Path(named) if named else None
+    """The file whose Markdown GitHub Actions shows on a job's summary page; None elsewhere."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    return Path(path) if path else None
 
 
-def _told_again(results: Path) -> str:
-    """The report of results nothing was added to: as text, for drawing the page again would take seconds."""
+def _unchanged_report(results: Path) -> str:
+    """The report as text when nothing was added. report.html is not written again, which would take seconds."""
     from epsbench.harness.report.build import BESIDE, FORMATS, report
     from epsbench.harness.report.content import Content
     from epsbench.harness.report.results import load_results
@@ -265,7 +285,7 @@ def _told_again(results: Path) -> str:
 def _console() -> Console:
     from rich.console import Console
 
-    # A pipe has no width: what reads it wants whole lines.
+    # A pipe has no width, and the program that reads it wants whole lines.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 

@@ -1,4 +1,4 @@
-"""The one exception that reaches a user as a message and not as a traceback."""
+"""The exception for faulty input: the user sees its messages and no traceback."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used: a suite, a name, a file, a folder.
+    """Something that the user gave cannot be used: a suite, a name, a file, a folder.
 
-    Every message names where (file and key), what is wrong, and what would be right.
-    The command line prints the messages, one a line, and exits with 2. What is not printable in them, such as a
-    terminal's escapes in a file's keys, is escaped.
+    Every message says where the fault is (file and key), what is wrong, and what to write instead. The command line
+    prints the messages, one a line, and exits with 2. Characters that are not printable, such as a terminal's escapes
+    in a file's keys, are escaped.
     """
 
     def __init__(self, messages: str | Iterable[str]) -> None:
@@ -19,12 +19,12 @@ class InputError(Exception):
 
 
 def printable(text: str) -> str:
-    """The text on one line, with ``\\x1b`` and the like for what a terminal would act on."""
+    """The text on one line. Control characters are written out, such as ``\\x1b`` for an escape."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'pgd'?"`` for a near miss, else ``"; known: fgsm, noise, pgd"``."""
+    """``"; did you mean 'pgd'?"`` when a known name is similar, else ``"; known: fgsm, noise, pgd"``."""
     from difflib import get_close_matches
 
     names = sorted(known)

@@ -19,46 +19,44 @@ from epsbench.harness.plan.plan import Plan
 from epsbench.harness.plan.suite import load_suite, shipped_suites
 
 
-def table(title: str, *columns: str) -> Table:
-    """An empty table whose cells wrap at words."""
-    made = Table(title=title, title_justify="left", title_style="bold")
+def empty_table(title: str, *columns: str) -> Table:
+    """A table without rows; its cells wrap at words."""
+    table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def _named(kind: str) -> Table:
-    found = table(f"{kind}s", "name", "parameters and defaults", "what it is")
+    table = empty_table(f"{kind}s", "name", "parameters and defaults", "what it is")
     for name in known_names(kind):
         try:
             source = resolve(kind, name, Path.cwd())
-            told = "\n".join(_told(each) for each in parameters(kind, source).values())
-            found.add_row(escape(name), escape(told), escape(_first_line(source.factory)))
+            table.add_row(escape(name), escape(_parameters(kind, source)), escape(_first_line(source.factory)))
         except InputError as error:  # an installed package whose entry point is broken
-            found.add_row(escape(name), "", f"[red]{escape(str(error))}[/red]")
+            table.add_row(escape(name), "", f"[red]{escape(str(error))}[/red]")
     for address, (target, _) in zip(KINDS[kind].addresses, KINDS[kind].prefixes.values(), strict=True):
         factory = load_object(target, Path.cwd())
-        told = "\n".join(_told(each) for each in parameters(kind, Source(factory)).values())
-        found.add_row(address, escape(told), escape(_first_line(factory)))
-    found.caption = "your own: module:Object, or path/to/file.py:Object relative to the suite"
-    return found
+        table.add_row(address, escape(_parameters(kind, Source(factory))), escape(_first_line(factory)))
+    table.caption = "your own: module:Object, or path/to/file.py:Object relative to the suite"
+    return table
 
 
 def _datasets() -> Table:
-    found = table("datasets", "name", "shape", "classes", "train", "validation", "test")
+    table = empty_table("datasets", "name", "shape", "classes", "train", "validation", "test")
     for each in DATASETS.values():
-        found.add_row(
+        table.add_row(
             each.name, "×".join(map(str, each.shape)), str(each.classes), *(f"{size:,}" for size in each.sizes)
         )
-    return found
+    return table
 
 
 def _suites() -> Table:
-    found = table("suites", "name", "cells", "what it measures")
+    table = empty_table("suites", "name", "cells", "what it measures")
     for name in shipped_suites():
         suite = load_suite(name)
-        found.add_row(name, str(len(suite.cells)), escape(suite.description))
-    return found
+        table.add_row(name, str(len(suite.cells)), escape(suite.description))
+    return table
 
 
 LISTS: dict[str, Callable[[], Table]] = {
@@ -71,23 +69,23 @@ LISTS: dict[str, Callable[[], Table]] = {
 
 
 def plan_table(plan: Plan) -> Table:
-    """One row a job: the model it trains, its cells, what is recorded, and the gradients its attacks may take."""
-    found = table(
+    """One row a job: its model, its cells, how many are recorded, and the gradients that its attacks take at most."""
+    table = empty_table(
         f"plan of {plan.suite.name}", "job", "trains once", "cells", "done", "to do", "gradients to do, at most"
     )
     pending = {cell.id for cell in plan.pending}
     for job in plan.jobs:
         left = [cell for cell in job.cells if cell.id in pending]
         gradients = sum(plan.predicted_gradients(cell) for cell in left)
-        found.add_row(
+        table.add_row(
             job.key[:8], escape(_trained(job.cells[0])), str(len(job.cells)),
             str(len(job.cells) - len(left)), str(len(left)), f"{gradients:,}",
         )  # fmt: skip
-    return found
+    return table
 
 
 def plan_summary(plan: Plan) -> str:
-    """One line: how many cells, jobs, and what the next run has to do."""
+    """One line: how many cells and jobs there are, and how many the next run computes."""
     total = sum(len(job.cells) for job in plan.jobs)
     return (
         f"{total} cells in {len(plan.jobs)} jobs: {len(plan.done)} done, {len(plan.void)} void, "
@@ -104,7 +102,12 @@ def _trained(cell: Cell) -> str:
     return f"{cell.data} · {cell.model.label()} · z_dim {cell.z_dim} · beta {cell.beta:g} · seed {cell.seed}"
 
 
-def _told(parameter: Parameter) -> str:
+def _parameters(kind: str, source: Source) -> str:
+    """``"steps = 10"`` and so on, one parameter a line."""
+    return "\n".join(_parameter(each) for each in parameters(kind, source).values())
+
+
+def _parameter(parameter: Parameter) -> str:
     return parameter.name if parameter.required else f"{parameter.name} = {_value(parameter.default)}"
 
 

@@ -1,4 +1,4 @@
-"""How a suite is run, as opposed to what it measures. No torch."""
+"""Options of a run that do not change what is measured. No torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """The command line's options of ``epsbench run``; ``None`` leaves the choice to the runner."""
+    """The command line's options of ``epsbench run``; for None the runner chooses."""
 
     data_root: Path | None = None
+    """The folder of data sets."""
     device: str | None = None
+    """Such as ``cpu``, ``cuda`` or ``cuda:1``."""
     precision: str | None = None
+    """Replaces the suite's precision: ``auto``, ``bf16``, ``fp16`` or ``float32``."""
     batch_size: int | None = None
+    """How many rows (image, ε, restart) are attacked at a time."""
     weights: Path | None = None
+    """The folder of trained weights; None: inside the results folder."""
     profile: bool = False
+    """Whether to write profiler traces of the attacks, too."""
     executor: str = "local"
+    """Where jobs run: ``local`` or ``ray``."""
     quiet: bool = False
+    """Whether to show no progress."""
     compile: str = "auto"
+    """Whether networks are compiled or traced: ``auto``, ``on`` or ``off``."""

@@ -1,7 +1,7 @@
-"""What is kept of a finished cell: the format, the atomic write, the read, the query. No torch.
+"""The record of a finished cell: its format, and how it is written and read. No torch.
 
-One JSON file a cell at ``RESULTS/cells/<id>.json``; its pictures, where there are any, beside it in
-``RESULTS/pictures/<id>.npz``. Every field is documented in ``docs/records.md``.
+A record is a JSON file, ``RESULTS/cells/<id>.json``. Its pictures, if it has any, are in ``RESULTS/pictures/<id>.npz``.
+``docs/records.md`` documents every field.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = 1
-# Far above what a run writes: 100 verdict bits cost 34 bytes, an epoch's curves about 100.
+# Far above what a run writes: 100 images take 34 bytes of verdicts, and an epoch takes about 100 bytes of curves.
 LARGEST_RECORD = 32 << 20
 LARGEST_PICTURES = 512 << 20
 Status = Literal["ok", "failed", "void"]
@@ -36,16 +36,19 @@ class _Part(BaseModel):
 
 
 class Metric(_Part):
-    """A measured number with its 95 % interval (``None`` where it has none) and the examples behind it."""
+    """A measured number."""
 
     value: FiniteFloat
     low: FiniteFloat | None = None
+    """The lower end of its 95 % interval; None: it has no interval."""
     high: FiniteFloat | None = None
+    """The upper end."""
     n: int | None = Field(default=None, ge=0)
+    """The number of examples that it was measured on."""
 
 
 class Failure(_Part):
-    """Why a cell has no numbers: the exception's type, message and traceback."""
+    """The exception with which a cell failed: its type, message and traceback."""
 
     type: str
     message: str
@@ -53,15 +56,18 @@ class Failure(_Part):
 
 
 class Verdicts(_Part):
-    """Per-example truth, in the order of the evaluated examples: base64 of bits, most significant bit first."""
+    """The verdicts on every example, in the order of the test split: bits as base64, most significant bit first."""
 
     n: int = Field(ge=0)
+    """The number of examples."""
     clean: str
+    """Bits: whether the model is right on the clean image."""
     robust: str
+    """Bits: whether it is right there and after the attack."""
 
     @classmethod
     def pack(cls, clean: np.ndarray, robust: np.ndarray) -> Verdicts:
-        """Two boolean arrays of shape (n,): right on the clean image; right there and after the attack."""
+        """Pack two boolean arrays of shape (n,): right on the clean image; right there and after the attack."""
         return cls(n=len(clean), clean=pack_bits(clean), robust=pack_bits(robust))
 
     def unpack(self) -> tuple[np.ndarray, np.ndarray]:
@@ -70,33 +76,51 @@ class Verdicts(_Part):
 
 
 class Record(BaseModel):
-    """Everything kept of one cell. ``cell`` is the resolved cell in canonical form."""
+    """Everything that is kept of one cell."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     id: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    """A hash of ``cell`` and ``code``; also the file's name."""
     status: Status
+    """``ok``; ``failed``: the cell raised an exception; ``void``: an audit says that its numbers mean nothing."""
     suite: str = ""
+    """The suite that ran the cell."""
     description: str = ""
+    """That suite's description."""
     cell: dict[str, Any]
+    """The cell in canonical form, every default filled in."""
     code: dict[str, str] = Field(default_factory=dict)
+    """Kind of name → version of the code behind it; ``data`` is the identity of the split."""
     metrics: dict[str, Metric] = Field(default_factory=dict)
+    """What was measured, by name."""
     cost: dict[str, Any] = Field(default_factory=dict)
+    """What measuring took: seconds, passes, memory."""
     training: dict[str, Any] = Field(default_factory=dict)
+    """What training took, and the digest of the weights."""
     evaluation: dict[str, Any] = Field(default_factory=dict)
+    """What the measures depend on besides the model."""
     curves: dict[str, list[FiniteFloat]] = Field(default_factory=dict)
+    """Numbers by epoch, by number of samples or by latent dimension."""
     verdicts: Verdicts | None = None
+    """The verdicts of a robustness cell on every example."""
     findings: tuple[Finding, ...] = ()
+    """Remarks of the audits."""
     failure: Failure | None = None
+    """The exception of a failed cell."""
     pictures: bool = False
+    """Whether there is a ``pictures/<id>.npz``."""
     environment: dict[str, Any] = Field(default_factory=dict)
+    """Versions, device and flags."""
     started: str = ""
+    """UTC, ISO 8601."""
     finished: str = ""
+    """UTC, ISO 8601."""
 
 
 def pack_bits(bits: np.ndarray) -> str:
-    """A boolean array as base64 of packed bits, eight examples a byte."""
+    """A boolean array as base64 text, eight examples a byte."""
     return base64.b64encode(np.packbits(np.asarray(bits, dtype=bool)).tobytes()).decode("ascii")
 
 
@@ -109,9 +133,9 @@ def unpack_bits(text: str, n: int) -> np.ndarray:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write so that, whatever happens, ``path`` holds either its old content or all of the new.
+    """Write a file so that it holds either its old content or all of the new, whenever the process is killed.
 
-    The bytes reach the disk before the name does: temporary file, fsync, rename, fsync of the folder.
+    Writes a temporary file, flushes it to the disk (fsync), renames it, and flushes the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -133,7 +157,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """`write_atomically`, for what a run leaves behind. Raises `InputError` when there is no room or no permission."""
+    """`write_atomically` for files of a results folder. Raises `InputError` when there is no room or no permission."""
     try:
         write_atomically(path, content)
     except OSError as error:
@@ -141,7 +165,7 @@ def keep(path: Path, content: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> str:
-    """What a run that can write no more says: nothing finished is lost."""
+    """The message of a run that cannot write any more."""
     return (
         f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: make room, or give "
         "another folder with --out, and the same command goes on from there"
@@ -149,7 +173,7 @@ def cannot_write(path: Path, error: OSError) -> str:
 
 
 def record_path(results: Path, identity: str) -> Path:
-    """Where the record of the cell with this id lies."""
+    """The file of the record with this id."""
     return results / "cells" / f"{identity}.json"
 
 
@@ -161,10 +185,10 @@ def write_record(results: Path, record: Record) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """Read one record. Raises `InputError` naming the file and the remedy when it is not one."""
+    """Read one record. Raises `InputError`, with the file and what to do, when it is not a valid record."""
     remedy = "delete the file and run the suite again to measure this cell anew"
     try:
-        if not path.is_file():  # a pipe would wait for ever
+        if not path.is_file():  # reading a pipe would wait for ever
             raise InputError(f"{path}: not a record: no regular file; {remedy}")
         with path.open("rb") as file:
             text = file.read(LARGEST_RECORD + 1)
@@ -193,7 +217,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(results: Path) -> list[Record]:
-    """All records of a results folder, oldest first. Raises one `InputError` naming every unreadable file."""
+    """All records of a results folder, oldest first. Raises one `InputError` that names every unreadable file."""
     records: list[Record] = []
     problems: list[str] = []
     for path in sorted((results / "cells").glob("*.json")):
@@ -207,19 +231,22 @@ def read_records(results: Path) -> list[Record]:
 
 
 def write_pictures(results: Path, identity: str, arrays: dict[str, np.ndarray]) -> None:
-    """Keep the arrays a cell's figures are drawn from. Written before the record that says they are there."""
+    """Write the arrays that a cell's figures are drawn from. They are written before the record that mentions them."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     keep(results / "pictures" / f"{identity}.npz", buffer.getvalue())
 
 
-# What NumPy and zipfile raise on damaged archives; a header may promise more than there is memory for.
+# What NumPy and zipfile raise on damaged archives. A damaged header may claim more data than fits in memory.
 _DAMAGE = (ValueError, OSError, EOFError, LookupError, AttributeError, TypeError, SyntaxError, OverflowError,
            MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
-    """The arrays kept with a record; empty when there are none or the file is gone."""
+    """The arrays stored with a record; empty when it has none or the file is gone.
+
+    Raises `InputError` when the file is damaged.
+    """
     path = results / "pictures" / f"{record.id}.npz"
     if not record.pictures or not path.is_file():
         return {}

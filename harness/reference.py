@@ -1,7 +1,7 @@
 """The reference runs, one suite after another: what ``make reference`` does. No torch.
 
-Each suite runs in a process of its own, so that one that is killed takes no other with it. Records and weights are kept
-as they come: the same command goes on wherever it was stopped.
+Each suite runs in a process of its own, so a suite that is killed does not stop the others. Records and weights are
+kept as they are made: after a stop the same command computes only what is missing.
 """
 
 from __future__ import annotations
@@ -27,20 +27,25 @@ Command = Sequence[str]
 
 @dataclass(frozen=True)
 class State:
-    """How far a suite is: its cells, and how many are recorded, void or failed. ``problem``: why that is unknown."""
+    """How much of a suite is recorded."""
 
     name: str
     cells: int = 0
+    """The number of cells."""
     done: int = 0
+    """How many are measured."""
     void: int = 0
+    """How many have a record that an audit voids."""
     failed: int = 0
+    """How many failed."""
     problem: str = ""
+    """Why these counts are unknown; empty when they are known."""
 
     @property
     def complete(self) -> bool:
         return not self.problem and self.done == self.cells
 
-    def told(self) -> str:
+    def line(self) -> str:
         """``"mnist: complete, 27 cells"``."""
         if self.problem:
             return f"{self.name}: cannot run: {self.problem}"
@@ -52,15 +57,16 @@ class State:
 
 
 def run_all(
-    suites: Iterable[str], out: Path, run: Callable[[Command], int], tell: Callable[[str], None]
+    suites: Iterable[str], out: Path, run: Callable[[Command], int], write: Callable[[str], None]
 ) -> list[State]:
-    """Run every suite into a folder of its own in ``out``, with one folder of weights, whatever becomes of the others.
+    """Run every suite into a folder of its own below ``out``, all with one folder of weights.
 
-    ``run`` runs a command and returns its exit code; an interruption ends the whole. Returns the state of each suite.
+    A suite that fails does not stop the others; an interruption does. ``run`` runs a command and returns its exit code,
+    ``write`` takes a line of output. Returns the state of each suite.
     """
     suites = list(suites)
     for name in suites:
-        tell(f"== {name}")
+        write(f"== {name}")
         if (
             run(_command("run", name, "--out", str(_folder(out, name)), "--weights", str(out / ".weights")))
             == INTERRUPTED
@@ -70,7 +76,7 @@ def run_all(
 
 
 def state(name: str, results: Path) -> State:
-    """What of a suite is recorded in its folder."""
+    """How much of a suite is recorded in its folder."""
     try:
         made = plan(load_suite(name), results)
     except InputError as error:
@@ -79,36 +85,36 @@ def state(name: str, results: Path) -> State:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: every suite for this machine is complete, 1: something is missing, named at the end."""
+    """Run the suites. Exit code 0: every suite for this machine is complete, 1: the last lines name what is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m epsbench.harness.reference", description="Run the reference suites."
     )
     parser.add_argument("suites", nargs="*", help="suites that every machine runs")
     parser.add_argument(
-        "--gpu", nargs="*", default=[], metavar="SUITE", help="suites for machines with a GPU, after them"
+        "--gpu", nargs="*", default=[], metavar="SUITE", help="suites that run after them where there is a GPU"
     )
-    parser.add_argument("--out", type=Path, default=OUT, help="where the results folders lie")
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder of the results folders")
     given = parser.parse_args(arguments)
     able = not given.gpu or subprocess.run([sys.executable, "-c", HAS_GPU], check=False).returncode == 0
-    states = run_all([*given.suites, *(given.gpu if able else [])], given.out, run_command, _tell)
-    _tell("== reference results")
+    states = run_all([*given.suites, *(given.gpu if able else [])], given.out, run_command, _write)
+    _write("== reference results")
     for each in states:
-        _tell(each.told())
+        _write(each.line())
     if not able:
-        _tell(f"left for a machine with a GPU: {', '.join(given.gpu)}")
+        _write(f"left for a machine with a GPU: {', '.join(given.gpu)}")
     folders = [folder for each in states if any((folder := _folder(given.out, each.name)).glob("cells/*.json"))]
     if folders:
-        told = run_command(_command("report", *map(str, folders), "--out", str(given.out)), quiet=True)
-        _tell(f"all in one: {given.out / 'report.html'}" if told == 0 else "the joint report could not be made")
+        code = run_command(_command("report", *map(str, folders), "--out", str(given.out)), quiet=True)
+        _write(f"all in one: {given.out / 'report.html'}" if code == 0 else "the joint report could not be made")
     return 0 if all(each.complete for each in states) else 1
 
 
 def run_command(command: Command, quiet: bool = False) -> int:
-    """The exit code of a command. What would end this process ends the command first, which leaves what can go on."""
+    """Run a command and return its exit code. A signal to end goes to the command, which keeps what it has finished."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None) as process:
 
         def pass_on(number: int, frame: FrameType | None) -> None:
-            if number == signal.SIGTERM:  # a Ctrl-C reaches the command without us
+            if number == signal.SIGTERM:  # a Ctrl-C reaches the command by itself
                 process.terminate()
 
         before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -131,7 +137,7 @@ def _cells(count: int) -> str:
     return f"{count} cell{'' if count == 1 else 's'}"
 
 
-def _tell(line: str) -> None:
+def _write(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

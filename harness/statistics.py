@@ -1,6 +1,6 @@
-"""Intervals and paired tests. No torch; of SciPy only its special functions, which load in a tenth of a second.
+"""Intervals and paired tests. No torch, and of SciPy only the special functions, which load in a tenth of a second.
 
-Every interval is two-sided and every accuracy a share in [0, 1].
+Every interval is two-sided. Every accuracy is a share in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ CONFIDENCE = 0.95
 
 
 def normal_quantile(confidence: float = CONFIDENCE) -> float:
-    """The z that leaves ``(1 - confidence) / 2`` in each tail of a standard normal: 1.96 for 95 %."""
+    """The z with ``(1 - confidence) / 2`` of a standard normal in each tail beyond it: 1.96 for 95 %."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The score interval of a proportion (Wilson, 1927), in [0, 1]; of no trials it is all of [0, 1].
+    """The score interval of a proportion (Wilson, 1927), in [0, 1]; without trials, all of [0, 1].
 
     Raises `ValueError` unless ``0 <= successes <= n``.
     """
@@ -32,15 +32,15 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[floa
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low = 0.0 if successes == 0 else max(0.0, centre - half)  # exact at the ends, where rounding is not
+    low = 0.0 if successes == 0 else max(0.0, centre - half)  # exact at the ends, without rounding errors
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """Mean and Student-t interval of independent values; one value has an unbounded interval.
+    """Mean, low and high end of the Student-t interval of independent values; one value has an infinite interval.
 
-    Raises `ValueError` for no values.
+    Raises `ValueError` when there are no values.
     """
     n = len(values)
     if n == 0:
@@ -54,7 +54,10 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Two-sided p of ``b`` changes one way and ``c`` the other, under a fair coin (McNemar, 1947; exact form)."""
+    """The two-sided p-value of McNemar's exact test (1947) for ``b`` changes in one direction and ``c`` in the other.
+
+    Raises `ValueError` for negative counts.
+    """
     if b < 0 or c < 0:
         raise ValueError(f"counts of changes must not be negative, not {b} and {c}")
     if b == c:
@@ -63,7 +66,10 @@ def mcnemar_exact(b: int, c: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted so that 5 % is the chance of any false alarm in the family (Holm, 1979), in input order."""
+    """P-values adjusted for testing all of them (Holm, 1979), in the order given.
+
+    Rejecting those at most 5 % makes any false rejection among them at most 5 % likely.
+    """
     m = len(p_values)
     adjusted = [0.0] * m
     running = 0.0
@@ -78,8 +84,8 @@ def paired_difference_interval(
 ) -> tuple[float, float, float]:
     """``(gains - losses) / n`` and its interval for paired proportions (Agresti and Min, 2005), in [-1, 1].
 
-    ``losses`` examples were right before and wrong after, ``gains`` the reverse, of ``n`` examples. The
-    interval is Wald's after half a count is added to each cell of the two-by-two table.
+    Of ``n`` examples, ``losses`` were right before and wrong after, and ``gains`` the reverse. The interval is Wald's
+    with half a count added to each cell of the two-by-two table.
     Raises `ValueError` unless ``losses + gains <= n`` and ``n > 0``.
     """
     if losses < 0 or gains < 0 or n < 1 or losses + gains > n:
@@ -90,11 +96,11 @@ def paired_difference_interval(
 
 
 def smallest_detectable_difference(changed: int, n: int, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The paired difference that McNemar's test at level ``alpha`` would find with this power (Connor, 1987).
+    """The smallest paired difference that McNemar's test at level ``alpha`` finds with this power (Connor, 1987).
 
-    ``changed`` of ``n`` examples changed either way; that share is taken as the noise of a comparison. A
-    difference cannot exceed the share that changes, so the share is raised to the difference where needed.
-    Returns a share in (0, 1]; 1 when no difference among so few examples would be found.
+    ``changed`` of ``n`` examples changed in either direction; that share is taken as the noise of a comparison. A
+    difference cannot exceed the share that changes, so a larger difference raises the share. Returns a share in
+    (0, 1]; 1 when the test finds no difference among so few examples. Raises `ValueError` for impossible counts.
     """
     if not 0 <= changed <= n or n < 1:
         raise ValueError(f"{changed} changed among {n} examples")
@@ -115,7 +121,7 @@ def smallest_detectable_difference(changed: int, n: int, alpha: float = 0.05, po
 
 
 def difference_test(value_a: float, error_a: float, value_b: float, error_b: float) -> float:
-    """Two-sided p of the unpaired z-test for two means with these standard errors."""
+    """The two-sided p-value of the unpaired z-test for two means with these standard errors."""
     error = math.hypot(error_a, error_b)
     if error == 0:
         return 1.0 if value_a == value_b else 0.0

@@ -1,4 +1,4 @@
-"""What a model needs to know to be built. No torch, so that planning stays fast."""
+"""What an architecture is, and what it needs to know of the data. No torch, so that planning stays fast."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class DataShape(Protocol):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A classifier before it has weights: a frozen value whose fields are what a suite may set.
+    """A classifier without weights: a frozen value whose fields are the parameters that a suite may set.
 
-    Torch is imported inside `build` alone, so the verbs that only read never load it.
+    Only `build` imports torch, so the verbs that only read never load it.
     """
 
     version: ClassVar[int | str] = 1
 
     def check(self, data: DataShape) -> None:
-        """Raise `ValueError`, saying what would be right, when this model cannot be built for the data."""
+        """Raise `ValueError`, with what to change, when this model cannot be built for the data."""
 
     def build(self, data: DataShape) -> nn.Module:
-        """A module from pixels (N, C, H, W) in [0, 1] to logits (N, classes); normalisation is inside."""
+        """A module from pixels (N, C, H, W) in [0, 1] to logits (N, classes); it normalises its input itself."""
         raise TypeError(f"{type(self).__name__} must define build(data)")

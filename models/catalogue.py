@@ -1,6 +1,6 @@
-"""The architectures a suite can name, as frozen values. Torch is imported inside ``build`` alone.
+"""The architectures that a suite can name, as frozen values. Only ``build`` imports torch.
 
-Every classifier built here takes pixels (N, C, H, W) in [0, 1]: its normalisation is its own first layer.
+Every classifier built here takes pixels (N, C, H, W) in [0, 1]: its first layer normalises them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SmallCNN(Architecture):
-    """Two strided 4×4 convolutions and two linear layers: the MNIST network of Wong & Kolter (2018), any input size.
+    """Two strided 4×4 convolutions and two linear layers: the MNIST network of Wong & Kolter (2018).
 
     ``width`` is the number of filters of the first convolution (the second has twice as many), ``hidden`` the
-    number of units before the logits.
+    number of units before the logits. It takes images of at least 4×4 pixels.
     """
 
     version: ClassVar[str] = "ee56e585e0022bfb"
@@ -63,7 +63,7 @@ class ResNet18(Architecture):
 
 @dataclass(frozen=True)
 class Timm(Architecture):
-    """Any classifier of timm, with timm's own mean and standard deviation inside.
+    """Any classifier of timm, which normalises with timm's mean and standard deviation.
 
     The input is resized only where the architecture cannot take the data's size.
     """
@@ -81,7 +81,7 @@ class Timm(Architecture):
 
 @dataclass(frozen=True)
 class TorchVision(Architecture):
-    """Any classifier of torchvision, with its weights' own mean and standard deviation inside (else ImageNet's).
+    """Any classifier of torchvision, which normalises as its weights were trained, without weights as for ImageNet.
 
     The input is resized only where the architecture cannot take the data's size.
     """
@@ -117,7 +117,7 @@ class FromFile(Architecture):
         return architecture(self.architecture)
 
     def digest(self) -> str:
-        """A digest of the file's content: other weights under the same path are another model.
+        """A digest of the file's content, so that other weights under the same path are another model.
 
         Raises `ValueError` when the file cannot be read.
         """
@@ -143,10 +143,10 @@ class FromFile(Architecture):
 
 @dataclass(frozen=True)
 class Custom(Architecture):
-    """A user's module class or function, called with its parameters and with what it asks for of the data.
+    """A user's module class or function, called with its parameters and with the facts of the data that it asks for.
 
-    Of ``shape``, ``classes`` and ``num_classes`` it is given those its signature has. It must return a module
-    from pixels in [0, 1] to logits: whoever brings a network brings its normalisation.
+    It gets ``shape``, ``classes`` and ``num_classes`` if its signature names them. It must return a module from pixels
+    in [0, 1] to logits, which normalises its input itself.
     """
 
     factory: Callable[..., Any]
@@ -159,7 +159,7 @@ class Custom(Architecture):
         accepted = inspect.signature(self.factory).parameters.values()
         greedy = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted)
         wanted = {parameter.name for parameter in accepted}
-        # A factory with **kwargs gets only what it also names: an unexpected "shape" might travel anywhere.
+        # A factory with **kwargs gets only what it names: an unexpected "shape" might be passed on to a layer.
         given = {name: value for name, value in offered.items() if name in wanted}
         unknown = [] if greedy else [name for name, _ in self.params if name not in wanted]
         if unknown:
@@ -172,7 +172,7 @@ PREFIXES: dict[str, type[Architecture]] = {"timm": Timm, "torchvision": TorchVis
 
 
 def architecture(wanted: str | Mapping[str, Any]) -> Architecture:
-    """The architecture of a name, or of a table with a ``name`` and parameters. Raises `ValueError` with the remedy."""
+    """The architecture of a name, or of a table of ``name`` and parameters. Raises `ValueError` for an unknown one."""
     table = {"name": wanted} if isinstance(wanted, str) else dict(wanted)
     name = table.pop("name", None)
     if not isinstance(name, str):

@@ -1,4 +1,4 @@
-"""The generative architectures a suite can name, as frozen values. Torch is imported inside ``build`` alone."""
+"""The generative architectures that a suite can name, as frozen values. Only ``build`` imports torch."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class VAE:
 
 @dataclass(frozen=True)
 class Autoencoder(VAE):
-    """The networks of `VAE` without noise and without a rate: it reconstructs, and nothing shapes its latent space."""
+    """A plain autoencoder: the networks of `VAE`, trained on the reconstruction alone, without noise and KL."""
 
     version: ClassVar[str] = "af9a738fa037ca12"
 
     def build(self, data: DataShape, z_dim: int = 20) -> VAENetwork:
-        """A module whose ``elbo`` gives the distortion of its codes, and a rate of 0."""
+        """A module whose ``elbo`` gives the distortion of its reconstructions, and a rate of 0."""
         from epsbench.models.vae import VAENetwork
 
         self.check(data, z_dim)

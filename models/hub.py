@@ -1,4 +1,4 @@
-"""Networks and weights from elsewhere: timm, torchvision, a local file, a user's own module."""
+"""Networks and weights from other sources: timm, torchvision, a local file, a user's own module."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from epsbench.models.layers import Normalise
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# The ways networks refuse an input they were not made for.
+# What networks raise for an input of a shape that they cannot process.
 _REFUSALS = (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError)
-# torchvision's two networks with auxiliary heads: without them they return logits and no tuple.
+# torchvision's two networks with auxiliary heads. Without these heads they return logits and not a tuple.
 _AUXILIARY: dict[str, dict[str, bool]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -29,10 +29,10 @@ _AUXILIARY: dict[str, dict[str, bool]] = {
 
 
 class HubNetwork(nn.Module):
-    """A foreign network behind its own preparation: grey to colour, resizing and normalisation, each where needed."""
+    """Another library's network and what its input needs: grey to colour, resizing, normalisation."""
 
     def __init__(self, network: nn.Module, normalise: Normalise, size: tuple[int, int] | None = None) -> None:
-        """``size`` is the (height, width) the network insists on, or None where it takes images as they are."""
+        """``size`` is the only (height, width) that the network takes; None: it takes the data's images as they are."""
         super().__init__()
         self.normalise = normalise
         self.network = network
@@ -46,9 +46,9 @@ class HubNetwork(nn.Module):
 
 
 def timm_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:
-    """A timm classifier for the data's channels and classes, with timm's own normalisation inside.
+    """A timm classifier for the data's channels and classes, which normalises with timm's statistics.
 
-    Raises `ValueError` for an unknown name, for weights that are not to be had, and where nothing fits.
+    Raises `ValueError` for an unknown name, for weights that cannot be loaded, and when the data's images do not fit.
     """
     import timm
 
@@ -67,22 +67,22 @@ def timm_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:
 
     try:
         network = create(img_size=(height, width))
-    except TypeError:  # a convolutional network, which has no fixed size to set
+    except TypeError:  # a convolutional network, which takes any size
         network = create()
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))
-    if height % patch[0] == 0 and width % patch[1] == 0:  # else its last pixels would be cut off in silence
+    if height % patch[0] == 0 and width % patch[1] == 0:  # otherwise it would silently ignore the last pixels
         try:
             return prepared(network)
-        except ValueError:  # too small for its poolings, or not a size of its windows
+        except ValueError:  # images too small for its pooling, or no multiple of its windows
             pass
     network = create()
     return prepared(network, tuple(network.pretrained_cfg["input_size"][1:]))  # type: ignore[index]
 
 
 def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:
-    """A torchvision classifier for the data's classes; grey images are given to it as colour.
+    """A torchvision classifier for the data's classes. Grey images are repeated to three channels.
 
-    Raises `ValueError` for an unknown name, for weights that are not to be had, and where nothing fits.
+    Raises `ValueError` for an unknown name, for weights that cannot be loaded, and when the data's images do not fit.
     """
     from torchvision import models
 
@@ -99,17 +99,20 @@ def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.M
             _replace_head(network, len(weights.meta["categories"]), data.classes)
     else:
         network = models.get_model(name, weights=None, num_classes=data.classes, **_AUXILIARY.get(name, {}))
-    # Statistics of three channels: subtracting them turns one grey channel into three.
+    # The statistics have three channels: normalising by them broadcasts one grey channel to three.
     normalise = Normalise(*((settings.mean, settings.std) if pretrained else (IMAGENET_MEAN, IMAGENET_STD)))
     try:
         return verified(HubNetwork(network, normalise), data, f"torchvision:{name}")
-    except ValueError:  # too small for its poolings, or not its one size
+    except ValueError:  # images too small for its pooling, or not the one size that it takes
         size = (settings.crop_size[0], settings.crop_size[0])
         return verified(HubNetwork(network, normalise, size), data, f"torchvision:{name}")
 
 
 def verified(network: Any, data: DataShape, name: str) -> nn.Module:
-    """``network``, when it is a module that turns the data's images into (N, classes) logits; else `ValueError`."""
+    """Return ``network`` after checking that it turns the data's images into logits (N, classes).
+
+    Raises `ValueError` when it is no module, does not take the images, or returns something else.
+    """
     if not isinstance(network, nn.Module):
         raise ValueError(f"model {name} gave {type(network).__name__} where a torch.nn.Module is needed")
     was_training = network.training
@@ -133,8 +136,8 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
 def load_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a state dict that torch saved. Runs no code from the file.
 
-    A checkpoint that holds the state dict under "state_dict" or "model", and the prefixes of DataParallel and
-    torch.compile, are unwrapped. Raises `ValueError` for anything else.
+    Finds the state dict inside a checkpoint that has it under "state_dict" or "model", and removes the prefixes of
+    DataParallel and torch.compile. Raises `ValueError` for anything else.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -163,9 +166,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_into(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Copy ``state`` into ``network``, of which it must have every tensor. Raises `ValueError` naming the misfit."""
+    """Copy ``state`` into ``network``. Raises `ValueError` when their tensors differ in name or shape."""
     target = network
-    if isinstance(network, HubNetwork):  # the file may come from the library or from epsbench's own cache
+    if isinstance(network, HubNetwork):  # the file may come from the library, or from epsbench's weights
         target, state = network.network, _without_prefix(state, "network.")
     own = target.state_dict()
     misfits = [
@@ -190,11 +193,11 @@ def load_into(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
 
 @contextmanager
 def _weights_of(library: str, name: str) -> Iterator[None]:
-    """Turns the many ways a download fails into one `ValueError`."""
+    """Raise one `ValueError` for all the ways in which a download fails."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # timm's word for a model that has none is a RuntimeError; any other is a fault to be seen as it is.
+        # timm raises a RuntimeError for a model without weights; any other RuntimeError is a fault and passes through.
         if isinstance(error, RuntimeError) and "pretrained" not in str(error).lower():
             raise
         raise ValueError(
@@ -209,7 +212,7 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 
 def _for_channels(values: Sequence[float], channels: int) -> Sequence[float]:
-    """Statistics of another number of channels: the mean of those there are."""
+    """Statistics for this number of channels: when it differs from theirs, their mean for each channel."""
     return values if len(values) == channels else [sum(values) / len(values)] * channels
 
 
@@ -228,7 +231,7 @@ def _without_auxiliary_heads(network: nn.Module) -> None:
 
 
 def _replace_head(network: nn.Module, old: int, new: int) -> None:
-    """Put a fresh last layer of ``new`` outputs in the place of the one with ``old``."""
+    """Replace the last layer, which has ``old`` outputs, by an untrained one with ``new``."""
     makers: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
         nn.Linear: lambda layer: nn.Linear(layer.in_features, new, layer.bias is not None),
         nn.Conv2d: lambda layer: nn.Conv2d(layer.in_channels, new, layer.kernel_size),

@@ -1,4 +1,4 @@
-"""Layers that more than one network here begins with."""
+"""Layers that several networks share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Normalise(nn.Module):
     """(x − mean) / std per channel, for pixels (N, C, H, W) in [0, 1].
 
-    The numbers belong to the architecture, not to what was learnt, so they stay out of the state dict: weights
-    saved elsewhere load without them.
+    The statistics belong to the architecture and are not learned, so they are no part of the state dict: weights that
+    other programs saved load without them.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""Priors over a latent space: what z is drawn from, and what the rate of a posterior is measured against."""
+"""Priors over the latent space: they draw z, and give the KL of a posterior."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Draws(Protocol):
 
 
 class StandardNormal(nn.Module):
-    """N(0, 1) in every dimension: nothing to learn."""
+    """N(0, 1) in every dimension, without parameters."""
 
     def __init__(self, z_dim: int) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class StandardNormal(nn.Module):
 class MixtureOfNormals(nn.Module):
     """A learned mixture of diagonal normals.
 
-    It lets the prior move to where the posteriors lie, which is what the rate pays for otherwise (Tomczak & Welling,
-    "VAE with a VampPrior", 2018, who compare with it). Its components start as standard normals around points drawn
-    from half a standard normal, so that the first steps see about N(0, 1).
+    Training moves the prior to where the posteriors lie, which lowers the KL (a baseline in Tomczak & Welling, "VAE
+    with a VampPrior", 2018). The components start as unit normals around points drawn from N(0, 0.25), so that the
+    prior is close to N(0, 1) at first.
     """
 
     def __init__(self, z_dim: int, components: int) -> None:
@@ -55,10 +55,10 @@ class MixtureOfNormals(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density in nats of z (..., z_dim): shape (...)."""
-        # Autocast would round the products, of which large parts cancel, to half precision.
+        # Large parts of these products cancel, so autocast must not round them to half precision.
         with torch.autocast(z.device.type, enabled=False):
             rows = z.reshape(-1, self.z_dim).float()
-            # The quadratic form of every row under every component, as two matrix products.
+            # The quadratic form of every row and component, as two matrix products.
             precision = (-2 * self.log_stds).exp()
             square = rows.square() @ precision.T - 2 * rows @ (self.means * precision).T
             constant = (self.means.square() * precision).sum(1) + 2 * self.log_stds.sum(1)

@@ -1,4 +1,4 @@
-"""A VAE of residual blocks that work at half and a quarter of the resolution only."""
+"""A VAE of residual blocks at half and at a quarter of the image's resolution."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class ResidualDecoder(nn.Module):
             nn.Conv2d(c, 4 * levels * channels, 3, padding=1),
             nn.PixelShuffle(2),
         )
-        # Most pixels near the border are black in every image; no convolution can know where it stands.
+        # Most pixels near the border are black in every image. A convolution does not know its position, a bias does.
         self.bias = nn.Parameter(torch.zeros(levels, channels, height, width))
 
     def forward(self, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The small convolutional network, sized so that adversarial training on MNIST takes minutes on two cores."""
+"""The small convolutional network. On MNIST its adversarial training takes minutes on two cores."""
 
 from __future__ import annotations
 

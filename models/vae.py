@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's way back, with transposed convolutions; its last layer gives logits, unsquashed."""
+    """The encoder in reverse, with transposed convolutions; its last layer gives logits."""
 
     def __init__(self, shape: tuple[int, int, int], z_dim: int, filters: int, levels: int) -> None:
         super().__init__()
@@ -69,13 +69,14 @@ class Decoder(nn.Module):
 
 
 class VAENetwork(nn.Module):
-    """Encoder, decoder and prior, and the evidence lower bound between them.
+    """An encoder, a decoder and a prior, and the evidence lower bound that they give.
 
-    The posterior is a diagonal normal, the likelihood of every pixel (and colour) categorical over ``levels`` grey
-    levels, the prior standard normal unless another is given. Nats everywhere, float32 for every likelihood and KL.
+    The posterior is a diagonal normal. The likelihood of every pixel (and colour) is categorical over ``levels`` grey
+    levels. The prior is standard normal unless another is given. All values are in nats, and every likelihood and KL
+    is computed in float32.
 
-    ``deterministic`` makes it a plain autoencoder: z is the posterior's mean, there is no rate, and the distortion
-    alone bounds nothing.
+    With ``deterministic`` it is a plain autoencoder: z is the posterior's mean and the rate is 0, so the distortion is
+    no bound of the likelihood.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class VAENetwork(nn.Module):
 
 
 def quantise(x: Tensor, levels: int) -> Tensor:
-    """Grey levels floor(levels·x), int64, clamped to levels − 1: x = 1 belongs to the last level."""
+    """Grey levels floor(levels·x), int64, at most levels − 1, so that x = 1 is the last level."""
     return (x * levels).long().clamp_(0, levels - 1)
 
 
@@ -155,7 +156,7 @@ def rescale(target: Tensor, levels: int) -> Tensor:
 
 def log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
     """Log-probability in nats (N,) of grey levels (N, C, H, W) under logits (N, levels, C, H, W)."""
-    # One row a pixel, its levels side by side: on a CPU up to four times faster than along a strided dimension.
+    # One row a pixel with its levels side by side. On a CPU that is up to four times as fast as a strided dimension.
     rows = logits.float().movedim(1, -1).reshape(-1, logits.shape[1])
     return -F.cross_entropy(rows, target.flatten(), reduction="none").view(len(target), -1).sum(1)
 
@@ -181,6 +182,6 @@ def halvings(shape: tuple[int, int, int]) -> list[tuple[int, int]]:
 
 
 def _doubling(inputs: int, outputs: int, before: tuple[int, int], after: tuple[int, int]) -> nn.ConvTranspose2d:
-    """A 3×3 transposed convolution of stride 2 that undoes a halving, of even and of odd sizes."""
+    """A 3×3 transposed convolution of stride 2, from the size ``before`` to the size ``after``, even or odd."""
     padding = (after[0] - 2 * before[0] + 1, after[1] - 2 * before[1] + 1)
     return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=padding)

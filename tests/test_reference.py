@@ -59,8 +59,8 @@ def test_a_broken_suite_stops_no_other_and_the_next_time_nothing_is_measured_aga
 def test_what_is_missing_is_counted(tiny, tmp_path):
     (state,) = run_all([str(tiny)], tmp_path, lambda command: -9, lambda line: None)
     assert not state.complete
-    assert state.told() == f"{tiny}: 1 of 1 cell missing"
-    assert State("s", 9, 4, 2, 3).told() == "s: 5 of 9 cells missing, 3 failed, 2 void"
+    assert state.line() == f"{tiny}: 1 of 1 cell missing"
+    assert State("s", 9, 4, 2, 3).line() == "s: 5 of 9 cells missing, 3 failed, 2 void"
 
 
 def test_an_interruption_ends_the_whole_and_a_death_does_not(tiny, tmp_path):

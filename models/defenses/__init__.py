@@ -1,4 +1,4 @@
-"""Defenses, one a file: how a classifier is trained to withstand attacks. Torch is imported only inside."""
+"""Defenses, one a file: the losses that train a classifier to withstand attacks. Importing them loads no torch."""
 
 from epsbench.models.defenses.base import Defense, Trainee
 from epsbench.models.defenses.fgsm_loss import FGSMLoss

@@ -1,4 +1,4 @@
-"""What a defense is: a training loss. Torch is imported only inside."""
+"""What a defense is: a training loss. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Trainee(Protocol):
     """A network in training, as a defense sees it. Images are (N, C, H, W) in [0, 1], labels (N,).
 
-    What is trained on goes through `loss` or `logits`, in train mode. What only looks for images goes through the
-    others: they see the network in eval mode, so batch statistics do not move, and leave its mode as it was.
+    Images to train on go through `loss` or `logits`, in train mode. The other methods are for making such images: they
+    run the network in eval mode, so the batch statistics do not change, and restore its mode.
     """
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Trainee(Protocol):
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
         """The gradient at ``x``, float32 (N, C, H, W), of ``objective``: float32 logits (N, classes) to a scalar.
 
-        Let the objective sum over images: a mean makes gradients small enough to vanish in half precision.
+        The objective should sum over images: the gradients of a mean may round to 0 in half precision.
         """
         ...
 
@@ -55,14 +55,15 @@ class Trainee(Protocol):
 class Defense(ABC):
     """A training loss; its fields are its hyper-parameters. ε is in pixel units and the norm is L∞.
 
-    A defense with a field ``eps`` above 0 is watched at that ε while it trains (`epsbench.harness.run.audits.overfitting`).
+    If it has a field ``eps`` above 0, accuracy at that ε is measured after every epoch
+    (`epsbench.harness.run.audits.overfitting`).
     """
 
     version: ClassVar[int | str] = 1
 
     @abstractmethod
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
-        """The scalar to descend for images ``x`` (N, C, H, W) in [0, 1] and labels ``y`` (N,)."""
+        """The scalar loss to minimise for images ``x`` (N, C, H, W) in [0, 1] and labels ``y`` (N,)."""
 
 
 def check_eps(eps: Fraction) -> None:

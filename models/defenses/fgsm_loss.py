@@ -1,4 +1,4 @@
-"""The adversarial loss: clean images and their FGSM images, weighed."""
+"""A weighted mean of the losses on clean images and on their FGSM images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class FGSMLoss(Defense):
     """α·J(x) + (1 − α)·J(x + ε·sign ∇J(x)) (Goodfellow et al., 2015, section 6).
 
-    Both means are over passes of their own, so in train mode each batch is normalised by its own statistics.
+    Clean and FGSM images go through the network in two passes, so batch norm normalises each by its own statistics.
     """
 
     version: ClassVar[str] = "7446afa5b16c98db"

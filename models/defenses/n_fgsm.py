@@ -1,4 +1,4 @@
-"""One step from a noisy image: the price of FGSM training without its collapse."""
+"""One FGSM step from a noisy image: as cheap as FGSM training, without catastrophic overfitting."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class NFGSM(Defense):
     """J(x + η + α·sign ∇J(x + η)) with η uniform in [−kε, kε] (de Jorge et al., 2022, algorithm 1).
 
-    ``noise`` is k and ``relative_step_size`` is α in units of ε. The perturbation is not clipped to the ball: it
-    reaches up to (k + α/ε)·ε. Images are kept in [0, 1] before and after the step, as in the authors' code. Theirs
-    takes the step's gradient in train mode; here images are always crafted in eval mode.
+    ``noise`` is k and ``relative_step_size`` is α in units of ε. The perturbation is not clipped to the ball: it may be
+    as large as (k + α/ε)·ε. Images are clamped to [0, 1] before and after the step, as in the authors' code. Their code
+    takes the step's gradient in train mode; here adversarial images are always made in eval mode.
     """
 
     version: ClassVar[str] = "c1a3252c4294604b"
@@ -36,6 +36,6 @@ class NFGSM(Defense):
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
         eps = float(self.eps)
         eta = self.noise * eps * (2 * trainee.noise(len(x)).uniform(*x.shape[1:]) - 1)
-        # A step from the noisy image, so its ball lies around the noisy image too.
+        # The step starts at the noisy image, so the ball is centred there too.
         adversarial = trainee.attack(FGSM(), (x + eta).clamp(0, 1), y, self.relative_step_size * eps)
         return trainee.loss(adversarial, y)

@@ -1,4 +1,4 @@
-"""No defense: what every other is compared with."""
+"""No defense: the baseline for all others."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PGDBatch(Defense):
-    """The batch and its PGD copies, concatenated, under the ordinary loss (after Madry et al., 2018).
+    """The ordinary loss on the batch and its PGD images, concatenated (after Madry et al., 2018).
 
-    Both go through the network in one pass, normalised together. ``relative_step_size`` is in units of ε.
+    Both pass the network at once, so batch norm normalises them together. ``relative_step_size`` is in units of ε.
     """
 
     version: ClassVar[str] = "ea909bc4de49a7da"
@@ -32,7 +32,7 @@ class PGDBatch(Defense):
         self.attack()
 
     def attack(self) -> PGD:
-        """The attack that makes the copies. Raises `ValueError` where its parameters make none."""
+        """The attack that makes the PGD images. Raises `ValueError` for parameters that are no attack."""
         return PGD(steps=self.steps, relative_step_size=self.relative_step_size, random_start=self.random_start)
 
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:

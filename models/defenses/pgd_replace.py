@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PGDReplace(PGDBatch):
-    """Descent on the worst loss in the ball: E[max over ‖δ‖∞ ≤ ε of J(x + δ)] (Madry et al., 2018, eq. 2.1).
+    """The largest loss in the ball: E[max over ‖δ‖∞ ≤ ε of J(x + δ)] (Madry et al., 2018, eq. 2.1).
 
-    PGD stands in for the inner maximum. The parameters are those of `PGDBatch`; the clean images are not trained on.
+    PGD approximates the maximum. The parameters are those of `PGDBatch`; clean images are not trained on.
     """
 
     version: ClassVar[str] = "2b26663331cb8e33"

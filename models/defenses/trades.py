@@ -1,4 +1,4 @@
-"""Accuracy on clean images, traded against how far predictions move within the ball."""
+"""TRADES: the loss on clean images plus a penalty on how much predictions change within the ball."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ START = 0.001  # the standard deviation of the first perturbation, in pixel unit
 class TRADES(Defense):
     """J(x) + β · max over ‖δ‖∞ ≤ ε of KL(p(x) ‖ p(x + δ)) (Zhang et al., 2019, algorithm 1).
 
-    The maximum is sought by ``steps`` sign steps of ``relative_step_size`` · ε in eval mode, from normal noise of
-    standard deviation 0.001: at x itself the divergence has no gradient. As in the authors' code the loss sees clean
-    and perturbed images in passes of their own and is differentiated through both predictions; theirs passes the clean
-    images twice, which moves the batch statistics once more, and does not keep the noise in the box.
+    To approximate the maximum, ``steps`` sign steps of ``relative_step_size`` · ε are taken in eval mode. They start
+    at normal noise of standard deviation 0.001, because the KL has no gradient at x itself. As in the authors' code,
+    clean and perturbed images pass the network separately, and the loss is differentiated through both predictions.
+    Unlike here, their code passes the clean images twice, which updates the batch statistics once more, and does not
+    clamp the noise to the box.
     """
 
     version: ClassVar[str] = "795bfcc349a837fc"
@@ -41,7 +42,7 @@ class TRADES(Defense):
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
         from torch.nn import functional as F
 
-        if self.beta == 0:  # plain training: no pass for what would weigh nothing
+        if self.beta == 0:  # plain training: the perturbed images would have no weight
             return trainee.loss(x, y)
         perturbed = self.perturb(trainee, x)
         clean, moved = trainee.logits(x, y), trainee.logits(perturbed, y)
