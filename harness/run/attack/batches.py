@@ -15,6 +15,7 @@ from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
 from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.attack.query_log import QueryLog
+from epsbench.harness.run.attack.returned import checked_images
 from epsbench.harness.run.attack.schedule import Each
 from epsbench.harness.run.attack.step import unchanged
 from epsbench.harness.run.attack.targets import Targets
@@ -79,7 +80,9 @@ class Batches:
         log = QueryLog(self.victim, x, y, eps, self.ledger.norm)
         with unchanged(x, y, eps):
             images = self.attack.perturb(log, x, y, eps, self.targets.noise(self.seed, at, again))
-        x_adv = into_ball(self.attack.norm, x, images.detach().float(), eps)
+        images = checked_images(self.attack, images, x)
+        outcome.returned.note(images, x, eps, self.ledger.norm)
+        x_adv = into_ball(self.attack.norm, x, images, eps)
         verdicts = self.ledger.verdicts(x, x_adv, y, self.size)
         if self.white_box:
             self._note_queries(log, x_adv, verdicts[0] > 0, outcome)

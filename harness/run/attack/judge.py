@@ -15,6 +15,14 @@ def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
     return copy.deepcopy(model).to(device).eval().requires_grad_(False)
 
 
+def in_float32(network: nn.Module) -> nn.Module:
+    """The network with half-precision weights and buffers made float32, in place; float64 stays float64."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            tensor.data = tensor.data.float()
+    return network
+
+
 class Judge:
     """The untouched model in float32 and evaluation mode. It alone decides whether an example is correct or fooled.
 
@@ -23,7 +31,7 @@ class Judge:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self.network = frozen_copy(model, device).float()
+        self.network = in_float32(frozen_copy(model, device))
         self.device = device
         self.forwards = 0
         self.layout = torch.contiguous_format

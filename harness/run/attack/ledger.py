@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from epsbench.attacks.norms import Norm
 from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.returned import Returned
 from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.targets import Targets
 
@@ -74,6 +75,9 @@ class Outcome:
 
     short: int = 0
     """Of those: images that the attack returned without the step of its last gradient."""
+
+    returned: Returned = field(default_factory=Returned)
+    """Of an attack with a loop of its own: where the images were that it returned, before they were projected."""
 
 
 class Ledger:
