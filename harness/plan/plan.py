@@ -3,39 +3,112 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.base import Attack, GradientAttack
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.names.registry import make
+from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.plan.suite import Suite
-from epsbench.harness.records import read_record, record_path
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Cells of one model that are attacked together: one attack at several ε. The attack is built once, by the plan.
+
+    A stream travels to another process as its cells, and its attack is built again there: a class from a user's file
+    cannot be imported by its name.
+    """
+
+    cells: tuple[RobustnessCell, ...]
+    """In the order of the suite."""
+
+    base: Path
+    """The folder against which names such as ``mine.py:Attack`` resolve."""
+
+    attack: Attack | GradientAttack = field(compare=False)
+    """With its norm."""
+
+    @classmethod
+    def of(cls, cells: Iterable[RobustnessCell], base: Path) -> Stream:
+        """The stream of these cells. Raises `InputError` where the attack refuses its parameters."""
+        cells = tuple(cells)
+        return cls(cells, base, make("attack", cells[0].attack, base, norm=cells[0].norm))
+
+    @property
+    def source(self) -> RobustnessCell | None:
+        """The model whose gradients the attack follows, where it is not the one that is attacked."""
+        return self.cells[0].source
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Stream.of, (self.cells, self.base.resolve())
 
 
 @dataclass(frozen=True)
 class Job:
-    """The cells that share one trained model: the unit of scheduling. ``key`` is the key of its weights."""
+    """The cells that share one trained model: the unit of scheduling."""
 
     key: str
+    """The key of the trained weights."""
+
     task: str
+    """"robustness" or "generation"."""
+
     cells: tuple[Cell, ...]
+    """In the order of the suite."""
+
+    streams: tuple[Stream, ...] = ()
+    """The same cells by attack, where the task is robustness."""
+
+    @classmethod
+    def of(cls, cells: Iterable[Cell], base: Path) -> Job:
+        """The job of cells with one key of weights. Raises `InputError` where an attack refuses its parameters."""
+        cells = tuple(cells)
+        streams: dict[object, list[RobustnessCell]] = {}
+        for cell in cells:
+            if isinstance(cell, RobustnessCell):
+                streams.setdefault(cell.stream, []).append(cell)
+        return cls(
+            cells[0].weights_key, cells[0].task, cells, tuple(Stream.of(each, base) for each in streams.values())
+        )
+
+    def only(self, ids: Collection[str]) -> Job:
+        """The job with the cells of these ids alone, and the same attacks."""
+        cells = tuple(cell for cell in self.cells if cell.id in ids)
+        kept = [(stream, tuple(cell for cell in stream.cells if cell.id in ids)) for stream in self.streams]
+        streams = tuple(Stream(chosen, stream.base, stream.attack) for stream, chosen in kept if chosen)
+        return Job(self.key, self.task, cells, streams)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite's jobs and, by cell id, what its results folder holds of them.
+    """A suite's jobs and what its results folder holds of them.
 
-    A failed cell is run again by the next run; a void one is not: the same cell would be void again.
+    The next run measures failed cells again. It leaves out void ones: the same cell would be void again.
     """
 
     suite: Suite
+
     jobs: tuple[Job, ...]
+    """All jobs of the suite, finished ones too."""
+
     done: frozenset[str]
+    """Ids of the cells with numbers."""
+
     failed: frozenset[str]
+    """Ids of the cells that could not be measured."""
+
     void: frozenset[str]
+    """Ids of the cells whose numbers mean nothing."""
+
+    records: RecordIndex = field(compare=False)
+    """The records as they were read. Hand it on, so that no record is read twice."""
 
     @property
     def pending(self) -> tuple[Cell, ...]:
@@ -45,29 +118,32 @@ class Plan:
 
     @property
     def pending_jobs(self) -> tuple[Job, ...]:
-        """The jobs with something pending, holding nothing else.
+        """The jobs with something to do, without their finished cells.
 
-        A curve whose ε depend on each other is measured whole: one ε missing, all its ε run again.
+        A curve whose ε depend on each other is measured whole: where one ε is missing, all its ε run again.
         """
         pending = {cell.id for cell in self.pending}
         for job in self.jobs:
             curves = [cell for cell in job.cells if isinstance(cell, RobustnessCell) and cell.curve_eps]
-            torn = {cell.stream for cell in curves if cell.id in pending}
-            pending |= {cell.id for cell in curves if cell.stream in torn}
-        left = (Job(job.key, job.task, tuple(cell for cell in job.cells if cell.id in pending)) for job in self.jobs)
+            incomplete = {cell.stream for cell in curves if cell.id in pending}
+            pending |= {cell.id for cell in curves if cell.stream in incomplete}
+        left = (job.only(pending) for job in self.jobs)
         return tuple(job for job in left if job.cells)
 
     def predicted_gradients(self, cell: Cell) -> int:
-        """Input gradients the cell's attack takes at most: steps × restarts × test examples; 0 where it takes none.
+        """Input gradients that the cell's attack takes at most: steps × restarts × test examples.
 
-        An upper bound: examples that are wrong or soon fooled cost less. A free-form attack is counted as 0.
+        Fewer are needed for examples that are misclassified or soon fooled. An attack with a loop of its own counts
+        as 0.
         """
-        if not isinstance(cell, RobustnessCell):
-            return 0
-        attack = make("attack", cell.attack, self.suite.base, norm=cell.norm)
+        attack = self._attacks.get(cell.id)
         if not isinstance(attack, GradientAttack):
             return 0
         return attack.steps * attack.restarts * examples(cell)
+
+    @cached_property
+    def _attacks(self) -> dict[str, Attack | GradientAttack]:
+        return {cell.id: stream.attack for job in self.jobs for stream in job.streams for cell in stream.cells}
 
 
 def examples(cell: Cell) -> int:
@@ -76,30 +152,39 @@ def examples(cell: Cell) -> int:
     return size if cell.limit is None else min(size, cell.limit)
 
 
-def plan(suite: Suite, results: Path) -> Plan:
-    """Group a suite's cells into jobs and look up what is recorded.
+def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Plan:
+    """Group a suite's cells into jobs, build their attacks, and look up what is recorded.
 
-    Raises one `InputError` naming every record of the suite that cannot be read.
+    ``records`` is what was read of the results folder before: of those records only replaced ones are read again.
+    Raises one `InputError` that names every record of the suite that cannot be read, and every attack that refuses
+    its parameters.
     """
-    jobs: dict[str, list[Cell]] = {}
+    records = records or RecordIndex(results)
+    cells: dict[str, list[Cell]] = {}
     by_status: dict[str, set[str]] = {"ok": set(), "failed": set(), "void": set()}
     problems: list[str] = []
     for cell in suite.cells:
-        jobs.setdefault(cell.weights_key, []).append(cell)
-        path = record_path(results, cell.id)
-        if path.exists():
-            try:
-                by_status[read_record(path).status].add(cell.id)
-            except InputError as error:
-                problems += error.messages
+        cells.setdefault(cell.weights_key, []).append(cell)
+        try:
+            if entry := records.entry(cell.id):
+                by_status[entry.status].add(cell.id)
+        except InputError as error:
+            problems += error.messages
+    jobs: list[Job] = []
+    for each in cells.values():
+        try:
+            jobs.append(Job.of(each, suite.base))
+        except InputError as error:
+            problems += error.messages
     if problems:
-        raise InputError(problems)
+        raise InputError(list(dict.fromkeys(problems)))
     return Plan(
         suite=suite,
-        jobs=tuple(Job(key, cells[0].task, tuple(cells)) for key, cells in jobs.items()),
+        jobs=tuple(jobs),
         done=frozenset(by_status["ok"]),
         failed=frozenset(by_status["failed"]),
         void=frozenset(by_status["void"]),
+        records=records,
     )
 
 

@@ -1,4 +1,4 @@
-"""What every job of a run shares: where things lie, on which device, and whom to tell."""
+"""What all jobs of a run share: folders, device, data, and where to report progress."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
+from epsbench.harness.plan.cell import Cell
+from epsbench.harness.plan.recorded import RecordIndex
+from epsbench.harness.records import Record, Status
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.progress import Reporter, Silent
@@ -33,22 +36,55 @@ class NoBoard:
 
 @dataclass
 class Context:
-    """One run of one suite. ``base`` is the suite's folder, against which ``path.py:Object`` names resolve."""
+    """One run of one suite."""
 
     results: Path
+    """The results folder."""
+
     weights: Path
+    """The folder of trained weights."""
+
     device: torch.device
+    """Where networks are trained and attacked."""
+
     suite: str
+    """The suite's name."""
+
     base: Path
+    """The suite's folder, against which names such as ``mine.py:Attack`` resolve."""
+
     description: str = ""
+    """The suite's description, for its records."""
+
     data_root: Path | None = None
+    """The folder of data sets; None: ``EPSBENCH_DATA`` or the cache."""
+
     batch_size: int | None = None
+    """Rows attacked at a time; None: found by trial."""
+
     profile: bool = False
+    """Whether to write profiler traces of each attack too."""
+
     compile: str = "auto"
+    """Whether to compile or trace networks: "auto" where it pays, "on" or "off"."""
+
     boards: bool = True
+    """Whether to write curves for TensorBoard."""
+
     environment: dict[str, Any] = field(default_factory=dict)
+    """Machine and versions, for the records."""
+
     progress: Reporter = field(default_factory=Silent)
+    """Where jobs report how far they are."""
+
+    records: RecordIndex = None  # type: ignore[assignment]
+    """What the results folder holds. Left out: a new index of that folder."""
+
     _data: dict[tuple[str, int | None], Data] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.records is None:
+            self.records = RecordIndex(self.results)
 
     def data(self, name: str, limit: int | None) -> Data:
         """A data set on the device, read once a run."""
@@ -74,3 +110,26 @@ class Context:
     def clock(self) -> str:
         """Now, in UTC, ISO 8601."""
         return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+    def device_name(self) -> str:
+        """The device as records name it."""
+        name: str = self.environment.get("device", {}).get("name", self.device.type)
+        return name
+
+    def record(self, cell: Cell, status: Status, started: str, **measured: Any) -> Record:
+        """The record of a cell that ends now.
+
+        ``started`` is the time it began, ``measured`` are the fields of `Record` that only this kind of cell has.
+        """
+        return Record(
+            id=cell.id,
+            status=status,
+            suite=self.suite,
+            description=self.description,
+            cell=cell.canonical(),
+            code=cell.code,
+            environment=self.environment,
+            started=started,
+            finished=self.clock(),
+            **measured,
+        )

@@ -1,4 +1,4 @@
-"""A cell that could not be measured, as a record: never dropped, never counted as robust."""
+"""The record of a cell that could not be measured. Such a cell is reported as failed and never counts as robust."""
 
 from __future__ import annotations
 
@@ -10,26 +10,17 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.memory import is_out_of_memory
 
 OUT_OF_MEMORY = (
-    "out of memory ({}); attacks had halved their batch as far as it goes, training keeps the recipe's: free the "
-    "device, lower batch_size in the suite's training table, or take a smaller model or a device with more memory"
+    "out of memory ({}); attacks had already halved their batch to one row, training keeps the recipe's batch size: "
+    "free the device, lower batch_size in the suite's training table, or use a smaller model or more memory"
 )
-LONGEST_MESSAGE = 4_000
+LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 20_000  # characters
 
 
 def failed(cell: Cell, error: BaseException, context: Context, started: str) -> Record:
-    """The record of a cell that raised: type, message (of memory also a remedy) and traceback."""
+    """The record of a cell that raised: type, message and traceback. Out of memory, the message says what to do."""
     trace = "".join(traceback.format_exception(error))
-    said = str(error)[:LONGEST_MESSAGE]
-    message = OUT_OF_MEMORY.format(said or "no more is known") if is_out_of_memory(error) else said
-    return Record(
-        id=cell.id,
-        status="failed",
-        suite=context.suite,
-        description=context.description,
-        cell=cell.canonical(),
-        code=cell.code,
-        failure=Failure(type=type(error).__name__, message=message, traceback=trace[-20_000:]),
-        environment=context.environment,
-        started=started,
-        finished=context.clock(),
-    )
+    message = str(error)[:LONGEST_MESSAGE]
+    if is_out_of_memory(error):
+        message = OUT_OF_MEMORY.format(message or "no details")
+    failure = Failure(type=type(error).__name__, message=message, traceback=trace[-LONGEST_TRACEBACK:])
+    return context.record(cell, "failed", started, failure=failure)

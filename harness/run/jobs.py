@@ -1,4 +1,4 @@
-"""A job, whichever part of the suite it comes from: its records, and a record of failure when it raises."""
+"""Runs a job of either kind and writes its records; where it raises, the records say that its cells failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.plan import Job
-from epsbench.harness.records import Record, cannot_write, read_record, record_path, write_record
+from epsbench.harness.records import Record, cannot_write, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.generative.job import run_generation_job
@@ -23,37 +23,38 @@ RUNNERS: dict[str, Callable[[Any, Context], Iterator[Record]]] = {
     "generation": run_generation_job,
 }
 
-# Every further cell would meet the same: the run stops rather than fail them all.
+# Errors that every further cell would raise as well: the run stops.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def run_job(job: Job, context: Context) -> Iterator[Record]:
     """Run a job, writing each cell's record the moment the cell ends, before it is yielded.
 
-    Raises `InputError` for what would stop every further cell as well: nowhere to write, damaged weights.
+    Raises `InputError` for what would fail every further cell as well: no room to write, damaged weights.
     """
     pending = {cell.id: cell for cell in job.cells}
     keep_freed(context.device)
     with arithmetic(context.precision(job.cells[0].precision)):
         context = replace(context, environment=context.environment | arithmetic_flags(context.device))
         for record in _guarded(job, context, pending):
-            # A curve that is measured whole again because one ε was missing: what raises now takes nothing back.
-            if record.status != "failed" or not _measured(context.results, record.id):
+            # One missing ε of a curve brings back the others too. If they fail now, their earlier records stay.
+            if record.status != "failed" or not _is_measured(record.id, context):
                 write_record(context.results, record)
+                context.records.add(record)
             del pending[record.id]
             yield record
 
 
-def _measured(results: Path, identity: str) -> bool:
-    path = record_path(results, identity)
-    return path.is_file() and read_record(path).status == "ok"
+def _is_measured(identity: str, context: Context) -> bool:
+    entry = context.records.entry(identity)
+    return entry is not None and entry.status == "ok"
 
 
 def _guarded(job: Job, context: Context, pending: dict[str, Any]) -> Iterator[Record]:
     started = context.clock()
     try:
         yield from RUNNERS[job.task](job, context)
-    except InputError:  # the user's to mend, and worth stopping for
+    except InputError:  # the user must correct something; every further job would need it too
         raise
     # Training runs the user's models and defenses, which may raise anything, or even try to exit.
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""Random numbers keyed by (seed, example, restart): the same on every device, at every batch size."""
+"""Random numbers keyed by (seed, example, stream): the same on every device, at every batch size."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 class KeyedNoise:
-    """Draws for a batch of rows, each row from its own stream.
+    """Draws for a batch of rows, each row with random numbers of its own.
 
-    A counter-based generator: number k of a row is a hash of (seed, example, restart, draw, k) in integer
-    arithmetic, so it is bit-identical on CPU and GPU and depends on no other row.
+    A counter-based generator: number k of a row is a hash of (seed, example, stream, draw, k) in integer arithmetic,
+    so it is bit-identical on CPU and GPU and depends on no other row. ``stream`` keeps several sequences of one example
+    apart: those of its restarts, its posterior samples or its training steps.
     """
 
-    def __init__(self, seed: int, example: Tensor, restart: Tensor) -> None:
-        """``example`` and ``restart`` are int64 of shape (N,), on the device the numbers are wanted on."""
+    def __init__(self, seed: int, example: Tensor, stream: Tensor) -> None:
+        """``example`` and ``stream`` are int64 of shape (N,), on the device the numbers are wanted on."""
         key = _mix(torch.full_like(example, seed) + _GOLDEN)
         key = _mix(key ^ (example * _MIX_1))
-        self._key = _mix(key ^ (restart * _MIX_2))
+        self._key = _mix(key ^ (stream * _MIX_2))
         self._draws = 0
 
     def uniform(self, *shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Everything that can be found wrong before the first training step, all of it at once."""
+"""Finds everything that can be wrong before the first training step, and reports all of it at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from epsbench.harness.run.training.trained import build
 
 
 def preflight(jobs: Sequence[Job], context: Context) -> None:
-    """Read every data set and build every classifier once, those of sources too.
+    """Read every data set and build every classifier once, those of `source` models too.
 
     Raises one `InputError` with all that is wrong.
     """
@@ -32,7 +32,7 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
             problems.extend(message for message in error.messages if message not in problems)
             continue
         if not isinstance(cell, RobustnessCell):
-            problems += _too_little(job, data)
+            problems += _too_few_images(job, data)
             continue
         sources = (each.source for each in job.cells if isinstance(each, RobustnessCell) and each.source)
         for trained in (cell, *sources):
@@ -44,21 +44,21 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
         raise InputError(problems)
 
 
-def _too_little(job: Job, data: Data) -> list[str]:
-    """What is wrong with the data of generative cells for what is to be measured of them."""
-    told: list[str] = []
+def _too_few_images(job: Job, data: Data) -> list[str]:
+    """Why the data is too small for the measures of a job's generative cells; empty where it suffices."""
+    problems: list[str] = []
     for cell in job.cells:
         try:
             if isinstance(cell, GenerationCell):
                 images_of(data, dict(cell.evaluation))
         except InputError as error:
-            told.extend(error.messages)
-    return told
+            problems.extend(error.messages)
+    return problems
 
 
 def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:
-    """What is wrong with a cell's classifier, before it is trained."""
-    told = f"model {cell.model.label()!r}"
+    """What is wrong with a cell's classifier before it is trained; None where nothing is."""
+    model = f"model {cell.model.label()!r}"
     try:
         network = build(cell, data, context).eval()
         with torch.no_grad():
@@ -66,11 +66,11 @@ def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:
     # The model is the user's code: it may raise anything, or even try to exit.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"{told} cannot be built for {cell.data}: {reason}"
-    wanted = (2, data.description.classes)
-    if shape == wanted:
+        return f"{model} cannot be built for {cell.data}: {reason}"
+    expected = (2, data.description.classes)
+    if shape == expected:
         return None
     return (
-        f"{told} gives outputs of shape {shape} for two images of {cell.data}, "
-        f"not {wanted}: it must return one logit for each of the {wanted[1]} classes"
+        f"{model} gives outputs of shape {shape} for two images of {cell.data}, "
+        f"not {expected}: it must return one logit for each of the {expected[1]} classes"
     )

@@ -1,6 +1,6 @@
-"""Progress on a terminal: one bar for the suite, one for what runs now, a line for each finished cell.
+"""Progress on a terminal: a bar for the suite, a bar for what runs now, and a line for each finished cell.
 
-Where output is no terminal, nothing is drawn.
+Nothing is drawn where the output is not a terminal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.progress import (
 
 
 class Task(Protocol):
-    """One piece of work under way; a context manager that ends with it."""
+    """One piece of work that is running: a context manager around it."""
 
     def advance(self, n: int = 1, **fields: float) -> None: ...
     def __enter__(self) -> Self: ...
@@ -31,7 +31,7 @@ class Task(Protocol):
 
 
 class Reporter(Protocol):
-    """Where jobs say how far they are."""
+    """Where jobs report how far they are."""
 
     def task(self, description: str, total: int) -> Task: ...
 
@@ -50,7 +50,7 @@ class _SilentTask:
 
 
 class Silent:
-    """Says nothing: for workers, tests and pipes."""
+    """Reports nothing: for workers, tests and pipes."""
 
     def task(self, description: str, total: int) -> Task:
         return _SilentTask()
@@ -77,7 +77,7 @@ class _TerminalTask:
 
 
 class Terminal:
-    """Bars with rich. A context manager around a whole run."""
+    """Progress bars, drawn with rich. A context manager around a whole run."""
 
     def __init__(self, console: Console, cells: int, done: int) -> None:
         self.console = console

@@ -1,4 +1,4 @@
-"""Runs what a suite has not recorded yet."""
+"""Runs the cells of a suite that have no record yet."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.options import Options
 from epsbench.harness.plan.plan import Job, Plan, plan, require_writable
+from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import Record
 from epsbench.harness.run.context import Context
@@ -24,8 +25,8 @@ from epsbench.harness.run.preflight import preflight
 from epsbench.harness.run.progress import Silent, Terminal
 
 EXECUTORS = {"local": "epsbench.harness.run.executors.local", "ray": "epsbench.harness.run.executors.ray"}
-# What a finished cell is told by: the first that its record holds.
-TOLD = {
+# A finished cell's line shows the first of these metrics that its record has.
+SHOWN = {
     "robust_accuracy": "{:.1%}",
     "test_bpd": "{:.3f} bpd",
     "distortion_bpd": "{:.3f} bpd, distortion",
@@ -33,21 +34,21 @@ TOLD = {
 INTERRUPTED = 130  # the shell's code for a command ended by Ctrl-C
 
 
-def run_suite(suite: Suite, results: Path, options: Options) -> int:
-    """Measure every cell without a record: 0 all went well, 1 a cell failed or is void, 130 stopped by Ctrl-C.
+def run_suite(suite: Suite, results: Path, options: Options, records: RecordIndex | None = None) -> int:
+    """Measure every cell without a record. Returns 0: all is measured, 1: a cell failed or is void, 130: Ctrl-C.
 
-    Raises `InputError` before any training when the data, the device or the results folder cannot be used, or
-    another run holds that folder; and later when results can be written no more.
+    ``records`` is what was read of the results folder before. Raises `InputError` before any training when the data,
+    the device or the results folder cannot be used, or another run is writing to that folder; later, when results
+    can no longer be written.
     """
     require_writable(results)
     # The user's code may print; standard output is for the report.
     with only_run(results), redirect_stdout(sys.stderr):
-        return _run(suite, results, options)
+        return _run(plan(suite, results, records), results, options)
 
 
-def _run(suite: Suite, results: Path, options: Options) -> int:
-    work = plan(suite, results)
-    context = _context(suite, results, options)
+def _run(work: Plan, results: Path, options: Options) -> int:
+    suite, context = work.suite, _context(work, results, options)
     jobs = work.pending_jobs
     preflight(jobs, context)
     execute = _executor(options.executor)
@@ -56,7 +57,7 @@ def _run(suite: Suite, results: Path, options: Options) -> int:
         with _terminate_as_interrupt():
             bad = _drive(execute(jobs, context), work, context, console, options)
     except KeyboardInterrupt:
-        left = len(plan(suite, results).pending)
+        left = len(plan(suite, results, work.records).pending)
         console.print(f"stopped: {len(suite.cells) - left} of {len(suite.cells)} cells are recorded in {results}; "
                       "the same command goes on from there", highlight=False, markup=False)  # fmt: skip
         return INTERRUPTED
@@ -64,7 +65,7 @@ def _run(suite: Suite, results: Path, options: Options) -> int:
 
 
 def _drive(records: Iterator[Record], work: Plan, context: Context, console: Console, options: Options) -> int:
-    """Take the records as they come, with bars where there is a terminal, and count the bad ones."""
+    """Take the records as they come, with progress bars on a terminal. Returns how many are failed or void."""
     bad = 0
     if options.quiet or not console.is_terminal:
         for record in records:
@@ -84,12 +85,12 @@ def _line(record: Record, label: str) -> str:
     if record.status != "ok":
         why = record.failure.message if record.failure else "; ".join(f.message for f in record.findings)
         return f"{record.status:>6}  {label}: {why.splitlines()[0] if why else ''}"
-    name = next(name for name in TOLD if name in record.metrics)
-    return f"{TOLD[name].format(record.metrics[name].value):>10}  {label}"
+    name = next(name for name in SHOWN if name in record.metrics)
+    return f"{SHOWN[name].format(record.metrics[name].value):>10}  {label}"
 
 
-def _context(suite: Suite, results: Path, options: Options) -> Context:
-    device = choose_device(options.device)
+def _context(work: Plan, results: Path, options: Options) -> Context:
+    suite, device = work.suite, choose_device(options.device)
     return Context(
         results=results,
         weights=options.weights or results / "weights",
@@ -103,6 +104,7 @@ def _context(suite: Suite, results: Path, options: Options) -> Context:
         compile=options.compile,
         environment=describe(device),
         progress=Silent(),
+        records=work.records,
     )
 
 
@@ -115,7 +117,7 @@ def _executor(name: str) -> Callable[[Sequence[Job], Context], Iterator[Record]]
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """A polite SIGTERM stops a run as Ctrl-C does."""
+    """SIGTERM stops a run as Ctrl-C does: what is finished is kept."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

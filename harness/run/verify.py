@@ -1,4 +1,4 @@
-"""Measuring a sample of recorded cells again, to see whether the same comes out."""
+"""Measures a sample of recorded cells again and compares."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import Record, read_record, record_path
-from epsbench.harness.run.robustness.job import SOURCE_WEIGHTS
+from epsbench.harness.run.robustness.record import SOURCE_WEIGHTS
 from epsbench.harness.run.runner import run_suite
 
 SAME, DIFFERENT, NOTHING_RECORDED = 0, 1, 2
-_SEED = 0  # the same sample every time, so that two verifications can be held against each other
+_SEED = 0  # the same sample every time, so that two verifications can be compared
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """One cell, measured twice."""
 
     same: bool
-    told: str
+    """Whether all that is compared is equal."""
+
+    line: str
+    """For the user: the cell and what changed."""
 
 
-def verify(suite: Suite, results: Path, options: Options, sample: int, tell: Callable[[str], None]) -> int:
-    """Measure ``sample`` of a suite's recorded cells again and compare; ``tell`` takes a line for each.
+def verify(suite: Suite, results: Path, options: Options, sample: int, report_line: Callable[[str], None]) -> int:
+    """Measure ``sample`` of a suite's recorded cells again and compare. ``report_line`` gets a line for each cell.
 
-    Returns 0 when all are the same, 1 when one is not, 2 when none is recorded. Weights come from the cache, where
-    they are there, and are trained anew otherwise; another ``options.weights`` has them all trained anew. Records
-    and pictures go to a folder that is gone afterwards. Raises `InputError` as `run_suite` does.
+    Returns 0 when all are the same, 1 when one is not, 2 when none is recorded. Weights come from the cache and are
+    trained where it lacks them; with another folder as ``options.weights`` all are trained again. Records and
+    pictures go to a temporary folder. Raises `InputError` as `run_suite` does.
     """
-    done = [cell for cell in suite.cells if cell.id in plan(suite, results).done]
+    recorded = plan(suite, results).done
+    done = [cell for cell in suite.cells if cell.id in recorded]
     if not done:
-        tell(f"{results}: nothing of this suite is recorded, so nothing to verify; run it first")
+        report_line(f"{results}: nothing of this suite is recorded, so nothing to verify; run it first")
         return NOTHING_RECORDED
     chosen = random.Random(_SEED).sample(done, min(sample, len(done)))
     records = {cell.id: read_record(record_path(results, cell.id)) for cell in chosen}
@@ -52,14 +56,14 @@ def verify(suite: Suite, results: Path, options: Options, sample: int, tell: Cal
         )
         compared = [_compare(cell, records[cell.id], again) for cell in chosen]
     for each in compared:
-        tell(each.told)
+        report_line(each.line)
     same = sum(each.same for each in compared)
-    tell(f"{same} of {len(compared)} cells are the same ({len(done)} are recorded)")
+    report_line(f"{same} of {len(compared)} cells are the same ({len(done)} are recorded)")
     return SAME if same == len(compared) else DIFFERENT
 
 
 def _with_their_curves(chosen: list[Cell], suite: Suite) -> Iterator[Cell]:
-    """The chosen cells, and the other ε of curves whose ε depend on each other; in the suite's order."""
+    """The chosen cells and, where the ε of a curve depend on each other, the curve's other cells; in suite order."""
     curves = {(cell.weights_key, cell.stream) for cell in chosen if isinstance(cell, RobustnessCell) and cell.curve_eps}
     wanted = {cell.id for cell in chosen}
     for cell in suite.cells:
@@ -68,18 +72,18 @@ def _with_their_curves(chosen: list[Cell], suite: Suite) -> Iterator[Cell]:
             yield cell
 
 
-def _compare(cell: Cell, before: Record, results: Path) -> Compared:
+def _compare(cell: Cell, before: Record, results: Path) -> Comparison:
     path = record_path(results, cell.id)
     if not path.is_file():
-        return Compared(False, f"not measured  {cell.label()}: the run was stopped")
+        return Comparison(False, f"not measured  {cell.label()}: the run was stopped")
     after = read_record(path)
     if after.status != "ok":
         why = after.failure.message if after.failure else "; ".join(finding.message for finding in after.findings)
-        return Compared(False, f"{after.status:<12}  {cell.label()}: {' '.join(why.split())}")
+        return Comparison(False, f"{after.status:<12}  {cell.label()}: {' '.join(why.split())}")
     changes = [change for change in (_verdicts(before, after), *_bits(before, after)) if change]
     if not changes:
-        return Compared(True, f"{'identical':<12}  {cell.label()}")
-    return Compared(False, f"{'changed':<12}  {cell.label()}: {'; '.join([*changes, *_causes(before, after)])}")
+        return Comparison(True, f"{'identical':<12}  {cell.label()}")
+    return Comparison(False, f"{'changed':<12}  {cell.label()}: {'; '.join([*changes, *_causes(before, after)])}")
 
 
 def _verdicts(before: Record, after: Record) -> str:
@@ -93,7 +97,7 @@ def _verdicts(before: Record, after: Record) -> str:
 
 
 def _bits(before: Record, after: Record) -> Iterator[str]:
-    """Every likelihood bound, or part of one, that is another than it was."""
+    """Every likelihood bound, or part of one, that changed."""
     for name in {**before.metrics, **after.metrics}:
         old, new = before.metrics.get(name), after.metrics.get(name)
         if not name.endswith("_bpd"):
@@ -105,7 +109,7 @@ def _bits(before: Record, after: Record) -> Iterator[str]:
 
 
 def _causes(before: Record, after: Record) -> Iterator[str]:
-    """What is not as it was when the record was made."""
+    """What else changed since the record was made and may be the cause."""
     if before.training.get("weights_sha256") != after.training.get("weights_sha256"):
         yield "the weights differ"
     if before.evaluation.get(SOURCE_WEIGHTS) != after.evaluation.get(SOURCE_WEIGHTS):
@@ -114,14 +118,14 @@ def _causes(before: Record, after: Record) -> Iterator[str]:
         old, new = before.environment.get(name), after.environment.get(name)
         if old != new:
             yield f"{name} differ: {_differing(old, new)}"
-    # Older records of classifiers do not say their form: there was one.
+    # Older records of classifiers do not name their form: there was only one.
     if (old := before.training.get("form")) and old != (new := after.training.get("form")):
         yield f"form of training {old}, now {new}"
     for key in ("precision", "batch_size", "form"):
         if before.cost.get(key) != after.cost.get(key):
             yield f"{key} {before.cost.get(key)}, now {after.cost.get(key)}"
-    if loose := after.environment.get("not_deterministic"):
-        yield f"not deterministic: {', '.join(loose)}"
+    if reasons := after.environment.get("not_deterministic"):
+        yield f"not deterministic: {', '.join(reasons)}"
 
 
 def _differing(old: Any, new: Any) -> str:

@@ -106,10 +106,10 @@ def test_what_a_lost_worker_wrote_stands_and_only_old_failures_are_made_anew(tmp
 
     write_record(tmp_path, record(measured, "ok"))
     write_record(tmp_path, record(failed_before, "failed"))
-    before = executor._recorded(job, context)
+    executor._look_up([job], context)
     write_record(tmp_path, record(failed_now, "failed"))
-    written = executor._recorded(job, context)
-    salvaged = {each.id: each for each in executor._salvaged(job, before, OSError("lost"), context, "")}
+    written = {each.id: each for each in read_records(tmp_path)}
+    salvaged = {each.id: each for each in executor._salvaged(job, OSError("lost"), context, "")}
     assert salvaged[measured.id] == written[measured.id]
     assert salvaged[failed_now.id] == written[failed_now.id]
     for cell in (failed_before, missing):

@@ -1,4 +1,4 @@
-"""``epsbench audit``: the audits of a model alone, before anything is measured."""
+"""``epsbench audit``: the audits of a model on its own, before anything is measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from epsbench.models.base import Architecture, DataShape
 from epsbench.models.hub import load_into, load_state
 
 IMAGES = 128
-PRECISIONS = {"cpu": ("float32", "bf16"), "cuda": ("float32", "bf16", "fp16")}  # fp16 takes a CPU fifty times as long
+# By kind of device. A CPU is left out of fp16, which takes it fifty times as long.
+PRECISIONS = {"cpu": ("float32", "bf16"), "cuda": ("float32", "bf16", "fp16")}
 
 
 def audit_alone(
@@ -34,16 +35,16 @@ def audit_alone(
     device: str | None = None,
     data_root: Path | None = None,
 ) -> tuple[int, str]:
-    """The exit code, 0 or 1 where a finding voids, and the findings as text.
+    """The exit code (1 where a finding voids the model's numbers, else 0) and the findings as text.
 
     ``model`` is named as in a suite, relative to the current folder; ``weights`` is a file of its weights.
-    Shares of zero gradients are told for every precision that suits the device, findings for the one asked for.
+    The text lists the share of zero gradients in every precision that suits the device, and findings for
+    ``precision`` only.
     Raises `InputError` when the model, its weights or the data cannot be used.
     """
     here, chosen = Path.cwd(), choose_device(device)
     context = Context(here, here, chosen, suite="", base=here, data_root=data_root)
-    found = context.data(data, None)
-    examples, description = found.test, found.description
+    examples, description = context.data(data, None).test, context.data(data, None).description
     rows = torch.arange(min(IMAGES, len(examples)), device=context.device)
     x, y = examples.pixels(rows), examples.labels[rows]
     try:
@@ -63,14 +64,14 @@ def audit_alone(
     right = int((logits.argmax(1) == y).sum())
     head = f"{model} on {len(x)} test images of {data}: {right} right"
     shares = [f"  gradients of exactly 0 in {name}: {share:.1%}" for name, share in auditor.shares.items()]
-    told = [f"{finding.severity:>7}  {finding.code}: {finding.message}" for finding in findings] or ["no findings"]
-    return (1 if voids(findings) else 0), "\n".join([head, *shares, *told])
+    lines = [f"{finding.severity:>7}  {finding.code}: {finding.message}" for finding in findings] or ["no findings"]
+    return (1 if voids(findings) else 0), "\n".join([head, *shares, *lines])
 
 
 def _network(model: str, shape: DataShape, weights: Path | None, context: Context) -> nn.Module:
     architecture = registry.make("model", registry.name_with_parameters("model", model, context.base), context.base)
     if not isinstance(architecture, Architecture):
-        raise InputError(f"model {model!r} is no classifier; the audits look at classifiers")
+        raise InputError(f"model {model!r} is no classifier, and only classifiers can be audited")
     architecture.check(shape)
     network: nn.Module = seeded(lambda: architecture.build(shape), 0)
     if weights is not None:
@@ -79,10 +80,10 @@ def _network(model: str, shape: DataShape, weights: Path | None, context: Contex
 
 
 def _in_every_precision(auditor: Auditor, network: nn.Module, attacked: str) -> list[Finding]:
-    """Which forms and precisions the model refuses, and whether the precision it is attacked in loses gradients."""
+    """Findings about forms and precisions that the model cannot run in, and about gradients that precision loses."""
     probe = auditor.probe
     victim = prepare(network, probe.judge.device, attacked, probe.x[:64], probe.y[:64])
     for precision in dict.fromkeys((*PRECISIONS[probe.judge.device.type], victim.precision)):
-        with suppress(RuntimeError):  # a precision that it cannot run in; it is not the one that was chosen
+        with suppress(RuntimeError):  # it cannot run in that precision, which is then not the chosen one
             auditor.precision(victim, precision)
     return [*victim.findings, *zero_gradients(auditor.shares, victim.precision)]

@@ -1,4 +1,4 @@
-"""Checks of one attack at one ε: did it move, did it stay where it must, did it finish?"""
+"""Checks of one attack at one ε: did it change the images, stay in the ball and the box, and converge?"""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.probe import log_odds
 
-# float32 rounding of x + δ moves a pixel by at most 6e-8; projections under L2 sum many of those.
-TOLERANCE = 1e-5
-UNMOVED, NO_OP = 0.01, 0.5  # shares of images returned as they were
-STILL_RISING = 0.2  # one more step's share of the whole rise: about 0 once converged
-FEWEST = 8  # images that withstood, to say anything about them
-SHORT = 0.9  # of the images that withstood
-FEW_LOST = 0.01
+# An image further outside its ball or its box than this was not projected correctly. Rounding x + δ to float32 moves a
+# pixel by at most 6e-8, and an L2 norm adds up many of those. The limit is ten times `schedule.ROUNDING`, which decides
+# which ball an image counts for: a finding here voids the cell, so rounding alone must never reach it.
+OUTSIDE = 1e-5
+UNMOVED, NO_OP = 0.01, 0.5  # shares of unchanged images: a warning above the first, void from the second on
+STILL_RISING = 0.2  # the share of the whole rise in loss that one more step adds; about 0 once converged
+FEWEST = 8  # images that were not fooled; nothing is said about fewer
+SHORT = 0.9  # share of those whose last gradient was not used
+FEW_LOST = 0.01  # share of images that were fooled on the way; fewer are not reported
 
 
 def audit_outcome(outcome: Outcome, clean_loss: np.ndarray | None) -> list[Finding]:
-    """Findings about one attack at one ε; ``clean_loss`` (n,) is the judge's cross-entropy before it.
+    """Findings about one attack at one ε.
 
-    It is None where the attack climbs another model's loss, which the judge does not see.
+    ``clean_loss`` (n,) is the judge's cross-entropy before the attack. It is None where the attack follows another
+    model's gradients: such an attack need not raise the judge's loss.
     """
     if not outcome.attacked.any():
         return []
@@ -41,16 +44,18 @@ def _not_finite(outcome: Outcome) -> Iterator[Finding]:
     for what, values in places:
         broken = int((~np.isfinite(values[outcome.attacked])).sum())
         if broken:
-            yield finding("not-finite", f"{broken} {what} NaN or infinity", images=broken, of=int(outcome.attacked.sum()))
+            yield finding(
+                "not-finite", f"{broken} {what} NaN or infinity", images=broken, of=int(outcome.attacked.sum())
+            )
             return
 
 
 def _outside(outcome: Outcome) -> Iterator[Finding]:
     eps, farthest = float(outcome.eps), float(np.nanmax(outcome.size, initial=0.0))
-    if farthest > eps + TOLERANCE:
+    if farthest > eps + OUTSIDE:
         yield finding("outside-ball", f"a perturbation of size {farthest:.6g} at ε = {eps:.6g}", size=farthest, eps=eps)
     low, high = float(np.nanmin(outcome.low, initial=0.0)), float(np.nanmax(outcome.high, initial=1.0))
-    if low < -TOLERANCE or high > 1 + TOLERANCE:
+    if low < -OUTSIDE or high > 1 + OUTSIDE:
         yield finding("outside-box", f"adversarial pixels reach from {low:.6g} to {high:.6g}", low=low, high=high)
 
 
@@ -59,7 +64,7 @@ def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]
         return
     unmoved = float((outcome.size[outcome.attacked] == 0).mean())
     if unmoved > UNMOVED:
-        fact = f"the attack returned {unmoved:.1%} of the images as they were"
+        fact = f"the attack returned {unmoved:.1%} of the images unchanged"
         yield finding("no-op" if unmoved >= NO_OP else "unmoved", fact, share=unmoved)
     if clean_loss is None:
         return
@@ -71,21 +76,21 @@ def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]
 
 
 def _wasted(outcome: Outcome) -> Iterator[Finding]:
-    """What was seen inside an attack that brings its own loop."""
+    """What was seen of an attack with a loop of its own."""
     if outcome.lost > FEW_LOST * outcome.watched:
-        fact = f"of {outcome.watched} images watched, {outcome.lost} fooled on the way and not at the end"
+        fact = f"{outcome.lost} of {outcome.watched} images fooled the model during the attack and not at its end"
         yield finding("lost-iterate", fact, images=outcome.lost, of=outcome.watched)
     if outcome.withstood >= FEWEST and outcome.short >= SHORT * outcome.withstood:
-        fact = f"on {outcome.short} of {outcome.withstood} images that withstood, the last gradient is not used"
+        fact = f"on {outcome.short} of {outcome.withstood} images that were not fooled, the last gradient is not used"
         yield finding("one-step-short", fact, images=outcome.short, of=outcome.withstood)
 
 
 def audit_convergence(
     attack: Attack | GradientAttack, outcome: Outcome, victim: Victim, targets: Targets, batch: int
 ) -> list[Finding]:
-    """Take one step more on kept images that withstood, at most ``batch``: does the loss still rise?
+    """Take one more step on at most ``batch`` of the kept images that were not fooled: does the loss still rise?
 
-    An attack with state takes it with a fresh one: what it remembers of its path is gone.
+    An attack with state takes the step with a new state, without what it remembers of its path.
     """
     kept = len(outcome.images)
     survivors = np.flatnonzero(outcome.attacked[:kept] & ~outcome.fooled[:kept])[:batch]
@@ -101,6 +106,6 @@ def audit_convergence(
     start, end, beyond = (float(log_odds(each, y).mean()) for each in (outer[0], logits, outer[1]))
     if beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start):
         share = (beyond - end) / (beyond - start)
-        fact = f"after {attack.steps} steps, one more brings {share:.0%} of what the loss rises by in all"
+        fact = f"after {attack.steps} steps, one more step adds {share:.0%} of the whole rise in loss"
         return [finding("unconverged", fact, start=start, end=end, one_more=beyond, images=len(survivors))]
     return []

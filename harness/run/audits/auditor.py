@@ -1,11 +1,10 @@
-"""The audits of one model and of its cells as they end, and the time they take."""
+"""Runs the audits of one model, and of each of its cells as it ends, and measures the time they take."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from epsbench.attacks.base import Attack, GradientAttack
 from epsbench.attacks.norms import NORMS
-from epsbench.harness.findings import OWN_GRADIENTS, Finding, found, voids
+from epsbench.harness.findings import OWN_GRADIENTS, Finding, finding, voids
+from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
@@ -26,16 +26,19 @@ from epsbench.harness.run.audits.model import audit_model, not_finite
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.models.base import DataShape
 
-IMAGES = 64
-FEWEST = 32
-ONE_IN = 64  # of the test images is looked at, within these bounds
+# The audits of a model look at one in 64 of the test images, at least at 32 and at most at 64.
+ONE_IN, FEWEST, IMAGES = 64, 32, 64
 
 
 class Auditor:
-    """Audits of one trained classifier. ``seconds`` is the time all of them took so far."""
+    """Audits of one trained classifier.
+
+    ``findings`` are those about the model itself. ``shares`` are the shares of probed images whose gradient is 0, by
+    precision. ``seconds`` is the time of all audits since the last `charge`.
+    """
 
     def __init__(self, judge: Judge, x: Tensor, y: Tensor, batch: int, shape: DataShape) -> None:
-        """``x`` (N, C, H, W), ``y`` (N,): a few test images; ``batch`` of them fit on the device at a time."""
+        """``x`` (N, C, H, W) and ``y`` (N,) are a few test images; the judge takes ``batch`` of them at a time."""
         self.probe = Probe(judge, x, y, batch)
         self.shape = shape
         self.seconds = 0.0
@@ -45,12 +48,12 @@ class Auditor:
         self._shared = 0.0
 
     def model(self, logits: Tensor | None = None) -> list[Finding]:
-        """Look at the model; ``logits`` (n, classes) are those of all clean images, where they are known."""
+        """Audit the model. ``logits`` (n, classes) are those of all clean images, where they are known."""
         with self._timed():
             self.findings = list(not_finite(logits)) if logits is not None else []
             if not self.findings:
                 self.findings = audit_model(self.probe, self.shape)
-            if not any(finding.code == "not-finite" for finding in self.findings):
+            if not any(each.code == "not-finite" for each in self.findings):
                 gradient = self.probe.gradient(self.probe.x, self.probe.y)
                 self.shares["float32"] = zero_share(gradient)
                 self.findings += audit_gradients(self.probe, gradient, self.probe.logits(self.probe.x))
@@ -63,43 +66,46 @@ class Auditor:
                 self.shares[precision] = zero_share(self.probe.gradient_in(victim, precision))
         return self.shares[precision]
 
-    def begin(self, engine: Engine, results: Path, weights: str | None, right: np.ndarray, cells: int) -> None:
-        """Get ready for ``cells`` cells: what was measured of these ``weights`` before counts too."""
+    def begin(self, engine: Engine, records: RecordIndex, weights: str | None, right: np.ndarray, cells: int) -> None:
+        """Prepare for ``cells`` cells, and recall earlier records of the model with these ``weights`` (SHA-256).
+
+        ``right`` (n,) is the model's verdict on the clean test images.
+        """
         if self.shares:
             self.precision(engine.victim, engine.victim.precision)
         with self._timed():
             if weights:
-                self._history.recall(results, weights, right)
+                self._history.recall(records.of_weights(weights), right)
         self._shared, self.seconds = self.seconds / max(1, cells), 0.0
 
     def cell(
         self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray
     ) -> list[Finding]:
-        """Findings on one cell by itself: its model's, its gradients', its attack's.
+        """Findings about one cell on its own: about its model, its gradients and its attack.
 
-        Images made on another model are no test of this one's gradients, and need not raise its loss: what is looked
-        for there is left out.
+        Images that were made on another model do not test this one's gradients and need not raise its loss, so those
+        findings are left out.
         """
         with self._timed():
             findings = [*self.findings, *engine.victim.findings, *self._zero_gradients(engine)]
             if not engine.white_box:
-                findings = [finding for finding in findings if finding.code not in OWN_GRADIENTS]
+                findings = [each for each in findings if each.code not in OWN_GRADIENTS]
             least = getattr(attack, "least_classes", 2)
             if self.shape.classes < least:
                 fact = f"the attack needs {least} classes and the model has {self.shape.classes}"
-                findings.append(found("few-classes", fact, classes=self.shape.classes, least=least))
+                findings.append(finding("few-classes", fact, classes=self.shape.classes, least=least))
             findings += audit_outcome(outcome, clean_loss if engine.white_box else None)
             if engine.white_box and not voids(findings):
                 findings += audit_convergence(attack, outcome, engine.victim, engine.targets, engine.batch)
         return findings
 
     def among(self, seen: Seen) -> list[Finding]:
-        """Findings on one cell beside the earlier ones of its model."""
+        """Findings about one cell compared with the earlier ones of its model."""
         with self._timed():
             return self._history.compare(seen)
 
     def charge(self) -> float:
-        """Seconds of auditing that one cell bears: its own since the last call, and its part of the model's."""
+        """Seconds of audits for one cell's record: those since the last call, and its share of those of the model."""
         own, self.seconds = self.seconds, 0.0
         return own + self._shared
 
@@ -111,7 +117,7 @@ class Auditor:
         yield from zero_gradients(shares, precision)
 
     def _step_success(self, norm: str, eps: float) -> float:
-        """The success rate of one gradient step of size ``eps``, on those probed images that are right."""
+        """The success rate of one gradient step of size ``eps`` on the probed images that are classified correctly."""
         probe, ball = self.probe, NORMS[norm]
         right = probe.logits(probe.x).argmax(1) == probe.y
         x, y = probe.x[right], probe.y[right]
@@ -131,5 +137,5 @@ class Auditor:
 
 
 def probe_size(images: int) -> int:
-    """How many of the test images the audits of a model look at."""
+    """How many of ``images`` test images the audits of a model look at."""
     return min(images, IMAGES, max(FEWEST, images // ONE_IN))

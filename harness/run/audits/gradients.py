@@ -1,6 +1,6 @@
-"""Checks of a classifier's gradients: do they lead anywhere, or does the model merely look robust?
+"""Checks of a classifier's gradients: does following them fool the model, or does it only look robust?
 
-The signs of masking are those of Athalye et al. (2018, section 3.1).
+The signs of gradient masking are those of Athalye et al. (2018, section 3.1).
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from epsbench.harness.findings import Finding, found
+from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.probe import Probe, log_odds
 
-FEW = 0.01  # a share of examples without gradient that is let pass
-ASCENDS = 0.8  # the share of honest gradients that beat a random step; a coin would give 0.5
+FEW = 0.01  # a smaller share of examples without a gradient is not reported
+ASCENDS = 0.8  # steps along a useful gradient beat a random step on at least this share; chance gives 0.5
 STEPS = (1 / 255, 4 / 255, 16 / 255)
-UNBOUNDED_STEP, UNBOUNDED_STEPS = 0.2, 12
-FEWEST = 16
+UNBOUNDED_STEP, UNBOUNDED_STEPS = 0.2, 12  # enough to reach every image in [0, 1]
+FEWEST = 16  # examples; nothing is said about fewer
 
 
 def zero_share(gradient: Tensor) -> float:
-    """The share of rows of a gradient (N, C, H, W) that are 0 throughout."""
+    """The share of the N rows of a gradient (N, C, H, W) that are 0 everywhere."""
     return float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
 
 
 def zero_gradients(shares: Mapping[str, float], precision: str) -> Iterator[Finding]:
-    """``shares`` of zero gradients by precision, float32 among them; ``precision`` is the one attacked in."""
+    """Findings from the ``shares`` of zero gradients by precision, with float32; attacks use ``precision``."""
     if shares["float32"] > FEW:
         fact = f"{shares['float32']:.1%} of the examples have a gradient of exactly 0 in float32"
-        yield found("zero-gradient", fact, **shares)
+        yield finding("zero-gradient", fact, **shares)
     hidden = shares[precision] - shares["float32"]
     if hidden > FEW:
         fact = f"{hidden:.1%} of the examples have a gradient of exactly 0 in {precision} and not in float32"
-        yield found("precision-masked", fact, **shares)
+        yield finding("precision-masked", fact, **shares)
 
 
 def audit_gradients(probe: Probe, gradient: Tensor, logits: Tensor) -> list[Finding]:
-    """Findings about the float32 ``gradient`` and ``logits`` at the probe, of those images that it has right."""
+    """Findings about the float32 ``gradient`` (N, C, H, W) and ``logits`` (N, classes) at the probe."""
     right = logits.argmax(1) == probe.y
     return [*_shattered(probe, gradient, logits), *_masked(probe, right, logits.shape[1])]
 
@@ -58,7 +58,7 @@ def _shattered(probe: Probe, gradient: Tensor, logits: Tensor) -> Iterator[Findi
         shares[f"{size * 255:.0f}/255"] = float((along > aside).float().mean())
     if max(shares.values()) < ASCENDS:
         fact = f"a step along the gradient beats a random one on {max(shares.values()):.0%} of the examples at best"
-        yield found("shattered", fact, **shares)
+        yield finding("shattered", fact, **shares)
 
 
 def _masked(probe: Probe, right: Tensor, classes: int) -> Iterator[Finding]:
@@ -76,4 +76,4 @@ def _masked(probe: Probe, right: Tensor, classes: int) -> Iterator[Finding]:
     share, chance = len(x) / total, 1 / classes
     if share > chance + 3 * math.sqrt(chance * (1 - chance) / total):
         fact = f"{share:.0%} of the examples withstand {UNBOUNDED_STEPS} gradient steps with ε = 1"
-        yield found("masked", fact, accuracy=share, chance=chance, examples=total)
+        yield finding("masked", fact, accuracy=share, chance=chance, examples=total)

@@ -1,64 +1,88 @@
-"""Cells of one model held against each other, image by image: no weak attack may do better than a strong one."""
+"""Compares cells of one model, image by image: a weak attack should not fool more images than a strong one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from epsbench.harness.findings import Finding, found
-from epsbench.harness.records import Record, read_record
+from epsbench.harness.findings import Finding, finding
+from epsbench.harness.plan.cell import freeze
+from epsbench.harness.plan.recorded import Entry
 from epsbench.harness.statistics import mcnemar_exact
 
 SIGNIFICANT = 1e-3
-WORTH_TELLING = 0.01  # a difference below one point is let pass, however significant
+WORTH_REPORTING = 0.01  # a smaller difference is not reported, however significant
 ONE_STEP_AT_MOST, MANY_AT_LEAST_MORE = 0.5, 0.4  # success rates under catastrophic overfitting
-HALF_STEP_AT_LEAST = 0.5  # of the full step's success; an honest model's success falls off far faster
+HALF_STEP_AT_LEAST = 0.5  # of the full step's success; on a model that is not overfitted, half a step fools far fewer
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A measured cell: which attack, how strong in kind, and which examples (n,) of the test split it fooled."""
+    """A measured cell: its attack, and which examples it fooled."""
 
     cell: str
-    attack: dict[str, Any]
+    """The cell's id."""
+
+    attack: Mapping[str, Any]
+    """Name and parameters, as in the record."""
+
     kind: str
+    """How much of the model the attack uses: "noise", "black-box", "one-step" or "many-steps"."""
+
     norm: str
     eps: Fraction
+
     right: np.ndarray
+    """Which examples of the test split are classified correctly without the attack, boolean (n,)."""
+
     fooled: np.ndarray
+    """Which of those the attack fooled, boolean (n,)."""
 
     @classmethod
     def of(
-        cls, identity: str, cell: dict[str, Any], cost: dict[str, Any], right: np.ndarray, robust: np.ndarray
+        cls, identity: str, cell: Mapping[str, Any], cost: Mapping[str, Any], right: np.ndarray, robust: np.ndarray
     ) -> Seen:
-        """From what a record holds. ``right`` and ``robust`` are boolean, (n,)."""
+        """From a record's ``cell``, ``cost`` and verdicts; ``right`` and ``robust`` are boolean, (n,)."""
         return cls(identity, cell["attack"], _kind(cell["attack"], cost), cell["norm"], Fraction(cell["eps"]), right,
                    right & ~robust)  # fmt: skip
 
+    @cached_property
+    def n(self) -> int:
+        """How many examples are classified correctly without the attack."""
+        return int(self.right.sum())
+
+    @cached_property
+    def count(self) -> int:
+        """How many of them the attack fooled."""
+        return int(self.fooled.sum())
+
     @property
     def success(self) -> float:
-        """The share fooled of those right on the clean image."""
-        return float(self.fooled.sum() / max(1, self.right.sum()))
+        """The share of correctly classified examples that the attack fooled."""
+        return float(self.count / max(1, self.n))
 
     @property
     def label(self) -> str:
+        """``"pgd at ε = 0.1"``."""
         return f"{self.attack['name']} at ε = {float(self.eps):.4g}"
 
 
-def _kind(attack: dict[str, Any], cost: dict[str, Any]) -> str:
-    """How much of the model an attack uses, from what it did: nothing, outputs, one gradient, or many."""
-    # By its fields where it has those of a gradient attack: implied by other ε, it may have cost nothing.
+def _kind(attack: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
+    """How much of the model an attack uses, by what it took: nothing, outputs, one gradient, or many."""
+    # A gradient attack is recognised by its fields too: where its verdicts follow from other ε, it cost nothing.
     if "random_start" in attack or cost.get("backwards", 0) + cost.get("shared_backwards", 0) > 0:
         return "one-step" if attack.get("steps") == 1 else "many-steps"
     return "black-box" if cost.get("forwards", 0) > 0 else "noise"
 
 
-# Kind that should not win, kind that should not lose, code. A black box of many queries may well beat one step.
+# Weaker kind, stronger kind, and the code where the weaker fools more. A black-box attack of many queries may well be
+# stronger than one step.
 ORDER = (
     ("noise", "one-step", "noise-beats-gradient"),
     ("noise", "many-steps", "noise-beats-gradient"),
@@ -66,41 +90,102 @@ ORDER = (
     ("one-step", "many-steps", "one-step-beats-many"),
 )
 
-HalfStep = Callable[[str, float], float]  # success rate of one gradient step of a size, under the norm of a name
+HalfStep = Callable[[str, float], float]
+"""The success rate of one gradient step, given the name of a norm and the size of the step."""
+
+
+class Curve:
+    """The cells of one attack by ε. On most curves a larger ε fools more images; then `unexpected` lists nothing."""
+
+    def __init__(self) -> None:
+        self._eps: list[Fraction] = []
+        self._cells: list[tuple[int, Seen]] = []
+        self._most: list[int] = []  # images fooled at this ε or at a smaller one, the largest number
+        self._least: list[int] = []  # images fooled at this ε or at a larger one, the smallest number
+
+    def add(self, number: int, seen: Seen) -> None:
+        """``number`` counts the cells of the history."""
+        at = bisect_right(self._eps, seen.eps)
+        self._eps.insert(at, seen.eps)
+        self._cells.insert(at, (number, seen))
+        self._most.insert(at, max(self._most[at - 1], seen.count) if at else seen.count)
+        self._least.insert(at, min(self._least[at], seen.count) if at < len(self._least) else seen.count)
+        for later in range(at + 1, len(self._most)):
+            if self._most[later] >= seen.count:
+                break
+            self._most[later] = seen.count
+        for earlier in reversed(range(at)):
+            if self._least[earlier] <= seen.count:
+                break
+            self._least[earlier] = seen.count
+
+    def unexpected(self, new: Seen) -> list[tuple[int, Seen]]:
+        """The cells that fool clearly more images at a smaller ε than the new one, or clearly fewer at a larger ε."""
+        below, above = bisect_left(self._eps, new.eps), bisect_right(self._eps, new.eps)
+        limit = WORTH_REPORTING * max(1, new.n) - 0.5
+        cells: list[tuple[int, Seen]] = []
+        if below and self._most[below - 1] - new.count > limit:
+            cells += [(number, old) for number, old in self._cells[:below] if _more(old, new) >= WORTH_REPORTING]
+        if above < len(self._cells) and new.count - self._least[above] > limit:
+            cells += [(number, old) for number, old in self._cells[above:] if _more(new, old) >= WORTH_REPORTING]
+        return sorted(cells, key=lambda each: each[0])
 
 
 class History:
-    """The cells of one model so far. A finding goes to the cell at which it becomes visible."""
+    """The cells of one model so far. A finding is reported at the later of the two cells that it compares.
+
+    A new cell is compared with the earlier ones of its norm that have its ε or its attack, so that curves of many ε
+    stay cheap.
+    """
 
     def __init__(self, step_success: HalfStep) -> None:
-        self._seen: list[Seen] = []
+        self._count = 0
+        self._at_eps: dict[tuple[str, Fraction], list[tuple[int, Seen]]] = {}
+        self._curves: dict[tuple[str, Hashable], Curve] = {}
         self._step_success = step_success
 
-    def recall(self, results: Path, weights: str, right: np.ndarray) -> None:
-        """Read what an earlier run recorded of the model with these weights on these examples."""
-        for path in sorted((results / "cells").glob("*.json")):
-            if weights in path.read_text(encoding="utf-8"):
-                record = read_record(path)
-                if seen := _remembered(record, right):
-                    self._seen.append(seen)
+    def recall(self, recorded: Iterable[Entry], right: np.ndarray) -> None:
+        """Take over what earlier runs recorded of this model.
+
+        A record whose verdicts on the clean images differ from ``right`` (n,) is of other images, and left out.
+        """
+        for entry in recorded:
+            if entry.verdicts is not None:
+                clean, robust = entry.verdicts.unpack()
+                if np.array_equal(clean, right):
+                    self._add(Seen.of(entry.id, entry.cell, entry.cost, clean, robust))
 
     def compare(self, new: Seen) -> list[Finding]:
-        """Findings about a new cell beside the earlier ones, of each code the worst; then it is one of them."""
+        """Findings about a new cell compared with the earlier ones, the worst of each code. Then it joins them."""
+        first: dict[str, int] = {}  # codes by the earlier cell that shows them first: the order of the findings
         worst: dict[str, tuple[float, Finding]] = {}
-        for old in self._seen:
-            if old.norm != new.norm or old.cell == new.cell:
-                continue
-            for share, finding in [*_upside_down(old, new), *_falling(old, new), *self._bent(old, new)]:
-                if finding.code not in worst or share > worst[finding.code][0]:
-                    worst[finding.code] = share, finding
-        self._seen.append(new)
-        return [finding for _, finding in worst.values()]
+        for number, old in self._at_eps.get((new.norm, new.eps), []):
+            if old.cell != new.cell:
+                for share, each in [*_upside_down(old, new), *self._bent(old, new)]:
+                    first.setdefault(each.code, number)
+                    if each.code not in worst or share > worst[each.code][0]:
+                        worst[each.code] = share, each
+        curve = self._curves.get((new.norm, freeze(new.attack)))
+        unexpected = [each for each in curve.unexpected(new) if each[1].cell != new.cell] if curve else []
+        shown = next((number for number, old in unexpected if any(_falling(old, new))), None)
+        if shown is not None:
+            # The largest difference comes first: the first significant one is the worst.
+            falls = sorted(unexpected, key=lambda each: -abs(each[1].count - new.count))
+            share, each = next(fall for _, old in falls for fall in _falling(old, new))
+            first[each.code], worst[each.code] = shown, (share, each)
+        self._add(new)
+        return [worst[code][1] for code in sorted(first, key=lambda code: first[code])]
+
+    def _add(self, seen: Seen) -> None:
+        self._at_eps.setdefault((seen.norm, seen.eps), []).append((self._count, seen))
+        self._curves.setdefault((seen.norm, freeze(seen.attack)), Curve()).add(self._count, seen)
+        self._count += 1
 
     def _bent(self, old: Seen, new: Seen) -> Iterator[tuple[float, Finding]]:
-        """Catastrophic overfitting: one step fools little, many most, and half the one step as much as all of it."""
+        """Catastrophic overfitting: one step fools few images, many steps most, half a step as many as a whole one."""
         one, many = (old, new) if old.kind == "one-step" else (new, old)
         gap = many.success - one.success
-        if (one.kind, many.kind) != ("one-step", "many-steps") or one.eps != many.eps:
+        if (one.kind, many.kind) != ("one-step", "many-steps"):
             return
         if one.success > ONE_STEP_AT_MOST or gap < MANY_AT_LEAST_MORE:
             return
@@ -108,23 +193,11 @@ class History:
         if half >= HALF_STEP_AT_LEAST * one.success:
             fact = f"{one.label} fools {one.success:.1%}, half its step {half:.1%}, {many.label} {many.success:.1%}"
             evidence = {"one_step": one.success, "half_step": half, "many_steps": many.success, "with": old.cell}
-            yield gap, found("catastrophic-overfitting", fact, **evidence)
-
-
-def _remembered(record: Record, right: np.ndarray) -> Seen | None:
-    if record.status != "ok" or record.cell.get("task") != "robustness" or record.verdicts is None:
-        return None
-    if "source" in record.cell:  # images made on another model say nothing of how strong an attack is on this one
-        return None
-    clean, robust = record.verdicts.unpack()
-    if not np.array_equal(clean, right):
-        return None
-    return Seen.of(record.id, record.cell, record.cost, clean, robust)
+            yield gap, finding("catastrophic-overfitting", fact, **evidence)
 
 
 def _upside_down(old: Seen, new: Seen) -> Iterator[tuple[float, Finding]]:
-    if old.eps != new.eps:
-        return
+    """At one ε: does an attack of a weaker kind fool more images?"""
     for weak, strong in ((old, new), (new, old)):
         for weaker, stronger, code in ORDER:
             if (weak.kind, strong.kind) == (weaker, stronger):
@@ -132,18 +205,24 @@ def _upside_down(old: Seen, new: Seen) -> Iterator[tuple[float, Finding]]:
 
 
 def _falling(old: Seen, new: Seen) -> Iterator[tuple[float, Finding]]:
-    if old.attack == new.attack and old.eps != new.eps:
-        small, large = sorted((old, new), key=lambda seen: seen.eps)
-        yield from _beaten(small, large, "eps-not-monotone", old)
+    """For one attack at two ε: does the smaller ε fool more images?"""
+    small, large = (old, new) if old.eps < new.eps else (new, old)
+    yield from _beaten(small, large, "eps-not-monotone", old)
 
 
 def _beaten(weak: Seen, strong: Seen, code: str, old: Seen) -> Iterator[tuple[float, Finding]]:
-    """Does the weak one fool significantly more? Exact McNemar on the images fooled by one of them alone."""
-    n = int(weak.right.sum())
+    """Does the weak attack fool significantly more? Exact McNemar test on the images that only one of them fools."""
+    more = _more(weak, strong)
+    if more < WORTH_REPORTING:
+        return
     by_weak, by_strong = int((weak.fooled & ~strong.fooled).sum()), int((strong.fooled & ~weak.fooled).sum())
-    more = (by_weak - by_strong) / max(1, n)
     p = mcnemar_exact(by_weak, by_strong)
-    if more >= WORTH_TELLING and p < SIGNIFICANT:
+    if p < SIGNIFICANT:
         fact = f"{weak.label} fools {weak.success:.1%} and {strong.label} {strong.success:.1%}"
-        evidence = {"weak_alone": by_weak, "strong_alone": by_strong, "examples": n, "p": p, "with": old.cell}
-        yield more, found(code, fact, **evidence)
+        evidence = {"weak_alone": by_weak, "strong_alone": by_strong, "examples": weak.n, "p": p, "with": old.cell}
+        yield more, finding(code, fact, **evidence)
+
+
+def _more(weak: Seen, strong: Seen) -> float:
+    """By what share of the images the weak attack fools more than the strong one."""
+    return (weak.count - strong.count) / max(1, weak.n)

@@ -1,4 +1,4 @@
-"""Checks of a classifier's outputs, whatever attacks it later: it must be a fixed function from pixels to logits."""
+"""Checks of a classifier's outputs: every attack needs a fixed function from pixels to logits."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.statistics import mcnemar_exact
 from epsbench.models.base import DataShape
 
-VARIES = 1e-3  # of the largest logit; kernels chosen for another batch size round otherwise by 1e-6 to 1e-5
-# A transform drawn once a batch, one of two, goes unseen in all passes once in 128 times.
+# Logits vary if they differ by more than this share of the largest. Kernels for another batch size round differently,
+# by 1e-6 to 1e-5 of it.
+VARIES = 1e-3
+# Images and passes. If a model draws one of two transforms for each batch, all 8 passes agree once in 128 runs.
 FEW, PASSES = 8, 8
-BETTER, SIGNIFICANT = 0.2, 0.01  # what undoing or adding a normalisation must gain
+BETTER, SIGNIFICANT = 0.2, 0.01  # the gain in accuracy, and its p-value, when a normalisation is undone or added
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def audit_model(probe: Probe, shape: DataShape) -> list[Finding]:
-    """Findings about the probed classifier; when its logits are not finite, nothing else is looked at."""
+    """Findings about the probed classifier. If its logits are not finite, nothing else is checked."""
     logits = probe.logits(probe.x)
     broken = list(not_finite(logits))
     if broken:
@@ -40,12 +42,12 @@ def not_finite(logits: Tensor) -> Iterator[Finding]:
 
 
 def _not_a_function(probe: Probe, logits: Tensor) -> Iterator[Finding]:
-    """Do the logits of an image depend on anything but the image: on chance, on its neighbours, on its place?"""
+    """Do the logits of an image depend on chance, on the other images of the batch, or on its place there?"""
     scale = float((logits - logits.mean(1, keepdim=True)).abs().max())
     few = probe.x[:FEW]
     first, *others = (probe.logits(few) for _ in range(PASSES))
     again = max(_difference(each, first) for each in others)
-    # Every other image, in reverse order: other neighbours, another place, another batch size.
+    # Every second image, in reverse order: in another batch, at another place, in a batch of another size.
     other = _difference(probe.logits(probe.x[::2].flip(0)).flip(0), logits[::2])
     random = again > VARIES * scale + 1e-6
     if not random and other <= VARIES * scale + 1e-6:
@@ -69,7 +71,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 def _varies(module: nn.Module) -> bool:
-    """Whether this layer computes something else than a fixed function in the mode it is in."""
+    """Whether this layer, in its present mode, computes no fixed function."""
     if isinstance(module, _BATCH_NORMS):
         return module.training or module.running_mean is None
     return isinstance(module, _DROPOUTS) and module.training and module.p > 0
@@ -83,7 +85,7 @@ def _probabilities(logits: Tensor) -> Iterator[Finding]:
 def _normalisation(probe: Probe, logits: Tensor, shape: DataShape) -> Iterator[Finding]:
     layers = _normalised_again(probe)
     if layers:
-        fact = f"the layer {layers[0]} normalises what is no image in [0, 1] any more"
+        fact = f"the layer {layers[0]} normalises an input that is no longer within [0, 1]"
         yield finding("normalised-twice", fact, layers=len(layers))
         return
     right = logits.argmax(1) == probe.y
@@ -101,7 +103,7 @@ def _normalisation(probe: Probe, logits: Tensor, shape: DataShape) -> Iterator[F
 
 
 def _statistics(shape: DataShape) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-    """The means and standard deviations that people normalise such images with."""
+    """The means and standard deviations that such images are commonly normalised with."""
     colour = [IMAGENET] if shape.shape[0] == 3 else []
     return [(shape.mean, shape.std), *colour]
 
@@ -130,7 +132,7 @@ def _normalised_again(probe: Probe) -> list[str]:
 
 
 def _is_normaliser(module: nn.Module, channels: int) -> bool:
-    """Has this module a ``mean`` and a ``std`` of one number a channel, as ours and torchvision's do?"""
+    """Whether this module has a ``mean`` and a ``std`` of one number a channel, as ours and torchvision's do."""
     if next(module.parameters(), None) is not None:
         return False
     parts = [getattr(module, name, None) for name in ("mean", "std")]

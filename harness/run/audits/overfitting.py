@@ -1,24 +1,25 @@
-"""Catastrophic overfitting: the model withstands one step, and no more."""
+"""Catastrophic overfitting in training: the model withstands one gradient step, and not many small ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
-from epsbench.harness.findings import Finding, found
+from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.history import HALF_STEP_AT_LEAST, MANY_AT_LEAST_MORE, ONE_STEP_AT_MOST
 from epsbench.harness.run.training.watch import WATCHED
 
-LEAST_GAP = 0.1  # near chance, two accuracies of few images may differ by less than this for no reason
+LEAST_GAP = 0.1  # in accuracy; near chance, accuracies on few images differ by less for no reason
 
 
 def audit_training(curves: Mapping[str, Sequence[float]]) -> list[Finding]:
-    """A finding where the trained model withstands one step and not many, with the epoch from which on it did.
+    """A finding if at the end of training the model withstands one step and not many. It names the epoch of the onset.
 
-    The signs and thresholds are those by which FGSM cells are held against PGD cells (`epsbench.harness.run.audits.history`):
-    of the images right when clean, one step fools at most half, ten steps at least 40 % more, and half the one step at
-    least half as many as all of it. Without the last, a smooth model that is merely weak at a large ε would be told
-    as well. A model that got over its collapse by the last epoch is not told.
+    Signs and thresholds are those of `epsbench.harness.run.audits.history`, which compares FGSM with PGD cells. Of the
+    images that are classified correctly without an attack, one step fools at most half, ten steps at least 40 % more,
+    and half a step at least half as many as a whole one. Without the third sign, a smooth model that is merely weak at
+    a large ε would be reported too. A model that recovered by the last epoch is not reported. ``curves`` are those of
+    a training, by name.
     """
     clean = curves.get("validation_accuracy", ())
     one, half, many = (curves.get(name, ()) for name in WATCHED)
@@ -30,15 +31,15 @@ def audit_training(curves: Mapping[str, Sequence[float]]) -> list[Finding]:
         return []
     epoch = len(bent) - since + 1
     fact = (
-        f"from epoch {epoch} of training on, one step of size ε leaves most of the images right and ten steps do not: "
-        f"{one[-1]:.1%} and {many[-1]:.1%} of the validation images at the end, and half the step {half[-1]:.1%}"
+        f"from epoch {epoch} of training on, most images withstand one step of size ε and not ten steps: at the end "
+        f"accuracy is {one[-1]:.1%} under one step, {half[-1]:.1%} under half a step and {many[-1]:.1%} under ten"
     )
     evidence = {"epoch": epoch, "one_step": one[-1], "half_step": half[-1], "many_steps": many[-1]}
-    return [found("catastrophic-overfitting", fact, **evidence)]
+    return [finding("catastrophic-overfitting", fact, **evidence)]
 
 
 def _bent(clean: float, *accuracies: float) -> bool:
-    """Whether one epoch shows it; ``accuracies`` are those of `WATCHED`, on the images right when clean."""
+    """Whether one epoch shows all three signs; ``accuracies`` are those of `WATCHED`, in that order."""
     if clean == 0:
         return False
     one, half, many = (1 - accuracy / clean for accuracy in accuracies)

@@ -1,4 +1,4 @@
-"""The few images that the audits of a model look at, and the ways they ask it."""
+"""The few images that the audits of a model look at, with the model's logits and gradients there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from epsbench.harness.run.machine.precision import autocast
 
 @dataclass(frozen=True)
 class Probe:
-    """Images ``x`` (N, C, H, W) in [0, 1] and labels ``y`` (N,), asked of the judge ``batch`` at a time."""
+    """Images ``x`` (N, C, H, W) in [0, 1] and labels ``y`` (N,). The judge takes ``batch`` of them at a time."""
 
     judge: Judge
     x: Tensor
@@ -34,7 +34,7 @@ class Probe:
         return in_chunks(lambda rows: input_gradient(network, x[rows], y[rows])[0], len(x), self.batch)
 
     def gradient_in(self, victim: Victim, precision: str) -> Tensor:
-        """The gradient at the probe through the victim's network in another precision."""
+        """The gradient (N, C, H, W) at the probe, through the victim's network in another precision."""
 
         def at(rows: slice) -> Tensor:
             def network(x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Probe:
 
 
 def log_odds(logits: Tensor, y: Tensor) -> Tensor:
-    """log p(not y)/p(y), (N,) float64: it rises with the cross-entropy and does not saturate, as that does at 0."""
+    """log(p(not y) / p(y)), (N,) float64. It rises with the cross-entropy, which saturates at 0 while this does not."""
     logits = logits.double()
     others = logits.masked_fill(F.one_hot(y, logits.shape[1]).bool(), -torch.inf)
     return others.logsumexp(1) - logits.gather(1, y[:, None])[:, 0]

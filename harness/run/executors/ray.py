@@ -1,7 +1,7 @@
-"""Jobs side by side on Ray: on this machine, or on the cluster that ``RAY_ADDRESS`` names.
+"""Runs jobs in parallel on Ray: on this machine, or on the cluster that ``RAY_ADDRESS`` names.
 
-A job is one remote task, with one GPU where the run's device is one, else one core. The workers write records and
-weights themselves, so the folders must be the same on every node.
+A job is one remote task. It takes one GPU where the run's device is a GPU, else one core. The workers write records and
+weights themselves, so all nodes must see the same folders.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.plan import Job
+from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.records import Record, read_record, record_path, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.failure import failed
@@ -27,9 +28,9 @@ from epsbench.harness.run.progress import Silent
 
 
 def execute(jobs: Sequence[Job], context: Context) -> Iterator[Record]:
-    """Records as their jobs end. A worker that dies fails the cells it leaves without a record, and no others.
+    """Records as their jobs end. If a worker dies, the cells of its job that have no record yet are failed.
 
-    Raises `InputError` where Ray is not installed, has no GPU for a run that asks for one, or where a job does.
+    Raises `InputError` where Ray is not installed or has no GPU for a run that needs one, and where a job raises it.
     """
     try:
         import ray
@@ -53,7 +54,7 @@ def _execute(jobs: Sequence[Job], context: Context, ray: ModuleType) -> Iterator
 
 def _start(ray: ModuleType) -> None:
     """Join the cluster of ``RAY_ADDRESS``, or start Ray here. Raises `InputError` where the cluster does not answer."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a benchmark does not phone home
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a benchmark sends no usage statistics
     address = os.environ.get("RAY_ADDRESS", "local")
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
@@ -63,7 +64,7 @@ def _start(ray: ModuleType) -> None:
             f"--executor ray: the Ray cluster at RAY_ADDRESS={address} does not answer ({error}); "
             "correct the address, or unset it to run on this machine"
         ) from error
-    # Ray takes SIGTERM for itself; here it means what it means to every run: stop, keep what is finished.
+    # Ray installs its own handler of SIGTERM. In every run SIGTERM means: stop, and keep what is finished.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)
 
@@ -72,10 +73,10 @@ def _run(jobs: Sequence[Job], context: Context, ray: ModuleType) -> Iterator[Rec
     gpu = context.device.type == "cuda"
     if gpu and ray.cluster_resources().get("GPU", 0) < 1:
         raise InputError("--executor ray: no node of the Ray cluster has a GPU; add one, or give --device cpu")
-    # A job that kills its worker would kill the next one too.
+    # No retry: a job that kills its worker would kill the next one too.
     task = ray.remote(num_cpus=0 if gpu else 1, num_gpus=1 if gpu else 0, max_retries=0)(_work)
     sent = ray.put(_portable(context))
-    before = {job.key: _recorded(job, context) for job in jobs}
+    _look_up(jobs, context)
     started = context.clock()
     running = {task.remote(job, sent): job for job in jobs}
     with context.progress.task("jobs on Ray", len(jobs)) as progress:
@@ -88,18 +89,24 @@ def _run(jobs: Sequence[Job], context: Context, ray: ModuleType) -> Iterator[Rec
                 cause = getattr(error, "cause", None)
                 if isinstance(cause, InputError):
                     raise InputError(cause.messages) from error
-                yield from _salvaged(job, before[job.key], error, context, started)
+                yield from _salvaged(job, error, context, started)
             progress.advance()
 
 
 def _work(job: Job, context: Context) -> list[Record]:
-    """On a worker: the whole job, its records written as their cells end."""
-    # The environment is the worker's: its node need not be the driver's.
-    return list(run_job(job, replace(context, environment=describe(context.device))))
+    """On a worker: run the job and write each record as its cell ends."""
+    # A worker runs many jobs: it keeps what it has read of the folder, and adds what other workers have written since.
+    records = _WORKER_RECORDS.setdefault(context.results, context.records)
+    records.list_again()
+    # The worker describes its own environment: its node may differ from the driver's.
+    return list(run_job(job, replace(context, environment=describe(context.device), records=records)))
+
+
+_WORKER_RECORDS: dict[Path, RecordIndex] = {}
 
 
 def _portable(context: Context) -> Context:
-    """The context as it travels: absolute paths, no progress bar, no data, and whichever GPU Ray lends."""
+    """The context to send to workers: absolute paths, no progress bar, no data, and the GPU that Ray assigns."""
     root = context.data_root or os.environ.get("EPSBENCH_DATA")
     return replace(
         context,
@@ -109,25 +116,26 @@ def _portable(context: Context) -> Context:
         data_root=Path(root).expanduser().resolve() if root else None,
         device=torch.device(context.device.type),
         progress=Silent(),
+        records=context.records.moved(context.results.resolve()),
         _data={},
     )
 
 
-def _recorded(job: Job, context: Context) -> dict[str, Record]:
-    """The records there are of a job's cells, by id."""
-    paths = {cell.id: record_path(context.results, cell.id) for cell in job.cells}
-    return {identity: read_record(path) for identity, path in paths.items() if path.is_file()}
+def _look_up(jobs: Sequence[Job], context: Context) -> None:
+    """Remember which records there are before the workers start."""
+    for job in jobs:
+        for cell in job.cells:
+            context.records.entry(cell.id)
 
 
-def _salvaged(
-    job: Job, before: dict[str, Record], error: Exception, context: Context, started: str
-) -> Iterator[Record]:
-    """What a lost worker leaves: the records it wrote, and a failure for every other cell of its job."""
-    written = _recorded(job, context)
+def _salvaged(job: Job, error: Exception, context: Context, started: str) -> Iterator[Record]:
+    """The records of a job whose worker died: those that it wrote, and a failure for each other cell."""
     for cell in job.cells:
-        record = written.get(cell.id)
-        # An earlier run's failure is no news of this one; its measurement stands, whatever became of the worker.
-        if record is None or (record.status == "failed" and record == before.get(cell.id)):
+        path = record_path(context.results, cell.id)
+        record = read_record(path) if path.is_file() else None
+        # A failure that was recorded before this run is measured again. Earlier measurements stay as they are.
+        if record is None or (record.status == "failed" and context.records.is_unchanged(cell.id)):
             record = failed(cell, error, context, started)
             write_record(context.results, record)
+            context.records.add(record)
         yield record

@@ -1,4 +1,4 @@
-"""A classifier made ready for attacks along its gradients, on itself or on another."""
+"""Prepares a classifier for attacks along its gradients. The attacked classifier is the same or another one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from epsbench.attacks.base import Attack, GradientAttack
-from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.plan.names import registry
+from epsbench.attacks.base import GradientAttack
+from epsbench.harness.plan.plan import Stream
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
@@ -23,66 +22,83 @@ from epsbench.harness.run.speed.floor import Rates, measure_rates
 from epsbench.harness.run.speed.judging import lay_out
 from epsbench.harness.run.speed.prepare import prepare
 
-KEPT = 64  # adversarial images that the audits look at
+KEPT = 64  # adversarial images of each cell that the audits look at
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The classifier whose robustness is measured, as all its attackers need it."""
+
+    judge: Judge
+    """Gives the verdicts."""
+
+    targets: Targets
+    """The images to attack: those that it classifies correctly without an attack."""
+
+    probe: tuple[Tensor, Tensor]
+    """A few images (N, C, H, W) and labels (N,) to try a prepared network on."""
+
+    precision: str
+    """What attacked networks compute in: "bf16", "fp16" or "float32"."""
+
+    context: Context
+    """The run."""
 
 
 @dataclass(frozen=True)
 class Attacker:
-    """The engine that attacks along one classifier's gradients, and the least time its work can take, where timed.
-
-    ``weights`` is the digest of that classifier's weights where it is another than the one that judges.
-    """
+    """Attacks along the gradients of one classifier."""
 
     engine: Engine
+    """Drives the attacks."""
+
     rates: Rates | None
+    """The time of a single gradient and of a single verdict; None where the work was too short to measure them."""
+
     weights: str = ""
+    """SHA-256 of the weights that the gradients come from, where that model is not the one that judges."""
 
     def floor_share(self, outcome: Outcome) -> float | None:
-        """The least time these gradients and verdicts can take on this device, over the time they took."""
+        """The least time that these gradients and verdicts can take on this device, over the time they took."""
         if self.rates is None or not outcome.seconds:
             return None
         return self.rates.floor(outcome.backwards + outcome.shared_backwards, outcome.judge_forwards) / outcome.seconds
 
 
 def make_attacker(
-    network: nn.Module,
-    judge: Judge,
-    targets: Targets,
-    probe: tuple[Tensor, Tensor],
-    cells: Sequence[RobustnessCell],
-    precision: str,
-    context: Context,
-    weights: str | None = None,
+    network: nn.Module, subject: Subject, streams: Sequence[Stream], weights: str | None = None
 ) -> Attacker:
-    """Prepare ``network`` for the attacks of ``cells`` on ``targets``, in the fastest form that suits their number.
+    """Prepare ``network`` for the attacks of ``streams``, in the form that is fastest for that much work.
 
-    ``probe`` is a few images (N, C, H, W) and labels (N,) to try it on. ``weights`` is given where the judge is another
-    model: every image is then made to its end.
+    ``weights`` is the SHA-256 of the network's weights where the subject is another model; each image is then attacked
+    to the last step.
     """
-    victim = prepare(network, context.device, precision, *probe)
-    attacks = [registry.make("attack", cell.attack, context.base, norm=cell.norm) for cell in cells]
-    rows = _rows(attacks, len(targets))
-    batch = context.batch_size or find_batch(victim, targets, rows)
-    batch = max(1, min(batch, len(targets)))
-    batch, rates = _tuned(victim, judge, targets, batch, rows, len(attacks) * len(targets), context.compile)
-    engine = Engine(victim, judge, targets, batch, keep=KEPT, white_box=weights is None)
+    victim = prepare(network, subject.context.device, subject.precision, *subject.probe)
+    cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
+    gradients = images * sum(_gradients(stream) for stream in streams)
+    batch = subject.context.batch_size or find_batch(victim, subject.targets, gradients)
+    batch, rates = _tuned(victim, subject, max(1, min(batch, images)), gradients, cells * images)
+    engine = Engine(victim, subject.judge, subject.targets, batch, keep=KEPT, white_box=weights is None)
     return Attacker(engine, rates, weights or "")
 
 
-def _rows(attacks: Sequence[Attack | GradientAttack], targets: int) -> int:
-    """Gradients that the attacks can take at most."""
-    return sum(a.steps * a.restarts * targets for a in attacks if isinstance(a, GradientAttack))
+def _gradients(stream: Stream) -> int:
+    """How many gradients a stream takes of one image at most."""
+    attack = stream.attack
+    return len(stream.cells) * attack.steps * attack.restarts if isinstance(attack, GradientAttack) else 0
 
 
-def _tuned(
-    victim: Victim, judge: Judge, targets: Targets, batch: int, rows: int, verdicts: int, compiled: str
-) -> tuple[int, Rates | None]:
-    """Prepare for ``rows`` gradients in batches, halved while memory runs out; time the floor of long work."""
+def _tuned(victim: Victim, subject: Subject, batch: int, gradients: int, verdicts: int) -> tuple[int, Rates | None]:
+    """Make the victim faster for that many gradients, and the judge for that many verdicts.
+
+    Returns the batch size, halved while memory runs out, and the rates where the work is long enough to measure them.
+    """
+    judge, targets = subject.judge, subject.targets
     while True:
         exhausted = False
         try:
-            accelerate(victim, targets, batch, rows, compiled)
-            if rows < LONG * batch or not victim.differentiable:
+            accelerate(victim, targets, batch, gradients, subject.context.compile)
+            if gradients < LONG * batch or not victim.differentiable:
                 return batch, None
             lay_out(judge, targets, batch, verdicts)
             return batch, measure_rates(victim, judge, targets, batch)

@@ -1,13 +1,114 @@
-"""The record of a robustness cell."""
+"""The record of a robustness cell: its metrics, what it cost, and its pictures."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from epsbench.harness.records import Metric
+import numpy as np
+import torch
+
+from epsbench.harness.findings import Finding, voids
+from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.records import Metric, Record, Verdicts, write_pictures
+from epsbench.harness.run.attack.ledger import Outcome
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.machine.memory import peak_bytes
 from epsbench.harness.run.metrics import proportion
+from epsbench.harness.run.robustness.attacker import Attacker
 
 PICTURES = 8
+SOURCE_WEIGHTS = "source_weights_sha256"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What the records of one trained classifier have in common."""
+
+    training: dict[str, Any]
+    """What its training cost, and the digest of its weights."""
+
+    curves: dict[str, list[float]]
+    """Losses and accuracies by epoch."""
+
+    right: np.ndarray
+    """Whether each test image is classified correctly without an attack, (n,)."""
+
+    targets: Targets
+    """The images that are."""
+
+    def robust(self, outcome: Outcome) -> np.ndarray:
+        """Whether each test image is classified correctly without and under the attack, (n,)."""
+        robust = self.right.copy()
+        robust[self.targets.index.cpu().numpy()[outcome.fooled]] = False
+        return robust
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One cell as it was measured."""
+
+    cell: RobustnessCell
+    attacker: Attacker
+    outcome: Outcome
+
+    cost: dict[str, Any]
+    """As in the record (`cost_of`)."""
+
+    findings: Sequence[Finding]
+    """All that the audits have to say."""
+
+    started: str
+    """When the cell's stream began, UTC."""
+
+
+def make_record(measured: Measurement, classifier: Classifier, context: Context) -> Record:
+    """The record of a measured cell. Its pictures are written first, so that no record promises missing ones."""
+    cell, outcome = measured.cell, measured.outcome
+    robust = classifier.robust(outcome)
+    pictures = len(outcome.images) > 0
+    if pictures:
+        write_pictures(context.results, cell.id, _pictures(classifier.targets, outcome))
+    return context.record(
+        cell,
+        "void" if voids(measured.findings) else "ok",
+        measured.started,
+        metrics=_metrics(classifier.right, robust, outcome.fooled),
+        cost=measured.cost,
+        training=classifier.training,
+        evaluation={SOURCE_WEIGHTS: measured.attacker.weights} if cell.source else {},
+        curves=classifier.curves,
+        verdicts=Verdicts.pack(classifier.right, robust),
+        findings=tuple(measured.findings),
+        pictures=pictures,
+    )
+
+
+def cost_of(outcome: Outcome, attacker: Attacker, context: Context) -> dict[str, Any]:
+    """What an attack at one ε cost, as in the record. Call it before the audits: they would raise the peak memory."""
+    engine, seconds = attacker.engine, outcome.seconds
+    attacked = len(outcome.fooled)
+    gradients = outcome.backwards + outcome.shared_backwards
+    return {
+        "forwards": outcome.forwards,
+        "backwards": outcome.backwards,
+        "shared_backwards": outcome.shared_backwards,
+        "judge_forwards": outcome.judge_forwards,
+        "attacked": attacked,
+        "gradients_per_image": gradients / attacked if attacked else 0.0,
+        "seconds": seconds,
+        "images_per_second": attacked / seconds if seconds else None,
+        "gradients_per_second": gradients / seconds if seconds else None,
+        "peak_bytes": peak_bytes(context.device),
+        "compile_seconds": engine.victim.compile_seconds,
+        "floor_share": attacker.floor_share(outcome),
+        "batch_size": engine.batch,
+        "precision": engine.victim.precision,
+        "form": engine.victim.form,
+        "device": context.device_name(),
+    }
 
 
 def _metrics(right: np.ndarray, robust: np.ndarray, fooled: np.ndarray) -> dict[str, Metric]:
@@ -15,3 +116,15 @@ def _metrics(right: np.ndarray, robust: np.ndarray, fooled: np.ndarray) -> dict[
     if len(fooled):
         metrics["attack_success_rate"] = proportion(fooled)
     return metrics
+
+
+def _pictures(targets: Targets, outcome: Outcome) -> dict[str, np.ndarray]:
+    k = min(PICTURES, len(outcome.images))
+    at = torch.arange(k, device=targets.labels.device)
+    return {
+        "original": targets.pixels(at).cpu().numpy(),
+        "adversarial": outcome.images[:k].numpy(),
+        "labels": targets.labels[:k].cpu().numpy(),
+        "predicted": outcome.predicted[:k],
+        "fooled": outcome.fooled[:k],
+    }

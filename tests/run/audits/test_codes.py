@@ -27,6 +27,6 @@ def test_every_code_is_in_use_and_every_one_used_is_listed():
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_finding_says_what_was_seen_and_then_what_to_do(code):
-    finding = finding(code, "something was seen", images=3)
-    assert finding.message == f"something was seen; {CODES[code].remedy}"
-    assert (finding.severity, finding.evidence) == (CODES[code].severity, {"images": 3})
+    made = finding(code, "something was seen", images=3)
+    assert made.message == f"something was seen; {CODES[code].remedy}"
+    assert (made.severity, made.evidence) == (CODES[code].severity, {"images": 3})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from epsbench.harness.findings import found
+from epsbench.harness.findings import finding
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
@@ -81,7 +81,7 @@ def test_without_curves_there_is_nothing_to_tell(old):
     assert audit_training(old) == []
 
 
-@pytest.mark.parametrize("again", [[], [found("catastrophic-overfitting", "seen among cells")]])
+@pytest.mark.parametrize("again", [[], [finding("catastrophic-overfitting", "seen among cells")]])
 def test_every_cell_of_a_collapsed_model_says_so_once(tmp_path, monkeypatch, again):
     (tmp_path / "bent.toml").write_text(SUITE, encoding="utf-8")
     bent = audit_training(curves([0.9], [0.9], [0.4], [0.0]))

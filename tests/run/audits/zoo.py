@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import Record
 from epsbench.harness.run.context import Context
@@ -61,16 +62,14 @@ def measure(
     """Records of a network under attacks, as a run makes them; its weights are taken as they are."""
     text = SUITE.format(precision=precision, attacks=", ".join(attacks), norm=norm, eps=list(eps))
     (folder / "audit.toml").write_text(text, encoding="utf-8")
-    cells = list(load_suite(str(folder / "audit.toml")).cells)
+    suite = load_suite(str(folder / "audit.toml"))
+    (job,) = plan(suite, folder / "results").jobs
     context = Context(
         results=folder / "results", weights=folder, device=CPU, suite="audit", base=folder, compile="off", boards=False
     )
     training = {"weights_sha256": weights} if weights else {}
-    bench = Bench(network, cells, data or digits(), context, training)
-    streams: dict[object, list] = {}
-    for cell in cells:
-        streams.setdefault(cell.stream, []).append(cell)
-    return [record for stream in streams.values() for record in bench.stream(stream)]
+    bench = Bench(network, job.streams, data or digits(), context, training)
+    return [record for stream in job.streams for record in bench.stream(stream)]
 
 
 def codes(records: Sequence[Record]) -> set[str]:

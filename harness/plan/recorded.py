@@ -1,0 +1,155 @@
+"""What a results folder holds: each record is read once, however often a run asks. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.records import LARGEST_RECORD, Record, Status, Verdicts, read_record, record_path
+
+Stamp = tuple[int, int, int, int]
+"""Two times, the size and the number of a file. Records are replaced, never changed, so a new one has another stamp."""
+
+CELL_KEYS = ("attack", "norm", "eps")
+COST_KEYS = ("forwards", "backwards", "shared_backwards")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The part of a record that a run needs again. Whole records of a large suite would not fit in memory."""
+
+    id: str
+    """The cell's id."""
+
+    status: Status
+    """Of the record: ok, failed or void."""
+
+    weights: str = ""
+    """The SHA-256 of the trained weights, empty where the record names none."""
+
+    cell: Mapping[str, Any] = field(default_factory=dict)
+    """Attack, norm and ε of a robustness cell, as in the record."""
+
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    """Forwards and backwards, as in the record."""
+
+    verdicts: Verdicts | None = None
+    """Of a measured robustness cell whose attack followed the gradients of the model itself, else None."""
+
+    @classmethod
+    def of(cls, record: Record) -> Entry:
+        """The entry of a record."""
+        # Adversarial images made on another model do not tell how strong an attack is on this one.
+        white_box = record.cell.get("task") == "robustness" and "source" not in record.cell
+        return cls(
+            id=record.id,
+            status=record.status,
+            weights=str(record.training.get("weights_sha256", "")),
+            cell={key: record.cell[key] for key in CELL_KEYS if key in record.cell},
+            cost={key: record.cost[key] for key in COST_KEYS if key in record.cost},
+            verdicts=record.verdicts if white_box and record.status == "ok" else None,
+        )
+
+
+class RecordIndex:
+    """The records of one results folder. A file is read at the first question, and again only once it is replaced."""
+
+    def __init__(self, results: Path) -> None:
+        """``results`` is the results folder; it need not exist."""
+        self.results = results
+        self._entries: dict[str, Entry] = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._by_weights: dict[str, dict[str, Entry]] | None = None
+        self._unreadable: dict[str, InputError] = {}
+
+    def entry(self, identity: str) -> Entry | None:
+        """What is recorded of the cell with this id, or None. Raises `InputError` where the record cannot be read."""
+        stamp = self._stamp(identity)
+        if stamp is None:
+            self._forget(identity)
+            return None
+        if self._stamps.get(identity) != stamp:
+            self._forget(identity)
+            self._keep(Entry.of(read_record(record_path(self.results, identity))), stamp)
+        return self._entries[identity]
+
+    def add(self, record: Record) -> None:
+        """Take over a record that was just written."""
+        stamp = self._stamp(record.id)
+        self._forget(record.id)
+        if stamp is not None:
+            self._keep(Entry.of(record), stamp)
+
+    def is_unchanged(self, identity: str) -> bool:
+        """Whether the file is still the one that was last read or added."""
+        return self._stamps.get(identity) == self._stamp(identity) is not None
+
+    def of_weights(self, weights: str) -> list[Entry]:
+        """The records of models with these trained weights (SHA-256), sorted by id.
+
+        The folder is listed at the first call and at the next one after `list_again`. Raises `InputError` for a
+        record that names the weights and cannot be read.
+        """
+        if self._by_weights is None:
+            self._list()
+        for identity, error in self._unreadable.items():
+            if weights.encode() in _content(record_path(self.results, identity)):
+                raise error
+        assert self._by_weights is not None
+        return sorted(self._by_weights.get(weights, {}).values(), key=lambda entry: entry.id)
+
+    def list_again(self) -> None:
+        """Look for records that other processes have written since, at the next call of `of_weights`."""
+        self._by_weights = None
+
+    def moved(self, results: Path) -> RecordIndex:
+        """The same index, for another path of the same folder."""
+        moved = RecordIndex(results)
+        moved._entries, moved._stamps = dict(self._entries), dict(self._stamps)
+        return moved
+
+    def _list(self) -> None:
+        """Read every record of the folder that is new or was replaced."""
+        names = [path.stem for path in (self.results / "cells").glob("*.json")]
+        for removed in self._entries.keys() - set(names):
+            self._forget(removed)
+        self._unreadable = {}
+        for name in sorted(names):
+            try:
+                self.entry(name)
+            except InputError as error:
+                self._unreadable[name] = error
+        self._by_weights = {}
+        for entry in self._entries.values():
+            self._by_weights.setdefault(entry.weights, {})[entry.id] = entry
+
+    def _keep(self, entry: Entry, stamp: Stamp) -> None:
+        self._entries[entry.id], self._stamps[entry.id] = entry, stamp
+        if self._by_weights is not None:
+            self._by_weights.setdefault(entry.weights, {})[entry.id] = entry
+
+    def _forget(self, identity: str) -> None:
+        self._stamps.pop(identity, None)
+        self._unreadable.pop(identity, None)
+        entry = self._entries.pop(identity, None)
+        if entry is not None and self._by_weights is not None:
+            self._by_weights[entry.weights].pop(identity, None)
+
+    def _stamp(self, identity: str) -> Stamp | None:
+        path = record_path(self.results, identity)
+        if not path.exists():
+            return None
+        status = path.stat()
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def _content(path: Path) -> bytes:
+    """A file's first bytes, as many as a record may have; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST_RECORD)
+    except OSError:
+        return b""
