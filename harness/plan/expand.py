@@ -17,6 +17,7 @@ from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
 from epsbench.harness.plan.data import DATASETS, SUBSETS
+from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.registry import KINDS, make, name_with_parameters, norm_versions, versions
 from epsbench.harness.plan.schema import MOST_CELLS, Bound, GenerationPart, Part, RobustnessPart, SuitePart, TaskPart
 
@@ -168,6 +169,13 @@ class _Versions:
         self._base = base
         self._data = part.data
         self._known: dict[tuple[str, Named], dict[str, str]] = {}
+        self._contents: dict[tuple[Named, str], Content | None] = {}
+
+    def content(self, model: Named, data: str) -> Content | None:
+        """What a model brings for this data; it is built once a part."""
+        if (model, data) not in self._contents:
+            self._contents[model, data] = content_of(model, self._base, DATASETS[data])
+        return self._contents[model, data]
 
     def __call__(
         self, subset: str = "all", data: str = "", norm: str = "", **named: Named
@@ -183,6 +191,8 @@ class _Versions:
             if key not in self._known:
                 self._known[key] = versions(kind, value, self._base)
             code |= self._known[key]
+        if (content := self.content(named["model"], data or self._data)) is not None and content.digest:
+            code["content"] = content.digest
         return tuple(sorted(code.items()))
 
 
@@ -191,8 +201,12 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
     first = _robustness_cell(part, start.point(point) | {"source": SELF}, code) if isinstance(start, Start) else None
     named = {kind: point[kind] for kind in ("model", "defense", "attack")}
     start_code = (("start", first.weights_key),) if first else ()
+    training = part.training.model_dump()
+    content = code.content(point["model"], data)
+    if content is not None and content.brings_weights and "epochs" not in part.training.model_fields_set:
+        training["epochs"] = 0  # weights that a model brings are trained only where the suite says so
     white_box = RobustnessCell(
-        training=tuple(sorted(part.training.model_dump().items())),
+        training=tuple(sorted(training.items())),
         limit=part.limit,
         precision=part.precision,
         early_stop=part.early_stop,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
+from contextlib import redirect_stdout
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +45,8 @@ def _load_module(address: str, name: str) -> ModuleType:
     if hint := _old_name(name):
         raise InputError(f"{address!r}: {hint}")
     try:
-        return importlib.import_module(name)
+        with redirect_stdout(sys.stderr):  # what the module prints must not mix with a report on standard output
+            return importlib.import_module(name)
     except _IMPORT_FAILURES as error:
         raise InputError(
             f"{address!r}: cannot import {name!r} ({_reason(error)}); install it, or give path/to/file.py:Object"

@@ -16,6 +16,7 @@ import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -64,7 +65,8 @@ class Repository:
         try:
             if "." in self._name(path):
                 importlib.import_module(name.rpartition(".")[0])
-            spec.loader.exec_module(module)
+            with redirect_stdout(sys.stderr):  # what the file prints must not mix with a report on standard output
+                spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[name]
             if isinstance(error, ModuleNotFoundError):

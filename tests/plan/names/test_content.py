@@ -1,0 +1,131 @@
+"""What a model brings decides its number, so it decides its id; a random initialisation does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.names.content import Content, content_of
+from epsbench.harness.plan.names.registry import name_with_parameters
+
+DIGITS = DATASETS["digits"]
+NETS = """
+from pathlib import Path
+import random
+import numpy as np
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+def fresh():
+    return Net()
+
+def loaded():
+    print("loading")
+    net = Net()
+    net.load_state_dict(torch.load(Path(__file__).with_name("w.pt"), weights_only=True))
+    return net
+
+def with_buffer(value=1.0):
+    net = Net()
+    net.register_buffer("hidden", torch.full((3,), value), persistent=False)
+    return net
+
+def with_attribute(value=1.0):
+    net = Net()
+    net.table = {"scale": [value, np.float32(2)], "array": np.arange(3) * value}
+    return net
+
+def with_extra(value=1):
+    class Extra(Net):
+        def get_extra_state(self):
+            return {"value": value}
+        def set_extra_state(self, state):
+            pass
+    return Extra()
+
+def permuted():
+    net = Net()
+    net.order = np.random.permutation(64)
+    net.other = random.random()
+    return net
+
+def normed():
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 10))
+
+def odd():
+    net = Net()
+    net.register_buffer("sparse", torch.eye(3).to_sparse())
+    net.register_buffer("low", torch.ones(2, dtype=torch.bfloat16))
+    net.register_buffer("empty", torch.zeros(0))
+    net.objects = np.array([object()])
+    return net
+
+def broken():
+    raise SystemExit("no")
+"""
+
+
+@pytest.fixture
+def content(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS, encoding="utf-8")
+
+    def of(name: str, **parameters: object) -> Content | None:
+        entry = name_with_parameters("model", {"name": f"nets.py:{name}", **parameters}, tmp_path)
+        return content_of(entry, tmp_path, DIGITS)
+
+    return of
+
+
+def save(folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    torch.save(torch.nn.ModuleDict({"fc": torch.nn.Linear(64, 10)}).state_dict(), folder / "w.pt")
+
+
+def test_other_weights_under_the_same_name_are_another_model(content, tmp_path, capsys):
+    save(tmp_path, 0)
+    first = content("loaded")
+    assert first.brings_weights
+    assert content("loaded") == first
+    save(tmp_path, 1)
+    assert content("loaded").digest != first.digest
+    assert capsys.readouterr().out == ""  # standard output is the report's
+
+
+@pytest.mark.parametrize("name", ["fresh", "permuted", "normed", "odd"])
+def test_a_random_initialisation_is_nothing_a_model_brings(content, name):
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    first = content(name)
+    assert not first.brings_weights
+    torch.manual_seed(7)
+    np.random.seed(7)
+    assert content(name) == first
+    torch.set_rng_state(before[0])
+
+
+@pytest.mark.parametrize("name", ["with_buffer", "with_attribute", "with_extra"])
+def test_state_outside_the_weights_counts(content, name):
+    assert content(name).digest != content(name, value=2).digest
+
+
+def test_building_leaves_the_global_generators_as_they_were(content):
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    content("permuted")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+
+
+def test_built_in_models_and_those_that_cannot_be_built_hold_nothing(content):
+    assert content("broken") is None
+    named = name_with_parameters("model", "smallcnn", Path())
+    assert content_of(named, Path(), DIGITS) is None
