@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
+
 import pytest
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan import recorded
 from epsbench.harness.plan.plan import plan, require_writable
+from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import Record, record_path, write_record
 
 
@@ -53,3 +59,63 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="--out DIR"):
         require_writable(tmp_path / "file")
     require_writable(tmp_path / "new" / "folder")
+
+
+OWN = """
+from dataclasses import dataclass
+from epsbench.attacks.pgd import PGD
+
+@dataclass(frozen=True, kw_only=True)
+class Own(PGD):
+    pass
+"""
+
+
+def test_each_stream_has_one_attack_which_its_cells_and_later_jobs_share(load, small, tmp_path):
+    suite = load(small)
+    write(tmp_path, suite.cells[0], "ok")
+    made = plan(suite, tmp_path)
+    for job, left in zip(made.jobs, made.pending_jobs, strict=True):
+        assert sorted(cell.id for stream in job.streams for cell in stream.cells) == sorted(c.id for c in job.cells)
+        attacks = {stream.cells[-1].stream: stream.attack for stream in job.streams}
+        assert all(stream.attack is attacks[stream.cells[0].stream] for stream in left.streams)
+    assert len(made.pending_jobs[0].cells) == len(made.jobs[0].cells) - 1
+
+
+def test_a_job_builds_its_attacks_again_in_another_process(load, small, tmp_path):
+    """A class from a user's file has no module that another process could import."""
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    path = tmp_path / "own.toml"
+    path.write_text(
+        '[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\n'
+        'attack = { name = "own.py:Own", steps = 3 }\neps = [0.1, 0.2]\n',
+        encoding="utf-8",
+    )
+    (job,) = plan(load_suite(str(path)), tmp_path / "none").jobs
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
+    script = (
+        "import pickle, sys; job = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "attack = job.streams[0].attack; print(type(attack).__name__, attack.steps, attack.norm.name, len(job.cells))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "job")], capture_output=True, text=True, check=True, cwd="/"
+    )
+    assert done.stdout.split() == ["Own", "3", "linf", "2"]
+
+
+def test_a_plan_made_again_reads_only_what_was_replaced(load, small, tmp_path, monkeypatch):
+    suite, read = load(small), []
+    for cell in suite.cells:
+        write(tmp_path, cell, "ok")
+    original = recorded.read_record
+    monkeypatch.setattr(recorded, "read_record", lambda path: read.append(path.stem) or original(path))
+    first = plan(suite, tmp_path)
+    assert sorted(read) == sorted(cell.id for cell in suite.cells)
+    read.clear()
+    assert plan(suite, tmp_path, first.records).done == first.done
+    assert read == []
+    write(tmp_path, suite.cells[2], "failed")
+    again = plan(suite, tmp_path, first.records)
+    assert (read, again.failed) == ([suite.cells[2].id], {suite.cells[2].id})
+    record_path(tmp_path, suite.cells[3].id).unlink()
+    assert suite.cells[3].id not in plan(suite, tmp_path, first.records).done

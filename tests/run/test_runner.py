@@ -8,49 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from small import SMALL, run, suite_of
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.options import Options
 from epsbench.harness.plan.plan import plan
-from epsbench.harness.plan.suite import Suite, load_suite
-from epsbench.harness.records import Record, read_pictures, read_records
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.records import read_pictures, read_records
 from epsbench.harness.run import runner
 from epsbench.harness.run.runner import run_suite
-
-SMALL = """
-[robustness]
-data = "digits"
-[robustness.training]
-epochs = 2
-[robustness.matrix]
-model = "smallcnn"
-attack = ["noise", "fgsm", { name = "pgd", steps = 3, random_start = true }]
-eps = [0.05, 0.2]
-"""
-
-
-def suite_of(folder: Path, text: str = SMALL) -> Suite:
-    path = folder / "small.toml"
-    path.write_text(text, encoding="utf-8")
-    return load_suite(str(path), limit=200)
-
-
-def run(suite: Suite, results: Path, **options: object) -> tuple[int, dict[str, Record]]:
-    code = run_suite(suite, results, Options(quiet=True, device="cpu", **options))
-    return code, {record.id: record for record in read_records(results)}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path, dict[str, Record]]:
-    folder = tmp_path_factory.mktemp("finished")
-    suite = suite_of(folder)
-    code, records = run(suite, folder / "results")
-    assert code == 0
-    return suite, folder / "results", records
 
 
 def test_every_cell_has_a_record_that_adds_up(finished):
@@ -118,131 +87,11 @@ def test_verdicts_do_not_depend_on_the_batch_size(finished, tmp_path, batch):
         assert record.verdicts == expected[identity].verdicts
 
 
-BROKEN = """
-from dataclasses import dataclass
-from epsbench.attacks.base import GradientAttack
-from epsbench.attacks.pgd import PGD
-
-@dataclass(frozen=True, kw_only=True)
-class Raises(GradientAttack):
-    def update(self, x_adv, gradient, eps, step):
-        raise ValueError("planted <b>failure</b>")
-
-@dataclass(frozen=True, kw_only=True)
-class Exits(GradientAttack):
-    def update(self, x_adv, gradient, eps, step):
-        raise SystemExit(0)
-
-@dataclass(frozen=True, kw_only=True)
-class NaN(GradientAttack):
-    def update(self, x_adv, gradient, eps, step):
-        return x_adv * float("nan")
-
-@dataclass(frozen=True, kw_only=True)
-class Nothing(GradientAttack):
-    def update(self, x_adv, gradient, eps, step):
-        return x_adv
-"""
-
-
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory, finished) -> dict[str, Record]:
-    folder = tmp_path_factory.mktemp("broken")
-    (folder / "broken.py").write_text(BROKEN)
-    names = ", ".join(f'"broken.py:{name}"' for name in ("Raises", "Exits", "NaN", "Nothing"))
-    suite = suite_of(folder, SMALL.replace('"noise", "fgsm"', f'{names}, "fgsm"').replace("[0.05, 0.2]", "0.1"))
-    code, records = run(suite, folder / "results", weights=finished[1] / "weights")
-    assert code == 1
-    return {
-        record.cell["attack"]["name"].partition(":")[2] or record.cell["attack"]["name"]: record
-        for record in records.values()
-    }
-
-
-def test_an_attack_that_raises_fails_its_cell_and_no_other(broken):
-    assert broken["Raises"].status == "failed"
-    assert broken["Raises"].failure.type == "ValueError"
-    assert "planted" in broken["Raises"].failure.message
-    assert "in update" in broken["Raises"].failure.traceback
-    assert not broken["Raises"].metrics
-    assert broken["Exits"].status == "failed"
-    assert broken["fgsm"].status == broken["pgd"].status == "ok"
-
-
-@pytest.mark.parametrize(("name", "code"), [("NaN", "not-finite"), ("Nothing", "no-op")])
-def test_an_attack_whose_number_means_nothing_is_void(broken, name, code):
-    assert broken[name].status == "void"
-    assert code in {finding.code for finding in broken[name].findings}
-
-
-def test_a_training_that_diverges_fails_its_cells_and_names_the_step(tmp_path):
-    text = SMALL.replace("epochs = 2", 'epochs = 2\noptimizer = "sgd"\nlearning_rate = 1e30')
-    code, records = run(suite_of(tmp_path, text), tmp_path / "results")
-    assert code == 1
-    assert {record.status for record in records.values()} == {"failed"}
-    assert all("step" in record.failure.message for record in records.values())
-
-
-MODELS = """
-from torch import nn
-
-class TooFew(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, classes - 1))
-    def forward(self, x):
-        return self.net(x)
-
-class Exits(nn.Module):
-    def __init__(self, classes):
-        raise SystemExit(0)
-
-class Probabilities(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Softmax(1))
-    def forward(self, x):
-        return self.net(x)
-
-class Dropout(nn.Module):
-    def __init__(self, classes):
-        super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
-    def forward(self, x):
-        return self.net(nn.functional.dropout(x, 0.5, training=True))
-"""
-
-
-def model_suite(folder: Path, name: str) -> Suite:
-    (folder / "models.py").write_text(MODELS)
-    return suite_of(folder, SMALL.replace('"smallcnn"', f'"models.py:{name}"'))
-
-
-def test_a_model_of_the_wrong_classes_is_refused_before_training(tmp_path):
-    with pytest.raises(InputError, match=r"models\.py:TooFew.*\(2, 9\).*\(2, 10\)"):
-        run(model_suite(tmp_path, "TooFew"), tmp_path / "results")
-    assert not (tmp_path / "results" / "cells").exists()
-
-
-def test_a_model_that_exits_is_refused_and_does_not_end_the_run_as_a_success(tmp_path):
-    with pytest.raises(InputError, match=r"models\.py:Exits"):
-        run(model_suite(tmp_path, "Exits"), tmp_path / "results")
-
-
 def test_one_example_is_enough_to_run(tmp_path):
     path = tmp_path / "one.toml"
     path.write_text(SMALL)
     _, records = run(load_suite(str(path), limit=1), tmp_path / "results")
     assert {record.metrics["clean_accuracy"].n for record in records.values()} == {1}
-
-
-@pytest.mark.parametrize(("name", "code"), [("Probabilities", "probabilities"), ("Dropout", "not-deterministic")])
-def test_a_model_that_makes_numbers_meaningless_is_void(tmp_path, name, code):
-    exit_code, records = run(model_suite(tmp_path, name), tmp_path / "results")
-    assert exit_code == 1
-    for record in records.values():
-        assert record.status == "void"
-        assert code in {finding.code for finding in record.findings}
 
 
 def test_a_results_folder_that_cannot_be_written_is_one_message(tmp_path):

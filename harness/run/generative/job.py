@@ -56,13 +56,10 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
         )
         seconds = time.perf_counter() - begun
         write_pictures(context.results, cell.id, pictures | last_pictures(vae, data.test) | measured.pictures)
-        yield Record(
-            id=cell.id,
-            status="ok",
-            suite=context.suite,
-            description=context.description,
-            cell=cell.canonical(),
-            code=cell.code,
+        yield context.record(
+            cell,
+            "ok",
+            started,
             metrics=measured.metrics,
             cost={
                 "training_seconds": training["seconds"],
@@ -70,15 +67,12 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
                 "seconds": seconds,
                 "peak_bytes": peak_bytes(context.device),
                 "precision": context.precision(cell.precision),
-                "device": context.environment.get("device", {}).get("name", context.device.type),
+                "device": context.device_name(),
             },
             training=training,
             evaluation=measured.evaluation,
             curves=curves | measured.curves,
             pictures=True,
-            environment=context.environment,
-            started=started,
-            finished=context.clock(),
         )
 
 

@@ -1,4 +1,4 @@
-"""What a number depends on besides the suite: machine, versions, flags, and the state of the source."""
+"""What numbers depend on besides the suite: machine, versions, flags, and the commit of the source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "safetensors")
 
 
 def choose_device(wanted: str | None) -> torch.device:
-    """The device of this name, or the best there is. Raises `InputError` when it cannot be used."""
+    """The device of this name; by default CUDA where there is one, else the CPU. Raises `InputError` if unusable."""
     name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -52,7 +52,7 @@ def describe(device: torch.device) -> dict[str, Any]:
             "capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
-            "driver_and_clocks": _asked(
+            "driver_and_clocks": _output(
                 "nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem", "--format=csv,noheader"
             ),
         }
@@ -61,12 +61,13 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """Float32 is float32 inside: no TF32, which cuDNN takes for convolutions unless told otherwise.
+    """Inside, float32 means float32: TF32, cuDNN's default for convolutions, is off.
 
-    At precision "float32" cuDNN also keeps to deterministic algorithms. Afterwards all is as it was.
+    At precision "float32" cuDNN also uses deterministic algorithms only. Afterwards the flags are as before.
     """
     with warnings.catch_warnings():
-        # The newer switches (torch.backends.*.fp32_precision) leave these unreadable; these set those too.
+        # Where the newer switches (torch.backends.*.fp32_precision) are set, torch warns about reading these. Setting
+        # these sets the newer ones too.
         warnings.simplefilter("ignore", UserWarning)
         before = _flags()
         _set_flags({"matmul_precision": "highest", "cudnn_tf32": False, "cudnn_benchmark": before["cudnn_benchmark"],
@@ -80,17 +81,17 @@ def arithmetic(precision: str) -> Iterator[None]:
 
 
 def arithmetic_flags(device: torch.device) -> dict[str, Any]:
-    """``flags``, and under ``not_deterministic`` what two runs on this machine may therefore differ in."""
+    """``flags``, and under ``not_deterministic`` the reasons why two runs on this machine may differ."""
     flags = _flags() | {"deterministic_algorithms": torch.are_deterministic_algorithms_enabled()}
-    loose: list[str] = []
+    reasons: list[str] = []
     if device.type == "cuda":
         if not flags["cudnn_deterministic"]:
-            loose.append("cuDNN may choose other convolution algorithms")
+            reasons.append("cuDNN may choose other convolution algorithms")
         if flags["cudnn_benchmark"]:
-            loose.append("cuDNN chooses convolution algorithms by timing them")
+            reasons.append("cuDNN chooses convolution algorithms by timing them")
         if not flags["deterministic_algorithms"]:
-            loose.append("operations that add atomically (some poolings and interpolations) may round differently")
-    return {"flags": flags, "not_deterministic": loose}
+            reasons.append("operations that add atomically (some poolings and interpolations) may round differently")
+    return {"flags": flags, "not_deterministic": reasons}
 
 
 def _flags() -> dict[str, Any]:
@@ -133,16 +134,16 @@ def _device_name(device: torch.device) -> str:
 
 
 def _git() -> dict[str, Any]:
-    """The commit of the running source and whether it was changed; empty outside a checkout."""
+    """The commit of the running source and whether it has uncommitted changes; empty outside a checkout."""
     folder = Path(__file__).parent
-    commit = _asked("git", "-C", str(folder), "rev-parse", "HEAD")
+    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
     if commit is None:
         return {}
-    return {"commit": commit, "dirty": bool(_asked("git", "-C", str(folder), "status", "--porcelain", "-uno"))}
+    return {"commit": commit, "dirty": bool(_output("git", "-C", str(folder), "status", "--porcelain", "-uno"))}
 
 
-def _asked(*command: str) -> str | None:
-    """What a command prints, or ``None`` when it is not there or fails."""
+def _output(*command: str) -> str | None:
+    """What a command prints; None if it is not installed or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""One run at a time on a results folder, and one process at a time on a training."""
+"""Locks: one run at a time on a results folder, one process at a time on a training."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import cannot_write
 
-_HELD = {errno.EWOULDBLOCK, errno.EACCES}
+_LOCKED = {errno.EWOULDBLOCK, errno.EACCES}
 
 
 @contextmanager
 def only_run(results: Path) -> Iterator[None]:
-    """Hold the folder's lock. Raises `InputError`, naming the run that holds it, when there is one.
+    """Lock the results folder. Raises `InputError` if another run has locked it, and names that run.
 
-    The lock is the kernel's, so it ends with its process, however that ends; the file that stays behind locks
-    nothing. On a file system without locks there is none: two runs there would measure the same cells twice,
-    and the records, written atomically, would still be whole.
+    The lock is the kernel's, so it ends with its process, even a killed one; the file that is left locks nothing. On a
+    file system without locks, two runs would measure the same cells twice. Their records would still be whole, since
+    they are written atomically.
     """
     path = results / ".lock"
     try:
@@ -33,11 +33,11 @@ def only_run(results: Path) -> Iterator[None]:
         ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with suppress(OSError):  # a courtesy to whoever comes second
+        with suppress(OSError):  # only for the message that a second run shows
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {platform.node()}".encode(), 0)
     except OSError as error:
-        if error.errno in _HELD:
+        if error.errno in _LOCKED:
             holder = os.pread(file, 200, 0).decode(errors="replace").encode("unicode_escape").decode()
             os.close(file)
             raise InputError(
@@ -51,10 +51,10 @@ def only_run(results: Path) -> Iterator[None]:
 
 @contextmanager
 def turn(path: Path) -> Iterator[None]:
-    """Wait until no other process is inside with this path, and keep the others waiting until the end.
+    """Wait until no other process holds the lock of this path, then hold it.
 
-    The file is there meanwhile and gone afterwards. On a file system without locks nobody waits. Raises `InputError`
-    where it cannot be made.
+    The file exists as long as the lock. On a file system without locks nobody waits. Raises `InputError` where the
+    file cannot be made.
     """
     file = _enter(path)
     try:
@@ -75,11 +75,11 @@ def _enter(path: Path) -> int:
             fcntl.flock(file, fcntl.LOCK_EX)
         if _names(path, file):
             return file
-        os.close(file)  # whoever was inside took the file away when leaving
+        os.close(file)  # the process that held the lock removed the file at its end
 
 
 def _names(path: Path, file: int) -> bool:
-    """Whether the path still names the open file."""
+    """Whether the path still names the open file, and no newer one."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file))
     except FileNotFoundError:

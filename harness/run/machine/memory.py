@@ -1,4 +1,4 @@
-"""Memory: keeping what is freed, recognising that there is no more, and going on with less."""
+"""Memory: keep freed memory for the next step, recognise out of memory, and go on with smaller batches."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_CPU_WORDS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
-# glibc's mallopt(3): what to set, to how many bytes. 32 MiB is the most it takes for the second.
+_CPU_MESSAGES = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+# glibc's mallopt(3): the number of each parameter and its value in bytes. 32 MiB is the largest M_MMAP_THRESHOLD.
 _KEEPING = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_MMAP_THRESHOLD": (-3, 2**25), "M_TOP_PAD": (-2, 2**26)}
 
 
 def keep_freed(device: torch.device) -> bool:
-    """Let this process keep what it frees of a CPU's memory, as CUDA's caching allocator does; whether it will.
+    """Let this process keep a CPU's freed memory, as CUDA's caching allocator does. Returns whether it will.
 
-    A step's temporaries are some megabytes each. glibc gives such blocks back to the system at every free, and the
-    next step pays for each of their pages again: half of a small network's gradient, measured. `release` and
-    `reset_peak` give back what was kept. Another C library than glibc goes on as before.
+    The temporaries of a step are some megabytes each. By default glibc returns such blocks to the system at every
+    free, and the next step waits for each of their pages again, which was half the time of a small network's gradient.
+    `release` and `reset_peak` return what was kept. Other C libraries than glibc are left as they are.
     """
     libc = _glibc() if device.type == "cpu" else None
     return libc is not None and all(libc.mallopt(number, value) == 1 for number, value in _KEEPING.values())
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """This process's C library, if it is glibc: others have no such functions, or none that do this."""
+    """This process's C library if it is glibc, else None: others lack these functions, or they do something else."""
     try:
         libc = ctypes.CDLL(None)
-    except (OSError, TypeError):  # no C library to be asked by that name
+    except (OSError, TypeError):  # there is no C library of that name
         return None
     return libc if all(hasattr(libc, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim")) else None
 
 
 def _trim() -> None:
-    """Give the system what malloc keeps of freed memory."""
+    """Return to the system what malloc keeps of freed memory."""
     if (libc := _glibc()) is not None:
         libc.malloc_trim(ctypes.c_size_t(0))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for CUDA's and the CPU allocator's ways of saying it; the latter is a bare `RuntimeError`."""
+    """Whether the error means out of memory, on CUDA or a CPU; a CPU's allocator raises a plain `RuntimeError`."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _CPU_WORDS)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_MESSAGES)
 
 
 def release() -> None:
-    """Give cached memory back. Call it outside the ``except`` block: a live traceback keeps tensors alive."""
+    """Return cached memory. Call it outside the ``except`` block: a live traceback keeps tensors alive."""
     gc.collect()
     _trim()
     if torch.cuda.is_available():
@@ -59,12 +59,12 @@ def release() -> None:
 
 
 def in_chunks(function: Callable[[slice], Tensor], n: int, batch: int) -> Tensor:
-    """``function`` over slices that cover 0 to n, concatenated; it gives as many rows as its slice has.
+    """``function`` of slices of at most ``batch`` that cover 0 to n, concatenated; it gives one row for each index.
 
     Out of memory halves the batch, down to one.
     """
-    # Filled as it goes: thousands of small parts, kept between large temporaries, would leave the heap in splinters
-    # that no temporary fits into, and a process grows by gigabytes.
+    # One tensor is filled part by part. Thousands of small parts, kept between large temporaries, would fragment the
+    # heap until no temporary fits between them, and the process would grow by gigabytes.
     whole: Tensor | None = None
     start = 0
     while start < n or whole is None:
@@ -88,12 +88,12 @@ def in_chunks(function: Callable[[slice], Tensor], n: int, batch: int) -> Tensor
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start measuring `peak_bytes` anew."""
+    """Start measuring `peak_bytes` again."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
         _trim()  # what earlier work has freed is not part of this peak
-        with suppress(OSError):  # Linux alone can reset it; elsewhere the peak is the process's since its start
+        with suppress(OSError):  # only Linux can reset it; elsewhere the peak is that since the process began
             Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -1,4 +1,4 @@
-"""Mixed precision: what the network alone computes in."""
+"""Mixed precision, for the network only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float3
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision for the network alone: "bf16", "fp16", or nothing at all for "float32"."""
+    """A context in which networks compute in "bf16" or "fp16"; for "float32" it changes nothing."""
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
