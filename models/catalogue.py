@@ -102,12 +102,14 @@ class FromFile(Architecture):
     """A named architecture with the weights of a local safetensors or state-dict file.
 
     ``architecture`` is a name (``"resnet18"``, ``"timm:NAME"``) or a table (``{name = "resnet18", width = 32}``).
+    ``key`` names one of several sets of weights in the file, such as ``"state_dict_ema"``.
     """
 
     version: ClassVar[str] = "1b478a616e197e24"
 
     path: str
     architecture: str | Mapping[str, Any]
+    key: str = ""
 
     def __post_init__(self) -> None:
         self.inner()
@@ -134,10 +136,10 @@ class FromFile(Architecture):
         self.inner().check(data)
 
     def build(self, data: DataShape) -> nn.Module:
-        from epsbench.models.hub import load_into, load_state
+        from epsbench.models.checkpoints import load_checkpoint
 
         network = self.inner().build(data)
-        load_into(network, load_state(Path(self.path)), self.path)
+        load_checkpoint(network, Path(self.path), self.key)
         return network
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,64 +131,6 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
     return network
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a state dict that torch saved. Runs no code from the file.
-
-    Finds the state dict inside a checkpoint that has it under "state_dict" or "model", and removes the prefixes of
-    DataParallel and torch.compile. Raises `ValueError` for anything else.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(
-            f"weights {path}: cannot be read ({error.strerror or error}); give the path of a file"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"weights {path}: refused: it is no plain state dict, and loading it could run code from the file; "
-            "save the weights with safetensors.torch.save_file(model.state_dict(), path)"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"weights {path}: neither safetensors nor a state dict, or damaged ({error})") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"weights {path}: not a state dict (names and tensors); save model.state_dict()")
-    for prefix in ("module.", "_orig_mod."):
-        content = _without_prefix(content, prefix)
-    return content
-
-
-def load_into(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Copy ``state`` into ``network``. Raises `ValueError` when their tensors differ in name or shape."""
-    target = network
-    if isinstance(network, HubNetwork):  # the file may come from the library, or from epsbench's weights
-        target, state = network.network, _without_prefix(state, "network.")
-    own = target.state_dict()
-    misfits = [
-        f"{name} is {tuple(state[name].shape)} in the file and {tuple(own[name].shape)} here"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    if misfits:
-        raise ValueError(
-            f"weights {where}: {sorted(misfits)[0]}; they belong to another architecture, another input shape "
-            "or another number of classes"
-        )
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unexpected:
-        what = f"no tensor {missing[0]!r}" if missing else f"a tensor {unexpected[0]!r} that does not belong there"
-        raise ValueError(
-            f"weights {where}: {what} ({len(missing)} missing, {len(unexpected)} unknown); "
-            "name the architecture these weights were trained for"
-        )
-    target.load_state_dict(state)
-
-
 @contextmanager
 def _weights_of(library: str, name: str) -> Iterator[None]:
     """Raise one `ValueError` for all the ways in which a download fails."""
@@ -214,12 +154,6 @@ def _near(name: str, known: Sequence[str]) -> str:
 def _for_channels(values: Sequence[float], channels: int) -> Sequence[float]:
     """Statistics for this number of channels: when it differs from theirs, their mean for each channel."""
     return values if len(values) == channels else [sum(values) / len(values)] * channels
-
-
-def _without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    if not state or not all(name.startswith(prefix) for name in state):
-        return state
-    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def _without_auxiliary_heads(network: nn.Module) -> None:

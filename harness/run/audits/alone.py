@@ -19,7 +19,7 @@ from epsbench.harness.run.machine.environment import choose_device
 from epsbench.harness.run.speed.prepare import prepare
 from epsbench.harness.run.training.classifier import seeded
 from epsbench.models.base import Architecture, DataShape
-from epsbench.models.hub import load_into, load_state
+from epsbench.models.checkpoints import load_checkpoint
 
 IMAGES = 128
 # By kind of device. A CPU is left out of fp16, which takes it fifty times as long.
@@ -75,7 +75,7 @@ def _network(model: str, shape: DataShape, weights: Path | None, context: Contex
     architecture.check(shape)
     network: nn.Module = seeded(lambda: architecture.build(shape), 0)
     if weights is not None:
-        load_into(network, load_state(weights), str(weights))
+        load_checkpoint(network, weights)
     return network
 
 

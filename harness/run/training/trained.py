@@ -15,7 +15,7 @@ from epsbench.harness.run.machine.lock import turn
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import seeded, train_classifier
 from epsbench.harness.run.training.weights import load_weights, save_weights
-from epsbench.models.hub import load_into
+from epsbench.models.checkpoints import load_into
 
 
 def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:

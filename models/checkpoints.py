@@ -1,0 +1,221 @@
+"""Weights in files, as this and other tools leave them. No code from a file is run.
+
+The rule: a file may hold several sets of weights under keys, such as ``state_dict`` and ``state_dict_ema``, and all
+names of a set may begin with one prefix, such as ``module.``. A set is loaded when, without a prefix, it has every
+tensor of the network in its shape and nothing else. When two different sets fit, the suite has to name one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from epsbench.models.layers import Normalise
+
+State = dict[str, Tensor]
+
+_DEEPEST = 3
+_COUNTER = "num_batches_tracked"  # of batch norm: absent from old files, and used by nobody in evaluation mode
+_MEANS, _STDS = {"mean", "mu", "new_mean", "_mean"}, {"std", "sigma", "new_std", "_std"}
+
+
+def load_state(path: Path) -> dict[str, State]:
+    """The sets of weights in a safetensors file or in one that torch saved, by their keys; ``""`` is the whole file.
+
+    Raises `ValueError` where the file cannot be read, holds no weights, or would have to run code.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except OSError as error:
+        raise ValueError(
+            f"weights {path}: cannot be read ({error.strerror or error}); give the path of a file"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"weights {path}: refused: it is no plain state dict, and loading it could run code from the file; "
+            "save the weights with safetensors.torch.save_file(model.state_dict(), path)"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"weights {path}: neither safetensors nor a state dict, or damaged ({error})") from error
+    sets = _sets(content)
+    if not sets:
+        raise ValueError(f"weights {path}: not a state dict (names and tensors); save model.state_dict()")
+    return sets
+
+
+def load_checkpoint(network: nn.Module, path: Path, key: str = "") -> str:
+    """Load the set of weights in a file that fits ``network``, or the one under ``key``; returns what was chosen.
+
+    Raises `ValueError` as `load_state`, and where no set fits, or two that differ.
+    """
+    sets = load_state(path)
+    if key:
+        if key not in sets:
+            raise ValueError(f"weights {path}: there are no weights under {key!r}; there are: {_listed(sets)}")
+        sets = {key: sets[key]}
+    return _load(network, sets, str(path))
+
+
+def load_into(network: nn.Module, state: State, where: str) -> None:
+    """Copy ``state`` into ``network``. Raises `ValueError`, naming ``where``, when their tensors differ."""
+    _load(network, {"": state}, where)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A set of weights that fits a network: its tensors by the network's names, and the prefix they had."""
+
+    key: str
+    prefix: str
+    state: State
+
+
+def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
+    from epsbench.models.hub import HubNetwork
+
+    # A network of timm or torchvision lies inside our own preparation; files with and without it load.
+    target = network.network if isinstance(network, HubNetwork) else network
+    own = {name: value for name, value in target.state_dict().items() if isinstance(value, Tensor)}
+    fits, problems = [], []
+    for key, state in sets.items():
+        try:
+            fits += [_Fit(key, prefix, tensors) for prefix, tensors in _without_prefix(own, state, network)]
+        except ValueError as error:
+            problems.append((len(own.keys() & state.keys()), str(error)))
+    if not fits:
+        raise ValueError(f"weights {where}: {max(problems)[1]}")
+    first = fits[0]
+    if any(not _equal(first.state, other.state) for other in fits[1:]):
+        choices = ", ".join(dict.fromkeys(_called(fit) for fit in fits))
+        remedy = f'name one, such as key = "{fits[-1].key}"' if first.key != fits[-1].key else "keep one in the file"
+        raise ValueError(f"weights {where}: {len(fits)} sets of weights fit this model ({choices}); {remedy}")
+    with torch.no_grad():
+        target.load_state_dict(first.state, strict=False)  # `_fit` has compared every name
+    return f"weights {where}: {_called(first)}"
+
+
+def _without_prefix(own: Mapping[str, Tensor], state: State, network: nn.Module) -> Iterator[tuple[str, State]]:
+    """Every prefix under which a set has all of the network's tensors, with those; raises `ValueError` if none does."""
+    wanted = [name for name in own if not name.endswith(_COUNTER)]
+    probe = wanted[0] if wanted else ""
+    ends = (name for name in state if name == probe or name.endswith(f".{probe}"))
+    candidates = {name[: len(name) - len(probe)] for name in ends} if wanted else {""}
+    complete = [
+        prefix
+        for prefix in sorted(candidates, key=lambda each: (len(each), each))
+        if all(_same(own, state, prefix, n) for n in wanted)
+    ]
+    if not complete:
+        raise ValueError(_misfit(own, state))
+    taken = {prefix + name for prefix in complete for name in own}
+    rest = {name: value for name, value in state.items() if name not in taken and not name.endswith(_COUNTER)}
+    rest = {name: value for name, value in rest.items() if not _is_normalisation(name, value, network)}
+    if rest:
+        raise ValueError(
+            f"a tensor {min(rest)!r} that does not belong there (0 missing, {len(rest)} unknown); "
+            "name the architecture these weights were trained for"
+        )
+    for prefix in complete:
+        yield prefix, {name: state[prefix + name] for name in own if prefix + name in state}
+
+
+def _same(own: Mapping[str, Tensor], state: State, prefix: str, name: str) -> bool:
+    return prefix + name in state and state[prefix + name].shape == own[name].shape
+
+
+def _misfit(own: Mapping[str, Tensor], state: State) -> str:
+    """Why a set of weights does not fit: a shape, or a name."""
+    prefix = _common_prefix(own, state)
+    shown = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    shapes = [
+        f"{name} is {tuple(shown[name].shape)} in the file and {tuple(own[name].shape)} here"
+        for name in sorted(own.keys() & shown.keys())
+        if own[name].shape != shown[name].shape
+    ]
+    if shapes:
+        return f"{shapes[0]}; they belong to another architecture, another input shape or another number of classes"
+    missing, unknown = sorted(own.keys() - shown.keys()), sorted(shown.keys() - own.keys())
+    what = f"no tensor {missing[0]!r}" if missing else f"a tensor {unknown[0]!r} that does not belong there"
+    names = f"; the file has {', '.join(map(repr, sorted(state)[:3]))}, …" if missing else ""
+    return (
+        f"{what} ({len(missing)} missing, {len(unknown)} unknown){names}; "
+        "name the architecture these weights were trained for"
+    )
+
+
+def _common_prefix(own: Mapping[str, Tensor], state: State) -> str:
+    """The prefix that gives a set the most names in common with the network."""
+    prefixes = {name[: len(name) - len(mine)] for mine in own for name in state if name.endswith(f".{mine}")}
+    return max(["", *sorted(prefixes)], key=lambda prefix: sum(prefix + name in state for name in own), default="")
+
+
+def _is_normalisation(name: str, value: Tensor, network: nn.Module) -> bool:
+    """Whether a tensor is the mean or the standard deviation that the network normalises with, too.
+
+    Raises `ValueError` where the network normalises with other numbers.
+    """
+    leaf = name.rpartition(".")[2]
+    kind = "mean" if leaf in _MEANS else "std" if leaf in _STDS else ""
+    if not kind or value.numel() > 4:
+        return False
+    layers = [module for module in network.modules() if isinstance(module, Normalise)]
+    for layer in layers:
+        mine = getattr(layer, kind).flatten().cpu()
+        if not torch.allclose(mine, value.flatten().float().expand_as(mine) if value.numel() == 1 else
+                              value.flatten().float(), atol=1e-3):  # fmt: skip
+            raise ValueError(
+                f"{name} is {[round(number, 4) for number in value.flatten().tolist()]}, and the model normalises with "
+                f"{[round(number, 4) for number in mine.tolist()]}; give a model of your own that normalises as the "
+                "file does: path/to/file.py:Object"
+            )
+    return bool(layers)
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch saved. Numbers of NumPy and argparse's namespaces may stand beside the weights; nothing else may."""
+    allowed: list[Any] = [argparse.Namespace, np.dtype, *{type(np.dtype(each)) for each in "?bhilqBHILQefd"}]
+    for core in ("numpy._core.multiarray", "numpy.core.multiarray"):  # NumPy 2 and 1 name it so in pickles
+        with suppress(ImportError, AttributeError):
+            scalar = __import__(core, fromlist=["scalar"]).scalar
+            allowed += [scalar, (scalar, f"{core}.scalar")]
+    with torch.serialization.safe_globals(allowed):
+        return torch.load(path, "cpu", weights_only=True)
+
+
+def _sets(content: Any, key: str = "", depth: int = 0) -> dict[str, State]:
+    """Every table of tensors in what a file holds, by the keys on the way to it."""
+    if not isinstance(content, Mapping) or depth > _DEEPEST:
+        return {}
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if tensors and len(tensors) == len(content):
+        return {key: tensors}
+    nested: dict[str, State] = {}
+    for name, value in content.items():
+        if isinstance(name, str):
+            nested |= _sets(value, f"{key}.{name}" if key else name, depth + 1)
+    return nested or ({key: tensors} if tensors else {})  # such as tensors with an epoch beside them
+
+
+def _equal(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def _called(fit: _Fit) -> str:
+    key = f"{fit.key!r}" if fit.key else "the whole file"
+    return f"{key} without the prefix {fit.prefix!r}" if fit.prefix else key
+
+
+def _listed(sets: Mapping[str, State]) -> str:
+    return ", ".join(repr(name) if name else "the file itself (leave key out)" for name in sets)

@@ -1,0 +1,120 @@
+"""Checkpoints as other tools leave them: one rule, and a message where it does not decide."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from epsbench.harness.plan.data import DATASETS
+from epsbench.models.catalogue import FromFile, ResNet18, SmallCNN
+from epsbench.models.checkpoints import load_checkpoint, load_into, load_state
+
+DIGITS = DATASETS["digits"]
+X = torch.rand(3, 1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    return SmallCNN().build(DIGITS).eval()
+
+
+def prefixed(state, *prefixes):
+    return {f"{prefix}{name}": value for prefix in prefixes for name, value in state.items()}
+
+
+def noise(state):
+    return {name: torch.randn_like(value) for name, value in state.items()}
+
+
+OPTIMIZER = {"state": {0: {"step": torch.ones(1)}}, "param_groups": [{"lr": 0.1}]}
+SHAPES = {
+    "plain": lambda s: s,
+    "lightning": lambda s: {"state_dict": prefixed(s, "model."), "epoch": 1, "pytorch-lightning_version": "2.4"},
+    "compiled and parallel": lambda s: prefixed(s, "_orig_mod.module."),
+    "madry": lambda s: {"model": prefixed(s, "module.model.", "module.attacker.model.")},
+    "net": lambda s: {"net": s, "acc": 93.1, "epoch": 3},
+    "model_state_dict": lambda s: {"model_state_dict": s, "optimizer_state_dict": OPTIMIZER},
+    "nested": lambda s: {"checkpoint": {"model": prefixed(s, "module.")}},
+    "numbers of NumPy and a namespace": lambda s: {"state_dict": s, "best": np.float64(0.93), "epoch": np.int64(4),
+                                                  "args": argparse.Namespace(lr=0.1, arch="smallcnn")},
+    "half precision": lambda s: {name: value.half() for name, value in s.items()},
+    "the same twice": lambda s: {"state_dict": s, "model": prefixed(s, "module.")},
+    "an epoch beside the tensors": lambda s: {**s, "epoch": 3},
+    "a normalisation like ours": lambda s: prefixed(s, "1.") | {"0.mean": torch.tensor([0.305]),
+                                                              "0.std": torch.tensor([[[0.376]]])},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_other_tools_save_loads(tmp_path, trained, shape):
+    torch.save(SHAPES[shape](trained.state_dict()), tmp_path / "c.pt")
+    network = FromFile(str(tmp_path / "c.pt"), "smallcnn").build(DIGITS).eval()
+    tolerance = 1e-2 if shape == "half precision" else 1e-6
+    torch.testing.assert_close(network(X), trained(X), rtol=tolerance, atol=tolerance)
+
+
+def test_what_was_chosen_is_said(tmp_path, trained):
+    torch.save({"state_dict": prefixed(trained.state_dict(), "model.")}, tmp_path / "c.pt")
+    assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt") == (
+        f"weights {tmp_path / 'c.pt'}: 'state_dict' without the prefix 'model.'"
+    )
+
+
+def test_two_sets_that_differ_have_to_be_named_apart(tmp_path, trained):
+    state = trained.state_dict()
+    torch.save({"state_dict": noise(state), "state_dict_ema": state}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"2 sets of weights fit .*'state_dict', 'state_dict_ema'.*key = "):
+        FromFile(str(tmp_path / "c.pt"), "smallcnn").build(DIGITS)
+    network = FromFile(str(tmp_path / "c.pt"), "smallcnn", "state_dict_ema").build(DIGITS).eval()
+    torch.testing.assert_close(network(X), trained(X))
+    with pytest.raises(ValueError, match="no weights under 'emma'; there are: 'state_dict', 'state_dict_ema'"):
+        FromFile(str(tmp_path / "c.pt"), "smallcnn", "emma").build(DIGITS)
+
+
+def test_two_prefixes_that_differ_are_not_guessed_at(tmp_path, trained):
+    state = trained.state_dict()
+    torch.save(prefixed(state, "student.") | prefixed(noise(state), "teacher."), tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"2 sets of weights fit .*'student\.'.*'teacher\.'"):
+        FromFile(str(tmp_path / "c.pt"), "smallcnn").build(DIGITS)
+
+
+def test_a_set_for_another_network_beside_ours_does_not_disturb(tmp_path, trained):
+    other = ResNet18(width=4).build(DIGITS).state_dict()
+    torch.save({"generator": other, "classifier": trained.state_dict()}, tmp_path / "c.pt")
+    assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt").endswith("'classifier'")
+
+
+def test_a_checkpoint_that_would_load_partly_is_an_error(trained):
+    state = trained.state_dict()
+    first = next(iter(state))
+    with pytest.raises(ValueError, match=rf"no tensor '{first}' \(1 missing, 0 unknown\); the file has '"):
+        load_into(SmallCNN().build(DIGITS), {name: value for name, value in state.items() if name != first}, "c.pt")
+    with pytest.raises(ValueError, match=r"a tensor 'extra\.weight' that does not belong there \(0 missing, 1 unknown"):
+        load_into(SmallCNN().build(DIGITS), state | {"extra.weight": torch.ones(2)}, "c.pt")
+
+
+def test_another_normalisation_than_ours_is_an_error(trained):
+    state = trained.state_dict() | {"normalize.mean": torch.tensor([0.5])}
+    with pytest.raises(ValueError, match=r"normalize.mean is \[0.5\], and the model normalises with \[0.305\]"):
+        load_into(SmallCNN().build(DIGITS), state, "c.pt")
+
+
+def test_old_batch_norms_without_a_counter_load(trained):
+    network = ResNet18(width=4).build(DIGITS)
+    state = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    load_into(ResNet18(width=4).build(DIGITS), state, "old.pt")
+
+
+def test_a_network_without_tensors_takes_an_empty_set():
+    load_into(nn.Flatten(), {}, "none.pt")
+
+
+def test_a_whole_pickled_module_is_refused_unrun(tmp_path, trained):
+    torch.save(trained, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="refused: it is no plain state dict"):
+        load_state(tmp_path / "c.pt")
