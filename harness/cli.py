@@ -187,7 +187,7 @@ def check(
     suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None, junit: Junit = None
 ) -> None:
     """Compare records with the suite's bounds. Exit code 0: all hold, 1: one is broken, 2: a cell is not measured."""
-    from epsbench.harness.report.check import check_suite
+    from epsbench.harness.report.gates.check import check_suite
 
     code, text = check_suite(*_load(suite, out, limit, precision), junit, _step_summary())
     typer.echo(text)
@@ -201,7 +201,7 @@ def compare(
     junit: Junit = None,
 ) -> None:
     """Test B against A, image by image. Exit code 0: same or better, 1: significantly worse, 2: not comparable."""
-    from epsbench.harness.report.compare import compare as compare_results
+    from epsbench.harness.report.gates.compare import compare as compare_results
 
     code, text = compare_results(a, b, junit, _step_summary())
     typer.echo(text)
@@ -275,7 +275,7 @@ def _unchanged_report(results: Path) -> str:
     """The report as text when nothing was added. report.html is not written again, which would take seconds."""
     from epsbench.harness.report.build import BESIDE, FORMATS, report
     from epsbench.harness.report.content import Content
-    from epsbench.harness.report.results import load_results
+    from epsbench.harness.report.results.loading import load_results
 
     if not all((results / name).is_file() for name in BESIDE):
         return report(results, Format.TEXT, None)

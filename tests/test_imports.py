@@ -21,6 +21,12 @@ DATA = (f"{RUN}.data", *MACHINE)
 TRAINING = (f"{RUN}.training", f"{RUN}.context", *SPEED, *DATA)
 AUDITS = (f"{RUN}.audits", *TRAINING)
 PLAN = ("harness.plan", *SHARED, *ROBUST)
+REPORT = "harness.report"
+# The rooms of `harness.report`: results lie below drawing, drawing below what is shown of both kinds of models.
+DRAWING = (f"{REPORT}.drawing", f"{REPORT}.results")
+CONTENT = (
+    f"{REPORT}.overview", f"{REPORT}.reading", f"{REPORT}.robustness", f"{REPORT}.generative", *DRAWING,
+)  # fmt: skip
 
 # A module or room → what of this repository it may import from. The longest prefix of its name decides.
 MAY_IMPORT = {
@@ -52,7 +58,17 @@ MAY_IMPORT = {
     f"{RUN}.audits": (*AUDITS, *PLAN),
     f"{RUN}.generative": (f"{RUN}.generative", *TRAINING, *PLAN),
     f"{RUN}.robustness": (f"{RUN}.robustness", f"{RUN}.failure", *AUDITS, *PLAN),
-    "harness.report": ("harness.report", "harness.plan", *SHARED, "__version__"),
+    REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.page", *SHARED),
+    f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", *SHARED),
+    f"{REPORT}.drawing": (*DRAWING, *SHARED),
+    f"{REPORT}.robustness": (f"{REPORT}.robustness", *DRAWING, *SHARED),
+    f"{REPORT}.generative": (f"{REPORT}.generative", *DRAWING, *SHARED),
+    f"{REPORT}.formats": (f"{REPORT}.formats", *DRAWING, *SHARED),
+    f"{REPORT}.gates": (f"{REPORT}.gates", f"{REPORT}.formats.markdown", f"{REPORT}.results", "harness.plan", *SHARED),
+    f"{REPORT}.overview": (f"{REPORT}.robustness", *DRAWING, *SHARED),
+    f"{REPORT}.reading": CONTENT,
+    f"{REPORT}.content": CONTENT,
+    f"{REPORT}.page": (*CONTENT, f"{REPORT}.content"),
     "harness.reference": ("harness.plan", "harness.errors"),
     "harness.listing": ("harness.plan", "harness.errors"),
     "harness.cli": (RUN, "harness.report", "harness.plan", "harness.listing", *SHARED),

@@ -1,1 +1,1 @@
-"""Telling it: from the records of a results folder to tables, figures, gates and comparisons. No torch."""
+"""Reports: from the records of a results folder to tables, figures, gates and comparisons. Imports no torch."""

@@ -1,4 +1,4 @@
-"""From results folders to a report in the format asked for."""
+"""A report on results folders, in any format."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from pathlib import Path
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.records import write_atomically
 from epsbench.harness.report.content import Content
-from epsbench.harness.report.results import load_results
+from epsbench.harness.report.results.loading import load_results
 
 
 def _text(content: Content) -> str:
-    from epsbench.harness.report.text import text
+    from epsbench.harness.report.formats.text import text
 
     return text(content)
 
 
 def _markdown(content: Content) -> str:
-    from epsbench.harness.report.markdown import markdown
+    from epsbench.harness.report.formats.markdown import markdown
 
     return markdown(content)
 
 
 def _csv(content: Content) -> str:
-    from epsbench.harness.report.export import to_csv
+    from epsbench.harness.report.formats.export import to_csv
 
     return to_csv(content.results)
 
 
 def _json(content: Content) -> str:
-    from epsbench.harness.report.export import to_json
+    from epsbench.harness.report.formats.export import to_json
 
     return to_json(content.results)
 
 
 def _html(content: Content) -> str:
-    from epsbench.harness.report.html import html
+    from epsbench.harness.report.formats.html import html
+    from epsbench.harness.report.page import page_parts
 
-    return html(content)
+    return html(page_parts(content))
 
 
 FORMATS: dict[str, Callable[[Content], str]] = {
@@ -48,7 +49,7 @@ FORMATS: dict[str, Callable[[Content], str]] = {
     "json": _json,
     "html": _html,
 }
-"""Every format, with its libraries loaded only when it is asked for."""
+"""Every format by its name; a format's libraries are imported only when it is used."""
 
 
 def report(
@@ -56,33 +57,35 @@ def report(
 ) -> str:
     """The report on a results folder, or on several as one.
 
-    With ``output`` it is also written there. Text without ``output``, the plain ``epsbench report RESULTS``, also
-    writes ``report.html`` and ``report.md`` into the folder ``out`` and ends with their paths. ``out`` is the results
-    folder itself where there is one; of several none is the place, and without ``out`` nothing is written.
+    With ``output`` it is also written to that file. Without ``output``, format text also writes ``report.html`` and
+    ``report.md`` into the folder ``out`` and ends with their paths. ``out`` defaults to the results folder; where there
+    are several, nothing is written without ``out``.
 
     Raises `InputError` for an unknown format, for a folder that is missing, empty or holds a bad record, for an
-    ``output`` that cannot be written, and for an ``out`` where no files go beside.
+    ``output`` that cannot be written, and for an ``out`` together with ``output`` or with another format than text.
     """
     if fmt not in FORMATS:
         raise InputError(f"--format: unknown format {fmt!r}{did_you_mean(fmt, FORMATS)}")
     if out is not None and (output is not None or fmt != "text"):
-        raise InputError("--out: is where report.html and report.md go; leave out --format and --output, or --out")
+        raise InputError(
+            "--out: names the folder of report.html and report.md; leave out either --out, or --format and --output"
+        )
     folders = [results] if isinstance(results, Path) else list(results)
     content = Content(load_results(*folders))
-    told = FORMATS[fmt](content)
+    text = FORMATS[fmt](content)
     place = out or (folders[0] if len(folders) == 1 else None)
     if output is not None:
-        _write(output, told)
+        _write(output, text)
     elif fmt == "text" and place is not None:
-        told += "\n" + "".join(_beside(place / name, FORMATS[kind], content) for name, kind in BESIDE.items())
-    return told
+        text += "\n" + "".join(_beside(place / name, FORMATS[kind], content) for name, kind in BESIDE.items())
+    return text
 
 
 BESIDE = {"report.html": "html", "report.md": "markdown"}
 
 
 def _beside(path: Path, render: Callable[[Content], str], content: Content) -> str:
-    """Write a report into the results folder; one that is read-only is no reason to show nothing."""
+    """Write a report into a folder and return a line that names it; where it cannot be written, the line says why."""
     try:
         write_atomically(path, render(content).encode())
     except OSError as error:
@@ -90,9 +93,9 @@ def _beside(path: Path, render: Callable[[Content], str], content: Content) -> s
     return f"{path}\n"
 
 
-def _write(path: Path, told: str) -> None:
+def _write(path: Path, text: str) -> None:
     try:
-        write_atomically(path, told.encode())
+        write_atomically(path, text.encode())
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be written ({reason}); choose another --output") from error

@@ -26,7 +26,7 @@ from epsbench.harness.errors import InputError  # noqa: E402
 from epsbench.harness.findings import Finding  # noqa: E402
 from epsbench.harness.records import Record, read_record, record_path  # noqa: E402
 from epsbench.harness.report.build import FORMATS, report  # noqa: E402
-from epsbench.harness.report.compare import compare  # noqa: E402
+from epsbench.harness.report.gates.compare import compare  # noqa: E402
 
 FOLDER = tempfile.TemporaryDirectory(prefix="epsbench-fuzz-")
 QUICK = [name for name in FORMATS if name != "html"]

@@ -21,9 +21,10 @@ from epsbench.harness.findings import Finding
 from epsbench.harness.records import record_path
 from epsbench.harness.report.build import FORMATS, report
 from epsbench.harness.report.content import Content
-from epsbench.harness.report.markdown import escape
-from epsbench.harness.report.results import Names, load_results
-from epsbench.harness.report.text import text
+from epsbench.harness.report.formats.markdown import escape
+from epsbench.harness.report.formats.text import text
+from epsbench.harness.report.results.loading import load_results
+from epsbench.harness.report.results.names import Names
 
 HOSTILE = "<script>alert('x')</script>\"'&|`*_$\\alpha$\x1b[31m\u202e=1+1\n## boo"
 N = 200
@@ -272,7 +273,7 @@ def test_a_model_that_is_not_what_its_name_stands_for_says_so(model, label):
 def test_reading_a_report_never_imports_torch(results):
     code = f"""
 import sys, pathlib
-from epsbench.harness.report import check, compare
+from epsbench.harness.report.gates import check, compare
 from epsbench.harness.report.build import report
 report(pathlib.Path({str(results)!r}))
 assert "torch" not in sys.modules

@@ -1,1 +1,1 @@
-"""The generative half of a report: likelihood bounds, the latent space, samples and their pictures. No torch."""
+"""What a report shows of generative models: bounds, latent space, sample quality, gradient estimators, pictures."""

@@ -1,4 +1,4 @@
-"""The figures of generative models: bounds by number of samples, rate against distortion, units by their rate."""
+"""The figures of generative models: bounds by number of samples, rate against distortion, the rate of each unit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from epsbench.harness.report.figures import close_up
-from epsbench.harness.report.generative.settings import Bound, Dimensions, Estimate
-from epsbench.harness.report.style import (
+from epsbench.harness.report.drawing.curves import close_up
+from epsbench.harness.report.drawing.style import (
     Theme,
     axis_titles,
     direct_labels,
@@ -24,6 +23,7 @@ from epsbench.harness.report.style import (
     svg,
     text,
 )
+from epsbench.harness.report.generative.settings import Bound, Dimensions, Estimate
 from epsbench.harness.statistics import normal_quantile
 
 MOST_DIMENSIONS = 64
@@ -33,26 +33,32 @@ DASH = (3.0, 1.6)
 
 @dataclass(frozen=True)
 class Bounds:
-    """The bounds of one model: the ELBO, and by the number of samples importance weighting and the prior."""
+    """The bounds of one model."""
 
     title: str
+    """The model's name in the figure."""
     elbo: Estimate
+    """The evidence lower bound."""
     importance: Bound | None
+    """The importance-weighted bound by its number of samples."""
     prior: Bound | None
+    """The bound by Monte Carlo from the prior, by its number of samples."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What importance weighting gains over the ELBO by its number of samples, in bits per dimension. ``last`` is the
-    measured gain at the last number with its interval, where there is one; ``long`` that over the first images."""
+    """How much tighter than the ELBO the importance-weighted bound is, in bits per dimension."""
 
     gain: Bound
+    """The gain by the number of samples, over all test images."""
     last: Estimate | None = None
+    """The paired difference at the largest number of samples, with its interval."""
     long: Bound | None = None
+    """The gain over the first test images, which goes to larger numbers of samples."""
 
 
 def bounds(shown: Sequence[Bounds], theme: Theme) -> bytes:
-    """The bounds of some models against the number of samples, side by side on one height axis.
+    """The bounds of some models against the number of samples, side by side with one height axis.
 
     Bands are 95 % over images.
     """
@@ -93,26 +99,26 @@ def _banded(axes: Axes, curve: Bound, colour: str) -> None:
 
 
 def gains(shown: Mapping[str, Gain], theme: Theme) -> bytes:
-    """How far importance weighting lies below the ELBO by its number of samples, a colour a model."""
+    """How far the importance-weighted bound is below the ELBO, by its number of samples; a colour a model."""
     drawing, axes = figure(theme, height=3.9)
     samples_axis(axes)
     labels, counts = [], [1.0]
-    for (label, held), colour in zip(shown.items(), theme.lines, strict=False):
-        axes.plot(held.gain.counts, held.gain.values, color=colour, linewidth=1.8, marker="o", markersize=3)
-        height = held.gain.values[-1]
-        if held.last is not None and held.last.low is not None and held.last.high is not None:
-            axes.plot([held.gain.counts[-1]] * 2, [held.last.low, held.last.high], color=colour, linewidth=3, alpha=0.6)
-        if held.long is not None:
-            axes.plot(held.long.counts, held.long.values, color=colour, linewidth=1.4, dashes=DASH)
-            height = held.long.values[-1]
-            counts += held.long.counts
-        counts += held.gain.counts
+    for (label, line), colour in zip(shown.items(), theme.lines, strict=False):
+        axes.plot(line.gain.counts, line.gain.values, color=colour, linewidth=1.8, marker="o", markersize=3)
+        height = line.gain.values[-1]
+        if line.last is not None and line.last.low is not None and line.last.high is not None:
+            axes.plot([line.gain.counts[-1]] * 2, [line.last.low, line.last.high], color=colour, linewidth=3, alpha=0.6)
+        if line.long is not None:
+            axes.plot(line.long.counts, line.long.values, color=colour, linewidth=1.4, dashes=DASH)
+            height = line.long.values[-1]
+            counts += line.long.counts
+        counts += line.gain.counts
         labels.append((height, label, colour))
     axes.set_xlim(min(counts), max(*counts, 10))
     axes.axhline(0, color=theme.faint, linewidth=0.8)
     axis_titles(axes, theme, "importance samples", "bits per dimension below the ELBO")
     direct_labels(axes, labels, 0.07)
-    if any(held.long is not None for held in shown.values()):
+    if any(line.long is not None for line in shown.values()):
         kinds = {"all test images": (None, None), "the first test images": DASH}
         legend(drawing, theme, [Line2D([], [], color=theme.faint, dashes=d, label=kind) for kind, d in kinds.items()])
     return svg(drawing)
@@ -120,15 +126,18 @@ def gains(shown: Mapping[str, Gain], theme: Theme) -> bytes:
 
 @dataclass(frozen=True)
 class Point:
-    """A model on the plane of rate and distortion, in bits per dimension."""
+    """A model in the plane of rate and distortion."""
 
     beta: float
+    """The weight of the rate in its training loss."""
     rate: float
+    """In bits per dimension."""
     distortion: float
+    """In bits per dimension."""
 
 
 def rate_distortion(lines: Mapping[str, Sequence[Point]], theme: Theme) -> bytes:
-    """Distortion against rate, a point a β, a colour a family; on a faint diagonal every point has the same bpd."""
+    """Distortion against rate: a point a β, a colour a family; along a faint diagonal their sum, the bpd, is equal."""
     drawing, axes = figure(theme, height=4.4)
     axes.grid(visible=False)
     points = [point for line in lines.values() for point in line]
@@ -165,7 +174,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _diagonals(axes: Axes, theme: Theme) -> None:
-    """Lines of equal rate plus distortion; each is named where it ends, beside or above the edge."""
+    """Lines of equal rate plus distortion, with the sum written at their end, beside or above the axes."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     for total in MaxNLocator(nbins=9).tick_values(left + bottom, right + top):
         low, high = max(left, total - top), min(right, total - bottom)
@@ -187,23 +196,27 @@ def _diagonals(axes: Axes, theme: Theme) -> None:
 
 
 def units(shown: Mapping[str, Dimensions], theme: Theme) -> bytes:
-    """The rate of every latent dimension, the largest first, small multiples on one height axis; active ones coloured,
-    dead ones marked by a dot.
+    """The rate of every latent dimension, the largest first, one panel a model with one height axis.
 
-    Of more than 64 dimensions the first 64 are drawn.
+    Active and inactive dimensions have different colours, and a dot marks the inactive ones. Of more than 64
+    dimensions the first 64 are drawn.
     """
     drawing, grid = panels(theme, len(shown), height=2.6)
-    alive, dead = theme.lines[0], theme.lines[1]
-    for axes, (label, held) in zip(grid, shown.items(), strict=True):
-        order = np.argsort(held.rates)[::-1][:MOST_DIMENSIONS]
-        active = np.array(held.variances) > ACTIVE_VARIANCE
-        places, rates = np.arange(1, len(order) + 1), np.array(held.rates)[order]
-        axes.bar(places, rates, color=[alive if active[index] else dead for index in order], width=0.8)
-        axes.plot(places[~active[order]], rates[~active[order]], color=dead, marker="o", markersize=3.5, linewidth=0)
+    active_colour, inactive_colour = theme.lines[0], theme.lines[1]
+    for axes, (label, dimensions) in zip(grid, shown.items(), strict=True):
+        order = np.argsort(dimensions.rates)[::-1][:MOST_DIMENSIONS]
+        active = np.array(dimensions.variances) > ACTIVE_VARIANCE
+        places, rates = np.arange(1, len(order) + 1), np.array(dimensions.rates)[order]
+        axes.bar(
+            places, rates, color=[active_colour if active[index] else inactive_colour for index in order], width=0.8
+        )
+        dots = ~active[order]
+        axes.plot(places[dots], rates[dots], color=inactive_colour, marker="o", markersize=3.5, linewidth=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.set_xlim(0.3, len(order) + 0.7)
-        drawn = f", {MOST_DIMENSIONS} drawn" if len(held.rates) > MOST_DIMENSIONS else ""
+        drawn = f", {MOST_DIMENSIONS} drawn" if len(dimensions.rates) > MOST_DIMENSIONS else ""
         axis_titles(axes, theme, "dimension", f"{label}: {active.sum()} of {len(active)}{drawn}")
     grid[0].set_ylabel(text("rate (nats)"), color=theme.faint)
-    legend(drawing, theme, [Patch(color=alive, label="active"), Patch(color=dead, label="dead")])
+    patches = [Patch(color=active_colour, label="active"), Patch(color=inactive_colour, label="inactive")]
+    legend(drawing, theme, patches)
     return svg(drawing)

@@ -1,4 +1,4 @@
-"""Which figures a page draws of its generative models, and what to look for in each."""
+"""The figures that a page shows of generative models, and what to look for in each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence, Sized
 from dataclasses import replace
 from functools import partial
 
-from epsbench.harness.report.figures import ROWS_PER_PANEL
+from epsbench.harness.report.drawing.curves import ROWS_PER_PANEL
+from epsbench.harness.report.drawing.illustration import Illustration, Splits, both, curve, training
 from epsbench.harness.report.generative import figures
 from epsbench.harness.report.generative.settings import (
     Bound,
@@ -17,61 +18,63 @@ from epsbench.harness.report.generative.settings import (
     by_likelihood,
     distinct,
     families,
+    likelihood_title,
     short_names,
     shorten,
-    title,
 )
-from epsbench.harness.report.illustrations import Illustration, Splits, both, curve, training
 
 MOST_BOUNDS = 8
 MOST_UNITS = 12
 FEWEST_BETAS = 3
 TRAINING_CAPTION = (
-    "Lower is better. Training starts near log2 of the number of grey levels, an even guess, and falls fast at first. "
-    "A validation curve that rises while the training curve falls is overfitting. Of several seeds, the first."
+    "Lower is better. Training starts near log2 of the number of grey levels, which is a uniform guess, and falls "
+    "fast at first. A validation curve that rises while the training curve falls shows overfitting. Where there are "
+    "several seeds, the first is drawn."
 )
 BOUNDS_CAPTION = (
-    "Every curve bounds the same likelihood from above, so lower is tighter. Bands are 95 % over images: the prior's "
-    "draws are shared by all of them, and its band leaves out their luck. Look at how far right the prior's curve "
-    "must go to meet the ELBO: a few latent dimensions are searched by luck, with more the curve hangs above and more "
-    "samples hardly help, for hardly any lands near the code of an image. Importance weighting starts at the ELBO "
-    "whatever the dimension. Of several seeds, the first."
+    "Every curve is an upper bound of the same quantity: lower is tighter. Bands are 95 % over images. All images "
+    "share the draws from the prior, so that band does not include their randomness. Look at how many samples from "
+    "the prior the bound needs to reach the ELBO: with few latent dimensions some samples fit the image; with many "
+    "hardly any does, and more samples help little. Importance weighting starts at the ELBO with any number of "
+    "dimensions. Where there are several seeds, the first is drawn."
 )
 GAINS_CAPTION = (
-    "What the ELBO gives away because the encoder's Gaussian is not the true posterior: the curve rises as samples "
-    "are added and levels off near the true gap. A bar is the 95 % interval of the paired difference. Of several "
-    "seeds, the first."
+    "The loss of the ELBO because the encoder's Gaussian is not the true posterior. The curve rises with the number of "
+    "samples and levels off near the true gap. A bar is the 95 % interval of the paired difference. Where there are "
+    "several seeds, the first is drawn."
 )
 RATE_CAPTION = (
-    "Every β buys reconstruction with rate at another price. Towards the lower right the code says more and the image "
-    "is restored better; a faint diagonal joins what costs the same in all, so the β nearest the lower left has the "
-    "best bits per dimension, as a rule β = 1, which trains on just that sum. Means over seeds."
+    "β sets how much rate the model spends on its reconstruction. Towards the lower right the code carries more and "
+    "the image is reconstructed better. Rate plus distortion is constant along a faint diagonal, so the point nearest "
+    "the lower left has the best bits per dimension; as a rule this is β = 1, which trains on just that sum. Means "
+    "over seeds."
 )
 UNITS_CAPTION = (
-    "Nats that each latent dimension carries, largest first. A unit is active when its posterior mean varies by more "
-    "than 0.01 over the test images. Look for how many go dead, at zero rate, as β or the dimension grows: the model "
-    "switches off what is not worth its price. Of several seeds, the first."
+    "The rate of each latent dimension in nats, largest first. A unit is active when the variance of its posterior "
+    "mean over the test images is above 0.01. Look for how many units become inactive, at zero rate, as β or the "
+    "dimension grows: the model does not use them, because they cost more rate than they save distortion. Where there "
+    "are several seeds, the first is drawn."
 )
 
 
-def likelihood_figures(held: Sequence[Setting]) -> Iterator[Illustration]:
-    """Bounds by number of samples, and the gain of importance weighting, for every likelihood."""
-    for likelihood, group in by_likelihood(held).items():
-        for family in _told(group):
+def likelihood_figures(settings: Sequence[Setting]) -> Iterator[Illustration]:
+    """For every likelihood: bounds by number of samples, and the gain of importance weighting."""
+    for likelihood, group in by_likelihood(settings).items():
+        for family in _drawn(group):
             yield from _bounds(likelihood, family)
             yield from _gains(likelihood, family)
 
 
-def _told(group: Sequence[Setting]) -> list[list[Setting]]:
-    """Families over z of at least two models with bounds; where there are none, the best model alone."""
+def _drawn(group: Sequence[Setting]) -> list[list[Setting]]:
+    """Families over z of at least two models with bounds; where there is none, the best model alone."""
     known = [seed for setting in group if (seed := _one_seed(setting)) is not None]
     several = [family for family in families(known, "z_dim") if len(family) > 1]
     return several or [best(known)[:1]] * bool(known)
 
 
 def _one_seed(setting: Setting) -> Setting | None:
-    """The setting with its first seed that has bounds: an ELBO and curves go together only within a seed."""
-    for record in setting.held:
+    """The setting with only its first seed that has bounds: the ELBO and the curves must be of the same seed."""
+    for record in setting.measured:
         if "test_bpd" in record.metrics and {"importance_k", "prior_l"} & record.curves.keys():
             return replace(setting, records=(record,))
     return None
@@ -88,7 +91,7 @@ def _bounds(likelihood: Likelihood, family: Sequence[Setting]) -> Iterator[Illus
         if (elbo := setting.metric("test_bpd")) is not None
     ]
     draw = partial(figures.bounds, shown[:MOST_BOUNDS])
-    heading = f"Bounds by number of samples: {title(likelihood)}"
+    heading = f"Bounds by number of samples: {likelihood_title(likelihood)}"
     yield both(heading, _caption(BOUNDS_CAPTION, shown, MOST_BOUNDS), draw, wide=len(shown) > 1)
 
 
@@ -97,7 +100,7 @@ def _gains(likelihood: Likelihood, family: Sequence[Setting]) -> Iterator[Illust
     gains = {name: gain for name, setting in zip(names, family, strict=True) if (gain := _gain(setting)) is not None}
     for start in range(0, len(gains), ROWS_PER_PANEL):
         part = dict(list(gains.items())[start : start + ROWS_PER_PANEL])
-        heading = f"What importance weighting gains: {title(likelihood)}"
+        heading = f"Gain of importance weighting: {likelihood_title(likelihood)}"
         yield both(heading, GAINS_CAPTION, partial(figures.gains, part))
 
 
@@ -108,28 +111,28 @@ def _gain(setting: Setting) -> figures.Gain | None:
 
 
 def _below(setting: Setting, elbo: str, bound: Bound | None) -> Bound | None:
-    """A bound as its distance below the ELBO of the same images."""
+    """The ELBO of the same images minus a bound."""
     metric = setting.metric(elbo)
     if metric is None or bound is None:
         return None
     return Bound(bound.counts, [metric.value - value for value in bound.values], bound.errors)
 
 
-def latent_figures(held: Sequence[Setting]) -> Iterator[Illustration]:
-    """Rate against distortion where at least three β share the rest, and the units of every model."""
-    for likelihood, group in by_likelihood(held).items():
+def latent_figures(settings: Sequence[Setting]) -> Iterator[Illustration]:
+    """Rate against distortion where at least three settings differ only in β, and the units of every model."""
+    for likelihood, group in by_likelihood(settings).items():
         planes = [(name, points) for name, points in _planes(group) if len(points) >= FEWEST_BETAS]
         lines = dict(zip(distinct([name for name, _ in planes]), (points for _, points in planes), strict=True))
         if lines:
             draw = partial(figures.rate_distortion, dict(list(lines.items())[:ROWS_PER_PANEL]))
-            yield both(f"Rate and distortion over β: {title(likelihood)}", RATE_CAPTION, draw)
-    for data, group in by_data(held).items():
+            yield both(f"Rate and distortion over β: {likelihood_title(likelihood)}", RATE_CAPTION, draw)
+    for data, group in by_data(settings).items():
         known = [(setting, dimensions) for setting in group if (dimensions := setting.dimensions()) is not None]
         names = short_names([setting for setting, _ in known])
         shown = {name: dimensions for name, (_, dimensions) in zip(names, known, strict=True)}
         if shown:
             draw = partial(figures.units, dict(list(shown.items())[:MOST_UNITS]))
-            heading = f"What each latent dimension carries on {data}"
+            heading = f"Rate of each latent dimension on {data}"
             yield both(heading, _caption(UNITS_CAPTION, shown, MOST_UNITS), draw, wide=len(shown) > 1)
 
 
@@ -148,12 +151,12 @@ def _planes(group: Sequence[Setting]) -> Iterator[tuple[str, list[figures.Point]
         yield f"{shorten(family[0].model)}, z = {family[0].z_dim}", points
 
 
-def training_figures(held: Sequence[Setting]) -> Iterator[Illustration]:
-    """How the bits per dimension fell, for every likelihood."""
-    for likelihood, group in by_likelihood(held).items():
+def training_figures(settings: Sequence[Setting]) -> Iterator[Illustration]:
+    """Bits per dimension by epoch, for every likelihood."""
+    for likelihood, group in by_likelihood(settings).items():
         lines: dict[str, Splits] = {}
         for setting, name in zip(group, short_names(group), strict=True):
-            if splits := curve(setting.held, validation="validation_bpd", training="train_bpd"):
+            if splits := curve(setting.measured, validation="validation_bpd", training="train_bpd"):
                 lines[name] = splits
-        heading = f"Bits per dimension on {title(likelihood)}"
+        heading = f"Bits per dimension on {likelihood_title(likelihood)}"
         yield from training(heading, TRAINING_CAPTION, lines, "bits per dimension", share=False)

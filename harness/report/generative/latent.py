@@ -1,4 +1,4 @@
-"""Tables of the latent space and of the gradients that shape it."""
+"""Tables of the latent space, and of the variance of the encoder's gradient under three estimators."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from epsbench.harness.report.drawing.table import Column, Entry, Table
 from epsbench.harness.report.generative.columns import HEAD, Measure, head, metric_table, nats, plain, share, with_any
 from epsbench.harness.report.generative.settings import Setting, by_data
-from epsbench.harness.report.table import Column, Entry, Table
-from epsbench.harness.report.units import ABSENT, decimals, magnitude, number, scalar
+from epsbench.harness.report.results.units import ABSENT, decimals, magnitude, number, scalar
 
 
 @dataclass(frozen=True)
 class Capped(Measure):
-    """A measure that is no more than a bound, marked by ``sign``, where the mutual information meets its cap."""
+    """A measure that is only a bound where the mutual information is close to the most that can be estimated."""
 
     sign: str = ""
+    """The mark of such a bound."""
 
     def entry(self, setting: Setting) -> Entry:
         entry = super().entry(setting)
@@ -24,7 +25,7 @@ class Capped(Measure):
 
 
 def capped(setting: Setting) -> bool:
-    """Whether its mutual information is within 1 nat of ln n, the most that an estimate from n images can say."""
+    """Whether its mutual information is within 1 nat of ln n, the largest estimate that n images allow."""
     information = setting.metric("mutual_information_nats")
     if information is None or not information.n:
         return False
@@ -40,13 +41,13 @@ LATENT = (
     share("probe_accuracy", "linear probe"),
 )
 LATENT_CAPTION = (
-    "Nats an image. The rate is the mean KL of the code from the prior: in closed form, and by Monte Carlo, whose "
-    "interval should hold the closed form. It splits into the mutual information of image and code and the KL of all "
-    "codes together from the prior (Hoffman and Johnson, 2016), which is what sampling from the prior gets wrong. "
-    "From n test images the mutual information comes out as at most ln n (9.21 nats for 10,000), whatever it is: "
-    "within 1 nat of that it is marked ≥, and the marginal KL, what is left of the rate, is an upper estimate, marked "
-    "≤. A unit is active when its posterior mean varies over the test images by more than 0.01. The probe is the test "
-    "accuracy of a linear classifier of the posterior mean."
+    "Nats an image. The rate is the mean KL divergence of the code from the prior, in closed form and by Monte Carlo; "
+    "the interval of the second should contain the first. The rate is the sum of the mutual information of image and "
+    "code and of the marginal KL, that of all codes together from the prior (Hoffman and Johnson, 2016). The marginal "
+    "KL shows how far samples from the prior are from the codes of images. From n test images the mutual information "
+    "is estimated as at most ln n (9.21 nats for 10,000): within 1 nat of that it is a lower bound, marked ≥, and the "
+    "marginal KL is an upper bound, marked ≤. A unit is active when the variance of its posterior mean over the test "
+    "images is above 0.01. The probe is the test accuracy of a linear classifier of the posterior mean."
 )
 ESTIMATORS = (
     plain("reparameterised_gradient_variance", "reparameterised"),
@@ -54,28 +55,28 @@ ESTIMATORS = (
     plain("score_baseline_gradient_variance", "score function, baseline"),
 )
 ESTIMATORS_CAPTION = (
-    "Variance (trace of the covariance, nats squared) of three unbiased estimates of the same gradient of the encoder, "
-    "over draws of the noise for one batch; in brackets, how many times that of the reparameterised one. "
-    "Reparameterised: z = μ + σ·ε lets the gradient flow through the decoder, which says in which direction to move; "
-    "the score function only learns how good each draw was, so it would need that many times the samples for an "
-    "equally steady step."
+    "The variance (trace of the covariance, nats squared) of three unbiased estimators of the encoder's gradient, "
+    "over draws of the noise for one batch. Brackets hold the ratio to the reparameterised estimator: another "
+    "estimator needs that many times the samples for the same variance. Reparameterised: with z = μ + σ·ε the "
+    "gradient passes through the decoder, which gives its direction. The score function only uses how good each draw "
+    "was."
 )
 
 
-def latent_tables(held: Sequence[Setting]) -> list[Table]:
-    """What the latent space holds, one table for every data set."""
+def latent_tables(settings: Sequence[Setting]) -> list[Table]:
+    """The latent space: one table for every data set."""
     tables = [
         metric_table(f"The latent space on {data}", group, LATENT, LATENT_CAPTION, _disagreeing(group))
-        for data, group in by_data(held).items()
+        for data, group in by_data(settings).items()
     ]
     return [table for table in tables if table is not None]
 
 
-def _disagreeing(held: Sequence[Setting]) -> list[str]:
-    """Records whose closed form lies outside the interval of its Monte Carlo estimate."""
+def _disagreeing(settings: Sequence[Setting]) -> list[str]:
+    """Notes on records where the closed form of the rate lies outside the interval of its Monte Carlo estimate."""
     notes = []
-    for setting in held:
-        for record in setting.held:
+    for setting in settings:
+        for record in setting.measured:
             closed, drawn = (record.metrics.get(name) for name in ("kl_closed_nats", "kl_monte_carlo_nats"))
             if closed is None or drawn is None or drawn.low is None or drawn.high is None:
                 continue
@@ -85,13 +86,13 @@ def _disagreeing(held: Sequence[Setting]) -> list[str]:
     return notes
 
 
-def estimator_tables(held: Sequence[Setting]) -> list[Table]:
+def estimator_tables(settings: Sequence[Setting]) -> list[Table]:
     """The variance of the encoder's gradient under three estimators, one table for every data set."""
     tables = []
-    for data, group in by_data(held).items():
+    for data, group in by_data(settings).items():
         if rows := with_any(group, ESTIMATORS):
             columns = (*HEAD, *(Column(measure.title, True) for measure in ESTIMATORS))
-            caption = f"{ESTIMATORS_CAPTION} Of several seeds, the mean."
+            caption = f"{ESTIMATORS_CAPTION} Over several seeds, the mean."
             lines = tuple((*head(setting), *_compared(setting)) for setting in rows)
             tables.append(Table(f"Gradient estimators on {data}", columns, lines, caption))
     return tables

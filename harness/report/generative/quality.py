@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from epsbench.harness.report.drawing.table import Entry, Table
 from epsbench.harness.report.generative.columns import HEAD, SPREAD, Measure, head, measured, plain, share, with_any
 from epsbench.harness.report.generative.settings import Estimate, Setting
-from epsbench.harness.report.table import Entry, Table
-from epsbench.harness.report.units import ABSENT, decimals, enumerate_words, percent, visible
+from epsbench.harness.report.results.cells import numbers
+from epsbench.harness.report.results.units import ABSENT, and_list, decimals, percent, visible
 
 QUALITY = (
     plain("frechet_distance", "Fréchet distance"),
@@ -21,19 +22,22 @@ QUALITY = (
     Measure("neighbour_distance", "distance to neighbour", decimals(2), decimals(2)),
 )
 CAPTION = (
-    "Samples from the prior against images of the data set. Distances: lower is better. Precision: how many samples "
-    "lie among the images; recall and coverage: how much of the images the samples reach; density: how crowded the "
-    "images are where samples fall (Kynkäänniemi et al., 2019; Naeem et al., 2020). Distance to neighbour: the median "
-    "L2 distance, in pixels, of a sample to its nearest training image; one far below that of the test images would "
-    "hint at memory. The last row measures test images against training images: no model can be asked for better."
+    "Samples from the prior are compared with images of the data set. Fréchet and kernel distance: lower is better. "
+    "Precision is the share of samples that lie among the images; recall and coverage are shares of the images that "
+    "the samples reach; density says how many images lie around a sample (Kynkäänniemi et al., 2019; Naeem et al., "
+    "2020). Distance to neighbour is the median L2 distance, in pixels, of a sample to its nearest training image; a "
+    "value far below that of the test images is a hint of memorised images. The last row compares test images with "
+    "training images: the best that a model can reach."
 )
 
 
-def quality_tables(held: Sequence[Setting]) -> list[Table]:
-    """How good samples are: one table, with the floor, for every data set, classifier whose features measure it, and
-    number of images."""
+def quality_tables(settings: Sequence[Setting]) -> list[Table]:
+    """One table, with its floor, for every data set, number of images, and classifier whose features are used.
+
+    The floor is the same metric of test images against training images.
+    """
     groups: dict[tuple[str, str, int | None], list[Setting]] = defaultdict(list)
-    for setting in with_any(held, QUALITY):
+    for setting in with_any(settings, QUALITY):
         groups[setting.data, _digits(setting), _count(setting)].append(setting)
     tables = []
     for (data, digits, count), rows in groups.items():
@@ -46,14 +50,14 @@ def quality_tables(held: Sequence[Setting]) -> list[Table]:
 
 
 def _count(setting: Setting) -> int | None:
-    """How many samples, and as many images, its numbers are of; None where none is recorded."""
-    found = (setting.metric(measure.metric) for measure in QUALITY)
-    return next((estimate.n for estimate in found if estimate is not None), None)
+    """The number of samples, and of images, that its numbers are from; None where it is not recorded."""
+    estimates = (setting.metric(measure.metric) for measure in QUALITY)
+    return next((estimate.n for estimate in estimates if estimate is not None), None)
 
 
 def _evaluation(setting: Setting) -> Mapping[str, object]:
-    """The free-form facts of the first seed that has quality metrics."""
-    records = [record for record in setting.held if any(m.metric in record.metrics for m in QUALITY)]
+    """The evaluation of the first seed that has quality metrics."""
+    records = [record for record in setting.measured if any(m.metric in record.metrics for m in QUALITY)]
     return records[0].evaluation if records else {}
 
 
@@ -67,7 +71,7 @@ def _quality(title: str, digits: str, count: int | None, rows: Sequence[Setting]
     floors = _floors(rows, measures)
     lines = [(*head(setting), *(measure.entry(setting) for measure in measures)) for setting in rows]
     of = (
-        f" Measured on {count:,} samples and as many images: Fréchet distances of fewer are larger."
+        f" Measured on {count:,} samples and as many images; with fewer, Fréchet distances are larger."
         if count is not None
         else ""
     )
@@ -81,13 +85,14 @@ def _quality(title: str, digits: str, count: int | None, rows: Sequence[Setting]
 
 
 def _features(rows: Sequence[Setting], digits: str) -> str:
-    """Whose features the distances are of."""
-    accuracies = {value for row in rows if isinstance(value := _evaluation(row).get("feature_accuracy"), int | float)}
+    """Which classifier's features are compared."""
+    accuracies = set(numbers(map(_evaluation, rows), "feature_accuracy"))
     details = [f"weights {digits}"] if digits else []
-    details += [f"test accuracy {enumerate_words([percent(value) for value in sorted(accuracies)])}"] * bool(accuracies)
-    told = f" ({', '.join(details)})" if details else ""
+    details += [f"test accuracy {and_list([percent(value) for value in sorted(accuracies)])}"] * bool(accuracies)
+    in_brackets = f" ({', '.join(details)})" if details else ""
     return (
-        f"Features are those of a small classifier trained here{told}: not comparable with distances of other features."
+        f"The features are those of a small classifier trained here{in_brackets}; distances in other features cannot "
+        "be compared with these."
     )
 
 
@@ -95,17 +100,17 @@ def _floors(rows: Sequence[Setting], measures: Sequence[Measure]) -> list[tuple[
     """Test images against training images, one line for every number of grey levels."""
     lines: dict[str, tuple[Entry, ...]] = {}
     for setting in rows:
-        found = [setting.metric(f"floor_{measure.metric}") for measure in measures]
-        if any(found) and setting.levels not in lines:
+        estimates = [setting.metric(f"floor_{measure.metric}") for measure in measures]
+        if any(estimates) and setting.levels not in lines:
             levels = f", {setting.levels} grey levels" if len({row.levels for row in rows}) > 1 else ""
             name = Entry(f"test images against training images{levels}")
-            values = [_floor(measure, estimate) for measure, estimate in zip(measures, found, strict=True)]
+            values = [_floor(measure, estimate) for measure, estimate in zip(measures, estimates, strict=True)]
             lines[setting.levels] = (name, *(Entry("") for _ in HEAD[1:]), *values)
     return list(lines.values())
 
 
 def _floor(measure: Measure, estimate: Estimate | None) -> Entry:
-    """The floor is the data's and no seed's: over seeds only rounding moves it, which is no spread to show."""
+    """The floor depends on the data alone. Over seeds it differs only by rounding, so its spread is left out."""
     if estimate is None:
         return Entry(ABSENT, state="missing")
-    return measure.told(estimate if estimate.seeds == 1 else replace(estimate, low=None, high=None, sd=None))
+    return measure.shown(estimate if estimate.seeds == 1 else replace(estimate, low=None, high=None, sd=None))

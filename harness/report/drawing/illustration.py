@@ -1,0 +1,56 @@
+"""A figure of a page in both themes, and the figure of curves over training that all kinds of models share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from epsbench.harness.records import Record
+from epsbench.harness.report.drawing.curves import ROWS_PER_PANEL, curves
+from epsbench.harness.report.drawing.style import DARK, LIGHT
+
+Splits = list[tuple[str, Sequence[float]]]
+"""The curves of one model: (split, values by epoch)."""
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """A figure with its title and caption. Where several of a kind follow each other, the page shows one caption."""
+
+    title: str
+    """What stands above the figure."""
+    caption: str
+    """How to read the figure, and what to look for."""
+    light: bytes
+    """The figure as SVG for a light page."""
+    dark: bytes
+    """The figure as SVG for a dark page."""
+    wide: bool = False
+    """Whether it takes the whole width of the page."""
+
+
+def both(title: str, caption: str, draw: Callable[..., bytes], *, wide: bool = False) -> Illustration:
+    """The figure that ``draw(theme=...)`` draws, in both themes."""
+    return Illustration(title, caption, draw(theme=LIGHT), draw(theme=DARK), wide)
+
+
+def curve(records: Sequence[Record], **splits: str) -> Splits:
+    """The curves, by split, of the first record that has any of at least two epochs."""
+    for record in records:
+        kept: Splits = [
+            (split, record.curves[name]) for split, name in splits.items() if len(record.curves.get(name, ())) > 1
+        ]
+        if kept:
+            return kept
+    return []
+
+
+def training(
+    title: str, caption: str, lines: Mapping[str, Splits], unit: str, *, share: bool
+) -> Iterator[Illustration]:
+    """Curves by epoch, at most seven models a figure."""
+    labels = list(lines)
+    for start in range(0, len(labels), ROWS_PER_PANEL):
+        panel = {label: lines[label] for label in labels[start : start + ROWS_PER_PANEL]}
+        yield both(title, caption, partial(curves, panel, unit=unit, share=share))

@@ -1,0 +1,1 @@
+"""Commands that give a verdict for continuous integration: `check` against bounds, `compare` of two result sets."""

@@ -1,0 +1,105 @@
+"""What the HTML page shows, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.drawing.illustration import Illustration
+from epsbench.harness.report.drawing.table import Entry, Table
+from epsbench.harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
+from epsbench.harness.report.generative.pictures import blocks
+from epsbench.harness.report.overview import findings_table, long_environment
+from epsbench.harness.report.results.cells import numbers
+from epsbench.harness.report.results.units import duration, plural, visible
+from epsbench.harness.report.robustness.illustrations import PRICE_CAPTION, price_figures, robustness_figures
+from epsbench.harness.report.robustness.pictures import Gallery, galleries
+from epsbench.harness.report.robustness.scores import score_entry
+from epsbench.harness.report.robustness.tables import board_caption, board_title
+
+MOST_GALLERIES = 12
+
+
+def page_parts(content: Content) -> dict[str, Any]:
+    """Everything that the page's template names, apart from style and policy."""
+    results = content.results
+    shown, left_out = _galleries(content)
+    pictured, pictured_left_out = blocks(content.settings)
+    return {
+        "score": score_entry,
+        "board_title": board_title,
+        "board_caption": board_caption,
+        "title": content.title,
+        "reading": content.reading,
+        "facts": _facts(content),
+        "boards": content.boards,
+        "figures": list(robustness_figures(content.boards)),
+        "galleries": shown,
+        "left_out": left_out,
+        "movements": content.movements,
+        "transfers": _captioned_once(content.transfers),
+        "cost": content.cost,
+        "training_cost": content.training_cost,
+        "price_figures": list(price_figures(content.boards, results)),
+        "price_caption": PRICE_CAPTION,
+        "generative": _generative(content) if content.settings else [],
+        "blocks": pictured,
+        "blocks_left_out": pictured_left_out,
+        "findings": findings_table(results),
+        "details": content.details,
+        "long_environment": long_environment(results),
+        "tracebacks": {
+            results.names.cell(record.cell): visible(record.failure.traceback, keep="\n\t")
+            for record in results.current
+            if record.failure is not None
+        },
+    }
+
+
+def _galleries(content: Content) -> tuple[list[Gallery], int]:
+    """The adversarial images of the first models, and the number of models left out."""
+    made = [gallery for board in content.boards for gallery in galleries(board, content.results)]
+    return made[:MOST_GALLERIES], max(0, len(made) - MOST_GALLERIES)
+
+
+def _generative(content: Content) -> list[tuple[list[Table], list[Illustration]]]:
+    """The tables and figures of generative models, by subject."""
+    tables, models = content.generative, content.settings
+    return [
+        (_captioned_once(tables.likelihood), _captioned_once(likelihood_figures(models))),
+        (_captioned_once(tables.latent), _captioned_once(latent_figures(models))),
+        (_captioned_once(tables.quality), []),
+        (_captioned_once(tables.estimators), []),
+        (_captioned_once(tables.training), _captioned_once(training_figures(models))),
+    ]
+
+
+Captioned = TypeVar("Captioned", Table, Illustration)
+
+
+def _captioned_once(shown: Iterable[Captioned]) -> list[Captioned]:
+    """Tables or figures, where each caption stands only at the first that has it."""
+    captions: set[str] = set()
+    once = []
+    for one in shown:
+        once.append(replace(one, caption="") if one.caption in captions else one)
+        captions.add(one.caption)
+    return once
+
+
+def _facts(content: Content) -> list[tuple[str, Entry]]:
+    """The line of key figures below the title."""
+    records = content.results.current
+    counts = {state: sum(record.status == state for record in records) for state in ("ok", "failed", "void")}
+    spent = sum(numbers([record.cost for record in records], "seconds"))
+    devices = sorted({visible(str(record.cost["device"])) for record in records if record.cost.get("device")})
+    finished = max((record.finished for record in records), default="")
+    facts = [("measured", Entry(plural(counts["ok"], "cell")))]
+    facts += [
+        (state, Entry(plural(counts[state], "cell"), state=state)) for state in ("failed", "void") if counts[state]
+    ]
+    facts += [("measuring took", Entry(duration(spent)))] if spent else []
+    facts += [("device", Entry(", ".join(devices)))] if devices else []
+    return facts + ([("finished", Entry(visible(finished)[:16].replace("T", " ")))] if finished else [])

@@ -1,0 +1,76 @@
+"""What the reports read from a cell and from a record: which attack it is, how its model was made, its numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from epsbench.harness.report.results.units import ABSENT, scalar
+
+Cell = Mapping[str, Any]
+
+MODEL_AXES = ("model", "defense", "augmentation", "subset", "start")
+ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps", "source"})
+"""The keys of a cell that do not affect its weights: cells that differ in these alone measure the same model."""
+
+
+def canonical(value: Any) -> str:
+    """A JSON-able value as one string, the same for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one level, keys joined by dots."""
+    rows: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows |= flat(value, f"{name}.")
+        else:
+            rows[name] = value
+    return rows
+
+
+def attack_key(cell: Cell) -> str:
+    """What identifies an attack apart from ε and norm: its parameters, early stopping, and its kind of ε curve.
+
+    Cells that differ here are different attacks, in every table and figure.
+    """
+    return canonical([cell["attack"], cell.get("early_stop", True), *curve(cell), cell.get("source")])
+
+
+def curve(cell: Cell) -> tuple[str, list[Any]]:
+    """The kind of a cell's curve over ε (``"each"``, ``"nested"``, ``"bisect"``) and the ε on it."""
+    return cell.get("curve", "each"), cell.get("curve_eps", [])
+
+
+def way(cell: Cell) -> dict[str, Any]:
+    """How a cell's model was trained, seeds left out: its own training, and that of the weights it started from."""
+    made = {key: value for key, value in cell.items() if key not in ATTACKING and key != "seed"}
+    if "start" in made:
+        made["start"] = {key: value for key, value in made["start"].items() if key != "seed"}
+    return made
+
+
+def start_label(axes: Cell) -> str:
+    """The training that a model's first weights come from, such as ``"fashion-mnist"`` or ``"first-half + trades"``.
+
+    Only what differs from the model's own training is named.
+    """
+    start = axes["start"]
+    parts = [start[key] for key in ("data", "subset", "augmentation") if key in start and start[key] != axes.get(key)]
+    if start["defense"] != axes["defense"]:
+        parts.append("undefended" if start["defense"]["name"] == "none" else start["defense"]["name"])
+    return " + ".join(map(scalar, parts)) or "the same training"
+
+
+def numbers(objects: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    """The values of a key that are numbers, one for each object that has one."""
+    values = (values.get(key) for values in objects)
+    return [float(value) for value in values if isinstance(value, int | float)]
+
+
+def distinct_texts(objects: Iterable[Mapping[str, Any]], key: str) -> str:
+    """The different values of a key as text, joined by semicolons; a dash stands for a missing one."""
+    return "; ".join(dict.fromkeys(scalar(values.get(key, ABSENT)) for values in objects))

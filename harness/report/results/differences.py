@@ -1,0 +1,35 @@
+"""Labels for records that look the same in the columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from epsbench.harness.records import Record
+from epsbench.harness.report.results.cells import canonical, start_label
+from epsbench.harness.report.results.units import scalar
+
+DEFAULTS = {"subset": "all", "start": "scratch"}
+"""The value of these keys in a cell that lacks them; a label leaves it out."""
+
+
+def differences(records: Sequence[Record], shown: frozenset[str]) -> list[str]:
+    """For each record, the settings of its cell that differ between the records: ``"epochs 10, subset first-half"``.
+
+    ``shown`` names the keys that the reader sees elsewhere.
+    """
+    cells: list[dict[str, Any]] = []
+    for record in records:
+        items: dict[str, Any] = {}
+        start = start_label(record.cell) if "start" in record.cell else "scratch"
+        for key, value in (DEFAULTS | record.cell | {"start": start}).items():
+            if key not in shown:
+                items |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        cells.append(items)
+    keys = dict.fromkeys(key for items in cells for key in items)
+    varying = [key for key in keys if len({canonical(items.get(key)) for items in cells}) > 1]
+    labels = []
+    for items in cells:
+        kept = [key for key in varying if key in items and items[key] != DEFAULTS.get(key, ...)]
+        labels.append(", ".join(f"{scalar(key)} {scalar(items[key])}" for key in kept))
+    return labels

@@ -1,0 +1,1 @@
+"""What a report shows of classifiers under attack: leaderboard, transfer, cost, figures and adversarial images."""

@@ -1,0 +1,163 @@
+"""Sentences that compare two models of a leaderboard which differ in one choice, or two attacks on one model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from statistics import mean
+
+from epsbench.harness.report.results.cells import Cell, canonical, start_label, way
+from epsbench.harness.report.results.units import and_list, number
+from epsbench.harness.report.robustness.leaderboard import Board, Row, effort
+from epsbench.harness.report.robustness.scores import score_entry
+from epsbench.harness.report.robustness.verdicts import clean, difference, records_at, share, under_attack, worst
+
+Pair = tuple[Row, Row]
+
+MOST_PAIRS = 2
+FGSM_IN_THE_BATCH = {"steps": 1, "relative_step_size": 1.0, "random_start": False}
+"""With these parameters `pgd-batch` adds FGSM images to the batch; `fgsm-loss` with α = 1/2 adds them to the loss."""
+
+
+def contrast_sentences(board: Board) -> list[str]:
+    """One sentence for each comparison that the board allows.
+
+    They compare noise with FGSM of the same size, the clean accuracy with and without defenses, augmentations, first
+    weights, FGSM images in the loss and in the batch, and attacks of few and of many gradients. Each difference has its
+    95 % interval (see `verdicts.difference`).
+    """
+    return [
+        *_noise_and_fgsm(board),
+        *_defenses(board),
+        *_choices(board, "augmentation", lambda row: f"augmentation {row.augmentation}"),
+        *_choices(board, "start", lambda row: f"starting from weights of {start_label(row.records[0].cell)}"),
+        *_loss_and_batch(board),
+        *_efforts(board),
+    ]
+
+
+def _noise_and_fgsm(board: Board) -> Iterator[str]:
+    """The ε with the largest gap between noise and FGSM, for the first undefended model tested with both."""
+    for row in board.rows:
+        both = [eps for eps, _ in board.eps if {"noise", "fgsm"} <= set(board.attacks[eps])]
+        gaps = {eps: (under_attack(row, eps, "noise"), under_attack(row, eps, "fgsm")) for eps in both}
+        gaps = {eps: pair for eps, pair in gaps.items() if all(pair)}
+        if row.defense != "none" or not gaps:
+            continue
+        widest = max(gaps, key=lambda eps: share(gaps[eps][0]) - share(gaps[eps][1]))
+        noise, fgsm = (score_entry(row.attacks[widest, name]).text for name in ("noise", "fgsm"))
+        of_several = f", the largest difference among {len(gaps)} ε" if len(gaps) > 1 else ""
+        yield (
+            f"At ε = {dict(board.eps)[widest]}, {row.label} keeps {noise} under noise and {fgsm} under FGSM: "
+            f"{difference(*gaps[widest])}{of_several}."
+        )
+        return
+
+
+def _defenses(board: Board) -> Iterator[str]:
+    """How defenses change the clean accuracy of the undefended model."""
+    for base, others in _families(board, "defense")[:MOST_PAIRS]:
+        before = clean(base)
+        changes = [
+            (share(clean(row)), row.defense, change) for row in others if (change := difference(before, clean(row)))
+        ]
+        if not changes:
+            continue
+        ordered = sorted(changes, reverse=True)
+        ends = [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered
+        spread = " to ".join(f"{change} ({defense})" for _, defense, change in ends)
+        yield (
+            f"Without a defense the clean accuracy of {base.label} is {score_entry(base.clean).text}; "
+            f"{'defenses change' if len(ordered) > 1 else 'the defense changes'} it by {spread}."
+        )
+
+
+def _choices(board: Board, axis: str, name: Callable[[Row], str]) -> Iterator[str]:
+    """How another value of an axis changes a model that has the axis's default."""
+    pairs = [(base, other) for base, others in _families(board, axis) for other in others]
+    for base, other in pairs[:MOST_PAIRS]:
+        if changes := _changes(board, base, other):
+            yield f"For {base.label}, {name(other)} changes {changes}."
+
+
+def _loss_and_batch(board: Board) -> Iterator[str]:
+    pairs: list[Pair] = []
+    for rows in _alike(board, "defense"):
+        losses = [row for row in rows if _defended(row, "fgsm-loss", {"alpha": 0.5})]
+        batches = [row for row in rows if _defended(row, "pgd-batch", FGSM_IN_THE_BATCH)]
+        pairs += [
+            (loss, batch) for loss in losses for batch in batches if _defense(loss)["eps"] == _defense(batch)["eps"]
+        ]
+    for loss, batch in pairs[:MOST_PAIRS]:
+        if changes := _changes(board, loss, batch):
+            yield f"For {loss.model}, FGSM images in the batch instead of in the loss change {changes}."
+
+
+def _efforts(board: Board) -> Iterator[str]:
+    """Time and robust accuracy of the attack with the most gradients against the one with the fewest.
+
+    Only attacks without early stopping are compared: with it, the time also depends on how robust the model is.
+    """
+    eps, spelled = board.ranked
+    for row in board.rows[:MOST_PAIRS]:
+        speeds: dict[tuple[int, str], list[float]] = defaultdict(list)
+        for record in records_at(row, eps):
+            speed = record.cost.get("images_per_second")
+            name = record.cell["attack"]["name"]
+            if not record.cell.get("early_stop", True) and isinstance(speed, int | float) and speed > 0:
+                speeds[effort(record.cell["attack"]), name].append(speed)
+        taken = sorted(key for key in speeds if key[0])
+        if len(taken) < 2:
+            continue
+        (few, least), (many, most) = taken[0], taken[-1]
+        times = mean(speeds[few, least]) / mean(speeds[many, most])
+        change = difference(under_attack(row, eps, least, few), under_attack(row, eps, most, many))
+        yield (
+            f"On {row.label}, {most} with {many} gradients an image takes {number(times)} × the time of {least} with "
+            f"{few}, and changes the robust accuracy at ε = {spelled} by {change}."
+        )
+
+
+def _changes(board: Board, before: Row, after: Row) -> str:
+    """The change of the clean accuracy, and of the worst case where both rows have one; empty where there is none."""
+    eps, spelled = board.ranked
+    clean_change = difference(clean(before), clean(after))
+    worst_change = difference(worst(before, eps), worst(after, eps))
+    changes = [f"the clean accuracy by {clean_change}"] if clean_change else []
+    return and_list([*changes, *([f"the worst case at ε = {spelled} by {worst_change}"] if worst_change else [])])
+
+
+def _families(board: Board, axis: str) -> list[tuple[Row, list[Row]]]:
+    """Each row with an axis's default, with the rows that differ from it in this axis alone."""
+    families = []
+    for rows in _alike(board, axis):
+        base = [row for row in rows if _is_default(row, axis)]
+        others = [row for row in rows if not _is_default(row, axis)]
+        families += [(row, others) for row in base if others]
+    return families
+
+
+def _alike(board: Board, axis: str) -> list[list[Row]]:
+    """The rows of a board in groups that agree in all axes of their training but one."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in board.rows:
+        rest = {key: value for key, value in way(row.records[0].cell).items() if key != axis}
+        groups[canonical(rest)].append(row)
+    return list(groups.values())
+
+
+def _is_default(row: Row, axis: str) -> bool:
+    value = row.records[0].cell.get(axis)
+    return value is None or value == "none" or (isinstance(value, Mapping) and value.get("name") == "none")
+
+
+def _defense(row: Row) -> Cell:
+    defense: Cell = row.records[0].cell["defense"]
+    return defense
+
+
+def _defended(row: Row, name: str, parameters: Cell) -> bool:
+    """Whether the row's defense has this name and these parameters."""
+    defense = _defense(row)
+    same = all(defense.get(key) == value for key, value in parameters.items())
+    return defense["name"] == name and "eps" in defense and same

@@ -1,0 +1,248 @@
+"""The leaderboard: every model under every attack at every ε, and the worst case over attacks, image by image."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from epsbench.harness.records import Record
+from epsbench.harness.report.results.cells import ATTACKING, canonical, way
+from epsbench.harness.report.results.differences import differences
+from epsbench.harness.report.results.loading import Results
+from epsbench.harness.report.results.units import and_list, scalar
+from epsbench.harness.report.robustness.scores import (
+    STATE_NAMES,
+    Score,
+    State,
+    over_seeds,
+    score_of,
+    worst_case,
+)
+from epsbench.harness.statistics import wilson
+
+OTHER_WEIGHTS = (
+    "its cells have different weights or examples: delete its records and run again, several suites with one --weights"
+)
+SHOWN_IN_COLUMNS = ATTACKING | {"task", "data", "model", "defense", "augmentation", "seed"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training, in one threat model."""
+
+    model: str
+    """The label of the model."""
+    defense: str
+    """The label of the defense, or ``"none"``."""
+    augmentation: str
+    """The name of the augmentation, or ``"none"``."""
+    extra: str
+    """What else distinguishes its training from that of other rows; empty where nothing does."""
+    seeds: tuple[Any, ...]
+    """The seeds that its scores are over."""
+    clean: Score
+    """The accuracy without an attack."""
+    attacks: Mapping[tuple[Fraction, str], Score]
+    """The robust accuracy, by ε and the attack's label."""
+    worst: Mapping[Fraction, Score]
+    """The share of images that are robust under every attack, by ε."""
+    records: tuple[Record, ...]
+    """The records behind the scores."""
+    rank: int | None = None
+    """Its place on the board, from 1; None where its worst case is missing or only a bound."""
+
+    @property
+    def label(self) -> str:
+        """``"resnet18 + pgd-batch(steps=7) + crop-flip"``; what is "none" is left out."""
+        parts = [self.model, *(part for part in (self.defense, self.augmentation) if part != "none")]
+        return " + ".join(parts) + (f" ({self.extra})" if self.extra else "")
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard of one data set and norm."""
+
+    data: str
+    """The data set."""
+    norm: str
+    """The name of the norm, as in a suite."""
+    eps: tuple[tuple[Fraction, str], ...]
+    """Every ε with its spelling in the suite, ascending."""
+    attacks: Mapping[Fraction, tuple[str, ...]]
+    """The labels of the attacks at each ε."""
+    rows: tuple[Row, ...]
+    """The models, the most robust first."""
+    efforts: Mapping[str, int] = field(default_factory=dict)
+    """Steps times restarts of each attack, by its label."""
+    curves: frozenset[str] = frozenset()
+    """The kinds of its curves over ε: ``"each"``, ``"nested"``, ``"bisect"``."""
+    transferred: bool = False
+    """Whether its models were also tested on images made on other models; the transfer tables show those."""
+    shared: Fraction | None = None
+    """The largest ε at which every row has a cell; None where there is none."""
+
+    @property
+    def ranked(self) -> tuple[Fraction, str]:
+        """The ε at which the worst case decides the ranks: the largest that all rows share, else the largest."""
+        return next((eps for eps in self.eps if eps[0] == self.shared), self.eps[-1])
+
+    @property
+    def names(self) -> list[str]:
+        """The labels of all attacks, ordered by effort."""
+        return sorted(set().union(*self.attacks.values()), key=lambda name: (self.efforts.get(name, 0), name))
+
+    def eps_of(self, attack: str) -> list[tuple[Fraction, str]]:
+        """The ε at which any row has a cell of this attack."""
+        return [(eps, spelled) for eps, spelled in self.eps if attack in self.attacks[eps]]
+
+    @property
+    def examples(self) -> int | None:
+        """The number of test images behind a score, where it is the same in every row."""
+        counts = {row.clean.n for row in self.rows if row.clean.n is not None}
+        return counts.pop() if len(counts) == 1 else None
+
+
+def boards(results: Results) -> list[Board]:
+    """One leaderboard for every data set and norm, in the order of the records."""
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in results.robustness:
+        groups[record.cell["data"], record.cell["norm"]].append(record)
+    return [_board(data, norm, records, results) for (data, norm), records in groups.items()]
+
+
+def rank(rows: Iterable[Row], eps: Fraction) -> list[Row]:
+    """Rows by their worst case at ``eps``, the most robust first.
+
+    A row's rank is one more than the number of rows whose interval lies wholly above its own, so rows whose intervals
+    overlap can share a rank. Rows whose worst case is missing or only a bound come last, without a rank.
+    """
+
+    def complete(row: Row) -> bool:
+        score = row.worst.get(eps)
+        return score is not None and score.state == "ok" and not score.note
+
+    def value(row: Row) -> float:
+        score = row.worst.get(eps)
+        return -1.0 if score is None or score.value is None else score.value
+
+    ordered = sorted(rows, key=lambda row: (not complete(row), -value(row)))
+    lows = [row.worst[eps].low or 0.0 for row in ordered if complete(row)]
+    return [
+        replace(row, rank=1 + sum(low > (row.worst[eps].high or 0.0) for low in lows)) if complete(row) else row
+        for row in ordered
+    ]
+
+
+def effort(attack: Mapping[str, Any]) -> int:
+    """Steps times restarts, by which tables order attacks; 0 for noise, which has no steps."""
+    counts = [attack.get("steps", 0), attack.get("restarts", 1)]
+    return math.prod(count for count in counts if isinstance(count, int))
+
+
+def _board(data: str, norm: str, records: list[Record], results: Results) -> Board:
+    ways: dict[str, list[Record]] = defaultdict(list)
+    spelled: dict[Fraction, str] = {}
+    attacks: dict[Fraction, dict[str, None]] = defaultdict(dict)
+    efforts: dict[str, int] = {}
+    kinds: dict[str, str] = {}
+    for record in records:
+        cell = record.cell
+        ways[canonical(way(cell))].append(record)
+        eps = Fraction(cell["eps"])
+        spelled.setdefault(eps, scalar(cell["eps"]))
+        attacks[eps][name := results.names.attack(cell)] = None
+        efforts[name], kinds[name] = effort(cell["attack"]), canonical(cell["attack"])
+    eps_ascending = sorted(spelled)
+    by_eps = {eps: tuple(sorted(attacks[eps], key=lambda name: (efforts[name], name))) for eps in eps_ascending}
+    extras = differences([group[0] for group in ways.values()], SHOWN_IN_COLUMNS)
+    rows = [_row(group, extra, by_eps, kinds, results) for group, extra in zip(ways.values(), extras, strict=True)]
+    shared = set.intersection(*({Fraction(record.cell["eps"]) for record in row.records} for row in rows))
+    at = max(shared, default=eps_ascending[-1])
+    return Board(
+        scalar(data),
+        norm,
+        tuple((eps, spelled[eps]) for eps in eps_ascending),
+        by_eps,
+        tuple(rank(rows, at)),
+        efforts,
+        frozenset(record.cell.get("curve", "each") for record in records),
+        any((record.cell["data"], record.cell["norm"]) == (data, norm) for record in results.transfer),
+        max(shared, default=None),
+    )
+
+
+def _row(
+    records: list[Record],
+    extra: str,
+    by_eps: Mapping[Fraction, tuple[str, ...]],
+    kinds: Mapping[str, str],
+    results: Results,
+) -> Row:
+    cell, names = records[0].cell, results.names
+    seeds: dict[str, dict[tuple[Fraction, str], Record]] = defaultdict(dict)
+    for record in records:
+        key = Fraction(record.cell["eps"]), names.attack(record.cell)
+        seeds[canonical(record.cell["seed"])][key] = record
+    return Row(
+        names.label("model", cell["model"]),
+        names.label("defense", cell["defense"]),
+        scalar(cell["augmentation"]),
+        extra,
+        tuple(dict.fromkeys(record.cell["seed"] for record in records)),
+        over_seeds([_clean(list(cells.values())) for cells in seeds.values()]),
+        {
+            (eps, attack): over_seeds([score_of(cells.get((eps, attack))) for cells in seeds.values()])
+            for eps, expected in by_eps.items()
+            for attack in expected
+        },
+        {
+            eps: over_seeds(
+                [_worst({attack: cells.get((eps, attack)) for attack in expected}, kinds) for cells in seeds.values()]
+            )
+            for eps, expected in by_eps.items()
+        },
+        tuple(records),
+    )
+
+
+def _clean(records: list[Record]) -> Score:
+    measured = [score for record in records if (score := score_of(record, "clean_accuracy")).value is not None]
+    return measured[0] if measured else score_of(records[0], "clean_accuracy")
+
+
+def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Score:
+    """The worst case over the attacks of one ε and one seed; where an attack is missing, it is an upper bound.
+
+    ``kinds`` has the parameters of each label's attack. Labels with equal parameters are the same attack with another
+    kind of ε curve or without early stopping; one of them is enough.
+    """
+    robust_by_attack: list[np.ndarray] = []
+    weights: set[str] = set()
+    lacking: dict[str, State] = {}
+    for attack, record in cells.items():
+        score = score_of(record)
+        if record is None or score.state != "ok" or record.verdicts is None:
+            lacking[attack] = "missing" if score.state == "ok" else score.state
+            continue
+        robust_by_attack.append(record.verdicts.unpack()[1])
+        weights.add(str(record.training.get("weights_sha256", "")))
+    if not robust_by_attack:
+        return Score(next((state for state in ("failed", "void") if state in lacking.values()), "missing"))
+    if len(weights) > 1 or len({len(robust) for robust in robust_by_attack}) > 1:
+        return Score("missing", note=OTHER_WEIGHTS)
+    measured = {kinds[attack] for attack in cells if attack not in lacking}
+    lacking = {
+        attack: state for attack, state in lacking.items() if state != "missing" or kinds[attack] not in measured
+    }
+    robust = worst_case(robust_by_attack)
+    right, n = int(robust.sum()), len(robust)
+    low, high = wilson(right, n)
+    without = [f"{attack} ({STATE_NAMES[state]})" for attack, state in lacking.items()]
+    note = f"without {and_list(without)}" if without else ""
+    return Score("ok", right / n if n else None, low, high, n, bound=bool(without), note=note)

@@ -1,0 +1,85 @@
+"""What training a classifier costs: one line a way of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import mean
+
+from epsbench.harness.records import Record
+from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.results.cells import numbers
+from epsbench.harness.report.results.units import ABSENT, duration, number, scalar
+from epsbench.harness.report.robustness.leaderboard import Board, Row
+
+FOLDED = frozenset({"data", "model", "augmentation", "setting", "epochs", "precision", "device"})
+CAPTION = (
+    "The time of training and validation, without the checks for overfitting; means over seeds. × undefended: relative "
+    "to the same model without a defense."
+)
+
+
+def training_seconds(row: Row) -> dict[object, float]:
+    """The seconds of a row's trainings by seed; weights that were not trained here have none."""
+    by_seed: dict[object, float] = {}
+    for record in row.records:
+        for seconds in numbers([record.training], "seconds"):
+            if 0 < seconds < math.inf:
+                by_seed.setdefault(record.cell["seed"], seconds)
+    return by_seed
+
+
+def training_table(boards: Sequence[Board]) -> Table | None:
+    """The cost of each way of training, for every data set with at least two; None where there is none."""
+    columns = (
+        *(Column(title, label=title in ("model", "defense")) for title in ("data", "model", "defense")),
+        *(Column(title) for title in ("augmentation", "setting")),
+        *(Column(title, True) for title in ("epochs", "an epoch", "training", "× undefended", "images/s")),
+        *(Column(title) for title in ("precision", "device")),
+    )
+    rows: list[tuple[Entry, ...]] = []
+    starts: list[int] = []
+    shown: set[str] = set()
+    for board in boards:  # the boards of two norms have the same trainings
+        trained = [row for row in board.rows if training_seconds(row)]
+        if len(trained) > 1 and board.data not in shown:
+            shown.add(board.data)
+            starts.append(len(rows))
+            rows += list(_lines(board.data, sorted(trained, key=_seconds)))
+    if not rows:
+        return None
+    return fold(
+        Table("What training a classifier costs", columns, tuple(rows), CAPTION, starts=frozenset(starts)), FOLDED
+    )
+
+
+def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
+    plain = {_alike(row): _seconds(row) for row in rows if row.defense == "none"}
+    for row in rows:
+        seconds, record = _seconds(row), row.records[0]
+        epochs, base = record.training.get("epochs"), plain.get(_alike(row))
+        whole = isinstance(epochs, int) and epochs > 0
+        yield (
+            *(Entry(text) for text in (data, row.model, row.defense, row.augmentation, row.extra or ABSENT)),
+            Entry(str(epochs) if whole else ABSENT),
+            Entry(duration(seconds / epochs) if whole and isinstance(epochs, int) else ABSENT),
+            Entry(duration(seconds)),
+            Entry(f"{seconds / base:.3g} ×" if base else ABSENT),
+            Entry(_speed(row.records)),
+            Entry(scalar(record.training.get("precision", ABSENT))),
+            Entry(scalar(record.cost.get("device", ABSENT))),
+        )
+
+
+def _alike(row: Row) -> tuple[str, ...]:
+    """A key of the rows whose training times are compared: the same but for the defense."""
+    return row.model, row.augmentation, row.extra, scalar(row.records[0].cost.get("device", ""))
+
+
+def _seconds(row: Row) -> float:
+    return mean(training_seconds(row).values())
+
+
+def _speed(records: Sequence[Record]) -> str:
+    known = [speed for speed in numbers([record.training for record in records], "images_per_second") if speed > 0]
+    return number(mean(known)) if known else ABSENT

@@ -1,0 +1,69 @@
+"""Settings of generative models: what belongs together, their labels, and records that do not fit."""
+
+from __future__ import annotations
+
+import factory
+import generative_factory as generative
+import pytest
+from generative_factory import made, tables
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.records import record_path
+from epsbench.harness.report.build import report
+from epsbench.harness.report.generative.settings import families, short_names
+
+
+def test_an_autoencoder_is_known_by_what_it_lacks():
+    nameless = generative.autoencoder().model_copy(
+        update={"cell": generative.autoencoder().cell | {"model": {"name": "module:Plain", "levels": 16}}}
+    )
+    assert [setting.likelihood for setting in made(nameless)] == [None]
+    assert tables(nameless).likelihood == []
+    assert tables(nameless).quality != []
+
+
+def test_recipes_of_one_model_are_told_apart_and_others_are_not():
+    slow = factory.TRAINING | {"epochs": 300}
+    one, two = made(generative.model(), generative.model(training=slow))
+    assert {one.model, two.model} == {"vae (training.epochs 10)", "vae (training.epochs 300)"}
+    better = generative.model(model={"name": "vae-best", "levels": 16}, training=slow)
+    assert [setting.model for setting in made(generative.model(), better)] == ["vae", "vae-best"]
+
+
+def test_evaluations_are_told_where_nothing_else_tells_rows_apart():
+    other = generative.EVALUATION | {"importance_samples": 10}
+    same = made(generative.model(), generative.model(evaluation=other))
+    assert {setting.model for setting in same} == {
+        "vae (evaluation.importance_samples 10)",
+        "vae (evaluation.importance_samples 100)",
+    }
+    apart = made(generative.model(), generative.model(z_dim=2, evaluation=other))
+    assert [setting.model for setting in apart] == ["vae", "vae"]
+    slow = factory.TRAINING | {"epochs": 300}
+    three = made(generative.model(), generative.model(training=slow), generative.model(training=slow, evaluation=other))
+    assert {setting.model for setting in three} == {
+        "vae (training.epochs 10)",
+        "vae (training.epochs 300, evaluation.importance_samples 10)",
+        "vae (training.epochs 300, evaluation.importance_samples 100)",
+    }
+
+
+def test_names_tell_settings_apart_once_each():
+    held = made(*(generative.model(z_dim=z) for z in (2, 20)))
+    assert short_names(held) == ["z = 2", "z = 20"]
+    assert short_names(held[:1]) == ["vae, z = 2, β = 1"]
+    assert short_names([held[0], held[0]]) == ["vae, z = 2, β = 1", "vae, z = 2, β = 1 (2)"]
+    assert [len(family) for family in families(held, "z_dim")] == [2]
+    assert [len(family) for family in families(held, "beta")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [({"evaluation": [1]}, "cell.evaluation"), ({"z_dim": "20"}, "cell.z_dim"), ({"beta": None}, "cell.beta")],
+)
+def test_a_cell_that_is_none_is_named(tmp_path, cell, says):
+    record = generative.model()
+    factory.write(tmp_path, record.model_copy(update={"cell": record.cell | cell}))
+    with pytest.raises(InputError, match=says) as caught:
+        report(tmp_path, "text")
+    assert str(record_path(tmp_path, record.id)) in str(caught.value)
