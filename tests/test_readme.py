@@ -1,4 +1,4 @@
-"""What README and the docs show works as shown: suites, attacks, models, commands, messages, links."""
+"""README and the docs are right: suites, attacks, models, commands, messages, links, folders and files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from epsbench.harness.records import read_records
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ENGINE, SUITES = ROOT / "docs" / "engine.md", ROOT / "docs" / "suites.md"
+DOCS = ROOT / "docs"
+ENGINE, SUITES, YOUR_CODE, ARCHITECTURE = (
+    DOCS / f"{name}.md" for name in ("engine", "suites", "your-code", "architecture")
+)
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of one language, in order."""
+    """The fenced blocks of one language, in order; without a language those that name none."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
@@ -47,15 +50,15 @@ def run(path: Path, results: Path, limit: int | None = None) -> None:
 
 @pytest.mark.slow
 def test_readmes_suite_and_attack_work(tmp_path):
-    from epsbench.harness.report.check import check_suite
+    from epsbench.harness.report.gates.check import check_suite
 
     shown, fragment = blocks(README, "toml")
     suite, results = tmp_path / "small.toml", tmp_path / "results"
     suite.write_text(shown, encoding="utf-8")
     assert [cell.task for cell in load_suite(str(suite)).cells] == ["robustness"] * 8 + ["generation"] * 2
     run(suite, results)
-    code, told = check_suite(load_suite(str(suite)), results)
-    assert code == 0, told
+    code, text = check_suite(load_suite(str(suite)), results)
+    assert code == 0, text
 
     (attack,) = blocks(README, "python")
     assert len(attack.splitlines()) <= 10
@@ -87,6 +90,43 @@ def test_attacks_models_and_defenses_of_the_docs_work(tmp_path):
     run(tmp_path / "own.toml", tmp_path / "results", limit=100)
 
 
+RESNET = """
+from torch import nn
+
+class ResNet18(nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(nn.Flatten(), nn.Linear(64, classes))
+"""
+UTILS = """
+from torch import rand
+
+def read_weights(path):
+    return {"1.weight": rand(10, 64), "1.bias": rand(10)}
+"""
+VICTIM = """
+[robustness]
+data = "digits"
+training = { epochs = 0 }
+[robustness.matrix]
+model = "victim.py:load"
+attack = "fgsm"
+eps = 0.1
+"""
+
+
+def test_the_repository_of_the_docs_works(tmp_path):
+    (tmp_path / "models").mkdir()
+    (victim,) = blocks(YOUR_CODE, "python")
+    files = {"victim.py": victim, "utils.py": UTILS, "models/resnet.py": RESNET, "suite.toml": VICTIM}
+    for file, text in files.items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    (before,) = load_suite(str(tmp_path / "suite.toml")).cells
+    run(tmp_path / "suite.toml", tmp_path / "results", limit=50)
+    (tmp_path / "models" / "resnet.py").write_text(f"{RESNET}\nDEPTH = 18\n", encoding="utf-8")
+    (after,) = load_suite(str(tmp_path / "suite.toml")).cells
+    assert after.id != before.id
+
+
 def test_the_suite_of_the_docs_loads(tmp_path):
     shown, *_ = blocks(SUITES, "toml")
     (tmp_path / "shown.toml").write_text(shown, encoding="utf-8")
@@ -100,9 +140,9 @@ def test_the_docs_messages_are_the_messages(tmp_path):
     (tmp_path / "wrong.toml").write_text(wrong, encoding="utf-8")
     with pytest.raises(InputError) as caught:
         load_suite(str(tmp_path / "wrong.toml"))
-    (told,) = blocks(SUITES, "text")
+    (shown,) = blocks(SUITES, "text")
     assert [message.removeprefix(f"{tmp_path / 'wrong.toml'}: ") for message in caught.value.messages] == (
-        told.splitlines()
+        shown.splitlines()
     )
 
 
@@ -136,7 +176,7 @@ def test_every_block_of_toml_is_toml():
 
 
 @pytest.mark.parametrize("recipe", [RobustnessTraining, GenerationTraining])
-def test_the_docs_tell_the_defaults_of_training(recipe):
+def test_the_docs_name_the_defaults_of_training(recipe):
     text = SUITES.read_text(encoding="utf-8")
     for name, field in recipe.model_fields.items():
         default = f'"{field.default}"' if isinstance(field.default, str) else str(field.default)
@@ -169,7 +209,7 @@ def test_commands_are_there(page):
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors a page's headings have."""
+    """The anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -183,3 +223,36 @@ def test_links_resolve(page):
         target = (page.parent / file).resolve() if file else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+PATH = re.compile(r"(?:attacks|docs|harness|models|results|suites|tests)/[\w./-]+")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_in_the_docs_exist(page):
+    made_by_a_run = re.compile(r"results/(?!README|reference)")
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for span in re.findall(r"`([^`\n]+)`", text):
+        if PATH.fullmatch(span) and not made_by_a_run.match(span) and page != YOUR_CODE:
+            assert (ROOT / span).exists(), span
+
+
+def folders_shown() -> set[Path]:
+    """The folders in the tree of docs/architecture.md, relative to the repository."""
+    tree = next(block for block in blocks(ARCHITECTURE, "") if block.startswith("attacks/"))
+    shown: list[Path] = []
+    for line in tree.splitlines():
+        indent, name = re.fullmatch(r"( *)([\w-]+)/ +\S.*", line).groups()
+        above = [folder for folder in shown if len(folder.parts) == len(indent) // 2]
+        shown.append((above[-1] if indent else Path()) / name)
+    return set(shown)
+
+
+def test_the_architecture_names_every_folder_of_the_package_and_no_other():
+    assert {folder for folder in folders_shown() if not (ROOT / folder).is_dir()} == set()
+    packages = {
+        path.parent.relative_to(ROOT)
+        for top in ("attacks", "harness", "models", "suites")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert packages - folders_shown() == set()
