@@ -39,4 +39,4 @@ def _status(results: Results) -> list[str]:
         )
     if results.superseded:
         sentences.append(f"{plural(len(results.superseded), 'record')} of earlier code left out.")
-    return sentences or [f"All {plural(len(results.current), 'cell')} measured, none failed or void."]
+    return sentences or [f"{plural(len(results.current), 'cell')} measured, none failed or void."]

@@ -82,4 +82,4 @@ def _gap(row: Row, board: Board) -> tuple[Fraction, str, str, str] | None:
 def _keeps(row: Row, board: Board) -> str:
     eps, spelled = board.ranked
     clean, worst = score_entry(row.clean), score_entry(row.worst[eps])
-    return f"{row.label} keeps {worst.plain} at ε = {spelled}, of {clean.text} clean."
+    return f"{row.label} keeps {worst.plain} at ε = {spelled}; its clean accuracy is {clean.text}."
