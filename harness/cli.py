@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -250,6 +251,9 @@ def schema() -> None:
 
 def main() -> None:
     """The console script. An `InputError` is printed without a traceback and ends with exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal or pipe that is not UTF-8 gets "?" for what it cannot show
+            stream.reconfigure(errors="replace")
     try:
         app()
     except InputError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -128,7 +129,7 @@ matrix = { model = "smallcnn", attack = ["noise", "fgsm"], eps = 0.1 }
 """
 
 
-def test_a_recorded_suite_is_told_again_at_once_and_without_torch(tmp_path):
+def test_a_recorded_suite_is_reported_again_at_once_and_without_torch(tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
     command = [
         sys.executable,
@@ -156,3 +157,14 @@ def test_an_ending_chooses_the_format(call, tmp_path):
     assert call("run", "tiny.toml", "--quiet")[0] in (0, 1)
     assert call("report", "results/tiny", "--output", "r.json")[0] == 0
     assert len(json.loads((tmp_path / "r.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_a_terminal_cannot_show_is_replaced(tmp_path, encoding):
+    (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
+    for arguments in (["plan", "tiny.toml"], ["list", "attacks"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "epsbench", *arguments], cwd=tmp_path, capture_output=True, check=False,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _RATIO = re.compile(r"[+-]?\d+\s*/\s*\d+", re.ASCII)
 _LONGEST = 40
+_ROUNDED_DIGITS = 15
 _REMEDY = 'give a fraction such as "8/255" or a decimal such as 0.03, in pixel units'
 
 
 def parse_epsilon(value: object) -> Fraction:
     """The exact ε of ``"8/255"``, ``"0.3"``, ``0.3``, ``1`` or a `Fraction`, in pixel units.
 
-    A float means the decimal that it prints as, so ``0.3`` is 3/10. Raises `ValueError`, with what to write instead,
-    for anything that is not a finite number from 0 to 1.
+    A float means the decimal that it prints as, so ``0.3`` is 3/10. A float that arithmetic has rounded means the
+    number it was rounded from: ``0.15000000000000002`` is 3/20 and ``0.03137254901960784`` is 8/255. Raises
+    `ValueError`, with what to write instead, for anything that is not a finite number from 0 to 1.
     """
-    fraction = _exact(value)
+    fraction = _unrounded(value) if isinstance(value, float) and is_rounded(value) else _exact(value)
     if fraction < 0:
         raise ValueError(f"ε must not be negative, not {_show(value)}; {_REMEDY}")
     if fraction > 1:
@@ -32,6 +36,45 @@ def format_epsilon(eps: Fraction) -> str:
         if scaled.denominator == 1:
             return f"{scaled}/255" if digits is None else _decimal(scaled.numerator, digits)
     return f"{eps.numerator}/{eps.denominator}"
+
+
+def is_rounded(value: object) -> bool:
+    """Whether a number is a float that nobody types: one that prints with 15 significant digits or more."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return False
+    digits = repr(value).partition("e")[0].replace(".", "").lstrip("-0")
+    return len(digits) >= _ROUNDED_DIGITS
+
+
+def without_rounded_twins(values: Iterable[object]) -> list[object]:
+    """A suite's entries for ε, without the floats that are rounded versions of other entries."""
+    values = list(values)
+    typed = {parse_epsilon(value) for value in values if not is_rounded(value) and _is_number(value)}
+    kept: list[object] = []
+    for value in values:
+        if is_rounded(value) and _is_number(value):
+            if parse_epsilon(value) in typed:
+                continue
+            typed.add(parse_epsilon(value))
+        kept.append(value)
+    return kept
+
+
+def _is_number(value: object) -> bool:
+    try:
+        parse_epsilon(value)
+    except ValueError:  # reported by the validation of the entry itself
+        return False
+    return True
+
+
+def _unrounded(value: float) -> Fraction:
+    """The simplest fraction that is rounded to this float, or to one of its neighbours; else what it prints as."""
+    for largest in (255, 1_000, 10_000):
+        simple = Fraction(value).limit_denominator(largest)
+        if abs(float(simple) - value) <= 2 * math.ulp(value):
+            return simple
+    return _exact(value)
 
 
 def _exact(value: object) -> Fraction:

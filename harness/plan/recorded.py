@@ -42,7 +42,7 @@ class Entry:
     @classmethod
     def of(cls, record: Record) -> Entry:
         """The entry of a record."""
-        # Adversarial images made on another model do not tell how strong an attack is on this one.
+        # Adversarial images made on another model do not show how strong an attack is on this one.
         white_box = record.cell.get("task") == "robustness" and "source" not in record.cell
         return cls(
             id=record.id,

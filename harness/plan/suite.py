@@ -111,7 +111,7 @@ def _parse(path: Path) -> dict[str, Any]:
             content = file.read(LARGEST_SUITE + 1)
         if len(content) > LARGEST_SUITE:
             raise InputError(f"{path}: is larger than {LARGEST_SUITE >> 10} KiB; split it into several suites")
-        document = tomllib.loads(content.decode("utf-8"))
+        document = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     except UnicodeDecodeError as error:

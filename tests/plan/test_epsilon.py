@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epsbench.harness.plan.epsilon import format_epsilon, parse_epsilon
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.epsilon import format_epsilon, is_rounded, parse_epsilon
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,41 @@ def test_the_spelling_reads_back_exactly(eps):
 def test_a_float_means_the_decimal_it_prints_as_or_is_refused(value):
     text = repr(value)
     if abs(int(text.partition("e")[2] or 0)) < 100:
-        assert float(parse_epsilon(value)) == value
+        assert abs(float(parse_epsilon(value)) - value) <= (2 * math.ulp(value) if is_rounded(value) else 0)
     else:
         with pytest.raises(ValueError, match="not a number"):
             parse_epsilon(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.15000000000000002, "0.15"), (0.35000000000000003, "0.35"), (8 / 255, "8/255"), (1 / 3, "85/255"),
+     (1 / 7, "1/7"), (0.1 + 0.2, "0.3"), (0.30000000000000004, "0.3"), (1 / 255, "1/255"), (0.7000000000000001, "0.7")],
+)  # fmt: skip
+def test_a_float_that_arithmetic_rounded_means_what_it_was_rounded_from(value, text):
+    assert is_rounded(value)
+    assert format_epsilon(parse_epsilon(value)) == text
+
+
+@pytest.mark.parametrize("n", range(1, 256))
+def test_every_grey_level_is_recognised_from_its_float(n):
+    assert parse_epsilon(n / 255) == Fraction(n, 255)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.031, 0.12345678901234, 1e-5, 0.3])
+def test_a_float_that_somebody_typed_is_taken_as_typed(value):
+    assert not is_rounded(value)
+    assert parse_epsilon(value) == Fraction(repr(value))
+
+
+SUITE = '[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\nattack = "fgsm"\neps = '
+
+
+def test_a_rounded_twin_of_another_entry_is_left_out(load):
+    suite = load(SUITE + '["8/255", 0.03137254901960784, 0.10000000000000002, 0.1, 0.10000000000000002]')
+    assert {format_epsilon(cell.eps) for cell in suite.cells} == {"8/255", "0.1"}
+
+
+def test_what_is_written_twice_is_still_refused(load):
+    with pytest.raises(InputError, match="entry 1 repeats entry 0"):
+        load(SUITE + "[0.1, 0.1]")

@@ -285,3 +285,10 @@ def test_a_file_that_is_not_text(tmp_path):
     (tmp_path / "suite.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"suite\.toml: is not UTF-8"):
         load_suite(str(tmp_path / "suite.toml"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path):
+    path = tmp_path / "suite.toml"
+    text = '[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\nattack = "fgsm"\neps = 0.1\n'
+    path.write_text(text, encoding="utf-8-sig")
+    assert load_suite(str(path)).cells

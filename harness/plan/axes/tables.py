@@ -36,10 +36,10 @@ class OtherModel:
 
 @dataclass(frozen=True)
 class TableAxis:
-    """An axis whose value is either one word or a table of other axes."""
+    """An axis whose value is either its default, a string, or a table of other axes."""
 
     default: str
-    """The word, which is also the axis's default."""
+    """The axis's default, such as ``"self"``."""
     example: str
     """A table to show in messages."""
     axes: tuple[str, ...]
@@ -52,7 +52,7 @@ class TableAxis:
     """The message for an empty table, where it needs one of its own."""
 
     def read(self, entry: Any, base: Path) -> str | OtherModel:
-        """The word, or the model that a table of axes names; names resolve relative to the folder ``base``.
+        """The default, or the model that a table of axes names; names resolve relative to the folder ``base``.
 
         Raises `ValueError`, with every problem of the table, for anything else.
         """

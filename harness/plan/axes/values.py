@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -26,7 +27,7 @@ from epsbench.harness.plan.axes.starts import START, Start
 from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, OtherModel, TableAxis, read_named
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
-from epsbench.harness.plan.epsilon import parse_epsilon
+from epsbench.harness.plan.epsilon import parse_epsilon, without_rounded_twins
 from epsbench.harness.plan.names.registry import AUGMENTATIONS, KINDS, NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
@@ -74,6 +75,10 @@ def _distinct(values: list[Any]) -> list[Any]:
         if value in values[:position]:
             raise ValueError(f"entry {position} repeats entry {values.index(value)}; give every value once")
     return values
+
+
+def _typed_epsilons(values: Any) -> Any:
+    return without_rounded_twins(values) if isinstance(values, list) else values
 
 
 def _named(kind: str) -> PlainValidator:
@@ -127,7 +132,7 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
 }
 
 
-def _word_or_table(axis: TableAxis) -> dict[str, Any]:
+def _default_or_table(axis: TableAxis) -> dict[str, Any]:
     table = {
         "type": "object",
         "properties": {name: _PROPERTIES[name] for name in axis.axes},
@@ -143,9 +148,11 @@ Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_tabl
 Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS)})]
 Augmentations = Annotated[list[Annotated[str, _plain("augmentation")]], Axis({"enum": list(AUGMENTATIONS)})]
 Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
-Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_word_or_table(START))]
-Sources = Annotated[list[Annotated[str | SourceModel, _table(SOURCE)]], Axis(_word_or_table(SOURCE))]
-Epsilons = Annotated[list[Annotated[Fraction, PlainValidator(parse_epsilon)]], Axis(_EPSILON)]
+Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]
+Sources = Annotated[list[Annotated[str | SourceModel, _table(SOURCE)]], Axis(_default_or_table(SOURCE))]
+Epsilons = Annotated[
+    list[Annotated[Fraction, PlainValidator(parse_epsilon)]], BeforeValidator(_typed_epsilons), Axis(_EPSILON)
+]
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
 Betas = Annotated[list[Annotated[float, _BETA]], Axis({"type": "number", "minimum": 0})]

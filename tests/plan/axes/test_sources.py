@@ -54,9 +54,9 @@ def test_halves_are_drawn_from_the_shuffled_split_and_have_identities_of_their_o
 
 def test_the_defaults_are_no_part_of_a_cell(load, small):
     plain = load(small)
-    said = load(small.replace('model = "smallcnn"', 'model = "smallcnn"\nsubset = "all"\nsource = "self"'))
-    assert [cell.id for cell in said.cells] == [cell.id for cell in plain.cells]
-    assert [cell.weights_key for cell in said.cells] == [cell.weights_key for cell in plain.cells]
+    written = load(small.replace('model = "smallcnn"', 'model = "smallcnn"\nsubset = "all"\nsource = "self"'))
+    assert [cell.id for cell in written.cells] == [cell.id for cell in plain.cells]
+    assert [cell.weights_key for cell in written.cells] == [cell.weights_key for cell in plain.cells]
     for cell in plain.cells:
         assert not {"subset", "source"} & cell.canonical().keys()
         assert cell.code.keys() == {"attack", "data", "defense", "model"}
@@ -76,21 +76,21 @@ def test_a_full_matrix_has_every_pair_once_and_the_white_box_on_its_diagonal(loa
 
 def test_a_source_decides_the_id_and_not_the_weights(load):
     cells = by_pair(load(HALVES))
-    lent, own = cells["first-half", "second-half"], cells["first-half", "first-half"]
-    assert lent.id != own.id
-    assert lent.weights_key == own.weights_key
-    assert lent.source.weights_key == cells["second-half", "second-half"].weights_key != own.weights_key
-    assert lent.canonical()["source"] == {
-        "model": lent.model.as_dict(),
+    other, own = cells["first-half", "second-half"], cells["first-half", "first-half"]
+    assert other.id != own.id
+    assert other.weights_key == own.weights_key
+    assert other.source.weights_key == cells["second-half", "second-half"].weights_key != own.weights_key
+    assert other.canonical()["source"] == {
+        "model": other.model.as_dict(),
         "defense": {"name": "none"},
         "augmentation": "none",
         "subset": "second-half",
         "seed": 0,
     }
-    assert lent.canonical()["subset"] == "first-half"
-    assert lent.code["source"] == lent.source.weights_key
-    assert lent.stream != own.stream
-    assert (own.early_stop, lent.early_stop) == (True, False)
+    assert other.canonical()["subset"] == "first-half"
+    assert other.code["source"] == other.source.weights_key
+    assert other.stream != own.stream
+    assert (own.early_stop, other.early_stop) == (True, False)
 
 
 def test_the_code_of_a_source_is_part_of_the_id_and_not_of_the_victims_weights(load, tmp_path):
@@ -111,9 +111,9 @@ def test_axes_left_out_are_the_cells_own(load):
     suite = load(
         HALVES.replace('model = "smallcnn"\n', 'model = "smallcnn"\ndefense = ["none", "fgsm-loss"]\nseed = [3, 4]\n')
     )
-    lent = [cell for cell in suite.cells if cell.source]
-    assert len(lent) == len(suite.cells) - len(lent) == 8
-    for cell in lent:
+    other = [cell for cell in suite.cells if cell.source]
+    assert len(other) == len(suite.cells) - len(other) == 8
+    for cell in other:
         assert cell.source.subset != cell.subset
         assert (cell.source.model, cell.source.defense, cell.source.seed) == (cell.model, cell.defense, cell.seed)
 
@@ -135,9 +135,9 @@ def test_excludes_and_expectations_match_sources(load):
     )
     cells = by_pair(suite)
     assert ("first-half", "second-half") not in cells
-    own, lent = (expectation.cells for expectation in suite.expectations)
+    own, other = (expectation.cells for expectation in suite.expectations)
     assert set(own) == {cells["first-half", "first-half"], cells["second-half", "second-half"]}
-    assert lent == (cells["second-half", "first-half"],)
+    assert other == (cells["second-half", "first-half"],)
 
 
 def test_an_include_may_add_one_source(load):
@@ -161,7 +161,7 @@ def test_a_plan_counts_the_gradients_on_the_source(load, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('"first-half",', '"first-hlf",', "matrix.subset[0]: unknown subset 'first-hlf'; did you mean 'first-half'?"),
         ("[robustness]", "[robustness]\nlimit = 1", "limit: 1 leaves 'first-half' no example to train on; give at"),
@@ -198,5 +198,5 @@ def test_a_plan_counts_the_gradients_on_the_source(load, tmp_path):
         ),
     ],
 )  # fmt: skip
-def test_what_a_source_cannot_be_is_told_with_its_key(refused, old, new, told):
-    assert told in refused(HALVES.replace(old, new, 1))
+def test_a_wrong_source_gets_a_message_with_its_key(refused, old, new, message):
+    assert message in refused(HALVES.replace(old, new, 1))

@@ -17,9 +17,9 @@ eps = [0.1, 0.2]
 
 
 def test_scratch_is_the_default_and_no_part_of_a_cell(load, small):
-    plain, said = load(small), load(small.replace("[robustness.matrix]", '[robustness.matrix]\nstart = "scratch"'))
-    assert [cell.id for cell in said.cells] == [cell.id for cell in plain.cells]
-    assert [cell.weights_key for cell in said.cells] == [cell.weights_key for cell in plain.cells]
+    plain, written = load(small), load(small.replace("[robustness.matrix]", '[robustness.matrix]\nstart = "scratch"'))
+    assert [cell.id for cell in written.cells] == [cell.id for cell in plain.cells]
+    assert [cell.weights_key for cell in written.cells] == [cell.weights_key for cell in plain.cells]
     assert all("start" not in cell.canonical() for cell in plain.cells)
 
 

@@ -72,7 +72,7 @@ def test_two_repositories_do_not_see_each_other(tmp_path):
     (two / "only_here.py").touch()
     assert [load_object("victim.py:value", folder) for folder in (one, two, one)] == ["one", "two", "one"]
     write(one, reaching="import only_here\n")
-    with pytest.raises(InputError, match="install 'only_here', or put it beside reaching.py"):
+    with pytest.raises(InputError, match=r"install 'only_here', or put it beside reaching\.py"):
         load_object("reaching.py:x", one)
 
 
@@ -122,7 +122,8 @@ def test_an_edit_elsewhere_is_not(repo):
 @pytest.mark.parametrize(
     "imports",
     ["def later():\n    import hidden\n", "def later():\n    from hidden import x\n",
-     "import importlib\nimportlib.import_module('hidden')\n", "try:\n    import hidden\nexcept ImportError:\n    pass\n"],
+     "import importlib\nimportlib.import_module('hidden')\n",
+     "try:\n    import hidden\nexcept ImportError:\n    pass\n"],
 )  # fmt: skip
 def test_imports_of_every_spelling_count(tmp_path, imports):
     write(tmp_path, hidden="x = 1\n", net=f"{imports}\ndef load(num_classes=10):\n    return None\n")
