@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.targets import Targets
 
+_LONGEST_NAME = 120  # bytes, well below what file systems allow
 _BATCHES = 2  # of rows, so that the trace shows slots being refilled
 
 
@@ -22,7 +24,7 @@ def profile_attack(engine: Engine, attack: Attack | GradientAttack, cell: Robust
     rows = min(len(engine.targets), _BATCHES * engine.batch)
     source = f"-from-{cell.source.trained_label()}" if cell.source else ""
     text = f"{cell.model.name}-{cell.defense.name}-{cell.attack.label()}-{cell.norm}{source}"
-    label = re.sub(r"[^\w.=-]+", "_", text)
+    label = _folder_name(text)
     folder = results / "profiles" / label
     targets = Targets(engine.targets.pixels, engine.targets.labels[:rows], engine.targets.index[:rows])
     if isinstance(attack, GradientAttack):
@@ -37,3 +39,11 @@ def profile_attack(engine: Engine, attack: Attack | GradientAttack, cell: Robust
         if engine.victim.device.type == "cuda":
             torch.cuda.synchronize()
     return folder
+
+
+def _folder_name(text: str) -> str:
+    """A folder's name made of some text; of a long one its beginning, with a digest of the whole."""
+    plain = re.sub(r"[^\w.=-]+", "_", text, flags=re.ASCII)
+    if len(plain) <= _LONGEST_NAME:
+        return plain
+    return f"{plain[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
