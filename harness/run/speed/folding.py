@@ -8,7 +8,11 @@ from collections import Counter
 from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-_PAIRS = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d, nn.Conv3d: nn.BatchNorm3d}
+_PAIRS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+    nn.Conv3d: nn.BatchNorm3d,
+}
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -28,7 +32,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         convolution, norm = layers[str(before.target)], layers[str(node.target)]
         if calls[before.target] > 1 or calls[node.target] > 1 or not _folds(convolution, norm):
             continue
-        traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))  # type: ignore[type-var]
+        traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
         node.replace_all_uses_with(before)
         traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
@@ -39,5 +43,5 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 def _folds(convolution: nn.Module, norm: nn.Module) -> bool:
     # The exact types: a subclass may compute something else.
-    wanted = _PAIRS.get(type(convolution))  # type: ignore[call-overload]
-    return wanted is not None and type(norm) is wanted and norm.running_var is not None and norm.track_running_stats
+    wanted = _PAIRS.get(type(convolution))
+    return wanted is not None and type(norm) is wanted and norm.running_var is not None

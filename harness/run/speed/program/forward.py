@@ -1,7 +1,7 @@
 """Rewrites of a network's forward pass that make its gradient faster; autograd derives the backward pass.
 
-Each takes a graph of `epsbench.harness.run.speed.program.tracing`, with what its nodes gave for some images, and changes
-it in place. None changes what is computed, apart from rounding.
+Each takes a graph of `epsbench.harness.run.speed.program.tracing`, with what its nodes gave for some images, and
+changes it in place. None changes what is computed, apart from rounding.
 """
 
 from __future__ import annotations
