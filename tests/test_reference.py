@@ -1,4 +1,4 @@
-"""The reference runs: every suite whatever becomes of the others, from where it was, and what is missing is said."""
+"""The reference runs: a suite that fails stops no other; a rerun measures what is missing; the end names it."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_a_broken_suite_stops_no_other_and_the_next_time_nothing_is_measured_aga
     out, broken = tmp_path / "out", tmp_path / "broken.toml"
     broken.write_text("[robustness]\ndata = 'mnits'\n", encoding="utf-8")
     assert main([str(broken), str(tiny), "--out", str(out)]) == 1
-    told = capfd.readouterr().out
-    assert "unknown data set 'mnits'" in told
-    assert f"{tiny}: complete, 1 cell" in told
+    output = capfd.readouterr().out
+    assert "unknown data set 'mnits'" in output
+    assert f"{tiny}: complete, 1 cell" in output
     (record,) = read_records(out / "tiny")
     assert len(list((out / ".weights").glob("*.safetensors"))) == 1
     assert (out / "report.html").is_file()

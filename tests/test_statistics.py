@@ -145,8 +145,8 @@ def test_smallest_detectable_difference_has_the_power_that_it_promises():
 
 def test_smallest_detectable_difference_shrinks_with_examples_and_is_all_for_very_few():
     assert smallest_detectable_difference(1, 3) == 1.0
-    found = [smallest_detectable_difference(n // 10, n) for n in (100, 1000, 10_000, 100_000)]
-    assert found == sorted(found, reverse=True)
+    differences = [smallest_detectable_difference(n // 10, n) for n in (100, 1000, 10_000, 100_000)]
+    assert differences == sorted(differences, reverse=True)
     with pytest.raises(ValueError, match="changed"):
         smallest_detectable_difference(5, 4)
 

@@ -187,11 +187,11 @@ def test_trades_reaches_an_end_of_the_ball_in_a_linear_model(linear, inner):
 def test_trades_is_differentiated_through_both_predictions(linear, inner):
     x, y = inner
     TRADES(Fraction(1, 20), beta=2.0).loss(in_training(linear, seed=1), x, y).backward()
-    found = linear[1].weight.grad.clone()
+    gradient = linear[1].weight.grad.clone()
     perturbed = TRADES(Fraction(1, 20)).perturb(in_training(linear, seed=1), x)
     log_p, log_q = F.log_softmax(linear(x), 1), F.log_softmax(linear(perturbed), 1)
     loss = F.cross_entropy(linear(x), y) + 2 * (log_p.exp() * (log_p - log_q)).sum(1).mean()
-    torch.testing.assert_close(found, torch.autograd.grad(loss, linear[1].weight)[0])
+    torch.testing.assert_close(gradient, torch.autograd.grad(loss, linear[1].weight)[0])
 
 
 def test_trades_of_beta_zero_is_plain_training(normalised, batch):

@@ -24,7 +24,7 @@ CIFAR, DIGITS, MNIST = DATASETS["cifar10"], DATASETS["digits"], DATASETS["mnist"
     [
         (Timm("test_resnet"), CIFAR, None),
         (Timm("test_resnet"), MNIST, None),
-        (Timm("test_vit"), CIFAR, None),  # told the image size
+        (Timm("test_vit"), CIFAR, None),  # built for this image size
         (Timm("test_vit"), MNIST, (160, 160)),  # patches of 16 would cut 28 pixels off
         (TorchVision("squeezenet1_1"), MNIST, None),
         (TorchVision("squeezenet1_1"), DIGITS, (224, 224)),  # its poolings leave nothing of 8 pixels

@@ -51,9 +51,9 @@ def test_a_density_is_float32_under_autocast():
     torch.nn.init.constant_(prior.log_stds, -2.0)  # narrow components: large terms that cancel
     z = prior.draw(keyed(50)).detach()
     with torch.autocast("cpu", torch.bfloat16):
-        found = prior.log_prob(z)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, prior.log_prob(z), rtol=0, atol=0)
+        computed = prior.log_prob(z)
+    assert computed.dtype == torch.float32
+    torch.testing.assert_close(computed, prior.log_prob(z), rtol=0, atol=0)
 
 
 def test_draws_of_a_mixture_are_distributed_like_it():
