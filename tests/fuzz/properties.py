@@ -140,12 +140,12 @@ def printable(error: InputError) -> None:
 
 def _told(folder: Path, form: str) -> None:
     try:
-        told = report(folder, form, folder / "told")  # without a file, text has the page drawn as well
+        output = report(folder, form, folder / "told")  # without a file, text has the page drawn as well
     except InputError as error:
         printable(error)
         return
-    assert told
-    told.encode()
+    assert output
+    output.encode()
 
 
 def _results(data: st.DataObject, folder: Path) -> Path:
@@ -167,12 +167,12 @@ def report_is_told_or_refused(data: st.DataObject) -> None:
     _results(data, folder)
     _told(folder, data.draw(st.sampled_from(QUICK)))
     try:
-        code, told = compare(*data.draw(st.sampled_from([(folder, sound), (sound, folder)])))
+        code, output = compare(*data.draw(st.sampled_from([(folder, sound), (sound, folder)])))
     except InputError as error:
         printable(error)
     else:
         assert code in (0, 1, 2)
-        assert told
+        assert output
 
 
 def page_is_told_or_refused(data: st.DataObject) -> None:

@@ -173,7 +173,7 @@ def tables(*records: Record) -> GenerativeTables:
 
 def column(table: Table, title: str) -> list[str]:
     """The entries of the column with this title."""
-    (index,) = [index for index, held in enumerate(table.columns) if held.title == title]
+    (index,) = [index for index, head in enumerate(table.columns) if head.title == title]
     return [row[index].plain for row in table.rows]
 
 

@@ -134,12 +134,12 @@ def test_the_same_records_give_the_same_page(results):
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_text_holds_every_number_at_every_width_and_no_control_character(results, width):
-    told = text(Content(load_results(results)), width=width, colour=False)
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", told)
-    assert "failed" in told
-    assert "void" in told
-    assert max(map(len, told.splitlines())) <= width
-    assert "95.0 %" in told
+    output = text(Content(load_results(results)), width=width, colour=False)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", output)
+    assert "failed" in output
+    assert "void" in output
+    assert max(map(len, output.splitlines())) <= width
+    assert "95.0 %" in output
 
 
 def test_text_has_colour_only_where_asked(results):
@@ -147,13 +147,13 @@ def test_text_has_colour_only_where_asked(results):
 
 
 def test_markdown_tables_hold_hostile_names_in_their_cells(results):
-    told = report(results, "markdown")
-    assert "<script>" not in told
-    for line in (line for line in told.splitlines() if line.startswith("|")):
+    output = report(results, "markdown")
+    assert "<script>" not in output
+    for line in (line for line in output.splitlines() if line.startswith("|")):
         bars = len(re.findall(r"(?<!\\)\|", line))
         assert bars >= 3
-    assert "**failed**" in told
-    assert "\n## boo" not in told
+    assert "**failed**" in output
+    assert "\n## boo" not in output
 
 
 def test_escape_is_one_line():
@@ -179,8 +179,8 @@ def test_json_is_the_records_in_one_list(results):
 
 
 def test_text_writes_page_and_markdown_beside_the_records_and_says_where(results):
-    told = report(results)
-    assert told.rstrip().endswith(f"{results / 'report.html'}\n{results / 'report.md'}")
+    output = report(results)
+    assert output.rstrip().endswith(f"{results / 'report.html'}\n{results / 'report.md'}")
     assert (results / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
@@ -188,8 +188,8 @@ def test_text_writes_page_and_markdown_beside_the_records_and_says_where(results
 def test_output_goes_where_it_is_asked_to(results, tmp_path, fmt):
     target = tmp_path / "out" / "report"
     assert target.parent.exists() is False
-    told = report(results, fmt, target)
-    assert target.read_text() == told
+    output = report(results, fmt, target)
+    assert target.read_text() == output
     assert not (results / "report.html").exists()
 
 
@@ -242,10 +242,10 @@ def test_pictures_that_are_gone_or_wrong(tmp_path, arrays):
 def test_superseded_records_are_left_out_and_counted(tmp_path):
     old = factory.robustness(CLEAN, CLEAN, code={"attack": "1"}, started="2025")
     new = factory.robustness(CLEAN, ~CLEAN, code={"attack": "2"}, started="2026")
-    held = load_results(factory.write(tmp_path, new, old))
-    assert held.current == (new,)
-    assert held.superseded == (old,)
-    assert "1 record of earlier code left out" in " ".join(Content(held).reading)
+    kept = load_results(factory.write(tmp_path, new, old))
+    assert kept.current == (new,)
+    assert kept.superseded == (old,)
+    assert "1 record of earlier code left out" in " ".join(Content(kept).reading)
 
 
 def test_names_show_the_parameters_that_tell_uses_apart():

@@ -28,8 +28,8 @@ N = 50
 CLEAN = np.ones(N, dtype=bool)
 
 
-def vae_tables(held: Results) -> list:
-    return bpd_tables(settings(held))
+def vae_tables(loaded: Results) -> list:
+    return bpd_tables(settings(loaded))
 
 
 def results(*records) -> Results:

@@ -34,8 +34,8 @@ from epsbench.harness.report.gates.junit import Case, junit, write_junit
 def test_verdicts(tmp_path, bound, strict, code, verdict):
     record = robust(0.5)
     factory.write(tmp_path, record)
-    found, text = check_suite(suite_of(record, bounds={"robust_accuracy": bound}, strict=strict), tmp_path)
-    assert found == code
+    outcome, text = check_suite(suite_of(record, bounds={"robust_accuracy": bound}, strict=strict), tmp_path)
+    assert outcome == code
     line = text.splitlines()[0]
     assert line.startswith(verdict)
     for part in ("robust_accuracy", "50.0 %", "[46.9, 53.1]", "n = 1,000", "smallcnn", "ε 0.3", record.id):
@@ -93,7 +93,7 @@ def test_an_absent_metric_is_not_measured_and_bits_are_spelled_as_bits(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "metric", "bound", "told"),
+    ("name", "metric", "bound", "output"),
     [
         ("active_units", Metric(value=12, n=20), Bound(min=18), "active_units ≥ 18: 12 n = 20"),
         ("frechet_distance", Metric(value=21.74, n=2000), Bound(max=30), "frechet_distance ≤ 30: 21.7 n = 2,000"),
@@ -101,10 +101,10 @@ def test_an_absent_metric_is_not_measured_and_bits_are_spelled_as_bits(tmp_path)
         ("recall", Metric(value=0.64, low=0.6, high=0.7), Bound(min=0.5), "recall ≥ 50.0 %: 64.0 % [60.0, 70.0]"),
     ],
 )
-def test_only_shares_are_told_in_percent(tmp_path, name, metric, bound, told):
+def test_only_shares_are_told_in_percent(tmp_path, name, metric, bound, output):
     record = factory.generation(0.52)
     factory.write(tmp_path, record.model_copy(update={"metrics": {name: metric}}))
-    assert told in check_suite(suite_of(record, bounds={name: bound}), tmp_path)[1]
+    assert output in check_suite(suite_of(record, bounds={name: bound}), tmp_path)[1]
 
 
 def test_shares_are_what_a_suite_may_bound_by_a_share():

@@ -41,8 +41,8 @@ def test_the_same_is_the_same(tmp_path):
     ("after", "code", "verdict"), [(400, 1, "worse"), (600, 0, "better"), (497, 0, "no difference")]
 )
 def test_direction(tmp_path, after, code, verdict):
-    found, text = compare(*sets(tmp_path, [one(500)], [one(after)]))
-    assert found == code
+    outcome, text = compare(*sets(tmp_path, [one(500)], [one(after)]))
+    assert outcome == code
     line = next(line for line in text.splitlines() if "robust accuracy" in line)
     assert line.startswith(verdict)
     lost = max(0, 500 - after)
@@ -111,16 +111,16 @@ def test_cells_that_a_did_not_measure_are_no_reproach(tmp_path):
 
 @pytest.mark.parametrize(("after", "code"), [(0.52, 0), (0.50, 0), (0.523, 0), (0.54, 1), (math.nextafter(0.52, 1), 0)])
 def test_bits_per_dimension_are_compared_by_their_intervals(tmp_path, after, code):
-    found, text = compare(*sets(tmp_path, [factory.generation(0.52)], [factory.generation(after)]))
-    assert found == code
+    outcome, text = compare(*sets(tmp_path, [factory.generation(0.52)], [factory.generation(after)]))
+    assert outcome == code
     assert "lower is better" in text
 
 
 @pytest.mark.parametrize(("after", "code"), [(0.40, 0), (0.45, 1)])
 def test_an_autoencoder_is_compared_by_its_distortion(tmp_path, after, code):
     a, b = sets(tmp_path, [generative.autoencoder(0.40)], [generative.autoencoder(after)])
-    found, text = compare(a, b)
-    assert found == code
+    outcome, text = compare(a, b)
+    assert outcome == code
     assert f"distortion_bpd: 0.400 → {after:.3f}" in text
     assert compare(a, a)[0] == 0
 
@@ -128,8 +128,8 @@ def test_an_autoencoder_is_compared_by_its_distortion(tmp_path, after, code):
 def test_a_bound_on_one_side_only_is_not_compared_by_a_part_of_it(tmp_path):
     whole = factory.generation(0.52)
     part = whole.model_copy(update={"metrics": {"distortion_bpd": whole.metrics["distortion_bpd"]}})
-    found, text = compare(*sets(tmp_path, [whole], [part]))
-    assert found == 2
+    outcome, text = compare(*sets(tmp_path, [whole], [part]))
+    assert outcome == 2
     assert "A and B do not both have test_bpd" in text
 
 

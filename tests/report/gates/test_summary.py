@@ -29,11 +29,11 @@ def test_check_and_compare_append_to_what_other_steps_wrote(tmp_path):
 
 
 def test_hostile_text_stays_in_its_cell_and_much_of_it_is_counted():
-    told = summary("<b>|\n# x", [Case("g", "n", "error", "a|b\n<script>`" + "x" * 5000)] * (MOST_ROWS + 7))
-    assert "<" not in told
-    assert all(line.startswith("| ") for line in told.splitlines()[2 : 4 + MOST_ROWS])
-    assert told.splitlines()[-1] == "7 more are not shown."
-    assert len(told) < 2**20
+    output = summary("<b>|\n# x", [Case("g", "n", "error", "a|b\n<script>`" + "x" * 5000)] * (MOST_ROWS + 7))
+    assert "<" not in output
+    assert all(line.startswith("| ") for line in output.splitlines()[2 : 4 + MOST_ROWS])
+    assert output.splitlines()[-1] == "7 more are not shown."
+    assert len(output) < 2**20
 
 
 def test_a_summary_that_cannot_be_written_names_the_variable(tmp_path):
@@ -42,7 +42,7 @@ def test_a_summary_that_cannot_be_written_names_the_variable(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("share", "code", "said"),
+    ("share", "code", "expected"),
     [
         (0.9, 0, "holds         floor_share ≥ 80.0 %: 90.0 %"),
         (0.79, 1, "broken        floor_share ≥ 80.0 %: 79.0 %"),
@@ -52,13 +52,13 @@ def test_a_summary_that_cannot_be_written_names_the_variable(tmp_path):
         (True, 2, "no floor_share"),
     ],
 )
-def test_speed_is_judged_by_the_share_of_the_floor_in_the_same_run(tmp_path, share, code, said):
+def test_speed_is_judged_by_the_share_of_the_floor_in_the_same_run(tmp_path, share, code, expected):
     record = robust(0.5)
     record = record.model_copy(update={"cost": record.cost | {"floor_share": share}})
     factory.write(tmp_path, record)
-    found, text = check_suite(suite_of(record, bounds={"floor_share": Bound(min=0.8)}), tmp_path)
-    assert found == code
-    assert said in text
+    outcome, text = check_suite(suite_of(record, bounds={"floor_share": Bound(min=0.8)}), tmp_path)
+    assert outcome == code
+    assert expected in text
 
 
 def test_seconds_are_no_bound(tmp_path):

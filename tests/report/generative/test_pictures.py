@@ -25,19 +25,19 @@ def made(*records, folder: Path = Path("results")):
 
 def pictured(folder: Path, *records):
     """The settings of these records, each with pictures."""
-    held = [generative.with_pictures(record, seed, side=6) for seed, record in enumerate(records)]
-    factory.write(folder, *(record for record, _ in held), pictures={record.id: arrays for record, arrays in held})
+    kept = [generative.with_pictures(record, seed, side=6) for seed, record in enumerate(records)]
+    factory.write(folder, *(record for record, _ in kept), pictures={record.id: arrays for record, arrays in kept})
     return settings(load_results(folder))
 
 
 def test_bounds_stand_side_by_side_over_z():
-    told = list(likelihood_figures(made(*(generative.model(z_dim=z) for z in (2, 5, 10, 20)))))
-    assert [figure.title for figure in told] == [
+    shown = list(likelihood_figures(made(*(generative.model(z_dim=z) for z in (2, 5, 10, 20)))))
+    assert [figure.title for figure in shown] == [
         "Bounds by number of samples: mnist, 16 grey levels",
         "Gain of importance weighting: mnist, 16 grey levels",
     ]
-    assert [figure.wide for figure in told] == [True, False]
-    for figure in told:
+    assert [figure.wide for figure in shown] == [True, False]
+    for figure in shown:
         assert ElementTree.fromstring(figure.light).tag.endswith("svg")
         assert figure.light != figure.dark
 
@@ -62,8 +62,8 @@ def test_nothing_is_drawn_of_records_without_curves():
 
 @pytest.mark.parametrize(("betas", "drawn"), [((0.5, 1.0), 0), ((0.5, 1.0, 4.0), 1)])
 def test_rate_and_distortion_need_three_betas(betas, drawn):
-    told = latent_figures(made(*(generative.model(beta=beta, rate=0.1 / (1 + beta)) for beta in betas)))
-    assert sum(figure.title.startswith("Rate and distortion") for figure in told) == drawn
+    shown = latent_figures(made(*(generative.model(beta=beta, rate=0.1 / (1 + beta)) for beta in betas)))
+    assert sum(figure.title.startswith("Rate and distortion") for figure in shown) == drawn
 
 
 def test_lines_of_one_shortened_name_are_all_drawn():
@@ -77,8 +77,8 @@ def test_lines_of_one_shortened_name_are_all_drawn():
 
 
 def test_every_model_has_its_units_and_of_too_many_the_rest_are_counted():
-    held = made(*(generative.model(z_dim=z, active=0) for z in range(1, 15)))
-    (units,) = [figure for figure in latent_figures(held) if figure.title.startswith("Rate of each")]
+    kept = made(*(generative.model(z_dim=z, active=0) for z in range(1, 15)))
+    (units,) = [figure for figure in latent_figures(kept) if figure.title.startswith("Rate of each")]
     assert "2 more models not drawn." in units.caption
     (wide,) = [f for f in latent_figures(made(generative.model(z_dim=100))) if f.title.startswith("Rate of each")]
     assert ElementTree.fromstring(wide.dark).tag.endswith("svg")
@@ -119,41 +119,41 @@ def test_one_model_has_all_its_pictures_in_one_open_block(tmp_path):
 
 
 def test_sweeps_planes_and_the_autoencoder_have_blocks_and_the_rest_are_folded(tmp_path):
-    held = pictured(
+    kept = pictured(
         tmp_path,
         generative.model(0.52),
         generative.model(0.775, z_dim=2),
         generative.model(0.6, beta=4.0),
         generative.autoencoder(0.4),
     )
-    told, _ = blocks(held)
-    assert [(block.title.split(":")[0], len(block.sheets)) for block in told if block.essential] == [
+    shown, _ = blocks(kept)
+    assert [(block.title.split(":")[0], len(block.sheets)) for block in shown if block.essential] == [
         ("mnist", 6),
         ("Samples at each β", 2),
         ("Samples at each z", 2),
         ("The latent plane on mnist", 1),
         ("Why an autoencoder is not generative", 2),
     ]
-    beside = next(block for block in told if block.title.startswith("Why"))
+    beside = next(block for block in shown if block.title.startswith("Why"))
     assert [sheet.title for sheet in beside.sheets] == [
         "autoencoder, distortion 0.400 bits per dimension",
         "vae, distortion 0.437 bits per dimension",
     ]
-    assert sum(not block.essential for block in told) == 3
+    assert sum(not block.essential for block in shown) == 3
 
 
 def test_of_several_seeds_the_first_is_shown(tmp_path):
-    held = pictured(tmp_path, *(generative.model(seed=seed) for seed in (2, 0, 1)))
-    (block,), _ = blocks(held)
+    kept = pictured(tmp_path, *(generative.model(seed=seed) for seed in (2, 0, 1)))
+    (block,), _ = blocks(kept)
     assert len(block.sheets) == 6
     alone, _ = blocks(pictured(tmp_path / "alone", generative.model(seed=1), generative.model(seed=0)))
     assert alone[0].sheets[1] == block.sheets[1]
 
 
 def test_a_page_has_at_most_so_many_blocks(tmp_path):
-    held = pictured(tmp_path, *(generative.model(beta=float(beta)) for beta in range(1, MOST_BLOCKS + 3)))
-    told, more = blocks(held)
-    assert len(told) == MOST_BLOCKS
+    kept = pictured(tmp_path, *(generative.model(beta=float(beta)) for beta in range(1, MOST_BLOCKS + 3)))
+    shown, more = blocks(kept)
+    assert len(shown) == MOST_BLOCKS
     assert more == 3
 
 

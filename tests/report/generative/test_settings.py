@@ -49,12 +49,12 @@ def test_evaluations_are_told_where_nothing_else_tells_rows_apart():
 
 
 def test_names_tell_settings_apart_once_each():
-    held = made(*(generative.model(z_dim=z) for z in (2, 20)))
-    assert short_names(held) == ["z = 2", "z = 20"]
-    assert short_names(held[:1]) == ["vae, z = 2, β = 1"]
-    assert short_names([held[0], held[0]]) == ["vae, z = 2, β = 1", "vae, z = 2, β = 1 (2)"]
-    assert [len(family) for family in families(held, "z_dim")] == [2]
-    assert [len(family) for family in families(held, "beta")] == [1, 1]
+    results = made(*(generative.model(z_dim=z) for z in (2, 20)))
+    assert short_names(results) == ["z = 2", "z = 20"]
+    assert short_names(results[:1]) == ["vae, z = 2, β = 1"]
+    assert short_names([results[0], results[0]]) == ["vae, z = 2, β = 1", "vae, z = 2, β = 1 (2)"]
+    assert [len(family) for family in families(results, "z_dim")] == [2]
+    assert [len(family) for family in families(results, "beta")] == [1, 1]
 
 
 @pytest.mark.parametrize(

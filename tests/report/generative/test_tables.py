@@ -80,11 +80,11 @@ def test_a_seed_that_failed_is_counted():
 def test_counts_that_differ_stand_in_their_rows():
     other = generative.EVALUATION | {"importance_samples": 500, "long_images": 200}
     bits, bounds = tables(generative.model(), generative.model(z_dim=5, evaluation=other)).likelihood
-    for told in (column(bits, "IWAE bpd"), column(bits, "gap to ELBO"), column(bounds, "IWAE")):
-        assert sorted(entry.partition("], ")[2] for entry in told) == ["k = 100", "k = 500"]
+    for output in (column(bits, "IWAE bpd"), column(bits, "gap to ELBO"), column(bounds, "IWAE")):
+        assert sorted(entry.partition("], ")[2] for entry in output) == ["k = 100", "k = 500"]
     assert all("=" not in entry for entry in column(bounds, "Monte Carlo, L = 10,000"))
-    told = column(bounds, "IWAE-5,000, first images")
-    assert sorted(entry.partition("], ")[2] for entry in told) == ["first 1,000", "first 200"]
+    output = column(bounds, "IWAE-5,000, first images")
+    assert sorted(entry.partition("], ")[2] for entry in output) == ["first 1,000", "first 200"]
 
 
 def test_a_refined_bound_stands_beside_what_the_encoder_gives_away():
@@ -147,7 +147,7 @@ def test_quality_ends_with_the_floor_and_names_its_features():
     assert column(table, "distance to neighbour") == ["5.20", "5.20", "20.80", "4.90"]
     assert table.rows[-1][0].text == "test images against training images"
     assert "weights 01234567, test accuracy 99.1 %" in table.caption
-    assert "FID" not in json.dumps([table.title, table.caption, [held.title for held in table.columns]])
+    assert "FID" not in json.dumps([table.title, table.caption, [shown.title for shown in table.columns]])
 
 
 def test_the_floor_of_several_seeds_has_no_spread():
@@ -156,24 +156,24 @@ def test_the_floor_of_several_seeds_has_no_spread():
 
 
 def test_distances_of_different_features_never_share_a_table():
-    held = tables(generative.model(), generative.model(z_dim=2, features="f" * 64)).quality
-    assert [table.title for table in held] == [
+    shown = tables(generative.model(), generative.model(z_dim=2, features="f" * 64)).quality
+    assert [table.title for table in shown] == [
         "Sample quality on mnist, features ffffffff",
         "Sample quality on mnist, features 01234567",
     ]
-    assert [len(table.rows) for table in held] == [2, 2]
+    assert [len(table.rows) for table in shown] == [2, 2]
 
 
 def test_distances_of_different_numbers_of_images_never_share_a_table():
     few = generative.model(z_dim=2, evaluation=generative.EVALUATION | {"generated": 2000})
     moved = {name: metric.model_copy(update={"n": 2000}) for name, metric in few.metrics.items()}
     moved["floor_frechet_distance"] = generative.metric(1.9, None, 2000)
-    held = tables(generative.model(), few.model_copy(update={"metrics": moved})).quality
-    assert {table.title: column(table, "Fréchet distance") for table in held} == {
+    shown = tables(generative.model(), few.model_copy(update={"metrics": moved})).quality
+    assert {table.title: column(table, "Fréchet distance") for table in shown} == {
         "Sample quality on mnist, n = 10,000": ["21.7", "0.42"],
         "Sample quality on mnist, n = 2,000": ["21.7", "1.9"],
     }
-    assert all(f"on {table.title.split('= ')[1]} samples and as many images" in table.caption for table in held)
+    assert all(f"on {table.title.split('= ')[1]} samples and as many images" in table.caption for table in shown)
 
 
 def test_estimators_are_compared_with_the_reparameterised_one():
@@ -197,29 +197,29 @@ def test_seconds_that_are_no_number_break_no_table(seconds):
 
 
 def test_records_of_before_have_their_bits_and_no_more():
-    held = tables(factory.generation(0.52))
-    assert [table.title for table in held.all] == [
+    shown = tables(factory.generation(0.52))
+    assert [table.title for table in shown.all] == [
         "VAE on mnist, 16 grey levels",
         "What training a generative model costs",
     ]
-    assert not {"gap to ELBO", "IWAE bpd"} & {c.title for c in held.likelihood[0].columns}
+    assert not {"gap to ELBO", "IWAE bpd"} & {c.title for c in shown.likelihood[0].columns}
 
 
 def test_every_format_holds_the_tables_and_exports_the_metrics(tmp_path):
     record = generative.model()
     results = factory.write(tmp_path, record, generative.autoencoder())
     for fmt in ("text", "markdown", "html"):
-        told = report(results, fmt)
+        output = report(results, fmt)
         for title in ("How tight the bounds are", "The latent space", "Sample quality", "Gradient estimators"):
-            assert title in told
+            assert title in output
     rows = list(csv.DictReader(io.StringIO(report(results, "csv"))))
     row = next(row for row in rows if row["id"] == record.id)
     assert {row[name] for name in record.metrics} == {str(metric.value) for metric in record.metrics.values()}
     assert row["evaluation.importance_samples"] == "100"
-    listed = {held["id"]: held for held in json.loads(report(results, "json"))}
+    listed = {shown["id"]: shown for shown in json.loads(report(results, "json"))}
     assert listed[record.id]["evaluation"]["feature_weights_sha256"] == generative.FEATURES
 
 
-@pytest.mark.parametrize(("value", "told"), [(0, "0"), (812.0, "812"), (8.12e9, "8.12 × 10⁹"), (2e-7, "2.00 × 10⁻⁷")])
-def test_magnitudes_are_short(value, told):
-    assert magnitude(value) == told
+@pytest.mark.parametrize(("value", "output"), [(0, "0"), (812.0, "812"), (8.12e9, "8.12 × 10⁹"), (2e-7, "2.00 × 10⁻⁷")])
+def test_magnitudes_are_short(value, output):
+    assert magnitude(value) == output

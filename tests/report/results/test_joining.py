@@ -47,10 +47,10 @@ def two(tmp_path):
 
 
 def test_a_cell_of_two_folders_stands_once_and_suites_side_by_side(two):
-    held = load_results(*two)
-    assert len(held.current) == 3
-    assert held.conflicts == ()
-    (board,) = boards(held)
+    loaded = load_results(*two)
+    assert len(loaded.current) == 3
+    assert loaded.conflicts == ()
+    (board,) = boards(loaded)
     assert [row.defense for row in board.rows] == ["trades", "none"]
     assert {record.suite for row in board.rows for record in row.records} == {"a", "b"}
 
@@ -72,30 +72,30 @@ def test_the_same_folder_twice_is_one_folder(two):
 def test_other_numbers_for_the_same_cell_are_a_conflict_and_the_newest_stands(tmp_path):
     old, new = (factory.robustness(CLEAN, right(k), weights=str(k)) for k in (10, 20))
     a, b = factory.write(tmp_path / "a", later(new)), factory.write(tmp_path / "b", old)
-    held = load_results(a, b)
-    assert [record.metrics["robust_accuracy"].value for record in held.current] == [0.5]
-    (conflict,) = held.conflicts
+    loaded = load_results(a, b)
+    assert [record.metrics["robust_accuracy"].value for record in loaded.current] == [0.5]
+    (conflict,) = loaded.conflicts
     assert (conflict.shown, conflict.others) == (a, (b,))
-    (row,) = findings_table(held).rows
+    (row,) = findings_table(loaded).rows
     assert row[0].text == "conflict"
     assert str(b) in row[2].text
-    assert "1 cell measured differently in several folders" in " ".join(Content(held).reading)
+    assert "1 cell measured differently in several folders" in " ".join(Content(loaded).reading)
 
 
 def test_what_was_measured_somewhere_did_not_fail(tmp_path):
     good = factory.robustness(CLEAN, CLEAN)
     bad = later(factory.failed()).model_copy(update={"id": good.id})
-    held = load_results(factory.write(tmp_path / "a", good), factory.write(tmp_path / "b", bad))
-    assert held.current == (good,)
-    assert held.conflicts == ()
+    loaded = load_results(factory.write(tmp_path / "a", good), factory.write(tmp_path / "b", bad))
+    assert loaded.current == (good,)
+    assert loaded.conflicts == ()
 
 
 @given(st.permutations(range(4)))
 def test_joining_does_not_depend_on_the_order_of_folders(order):
     records = [later(factory.robustness(CLEAN, right(k)), k) for k in (3, 7)]
     records += [factory.robustness(CLEAN, CLEAN, eps="0.1"), later(records[0], 5)]
-    found = [(Path(str(index)), record) for index, record in enumerate(records)]
-    kept, conflicts = join([found[index] for index in order])
+    located = [(Path(str(index)), record) for index, record in enumerate(records)]
+    kept, conflicts = join([located[index] for index in order])
     assert {(folder, record.metrics["robust_accuracy"].value) for folder, record in kept} == {
         (Path("1"), 7 / N),
         (Path("2"), 1.0),
@@ -143,8 +143,8 @@ def test_every_question_is_told(two):
 def test_where_the_page_goes(two, tmp_path):
     assert "report.html" not in report(two)
     assert not list(tmp_path.rglob("report.*"))
-    told = report(two, out=tmp_path / "joined")
-    assert str(tmp_path / "joined" / "report.html") in told
+    output = report(two, out=tmp_path / "joined")
+    assert str(tmp_path / "joined" / "report.html") in output
     assert "b: What holds?" in (tmp_path / "joined" / "report.md").read_text()
     report(two[0])
     assert (two[0] / "report.html").is_file()

@@ -60,9 +60,9 @@ def test_noise_and_fgsm_at_the_eps_where_they_differ_most():
         for eps, pair in shares.items()
         for attack, k in zip((NOISE, FGSM), pair, strict=True)
     ]
-    (told,) = sentences(*records)
-    assert told.startswith("At ε = 0.2, smallcnn keeps 98.0 % under noise and 40.0 % under FGSM: -58.0 points [")
-    assert told.endswith(", the largest difference among 3 ε.")
+    (text,) = sentences(*records)
+    assert text.startswith("At ε = 0.2, smallcnn keeps 98.0 % under noise and 40.0 % under FGSM: -58.0 points [")
+    assert text.endswith(", the largest difference among 3 ε.")
 
 
 @pytest.mark.parametrize("attacks", [(NOISE,), (FGSM,), (NOISE, PGD)])
@@ -72,15 +72,15 @@ def test_nothing_is_said_of_noise_and_fgsm_that_were_not_both_measured(attacks):
 
 def test_what_defenses_cost_of_the_clean_accuracy():
     names = ("none", "trades", "n-fgsm", "pgd-batch")
-    (told,) = sentences(
+    (text,) = sentences(
         *(trained(k, 9, defense=defense(name)) for name, k in zip(names, (95, 80, 75, 90), strict=True))
     )
-    assert told.startswith(
+    assert text.startswith(
         "Without a defense the clean accuracy of smallcnn is 95.0 %; defenses change it by -5.0 points ["
     )
-    assert "(pgd-batch) to -20.0 points [" in told
-    assert told.endswith("(n-fgsm).")
-    assert "trades" not in told
+    assert "(pgd-batch) to -20.0 points [" in text
+    assert text.endswith("(n-fgsm).")
+    assert "trades" not in text
 
 
 def test_models_that_differ_in_more_than_one_thing_are_not_compared():
@@ -89,24 +89,24 @@ def test_models_that_differ_in_more_than_one_thing_are_not_compared():
 
 
 def test_with_and_without_augmentation():
-    (told,) = sentences(trained(90, 10), trained(94, 16, augmentation="crop-flip"))
-    assert told.startswith("For smallcnn, augmentation crop-flip changes the clean accuracy by +4.0 points [")
-    assert "and the worst case at ε = 0.3 by +6.0 points [" in told
+    (text,) = sentences(trained(90, 10), trained(94, 16, augmentation="crop-flip"))
+    assert text.startswith("For smallcnn, augmentation crop-flip changes the clean accuracy by +4.0 points [")
+    assert "and the worst case at ε = 0.3 by +6.0 points [" in text
 
 
 def test_a_worst_case_that_is_only_a_bound_is_not_compared():
     lacking = factory.robustness(right(90), right(10), attack=FGSM)
     both = [factory.robustness(right(94), right(16), attack=attack, augmentation="shift") for attack in (FGSM, PGD)]
-    (told,) = sentences(lacking, *both)
-    assert "clean accuracy" in told
-    assert "worst case" not in told
+    (text,) = sentences(lacking, *both)
+    assert "clean accuracy" in text
+    assert "worst case" not in text
 
 
 def test_other_weights_to_start_from():
     start = {"data": "fashion-mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
     results = Results(Path(), (trained(90, 10), trained(93, 10, start=start)), ())
-    (told,) = contrast_sentences(boards(results)[0])
-    assert "starting from weights of fashion-mnist changes the clean accuracy by +3.0 points [" in told
+    (text,) = contrast_sentences(boards(results)[0])
+    assert "starting from weights of fashion-mnist changes the clean accuracy by +3.0 points [" in text
     assert sorted(row.extra for row in boards(results)[0].rows) == ["", "start fashion-mnist"]
     assert "from fashion-mnist" in results.names.cell(results.current[1].cell)
 
@@ -127,29 +127,29 @@ def test_seeds_of_a_model_that_began_with_other_weights_are_one_row():
         ("", 3),
         ("start fashion-mnist", 3),
     ]
-    (told,) = contrast_sentences(boards(results)[0])
-    assert "starting from weights of fashion-mnist changes the clean accuracy by +3.0 points [+3.0, +3.0]" in told
+    (text,) = contrast_sentences(boards(results)[0])
+    assert "starting from weights of fashion-mnist changes the clean accuracy by +3.0 points [+3.0, +3.0]" in text
 
 
-@pytest.mark.parametrize(("batch", "said"), [({"steps": 1}, True), ({"steps": 7}, False), ({"eps": "0.2"}, False)])
-def test_fgsm_images_in_the_loss_and_in_the_batch(batch, said):
+@pytest.mark.parametrize(("batch", "expected"), [({"steps": 1}, True), ({"steps": 7}, False), ({"eps": "0.2"}, False)])
+def test_fgsm_images_in_the_loss_and_in_the_batch(batch, expected):
     one_step = defense("pgd-batch", steps=1, relative_step_size=1.0, random_start=False) | batch
-    told = sentences(trained(90, 10, defense=defense("fgsm-loss", alpha=0.5)), trained(91, 30, defense=one_step))
-    assert [one.startswith("For smallcnn, FGSM images in the batch instead of in the loss change") for one in told] == [
+    text = sentences(trained(90, 10, defense=defense("fgsm-loss", alpha=0.5)), trained(91, 30, defense=one_step))
+    assert [one.startswith("For smallcnn, FGSM images in the batch instead of in the loss change") for one in text] == [
         True
-    ] * said
+    ] * expected
 
 
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_what_patience_costs_and_finds_where_every_step_is_taken(early_stop):
-    told = sentences(
+    text = sentences(
         factory.robustness(CLEAN, right(50), attack=FGSM, early_stop=early_stop, images_per_second=1000.0),
         factory.robustness(CLEAN, right(45), attack={"name": "pgd", "steps": 10}, early_stop=early_stop),
         factory.robustness(CLEAN, right(40), attack=PGD, early_stop=early_stop, images_per_second=20.0),
         factory.robustness(CLEAN, right(90), attack=NOISE, early_stop=early_stop),
     )
     wanted = "On smallcnn, pgd with 40 gradients an image takes 50 × the time of fgsm with 1, and changes the robust "
-    assert [one.startswith(wanted + "accuracy at ε = 0.3 by -10.0 points [") for one in told[1:]] == [True][
+    assert [one.startswith(wanted + "accuracy at ε = 0.3 by -10.0 points [") for one in text[1:]] == [True][
         : not early_stop
     ]
 

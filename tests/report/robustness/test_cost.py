@@ -44,36 +44,36 @@ def columns(*records) -> dict[str, list[str]]:
 
 def test_the_share_of_the_floor_is_shown_where_it_was_measured():
     shares = [costing(cost={"floor_share": share}, eps=eps) for share, eps in ((0.953, "0.1"), (0.921, "0.2"))]
-    told = columns(costing(FGSM, {"floor_share": None}), *shares)
-    assert told["of the floor"] == ["–", "93.7 % (92.1–95.3 %)"]
-    assert "Of the floor: the shortest time" in told["caption"][0]
+    shown = columns(costing(FGSM, {"floor_share": None}), *shares)
+    assert shown["of the floor"] == ["–", "93.7 % (92.1–95.3 %)"]
+    assert "Of the floor: the shortest time" in shown["caption"][0]
     assert "of the floor" not in columns(costing(FGSM), costing())
 
 
 def test_compilation_is_shown_where_there_was_any():
     assert "compile" not in columns(costing(FGSM), costing())
-    told = columns(costing(FGSM), costing(cost={"compile_seconds": 31.4}))
-    assert told["compile"] == ["–", "31 s"]
+    shown = columns(costing(FGSM), costing(cost={"compile_seconds": 31.4}))
+    assert shown["compile"] == ["–", "31 s"]
 
 
 def test_precision_and_form_are_told_once_or_line_by_line():
     form = {"form": "folded, channels-last"}
-    told = columns(costing(FGSM, form), costing(cost=form))
-    assert "precision bf16, form folded, channels-last, device NVIDIA H200" in told["caption"][0]
-    told = columns(costing(FGSM, form), costing(cost=form), costing(cost={"form": "plain"}, eps="0.1"))
-    assert told["form"] == ["folded, channels-last", "folded, channels-last; plain"]
+    shown = columns(costing(FGSM, form), costing(cost=form))
+    assert "precision bf16, form folded, channels-last, device NVIDIA H200" in shown["caption"][0]
+    shown = columns(costing(FGSM, form), costing(cost=form), costing(cost={"form": "plain"}, eps="0.1"))
+    assert shown["form"] == ["folded, channels-last", "folded, channels-last; plain"]
 
 
 def test_no_early_stop_is_said_once_or_in_the_label():
     assert "is not attacked further" in columns(costing())["caption"][0]
     assert "No early stop: " in columns(costing(early_stop=False))["caption"][0]
-    told = columns(costing(), costing(early_stop=False))
-    assert told["attack"] == ["pgd(steps=40) L∞", "pgd(steps=40, no early stop) L∞"]
+    shown = columns(costing(), costing(early_stop=False))
+    assert shown["attack"] == ["pgd(steps=40) L∞", "pgd(steps=40, no early stop) L∞"]
 
 
 def test_a_curve_is_a_line_of_its_own():
-    told = columns(costing(), costing(cost={"gradients_per_image": 9.0}, curve="bisect", curve_eps=["0.3"]))
-    assert dict(zip(told["attack"], told["gradients/image"], strict=True)) == {
+    shown = columns(costing(), costing(cost={"gradients_per_image": 9.0}, curve="bisect", curve_eps=["0.3"]))
+    assert dict(zip(shown["attack"], shown["gradients/image"], strict=True)) == {
         "pgd(steps=40) L∞": "40",
         "pgd(steps=40, bisect) L∞": "9",
     }
@@ -81,16 +81,16 @@ def test_a_curve_is_a_line_of_its_own():
 
 def test_gradients_are_means_over_seeds_of_what_was_measured():
     records = [costing(seed=seed, cost={"gradients_per_image": count}) for seed, count in ((0, 10.0), (1, 20.0))]
-    held = results(*records, factory.failed(attack=PGD, seed=2), costing(FGSM))
-    (board,) = boards(held)
-    assert gradients(board.rows[0], held) == {
+    kept = results(*records, factory.failed(attack=PGD, seed=2), costing(FGSM))
+    (board,) = boards(kept)
+    assert gradients(board.rows[0], kept) == {
         (Fraction(3, 10), "pgd(steps=40)"): 15.0,
         (Fraction(3, 10), "fgsm"): 1.0,
     }
 
 
 def prices(*records):
-    return list(price_figures(boards(held := results(*records)), held))
+    return list(price_figures(boards(kept := results(*records)), kept))
 
 
 def test_a_figure_for_every_model_with_attacks_to_choose_from():

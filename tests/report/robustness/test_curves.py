@@ -105,9 +105,9 @@ def test_a_curve_that_failed_is_said():
 
 def test_the_caption_explains_the_curves_that_there_are():
     assert "Bisect:" not in board_caption(board(pgd(500)))
-    told = board_caption(board(pgd(500), pgd(500, **BISECT)))
-    assert "counts as robust at every smaller ε" in told
-    assert "Nested:" not in told
+    output = board_caption(board(pgd(500), pgd(500, **BISECT)))
+    assert "counts as robust at every smaller ε" in output
+    assert "Nested:" not in output
 
 
 def test_how_much_the_numbers_move():
@@ -116,8 +116,8 @@ def test_how_much_the_numbers_move():
         *(pgd(count, eps, 10, **BISECT) for count, eps in zip((899, 700, 510), EPS, strict=True)),
         *(pgd(count, eps, 35 * count / N, **NESTED) for count, eps in zip((900, 690), EPS, strict=False)),
     ]
-    held = results(*records)
-    (table,) = movement_tables(boards(held), held)
+    kept = results(*records)
+    (table,) = movement_tables(boards(kept), kept)
     assert table.title == "Effect of the kind of ε curve on mnist, L∞"
     assert [[entry.plain for entry in row] for row in table.rows] == [
         ["smallcnn", "pgd(steps=40, bisect)", "-0.10", "0", "+1.00", "84 → 30 ÷ 2.8"],
@@ -128,29 +128,29 @@ def test_how_much_the_numbers_move():
 def test_seeds_are_averaged_and_other_weights_not_compared():
     records = [pgd(500 + 10 * seed, seed=seed, **axes) for seed in range(2) for axes in ({}, BISECT)]
     shifted = [pgd(100, model={"name": "b"}), pgd(900, model={"name": "b"}, weights="other", **BISECT)]
-    held = results(records[0], pgd(480, seed=0, **BISECT), *records[2:], *shifted)
-    (table,) = movement_tables(boards(held), held)
+    kept = results(records[0], pgd(480, seed=0, **BISECT), *records[2:], *shifted)
+    (table,) = movement_tables(boards(kept), kept)
     assert [(row[0].text, row[2].text) for row in table.rows] == [("smallcnn", "-1.00")]
 
 
 def test_nothing_moves_where_there_is_one_kind_of_curve():
-    held = results(pgd(500, **BISECT), pgd(500, attack={"name": "fgsm"}))
-    assert movement_tables(boards(held), held) == []
+    kept = results(pgd(500, **BISECT), pgd(500, attack={"name": "fgsm"}))
+    assert movement_tables(boards(kept), kept) == []
 
 
 @pytest.mark.parametrize("fmt", ["text", "markdown", "html"])
 def test_every_format_tells_of_curves(tmp_path, fmt):
     factory.write(tmp_path, *(pgd(500, eps, **axes) for eps in EPS for axes in ({}, BISECT)))
-    told = report(tmp_path, fmt, tmp_path / "out")
-    assert "Effect of the kind of ε curve" in told
-    assert "Bisect: bisection finds the smallest ε" in " ".join(told.split())
+    output = report(tmp_path, fmt, tmp_path / "out")
+    assert "Effect of the kind of ε curve" in output
+    assert "Bisect: bisection finds the smallest ε" in " ".join(output.split())
 
 
 def test_clean_verdicts_are_compared_once_for_a_model_whatever_the_curve(tmp_path):
     a, b = (factory.write(tmp_path / name, pgd(500), pgd(490, **BISECT)) for name in "ab")
-    _, told = compare(a, b)
-    assert "3 tests" in told
-    assert "pgd(steps=40, bisect) L∞ ε 0.3" in told
+    _, output = compare(a, b)
+    assert "3 tests" in output
+    assert "pgd(steps=40, bisect) L∞ ε 0.3" in output
 
 
 @pytest.mark.parametrize(
@@ -180,12 +180,12 @@ def read(*records) -> str:
 
 
 def test_the_reading_names_a_model_that_withstands_one_step_only():
-    told = read(
+    output = read(
         *one_step(950, 0, defense=OVERFITTED), *one_step(940, 190, "0.1", defense=OVERFITTED), *one_step(160, 0)
     )
-    assert "smallcnn + fgsm-loss keeps 95.0 % under fgsm but 0.0 % under pgd(steps=40) at ε = 0.3." in told
-    assert "catastrophic overfitting" in told
-    assert told.count(" under fgsm but ") == 1
+    assert "smallcnn + fgsm-loss keeps 95.0 % under fgsm but 0.0 % under pgd(steps=40) at ε = 0.3." in output
+    assert "catastrophic overfitting" in output
+    assert output.count(" under fgsm but ") == 1
 
 
 @pytest.mark.parametrize(
@@ -200,18 +200,18 @@ def test_the_reading_names_a_model_that_withstands_one_step_only():
     ],
 )
 def test_the_reading_does_not_cry_wolf(records):
-    told = read(*records)
-    assert "not several" not in told
-    assert "overfitting" not in told
+    output = read(*records)
+    assert "not several" not in output
+    assert "overfitting" not in output
 
 
 def test_a_model_that_was_trained_on_no_attack_has_not_overfitted_to_one():
-    told = read(*one_step(950, 0))
-    assert "keeps 95.0 % under fgsm but 0.0 %" in told
-    assert "is not robust." in told
-    assert "overfitting" not in told
+    output = read(*one_step(950, 0))
+    assert "keeps 95.0 % under fgsm but 0.0 %" in output
+    assert "is not robust." in output
+    assert "overfitting" not in output
 
 
 def test_rows_that_share_the_last_place_are_named_together():
-    told = read(pgd(900), pgd(0, model={"name": "b"}), pgd(0, model={"name": "c"}))
-    assert "b and c share the last rank." in told
+    output = read(pgd(900), pgd(0, model={"name": "b"}), pgd(0, model={"name": "c"}))
+    assert "b and c share the last rank." in output

@@ -59,7 +59,7 @@ def cells(table) -> list[list[str]]:
     return [[entry.plain for entry in row] for row in table.rows]
 
 
-def told(count: int) -> str:
+def text(count: int) -> str:
     low, high = wilson(count, N)
     return f"{100 * count / N:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
@@ -71,9 +71,9 @@ def test_rows_are_sources_and_columns_victims_with_the_white_box_marked():
     labels = [f"smallcnn ({half})" for half in HALVES]
     assert [column.title for column in table.columns] == ["ε", "made on ↓ tested on →", *labels]
     assert cells(table) == [
-        ["", "clean images", told(20), told(20)],
-        ["0.3", labels[0], f"{MARK} {told(2)}", told(12)],
-        ["", labels[1], told(11), f"{MARK} {told(3)}"],
+        ["", "clean images", text(20), text(20)],
+        ["0.3", labels[0], f"{MARK} {text(2)}", text(12)],
+        ["", labels[1], text(11), f"{MARK} {text(3)}"],
     ]
     assert "do not count in the worst case" in table.caption
 
@@ -84,8 +84,8 @@ def test_the_largest_eps_comes_first_and_what_was_not_measured_says_so():
     (matrix,) = matrices(results(*square(), *small))
     rows = cells(transfer_table(matrix))
     assert [row[0] for row in rows] == ["", "0.3", "", "0.1", ""]
-    assert rows[3][2:] == [f"{MARK} {told(9)}", "not measured"]
-    assert rows[4][2:] == [told(15), f"{MARK} not measured"]
+    assert rows[3][2:] == [f"{MARK} {text(9)}", "not measured"]
+    assert rows[4][2:] == [text(15), f"{MARK} not measured"]
     assert transfer_table(matrix).starts == {1, 3}
 
 
@@ -160,11 +160,11 @@ def test_the_white_box_that_took_every_step_stands_beside():
 
 
 def test_the_reading_names_the_best_and_the_worst_pair():
-    ((said,),) = transfer_sentences(matrices(results(*square())))
-    assert said == (
+    ((expected,),) = transfer_sentences(matrices(results(*square())))
+    assert expected == (
         "On mnist, the accuracy of a model on images that pgd(steps=20) makes on another model at L∞ ε = 0.3 is "
-        f"{told(11)} (made on smallcnn (second-half), tested on smallcnn (first-half)) to "
-        f"{told(12)} (made on smallcnn (first-half), tested on smallcnn (second-half)); "
+        f"{text(11)} (made on smallcnn (second-half), tested on smallcnn (first-half)) to "
+        f"{text(12)} (made on smallcnn (first-half), tested on smallcnn (second-half)); "
         "on images made on the model itself it is 10.0 % to 15.0 %."
     )
     assert transfer_sentences([]) == []
@@ -196,7 +196,7 @@ def test_a_report_of_transfer_alone_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
         (3, "cell.source: is not an object"),
         ({"model": {"name": "smallcnn"}}, "cell.source.defense: is missing"),
@@ -204,8 +204,8 @@ def test_a_report_of_transfer_alone_is_told(tmp_path):
         (model() | {"subset": 1}, "cell.source.subset: is not a string"),
     ],
 )
-def test_a_source_that_is_none_is_refused(tmp_path, source, said):
+def test_a_source_that_is_none_is_refused(tmp_path, source, expected):
     record = factory.robustness(EVERYTHING, EVERYTHING, source=source)
     folder = factory.write(tmp_path, record)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=expected):
         load_results(folder)
