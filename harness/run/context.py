@@ -60,7 +60,7 @@ class Context:
     """The folder of data sets; None: ``EPSBENCH_DATA`` or the cache."""
 
     batch_size: int | None = None
-    """Rows attacked at a time; None: found by trial."""
+    """Rows attacked at a time; None: chosen by trial."""
 
     profile: bool = False
     """Whether to write profiler traces of each attack too."""

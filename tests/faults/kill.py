@@ -1,6 +1,6 @@
 """SIGKILL at random moments over a suite, again and again: ``python tests/faults/kill.py [KILLS] [SEED]``.
 
-A run is started, killed, and started again until its suite is complete; then its records are held against those of
+A run is started, killed, and started again until its suite is complete; then its records are compared with those of
 a run that nobody killed, and the next round begins in an empty folder. Exit code 0: nothing finished was lost or
 changed, no file was torn, and no verdict differs.
 """
@@ -81,15 +81,15 @@ def main(kills: int, seed: int) -> int:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 counts["kills"] += 1
-                found = contents(results)
-                counts["records lost or changed"] += sum(found.get(name) != old for name, old in recorded.items())
-                counts["killed before the first record"] += not found
-                counts["killed between two records"] += bool(found)
+                on_disk = contents(results)
+                counts["records lost or changed"] += sum(on_disk.get(name) != old for name, old in recorded.items())
+                counts["killed before the first record"] += not on_disk
+                counts["killed between two records"] += bool(on_disk)
                 counts["killed while a training was under way"] += bool(list(results.rglob("*.checkpoint")))
                 for record in read_records(results):  # raises when one is torn
                     read_pictures(results, record)
                     counts["records read after a kill"] += 1
-                recorded = found
+                recorded = on_disk
                 continue
             counts["rounds completed"] += 1
             counts["rounds that ended with an error"] += code != 0

@@ -187,7 +187,7 @@ import sys, time
 from pathlib import Path
 from epsbench.harness.run.machine.lock import only_run
 with only_run(Path(sys.argv[1])):
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(60)
 """
 
@@ -197,7 +197,7 @@ def test_a_second_run_on_the_same_folder_is_told_so_and_a_killed_one_leaves_no_l
     results.mkdir()
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(results)], stdout=subprocess.PIPE)
     with holder:
-        assert holder.stdout.readline() == b"held\n"
+        assert holder.stdout.readline() == b"locked\n"
         with pytest.raises(InputError, match=rf"another run is writing there \(process {holder.pid} on .*--out"):
             run_suite(suite, results, QUIET)
         assert not (results / "cells").exists()

@@ -152,10 +152,10 @@ def test_sigkill_at_any_moment_loses_no_record_and_tears_no_file(finished, tmp_p
             process.stdout.readline()
             time.sleep(moment)
             process.send_signal(signal.SIGKILL)
-        found = {path.name: path.read_bytes() for path in (results / "cells").glob("*.json")}
-        assert recorded.items() <= found.items()
-        recorded = found
-        assert len(read_records(results)) == len(found)
+        on_disk = {path.name: path.read_bytes() for path in (results / "cells").glob("*.json")}
+        assert recorded.items() <= on_disk.items()
+        recorded = on_disk
+        assert len(read_records(results)) == len(on_disk)
     code, records = run(suite, results)
     assert code == 0
     assert set(records) == set(expected)

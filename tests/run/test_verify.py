@@ -1,4 +1,4 @@
-"""`epsbench run SUITE --verify`: what is recorded comes out again, or what changed is said."""
+"""`epsbench run SUITE --verify`: the recorded numbers come out again, or a line names what changed."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path]:
     return suite, folder / "results"
 
 
-def told(suite: Suite, results: Path, sample: int, **options: object) -> tuple[int, list[str]]:
+def verified(suite: Suite, results: Path, sample: int, **options: object) -> tuple[int, list[str]]:
     lines: list[str] = []
     return verify(suite, results, Options(quiet=True, device="cpu", **options), sample, lines.append), lines
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_what_is_recorded_comes_out_again_and_nothing_is_written(recorded, tmp_path, fresh):
+def test_recorded_numbers_come_out_again_and_nothing_is_written(recorded, tmp_path, fresh):
     """From the cached weights, and from weights trained anew."""
     suite, results = recorded
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
-    code, lines = told(suite, results, 4, **({"weights": tmp_path} if fresh else {}))
+    code, lines = verified(suite, results, 4, **({"weights": tmp_path} if fresh else {}))
     assert code == 0
     assert [line.split()[0] for line in lines[:-1]] == ["identical"] * 4
     assert lines[-1] == "4 of 4 cells are the same (6 are recorded)"
     assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
 
 
-def test_a_changed_verdict_and_another_machine_are_said(recorded):
+def test_a_changed_verdict_and_another_machine_are_reported(recorded):
     suite, results = recorded
     record = read_records(results)[0]
     path = record_path(results, record.id)
@@ -64,7 +64,7 @@ def test_a_changed_verdict_and_another_machine_are_said(recorded):
     tree["verdicts"] = Verdicts.pack(clean, robust & (np.arange(len(clean)) > np.flatnonzero(robust)[1])).model_dump()
     tree["environment"]["packages"]["torch"] = "0.4"
     path.write_text(json.dumps(tree))
-    code, lines = told(suite, results, 99)
+    code, lines = verified(suite, results, 99)
     path.write_text(whole)
     assert code == 1
     (changed,) = (line for line in lines if line.startswith("changed"))
@@ -74,7 +74,7 @@ def test_a_changed_verdict_and_another_machine_are_said(recorded):
 
 
 def test_nothing_recorded_is_two(recorded, tmp_path):
-    code, lines = told(recorded[0], tmp_path / "none", 3)
+    code, lines = verified(recorded[0], tmp_path / "none", 3)
     assert code == 2
     assert "run it first" in lines[0]
     assert not (tmp_path / "none").exists()
@@ -90,13 +90,13 @@ def test_a_generative_model_is_verified_by_its_bounds(tmp_path, model, bound):
     suite = load_suite(str(tmp_path / "g.toml"), limit=64)
     results = tmp_path / "results"
     assert run_suite(suite, results, QUIET) == 0
-    assert told(suite, results, 3)[0] == 0
+    assert verified(suite, results, 3)[0] == 0
     path = record_path(results, suite.cells[0].id)
     tree = json.loads(path.read_text())
     tree["metrics"][bound]["value"] += 0.5
     tree["training"]["form"] = "contiguous, compiled"
     path.write_text(json.dumps(tree))
-    code, lines = told(suite, results, 3)
+    code, lines = verified(suite, results, 3)
     assert code == 1
     assert f": {bound} " in lines[0]
     assert "form of training contiguous, compiled, now channels-last" in lines[0]

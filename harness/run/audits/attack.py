@@ -22,7 +22,7 @@ from epsbench.harness.run.audits.probe import log_odds
 OUTSIDE = 1e-5
 UNMOVED, NO_OP = 0.01, 0.5  # shares of unchanged images: a warning above the first, void from the second on
 STILL_RISING = 0.2  # the share of the whole rise in loss that one more step adds; about 0 once converged
-FEWEST = 8  # images that were not fooled; nothing is said about fewer
+FEWEST = 8  # images that were not fooled; with fewer there is no finding
 SHORT = 0.9  # share of those whose last gradient was not used
 FEW_LOST = 0.01  # share of images that were fooled on the way; fewer are not reported
 

@@ -18,7 +18,7 @@ FEW = 0.01  # a smaller share of examples without a gradient is not reported
 ASCENDS = 0.8  # steps along a useful gradient beat a random step on at least this share; chance gives 0.5
 STEPS = (1 / 255, 4 / 255, 16 / 255)
 UNBOUNDED_STEP, UNBOUNDED_STEPS = 0.2, 12  # enough to reach every image in [0, 1]
-FEWEST = 16  # examples; nothing is said about fewer
+FEWEST = 16  # examples; with fewer there is no finding
 
 
 def zero_share(gradient: Tensor) -> float:

@@ -52,24 +52,24 @@ def audit(*arguments: str) -> tuple[int, str]:
 
 
 def test_a_clean_model_exits_with_0(folder):
-    code, told = audit("mine.py:Linear")
+    code, text = audit("mine.py:Linear")
     assert code == 0
-    assert "no findings" in told
-    assert all(f"exactly 0 in {precision}: 0.0%" in told for precision in ("float32", "bf16"))
+    assert "no findings" in text
+    assert all(f"exactly 0 in {precision}: 0.0%" in text for precision in ("float32", "bf16"))
     assert "exactly 0 in fp16: 0.0%" in audit("mine.py:Linear", "--precision", "fp16")[1]
 
 
-def test_a_warning_is_told_and_exits_with_0(folder):
-    code, told = audit("mine.py:Rounded")
+def test_a_warning_is_listed_and_exits_with_0(folder):
+    code, text = audit("mine.py:Rounded")
     assert code == 0
-    assert "warning  zero-gradient: 100.0% of the examples" in told
+    assert "warning  zero-gradient: 100.0% of the examples" in text
 
 
-def test_what_voids_is_told_and_exits_with_1(folder):
-    code, told = audit("mine.py:Softmax")
+def test_a_void_finding_is_listed_and_exits_with_1(folder):
+    code, text = audit("mine.py:Softmax")
     assert code == 1
-    assert "void  probabilities:" in told
-    assert "return what the last linear layer returns" in told
+    assert "void  probabilities:" in text
+    assert "return what the last linear layer returns" in text
 
 
 def test_weights_of_a_file_are_what_is_audited(folder):
@@ -81,13 +81,13 @@ def test_weights_of_a_file_are_what_is_audited(folder):
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("mine.py:Raises", "cannot be audited on digits: 3"),
         ("smalcnn", "did you mean 'smallcnn'"),
         ("vae", "no classifier"),
     ],
 )
-def test_what_cannot_be_audited_is_one_message(folder, model, said):
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_audited_is_one_message(folder, model, message):
+    with pytest.raises(InputError, match=message):
         audit(model)

@@ -1,4 +1,4 @@
-"""The list of codes: documented word for word, every one in use, and none used that is not listed."""
+"""The list of codes is the documented one; every code is used, and every used code is listed."""
 
 from __future__ import annotations
 

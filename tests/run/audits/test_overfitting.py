@@ -65,19 +65,19 @@ SOUND = [
 
 
 @pytest.mark.parametrize(("clean", "one", "half", "many", "epoch"), COLLAPSES)
-def test_a_collapse_is_told_with_its_epoch(clean, one, half, many, epoch):
+def test_a_collapse_is_reported_with_its_epoch(clean, one, half, many, epoch):
     (finding,) = audit_training(curves(clean, one, half, many))
     assert finding.code == "catastrophic-overfitting"
     assert finding.evidence == {"epoch": epoch, "one_step": one[-1], "half_step": half[-1], "many_steps": many[-1]}
 
 
 @pytest.mark.parametrize(("clean", "one", "half", "many"), SOUND)
-def test_what_is_none_is_not_told(clean, one, half, many):
+def test_sound_training_is_not_reported(clean, one, half, many):
     assert audit_training(curves(clean, one, half, many)) == []
 
 
 @pytest.mark.parametrize("old", [{}, {"validation_accuracy": [0.9]}, curves([], [], [], [])])
-def test_without_curves_there_is_nothing_to_tell(old):
+def test_without_curves_there_is_no_finding(old):
     assert audit_training(old) == []
 
 
@@ -113,7 +113,7 @@ def trained(data, defense, epochs):
     return train_classifier(network, defense, data, "none", recipe, seed=0, precision="float32")
 
 
-def test_training_on_large_single_steps_collapses_and_is_told(data):
+def test_training_on_large_single_steps_collapses_and_is_reported(data):
     training = trained(data, FGSMLoss(eps=Fraction(1, 2), alpha=0.0), epochs=40)
     (finding,) = audit_training(training.curves)
     assert 1 <= finding.evidence["epoch"] <= 40

@@ -125,11 +125,13 @@ def test_a_broken_attack_is_told(honest, tmp_path, name, parameters, status, cod
     assert (record.status, code in codes([record])) == (status, True)
 
 
-@pytest.mark.parametrize(("name", "said"), [("Raises", "planted"), ("InPlace", "in place"), ("WidensItsBall", "in pl")])
-def test_an_attack_that_raises_or_writes_into_its_arguments_has_failed(honest, tmp_path, name, said):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("Raises", "planted"), ("InPlace", "in place"), ("WidensItsBall", "in pl")]
+)
+def test_an_attack_that_raises_or_writes_into_its_arguments_has_failed(honest, tmp_path, name, reason):
     (record,) = measure(honest, tmp_path, [attack(name)], [0.1])
     assert record.status == "failed"
-    assert said in record.failure.message
+    assert reason in record.failure.message
 
 
 @pytest.mark.parametrize("name", ["FarAway", "FarAwayAtOnce"])

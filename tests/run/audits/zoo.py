@@ -73,7 +73,7 @@ def measure(
 
 
 def codes(records: Sequence[Record]) -> set[str]:
-    """Every code found on any of the records."""
+    """Every code of a finding of any of the records."""
     return {finding.code for record in records for finding in record.findings}
 
 

@@ -24,7 +24,7 @@ from epsbench.harness.run.speed.program.program import Program
 
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak can be reset on Linux alone")
-glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc alone can be told what to keep")
+glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc has these settings")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_memory_is_flat_over_a_hundred_attacks(network, digits):
 
 
 def _temporaries() -> tuple[int, int, int]:
-    """How many pages ten rounds of temporaries ask of the system; the bytes held after them, and once released."""
+    """How many pages ten rounds of temporaries request; the resident bytes after them, and after `release`."""
     assert keep_freed(CPU)
 
     def round_of() -> None:

@@ -118,10 +118,10 @@ def test_verdicts_are_those_of_a_loop_by_hand(finished):
     suite, results, records, _ = finished
     test = load_data("digits", None, CPU, LIMIT).test
     x, y = test.pixels(), test.labels
-    lent = [cell for cell in suite.cells if cell.source]
-    assert len(lent) == 8
+    transferred = [cell for cell in suite.cells if cell.source]
+    assert len(transferred) == 8
     spared = 0
-    for cell in lent:
+    for cell in transferred:
         victim, source = network_of(cell, results), network_of(cell.source, results)
         attacked = signed_steps(source, x, y, float(cell.eps), 1 if cell.attack.name == "fgsm" else STEPS)
         with torch.no_grad():
@@ -175,8 +175,8 @@ def test_a_half_is_trained_on_its_own_images(finished):
 def test_verdicts_do_not_depend_on_the_batch_size_nor_on_who_trained_the_source(finished, tmp_path):
     """A job of its own finds no weights of its source and trains them."""
     suite, _, records, _ = finished
-    lent = [cell for cell in suite.cells if cell.source and cell.subset == "first-half"]
-    alone = Suite(suite.name, suite.path, "", tuple(lent), ())
+    transferred = [cell for cell in suite.cells if cell.source and cell.subset == "first-half"]
+    alone = Suite(suite.name, suite.path, "", tuple(transferred), ())
     for identity, record in run(alone, tmp_path / "alone", batch_size=7).items():
         assert record.verdicts == records[identity].verdicts
         assert record.evaluation == records[identity].evaluation
@@ -184,10 +184,10 @@ def test_verdicts_do_not_depend_on_the_batch_size_nor_on_who_trained_the_source(
 
 def test_measuring_again_gives_the_same(finished):
     suite, results, _, _ = finished
-    told: list[str] = []
-    lent = Suite(suite.name, suite.path, "", tuple(cell for cell in suite.cells if cell.source), ())
-    assert verify(lent, results, Options(quiet=True, device="cpu"), 2, told.append) == SAME
-    assert told[-1] == "2 of 2 cells are the same (8 are recorded)"
+    lines: list[str] = []
+    transfer = Suite(suite.name, suite.path, "", tuple(cell for cell in suite.cells if cell.source), ())
+    assert verify(transfer, results, Options(quiet=True, device="cpu"), 2, lines.append) == SAME
+    assert lines[-1] == "2 of 2 cells are the same (8 are recorded)"
 
 
 def test_no_audit_of_white_boxes_is_raised_by_another_models_gradients(tmp_path):
@@ -207,12 +207,12 @@ def test_no_audit_of_white_boxes_is_raised_by_another_models_gradients(tmp_path)
     )
     records = run(suite, tmp_path / "results")
     codes = {cell.id: {finding.code for finding in records[cell.id].findings} for cell in suite.cells}
-    lent = [cell.id for cell in suite.cells if cell.source]
-    assert len(lent) == 3
+    transferred = [cell.id for cell in suite.cells if cell.source]
+    assert len(transferred) == 3
     at_home = set().union(*(codes[c.id] for c in suite.cells if not c.source and c.model.name != "smallcnn"))
     assert at_home >= {"no-ascent", "noise-beats-gradient"}
     relative = {"no-ascent", "unconverged", "noise-beats-gradient", "one-step-beats-many", "eps-not-monotone"}
-    assert not set().union(*(codes[identity] for identity in lent)) & (relative | OWN_GRADIENTS)
+    assert not set().union(*(codes[identity] for identity in transferred)) & (relative | OWN_GRADIENTS)
     of_victim = set().union(*(codes[c.id] for c in suite.cells if not c.source and c.model.name == "smallcnn"))
     # Nor do the images of others make the victim's own attacks look weak.
     assert not of_victim & (relative - {"unconverged"})
@@ -228,7 +228,7 @@ class Wobbling(Attack):
 
 
 def test_an_attack_with_a_loop_of_its_own_is_made_on_the_source(network, digits):
-    """Descent, at that: nothing it finds on its way, and nothing its victim loses, is held against it."""
+    """The attack lowers the loss of its source. No finding about lost iterates or a missing rise in loss may follow."""
     torch.manual_seed(1)
     source = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     x, y = digits[0][:60], digits[1][:60]
