@@ -3,4 +3,4 @@
 from fuzzing import fuzz
 
 if __name__ == "__main__":
-    fuzz("report_is_told_or_refused")
+    fuzz("report_is_rendered_or_refused")

@@ -1,4 +1,4 @@
-"""What must hold of whatever is thrown at the suite parser, the record reader and the report renderer.
+"""What holds for any input to the suite parser, the record reader and the report renderer.
 
 pytest runs some examples of each property, and atheris, through Hypothesis's ``fuzz_one_input``, as many as one
 likes (``fuzz_*.py``).
@@ -133,14 +133,14 @@ def record_is_read_or_refused(data: st.DataObject) -> None:
 
 
 def printable(error: InputError) -> None:
-    """No terminal acts on what is said."""
+    """The message holds no control character that a terminal would act on."""
     assert error.messages
     assert all(message.isprintable() for message in error.messages)
 
 
-def _told(folder: Path, form: str) -> None:
+def _render(folder: Path, form: str) -> None:
     try:
-        output = report(folder, form, folder / "told")  # without a file, text has the page drawn as well
+        output = report(folder, form, folder / "output")  # without a file, text has the page drawn as well
     except InputError as error:
         printable(error)
         return
@@ -159,13 +159,13 @@ def _results(data: st.DataObject, folder: Path) -> Path:
     return folder
 
 
-def report_is_told_or_refused(data: st.DataObject) -> None:
+def report_is_rendered_or_refused(data: st.DataObject) -> None:
     """Every quick format of a folder with mutated records, and its comparison with a sound one."""
     folder, sound = Path(FOLDER.name) / "many", Path(FOLDER.name) / "sound"
     if not sound.exists():
         factory.write(sound, *RECORDS)
     _results(data, folder)
-    _told(folder, data.draw(st.sampled_from(QUICK)))
+    _render(folder, data.draw(st.sampled_from(QUICK)))
     try:
         code, output = compare(*data.draw(st.sampled_from([(folder, sound), (sound, folder)])))
     except InputError as error:
@@ -175,9 +175,9 @@ def report_is_told_or_refused(data: st.DataObject) -> None:
         assert output
 
 
-def page_is_told_or_refused(data: st.DataObject) -> None:
+def page_is_rendered_or_refused(data: st.DataObject) -> None:
     """The HTML page, whose figures take their time."""
-    _told(_results(data, Path(FOLDER.name) / "page"), "html")
+    _render(_results(data, Path(FOLDER.name) / "page"), "html")
 
 
 def _edited(data: st.DataObject, content: bytes) -> bytes:

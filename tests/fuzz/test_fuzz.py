@@ -14,7 +14,7 @@ import properties
 
 @pytest.mark.parametrize(
     ("name", "examples"),
-    [("record_is_read_or_refused", 2000), ("report_is_told_or_refused", 800), ("page_is_told_or_refused", 8)],
+    [("record_is_read_or_refused", 2000), ("report_is_rendered_or_refused", 800), ("page_is_rendered_or_refused", 8)],
 )
 def test_property(name, examples):
     properties.tested(getattr(properties, name), examples)()

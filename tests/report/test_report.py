@@ -1,4 +1,4 @@
-"""Every format from synthetic records: hostile names stay names, failures stay visible, the page needs nothing."""
+"""Every format from synthetic records: hostile names are escaped, failures visible, the page self-contained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures and pictures: labels that never collide, images that are what they say, tables of the VAE."""
+"""Figures and pictures: labels that do not overlap, images with the right pixels, tables of the VAE."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_labels_of_any_length_leave_room_for_the_axes():
     assert ElementTree.fromstring(figures.accuracy(board, rows, LIGHT)).tag.endswith("svg")
 
 
-def test_a_label_loses_its_middle_alone():
+def test_a_long_label_loses_only_its_middle():
     assert shortened("a" * 44) == "a" * 44
     label = shortened("smallcnn + pgd-batch (training.epochs 12, training.learning_rate 0.004, precision auto)")
     assert label == "smallcnn + pgd-batch (training.ep…sion auto)"

@@ -74,7 +74,7 @@ def test_missing_failed_and_void_cells_are_not_measured(tmp_path):
     assert "3 not measured" in lines[3]
 
 
-def test_a_broken_bound_counts_though_another_cell_is_missing(tmp_path):
+def test_a_broken_bound_exits_with_one_even_if_another_cell_is_missing(tmp_path):
     record, absent = robust(0.5), robust(0.5, eps="0.1")
     factory.write(tmp_path, record)
     code, text = check_suite(suite_of(record, absent, bounds={"robust_accuracy": Bound(min=0.9)}), tmp_path)
@@ -101,7 +101,7 @@ def test_an_absent_metric_is_not_measured_and_bits_are_spelled_as_bits(tmp_path)
         ("recall", Metric(value=0.64, low=0.6, high=0.7), Bound(min=0.5), "recall ≥ 50.0 %: 64.0 % [60.0, 70.0]"),
     ],
 )
-def test_only_shares_are_told_in_percent(tmp_path, name, metric, bound, output):
+def test_only_shares_are_shown_in_percent(tmp_path, name, metric, bound, output):
     record = factory.generation(0.52)
     factory.write(tmp_path, record.model_copy(update={"metrics": {name: metric}}))
     assert output in check_suite(suite_of(record, bounds={name: bound}), tmp_path)[1]
@@ -125,7 +125,7 @@ def test_a_suite_that_expects_nothing_and_a_corrupt_record_are_refused(tmp_path)
         check_suite(suite_of(record, bounds={"robust_accuracy": Bound(min=0)}), tmp_path)
 
 
-def test_junit_tells_failures_from_errors_and_survives_hostile_names(tmp_path):
+def test_junit_separates_failures_from_errors_and_escapes_hostile_names(tmp_path):
     hostile = '<script>"&\x00\x1b]\ud800'
     cases = [Case("g", hostile, "failure", hostile), Case("g", "b", "error", "why"), Case("g", "c", "passed", "ok")]
     write_junit(tmp_path / "deep" / "j.xml", hostile, cases)

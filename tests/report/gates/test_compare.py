@@ -30,7 +30,7 @@ def one(count: int, clean=CLEAN, **axes):
     return factory.robustness(clean, right(count), **axes)
 
 
-def test_the_same_is_the_same(tmp_path):
+def test_equal_results_show_no_difference(tmp_path):
     code, text = compare(*sets(tmp_path, [one(500)], [one(500)]))
     assert code == 0
     assert "2 tests: 0 significantly worse, 0 significantly better, 2 no difference" in text
@@ -68,7 +68,7 @@ def test_a_worse_clean_accuracy_is_found_and_tested_once_for_a_model(tmp_path):
     assert "fgsm" not in lines[0]
 
 
-def test_holm_keeps_a_chance_find_in_a_large_family_quiet(tmp_path):
+def test_holm_ignores_a_chance_difference_among_many_tests(tmp_path):
     lost = 6
     assert mcnemar_exact(lost, 0) < 0.05
     epsilons = [f"{k}/255" for k in range(1, 21)]
@@ -86,7 +86,7 @@ def test_holm_keeps_a_chance_find_in_a_large_family_quiet(tmp_path):
         ([factory.robustness(CLEAN[:10], CLEAN[:10], eps="0.1")], "1,000 examples in A, 10 in B"),
     ],
 )
-def test_what_cannot_be_compared_is_two(tmp_path, b, why):
+def test_what_cannot_be_compared_exits_with_two(tmp_path, b, why):
     a, b = sets(tmp_path, [one(500), one(500, eps="0.1")], [one(500), *b])
     code, text = compare(a, b)
     assert code == 2
@@ -94,17 +94,17 @@ def test_what_cannot_be_compared_is_two(tmp_path, b, why):
     assert "not compared" in text
 
 
-def test_no_common_cell_is_two_and_worse_outranks_missing(tmp_path):
+def test_no_common_cell_exits_with_two_and_worse_with_one_even_if_a_cell_is_missing(tmp_path):
     assert compare(*sets(tmp_path / "1", [one(500)], [one(500, eps="0.1")]))[0] == 2
     assert compare(*sets(tmp_path / "2", [one(500), one(500, eps="0.1")], [one(100)]))[0] == 1
 
 
-def test_other_code_is_another_cell(tmp_path):
+def test_a_cell_of_other_code_is_not_compared(tmp_path):
     a, b = sets(tmp_path, [one(500, code={"attack": "1"})], [one(500, code={"attack": "2"})])
     assert compare(a, b)[0] == 2
 
 
-def test_cells_that_a_did_not_measure_are_no_reproach(tmp_path):
+def test_cells_that_a_did_not_measure_are_ignored(tmp_path):
     a, b = sets(tmp_path, [one(500), factory.failed(eps="0.1")], [one(500), one(5, eps="0.1"), one(5, eps="0.2")])
     assert compare(a, b)[0] == 0
 

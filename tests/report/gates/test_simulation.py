@@ -1,4 +1,4 @@
-"""The gate under simulation: quiet when nothing changed, awake when something did.
+"""`compare` under simulation: few false alarms, and real differences are detected.
 
 Each comparison is a family of 18 cells of 10,000 images, judged as `epsbench compare` judges it.
 """

@@ -1,4 +1,4 @@
-"""What GitHub Actions shows of a gate, and the gate of speed."""
+"""The job summary of GitHub Actions, and bounds on speed."""
 
 from __future__ import annotations
 

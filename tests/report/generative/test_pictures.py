@@ -1,4 +1,4 @@
-"""Figures and pictures of generative models: what is drawn of which records, and files that are not what they say."""
+"""Figures and pictures of generative models: what is drawn for which records, and malformed files."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_bounds_stand_side_by_side_over_z():
         assert figure.light != figure.dark
 
 
-def test_bands_are_said_to_be_over_images():
+def test_the_caption_says_that_bands_are_over_images():
     bounds, _ = likelihood_figures(made(generative.model()))
     assert "95 % over images" in bounds.caption
 
 
-def test_of_models_that_differ_otherwise_the_best_alone_has_its_bounds_drawn():
+def test_bounds_are_drawn_for_the_best_model_where_models_do_not_differ_in_z_alone():
     drawn = list(likelihood_figures(made(*(generative.model(beta=beta) for beta in (0.5, 1.0, 4.0)))))
     assert [figure.wide for figure in drawn] == [False, False]
 
@@ -96,7 +96,7 @@ def test_every_model_has_its_units_and_of_too_many_the_rest_are_counted():
         {"dimension_mean_variance": [1.0]},
     ],
 )
-def test_curves_that_do_not_go_together_are_named(tmp_path, curves):
+def test_curves_of_different_length_or_order_are_named(tmp_path, curves):
     record = generative.model()
     factory.write(tmp_path, record.model_copy(update={"curves": record.curves | curves}))
     with pytest.raises(InputError, match=next(iter(curves))) as caught:

@@ -16,7 +16,7 @@ def reading(*records) -> str:
     return "\n".join(Content(Results(Path("results"), records, ())).reading)
 
 
-def test_the_reading_says_what_the_encoder_gives_away():
+def test_the_reading_says_what_the_encoder_loses():
     assert (
         "With the posterior of each image refined by 50 steps, the ELBO is 0.490 [0.488, 0.492] bits per dimension on "
         "the first 1,000 test images: the encoder loses at least 0.0200 [0.0198, 0.0202]." in reading(refined())
@@ -40,13 +40,13 @@ def test_the_reading_says_what_the_records_say():
     assert "ollapse:" not in text
 
 
-def test_the_prior_is_not_said_to_collapse_where_it_does_not():
+def test_the_reading_says_that_the_prior_fails_only_where_it_does():
     text = reading(generative.model(0.52, prior_gap=0.001), generative.model(0.775, z_dim=2, prior_gap=0.001))
     assert "0.001 above the ELBO at z = 20." in text
     assert "it fails" not in text
 
 
-def test_seeds_are_said():
+def test_the_reading_counts_seeds():
     text = reading(*(generative.model(0.52 + 0.001 * seed, seed=seed) for seed in range(3)))
     assert "reaches 0.521 ±0.0010 bits per dimension on the test set (mean ± standard deviation over 3 seeds)." in text
 

@@ -22,7 +22,7 @@ def test_an_autoencoder_is_known_by_what_it_lacks():
     assert tables(nameless).quality != []
 
 
-def test_recipes_of_one_model_are_told_apart_and_others_are_not():
+def test_labels_name_the_recipe_only_where_one_model_has_several():
     slow = factory.TRAINING | {"epochs": 300}
     one, two = made(generative.model(), generative.model(training=slow))
     assert {one.model, two.model} == {"vae (training.epochs 10)", "vae (training.epochs 300)"}
@@ -30,7 +30,7 @@ def test_recipes_of_one_model_are_told_apart_and_others_are_not():
     assert [setting.model for setting in made(generative.model(), better)] == ["vae", "vae-best"]
 
 
-def test_evaluations_are_told_where_nothing_else_tells_rows_apart():
+def test_labels_name_the_evaluation_only_where_nothing_else_differs():
     other = generative.EVALUATION | {"importance_samples": 10}
     same = made(generative.model(), generative.model(evaluation=other))
     assert {setting.model for setting in same} == {
@@ -48,7 +48,7 @@ def test_evaluations_are_told_where_nothing_else_tells_rows_apart():
     }
 
 
-def test_names_tell_settings_apart_once_each():
+def test_short_names_are_unique():
     results = made(*(generative.model(z_dim=z) for z in (2, 20)))
     assert short_names(results) == ["z = 2", "z = 20"]
     assert short_names(results[:1]) == ["vae, z = 2, β = 1"]
@@ -61,7 +61,7 @@ def test_names_tell_settings_apart_once_each():
     ("cell", "says"),
     [({"evaluation": [1]}, "cell.evaluation"), ({"z_dim": "20"}, "cell.z_dim"), ({"beta": None}, "cell.beta")],
 )
-def test_a_cell_that_is_none_is_named(tmp_path, cell, says):
+def test_a_malformed_cell_is_named(tmp_path, cell, says):
     record = generative.model()
     factory.write(tmp_path, record.model_copy(update={"cell": record.cell | cell}))
     with pytest.raises(InputError, match=says) as caught:

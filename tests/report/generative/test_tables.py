@@ -87,7 +87,7 @@ def test_counts_that_differ_stand_in_their_rows():
     assert sorted(entry.partition("], ")[2] for entry in output) == ["first 1,000", "first 200"]
 
 
-def test_a_refined_bound_stands_beside_what_the_encoder_gives_away():
+def test_a_refined_bound_stands_beside_the_amortisation_gap():
     table = tables(refined(), generative.model(0.6, z_dim=5)).likelihood[1]
     assert column(table, "ELBO refined by 50 steps, first 1,000") == ["–", "0.490 [0.488, 0.492]"]
     assert column(table, "amortisation gap, first 1,000") == ["–", "0.0200 [0.0198, 0.0202]"]
@@ -196,7 +196,7 @@ def test_seconds_that_are_no_number_break_no_table(seconds):
     assert column(table, "training") == [duration(seconds)] == [str(seconds)]
 
 
-def test_records_of_before_have_their_bits_and_no_more():
+def test_records_without_an_evaluation_have_a_table_of_bits_only():
     shown = tables(factory.generation(0.52))
     assert [table.title for table in shown.all] == [
         "VAE on mnist, 16 grey levels",

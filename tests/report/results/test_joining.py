@@ -1,4 +1,4 @@
-"""Several results folders as one report: cells once, conflicts told, suites side by side."""
+"""Several results folders as one report: each cell once, conflicts shown, suites side by side."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_other_numbers_for_the_same_cell_are_a_conflict_and_the_newest_stands(tm
     assert "1 cell measured differently in several folders" in " ".join(Content(loaded).reading)
 
 
-def test_what_was_measured_somewhere_did_not_fail(tmp_path):
+def test_a_cell_that_failed_in_one_folder_and_was_measured_in_another_is_measured(tmp_path):
     good = factory.robustness(CLEAN, CLEAN)
     bad = later(factory.failed()).model_copy(update={"id": good.id})
     loaded = load_results(factory.write(tmp_path / "a", good), factory.write(tmp_path / "b", bad))
@@ -133,7 +133,7 @@ def test_pictures_come_from_the_folder_of_their_record(tmp_path):
     assert "Adversarial examples" in report([a, b], "html")
 
 
-def test_every_question_is_told(two):
+def test_the_description_of_every_suite_is_shown(two):
     content = Content(load_results(*two))
     assert content.title == "a and b"
     assert content.reading[:2] == ["a: What breaks?", "b: What holds?"]

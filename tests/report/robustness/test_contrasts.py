@@ -1,4 +1,4 @@
-"""The sentences that read a leaderboard: what one choice costs or buys, with its interval, from the records alone."""
+"""The sentences that compare two models or two attacks of a leaderboard, with their intervals."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_noise_and_fgsm_at_the_eps_where_they_differ_most():
 
 
 @pytest.mark.parametrize("attacks", [(NOISE,), (FGSM,), (NOISE, PGD)])
-def test_nothing_is_said_of_noise_and_fgsm_that_were_not_both_measured(attacks):
+def test_noise_and_fgsm_are_compared_only_where_both_were_measured(attacks):
     assert sentences(*(factory.robustness(CLEAN, right(40), attack=attack) for attack in attacks)) == []
 
 
-def test_what_defenses_cost_of_the_clean_accuracy():
+def test_defenses_change_the_clean_accuracy():
     names = ("none", "trades", "n-fgsm", "pgd-batch")
     (text,) = sentences(
         *(trained(k, 9, defense=defense(name)) for name, k in zip(names, (95, 80, 75, 90), strict=True))
@@ -141,7 +141,7 @@ def test_fgsm_images_in_the_loss_and_in_the_batch(batch, expected):
 
 
 @pytest.mark.parametrize("early_stop", [False, True])
-def test_what_patience_costs_and_finds_where_every_step_is_taken(early_stop):
+def test_attacks_of_few_and_many_gradients_are_compared_without_early_stop(early_stop):
     text = sentences(
         factory.robustness(CLEAN, right(50), attack=FGSM, early_stop=early_stop, images_per_second=1000.0),
         factory.robustness(CLEAN, right(45), attack={"name": "pgd", "steps": 10}, early_stop=early_stop),

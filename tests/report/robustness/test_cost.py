@@ -1,4 +1,4 @@
-"""What attacks cost: the table, and the figure of what their gradients find."""
+"""What attacks cost: the table, and the figure of robust accuracy against gradients."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_compilation_is_shown_where_there_was_any():
     assert shown["compile"] == ["–", "31 s"]
 
 
-def test_precision_and_form_are_told_once_or_line_by_line():
+def test_precision_and_form_stand_in_the_caption_or_line_by_line():
     form = {"form": "folded, channels-last"}
     shown = columns(costing(FGSM, form), costing(cost=form))
     assert "precision bf16, form folded, channels-last, device NVIDIA H200" in shown["caption"][0]
@@ -64,7 +64,7 @@ def test_precision_and_form_are_told_once_or_line_by_line():
     assert shown["form"] == ["folded, channels-last", "folded, channels-last; plain"]
 
 
-def test_no_early_stop_is_said_once_or_in_the_label():
+def test_no_early_stop_stands_in_the_caption_or_in_the_label():
     assert "is not attacked further" in columns(costing())["caption"][0]
     assert "No early stop: " in columns(costing(early_stop=False))["caption"][0]
     shown = columns(costing(), costing(early_stop=False))

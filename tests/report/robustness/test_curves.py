@@ -1,4 +1,4 @@
-"""Curves over ε whose points depend on each other, and attacks without early stopping: attacks of their own."""
+"""Nested and bisected curves over ε, and attacks without early stopping, count as attacks of their own."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_one_kind_of_curve_is_enough_for_the_worst_case(other):
     assert [(row.rank, row.worst[LARGEST].bound) for row in made.rows] == [(1, False), (2, False)]
 
 
-def test_a_curve_that_failed_is_said():
+def test_a_curve_that_failed_is_noted():
     made = board(pgd(500), factory.failed(attack=PGD, eps="0.3", **BISECT))
     assert made.rows[0].worst[LARGEST].note == "without pgd(steps=40, bisect) (failed)"
 
@@ -110,7 +110,7 @@ def test_the_caption_explains_the_curves_that_there_are():
     assert "Nested:" not in output
 
 
-def test_how_much_the_numbers_move():
+def test_the_effect_of_the_kind_of_curve():
     records = [
         *(pgd(count, eps, 40 * count / N) for count, eps in zip((900, 700, 500), EPS, strict=True)),
         *(pgd(count, eps, 10, **BISECT) for count, eps in zip((899, 700, 510), EPS, strict=True)),
@@ -133,13 +133,13 @@ def test_seeds_are_averaged_and_other_weights_not_compared():
     assert [(row[0].text, row[2].text) for row in table.rows] == [("smallcnn", "-1.00")]
 
 
-def test_nothing_moves_where_there_is_one_kind_of_curve():
+def test_there_is_no_such_table_for_one_kind_of_curve():
     kept = results(pgd(500, **BISECT), pgd(500, attack={"name": "fgsm"}))
     assert movement_tables(boards(kept), kept) == []
 
 
 @pytest.mark.parametrize("fmt", ["text", "markdown", "html"])
-def test_every_format_tells_of_curves(tmp_path, fmt):
+def test_every_format_shows_the_effect_of_curves(tmp_path, fmt):
     factory.write(tmp_path, *(pgd(500, eps, **axes) for eps in EPS for axes in ({}, BISECT)))
     output = report(tmp_path, fmt, tmp_path / "out")
     assert "Effect of the kind of ε curve" in output
@@ -179,7 +179,7 @@ def read(*records) -> str:
     return " ".join(Content(results(*records)).reading)
 
 
-def test_the_reading_names_a_model_that_withstands_one_step_only():
+def test_the_reading_names_a_model_that_resists_one_step_only():
     output = read(
         *one_step(950, 0, defense=OVERFITTED), *one_step(940, 190, "0.1", defense=OVERFITTED), *one_step(160, 0)
     )
@@ -199,7 +199,7 @@ def test_the_reading_names_a_model_that_withstands_one_step_only():
         [factory.robustness(CLEAN, CLEAN, attack={"name": "noise"}), *one_step(950, 0)[1:]],
     ],
 )
-def test_the_reading_does_not_cry_wolf(records):
+def test_the_reading_is_silent_where_one_step_and_many_do_not_differ_that_much(records):
     output = read(*records)
     assert "not several" not in output
     assert "overfitting" not in output

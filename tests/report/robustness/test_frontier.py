@@ -1,4 +1,4 @@
-"""Robust accuracy against training time: who is on the frontier, what is drawn, and what trainings cost."""
+"""Robust accuracy against training time: the frontier, its figure, and the table of training cost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def results(*records) -> Results:
 
 
 @given(st.lists(st.builds(point, st.integers(1, 9), st.integers(0, 9), st.booleans()), max_size=12))
-def test_the_frontier_is_what_nothing_beats(points):
+def test_no_other_model_beats_one_on_the_frontier(points):
     front = pareto(points)
     sound = [one for one in points if not one.bound]
     unbeaten = {

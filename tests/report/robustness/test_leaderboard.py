@@ -1,4 +1,4 @@
-"""The leaderboard: worst case per example, ranks that respect intervals, failed and void cells in their place."""
+"""The leaderboard: the worst case per example, ranks by intervals, and failed and void cells."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_seeds_become_a_mean_with_a_t_interval():
     assert board(*records).rows[0].rank == 1
 
 
-def test_a_failed_seed_is_said_and_takes_the_rank():
+def test_a_failed_seed_is_noted_and_removes_the_rank():
     made = board(*(factory.robustness(everything, bits(0), seed=s) for s in (0, 1)), factory.failed(seed=2))
     worst = made.rows[0].worst[Fraction(3, 10)]
     assert worst.value == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""What other models' images do: a table of its own, beside the white box and apart from the worst case."""
+"""Transfer tables: robust accuracy on images made on other models, beside the white box."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_models_of_another_recipe_or_data_set_have_tables_of_their_own():
     assert all(len(matrix.victims) == 2 for matrix in made)
 
 
-def test_what_stands_under_others_images_is_no_part_of_the_worst_case():
+def test_images_made_on_other_models_do_not_count_in_the_worst_case():
     first, second = (model(half) for half in HALVES)
     records = results(*square(), shown(0, first, second, attack=PGD | {"steps": 40}))
     (board,) = boards(records)
@@ -150,7 +150,7 @@ def test_seeds_are_averaged_pair_by_pair():
     assert transfer_table(matrix).notes == ("mean and Student-t interval over 3 seeds",)
 
 
-def test_the_white_box_that_took_every_step_stands_beside():
+def test_the_white_box_without_early_stop_is_the_one_shown():
     stopped, first, second = shown(1, model("first-half")), model("first-half"), model("second-half")
     full = shown(2, first, early_stop=False)
     for order in ([stopped, full], [full, stopped]):
@@ -178,7 +178,7 @@ def test_a_pair_that_failed_says_so():
     assert transfer_sentences([matrix]) == []
 
 
-def test_every_format_tells_it_and_nothing_of_it_without_other_sources(tmp_path):
+def test_every_format_shows_transfer_only_where_it_was_measured(tmp_path):
     for name, records, there in (("lent", square(), True), ("own", square()[:2], False)):
         folder = factory.write(tmp_path / name, *records)
         report(folder)
@@ -189,7 +189,7 @@ def test_every_format_tells_it_and_nothing_of_it_without_other_sources(tmp_path)
     assert page.count("Images are made on a source model") == 1
 
 
-def test_a_report_of_transfer_alone_is_told(tmp_path):
+def test_a_report_of_transfer_alone(tmp_path):
     folder = factory.write(tmp_path, *square()[2:])
     report(folder)
     assert "Transfer of pgd" in (folder / "report.md").read_text(encoding="utf-8")
@@ -204,7 +204,7 @@ def test_a_report_of_transfer_alone_is_told(tmp_path):
         (model() | {"subset": 1}, "cell.source.subset: is not a string"),
     ],
 )
-def test_a_source_that_is_none_is_refused(tmp_path, source, expected):
+def test_a_malformed_source_is_refused(tmp_path, source, expected):
     record = factory.robustness(EVERYTHING, EVERYTHING, source=source)
     folder = factory.write(tmp_path, record)
     with pytest.raises(InputError, match=expected):
