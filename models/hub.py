@@ -113,8 +113,13 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
     """
     if not isinstance(network, nn.Module):
         raise ValueError(f"model {name} gave {type(network).__name__} where a torch.nn.Module is needed")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise ValueError(
+            f"model {name} is a TorchScript module, which can neither be copied nor prepared for attack; "
+            "give the Python module that it was made from"
+        )
     was_training = network.training
-    network.eval()
+    _set_mode(network, False)
     try:
         with torch.no_grad():
             logits = network(torch.full((2, *data.shape), 0.5))
@@ -122,13 +127,19 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
         shape = "×".join(map(str, data.shape))
         raise ValueError(f"model {name} does not take the {shape} images of {data.name}: {error}") from error
     finally:
-        network.train(was_training)
+        _set_mode(network, was_training)
     if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
             f"model {name} gives {found} for 2 images of {data.name}; logits of shape (2, {data.classes}) are needed"
         )
     return network
+
+
+def _set_mode(network: nn.Module, training: bool) -> None:
+    """The mode of every module, set without a method that a class may have redefined for something else."""
+    for module in network.modules():
+        module.training = training
 
 
 @contextmanager

@@ -30,7 +30,7 @@ CONTENT = (
 
 # A module or room → what of this repository it may import from. The longest prefix of its name decides.
 MAY_IMPORT = {
-    "": (),
+    "": ("harness",),  # the public names, imported when they are used
     "__main__": ("harness.cli",),
     "attacks": ("attacks",),
     "models": ROBUST,

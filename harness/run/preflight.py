@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
 from epsbench.harness.plan.plan import Job
@@ -13,6 +11,7 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.quality import images_of
 from epsbench.harness.run.training.trained import build
+from epsbench.harness.run.trial import problem_of
 
 
 def preflight(jobs: Sequence[Job], context: Context) -> None:
@@ -60,17 +59,10 @@ def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:
     """What is wrong with a cell's classifier before it is trained; None where nothing is."""
     model = f"model {cell.model.label()!r}"
     try:
-        network = build(cell, data, context).eval()
-        with torch.no_grad():
-            shape = tuple(network(data.test.pixels(torch.arange(2, device=context.device) % len(data.test))).shape)
+        network = build(cell, data, context)
     # The model is the user's code: it may raise anything, or even try to exit.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"{model} cannot be built for {cell.data}: {reason}"
-    expected = (2, data.description.classes)
-    if shape == expected:
-        return None
-    return (
-        f"{model} gives outputs of shape {shape} for two images of {cell.data}, "
-        f"not {expected}: it must return one logit for each of the {expected[1]} classes"
-    )
+    problem = problem_of(network, cell, data)
+    return f"{model} cannot be used on {cell.data}: {problem}" if problem else None
