@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,17 @@ def test_nothing_else_is_installed_at_the_top_level():
 def test_python_m_is_the_command():
     assert "run" in fresh("import sys; sys.argv = ['epsbench', '--help']; import runpy; "
                           "runpy.run_module('epsbench', run_name='__main__')")  # fmt: skip
+
+
+def test_every_package_is_installed():
+    root = Path(epsbench.__file__).parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = [path.parent for top in ("attacks", "harness", "models", "suites") for path in (root / top).rglob("*.py")]
+    found = {".".join(("epsbench", *folder.relative_to(root).parts)) for folder in folders}
+    assert sorted(found | {"epsbench"}) == settings["packages"]
+    files = {
+        path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix not in {".py", ".pyc"}
+    }
+    declared = {path for package, patterns in settings["package-data"].items() for pattern in patterns
+                for path in root.joinpath(*package.split(".")[1:]).glob(pattern)}  # fmt: skip
+    assert files == declared
