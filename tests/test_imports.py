@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
-SHARED = ("harness.errors", "harness.statistics", "harness.records", "harness.options", "harness.findings")
+SHARED = ("harness.errors", "harness.isolation", "harness.statistics", "harness.records", "harness.options",
+          "harness.findings")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress")
@@ -37,9 +38,10 @@ MAY_IMPORT = {
     "suites": (),
     "harness": (),
     "harness.records": ("harness.errors", "harness.findings"),
-    "harness.plan": ("harness.plan", "harness.errors", "harness.records", *ROBUST, "suites"),
+    "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
     "harness.plan.names": (
-        "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors", *ROBUST,
+        "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors",
+        "harness.isolation", *ROBUST,
     ),
     "harness.plan.axes": (
         "harness.plan.axes", "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon",

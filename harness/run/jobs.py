@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.records import Record, cannot_write, write_record
 from epsbench.harness.run.context import Context
@@ -34,7 +35,7 @@ def run_job(job: Job, context: Context) -> Iterator[Record]:
     """
     pending = {cell.id: cell for cell in job.cells}
     keep_freed(context.device)
-    with arithmetic(context.precision(job.cells[0].precision)):
+    with global_state_kept(), arithmetic(context.precision(job.cells[0].precision)):
         context = replace(context, environment=context.environment | arithmetic_flags(context.device))
         for record in _guarded(job, context, pending):
             # One missing ε of a curve brings back the others too. If they fail now, their earlier records stay.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.run.context import Context
@@ -59,10 +60,11 @@ def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:
     """What is wrong with a cell's classifier before it is trained; None where nothing is."""
     model = f"model {cell.model.label()!r}"
     try:
-        network = build(cell, data, context)
+        with isolated(cell.seed):
+            network = build(cell, data, context)
+            problem = problem_of(network, cell, data)
     # The model is the user's code: it may raise anything, or even try to exit.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"{model} cannot be built for {cell.data}: {reason}"
-    problem = problem_of(network, cell, data)
     return f"{model} cannot be used on {cell.data}: {problem}" if problem else None

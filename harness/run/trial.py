@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.plan.names.content import seeded_everywhere
 from epsbench.harness.run.data.examples import Data
 
 Problem = str
@@ -23,8 +23,8 @@ def problem_of(network: nn.Module, cell: RobustnessCell, data: Data) -> Problem 
     """
     recipe = dict(cell.training)
     images = data.train if recipe["epochs"] else data.test
-    with seeded_everywhere(cell.seed):
-        for check in (_modes, _evaluates, _copies, *((_trains, _keeps) if recipe["epochs"] else ())):
+    for check in (_modes, _evaluates, _copies, *((_trains, _keeps) if recipe["epochs"] else ())):
+        with isolated(cell.seed):
             for problem in check(network, data, min(recipe["batch_size"], len(images))):
                 return problem
     return None

@@ -9,14 +9,12 @@ model's own.
 from __future__ import annotations
 
 import hashlib
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DataDescription
 from epsbench.harness.plan.names.registry import make
@@ -66,24 +64,6 @@ def content_of(model: Named, base: Path, data: DataDescription) -> Content | Non
     return Content(hashlib.sha256(text.encode()).hexdigest()[:16], brings)
 
 
-@contextmanager
-def seeded_everywhere(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, NumPy and Python inside, and put their states back afterwards."""
-    import numpy as np
-    import torch
-
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
-
-
 @dataclass(frozen=True)
 class _Entry:
     """One thing that a module holds. ``numbers`` counts those of a parameter that is not constant."""
@@ -93,8 +73,7 @@ class _Entry:
 
 
 def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    # What the user's code prints must not mix with a report on standard output.
-    with seeded_everywhere(seed), redirect_stdout(sys.stderr):
+    with isolated(seed):
         return build()
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
-from contextlib import redirect_stdout
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.isolation import importing
 from epsbench.harness.plan.names.repository import OWN_FOLDERS, OWN_ROOT, is_own, repository_of
 
 # Importing a user's module runs it: it may raise anything through no fault of epsbench, or even try to exit.
@@ -45,7 +44,7 @@ def _load_module(address: str, name: str) -> ModuleType:
     if hint := _old_name(name):
         raise InputError(f"{address!r}: {hint}")
     try:
-        with redirect_stdout(sys.stderr):  # what the module prints must not mix with a report on standard output
+        with importing():
             return importlib.import_module(name)
     except _IMPORT_FAILURES as error:
         raise InputError(

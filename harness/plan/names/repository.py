@@ -16,11 +16,12 @@ import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
+
+from epsbench.harness.isolation import importing
 
 OWN_ROOT = Path(__file__).resolve().parents[3]
 """The folder of the package ``epsbench`` itself."""
@@ -65,7 +66,7 @@ class Repository:
         try:
             if "." in self._name(path):
                 importlib.import_module(name.rpartition(".")[0])
-            with redirect_stdout(sys.stderr):  # what the file prints must not mix with a report on standard output
+            with importing():
                 spec.loader.exec_module(module)
         except BaseException as error:
             del sys.modules[name]
