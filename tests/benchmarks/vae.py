@@ -17,7 +17,7 @@ import torch
 from torch.utils.benchmark import timer
 
 from epsbench.harness.plan.data import DATASETS
-from epsbench.harness.run.training.classifier import seeded
+from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.step_form import Form
 from epsbench.harness.run.training.vae import objective_of
 from epsbench.models.generative import VAE

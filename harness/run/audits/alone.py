@@ -17,7 +17,7 @@ from epsbench.harness.run.audits.gradients import zero_gradients
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.environment import choose_device
 from epsbench.harness.run.speed.prepare import prepare
-from epsbench.harness.run.training.classifier import seeded
+from epsbench.harness.run.training.seeding import seeded
 from epsbench.models.base import Architecture, DataShape
 from epsbench.models.checkpoints import load_checkpoint
 
@@ -51,8 +51,8 @@ def audit_alone(
         network = _network(model, description, weights, context).to(context.device).eval()
         judge = Judge(network, context.device)
         logits = judge.logits(x, len(x))
-        auditor = Auditor(judge, x, y, len(x), description)
-        findings = list(auditor.model(logits))
+        auditor = Auditor(judge, x, y, len(x), description, network, context.data(data, None).train)
+        findings = list(auditor.model(logits, y))
         if not voids(findings):
             findings += _in_every_precision(auditor, network, context.precision(precision))
     except InputError:
@@ -83,7 +83,7 @@ def _in_every_precision(auditor: Auditor, network: nn.Module, attacked: str) -> 
     """Findings about forms and precisions that the model cannot run in, and about gradients that precision loses."""
     probe = auditor.probe
     victim = prepare(network, probe.judge.device, attacked, probe.x[:64], probe.y[:64])
-    for precision in dict.fromkeys((*PRECISIONS[probe.judge.device.type], victim.precision)):
+    for precision in () if not auditor.shares else dict.fromkeys((*PRECISIONS[probe.judge.device.type], victim.precision)):
         with suppress(RuntimeError):  # it cannot run in that precision, which is then not the chosen one
             auditor.precision(victim, precision)
-    return [*victim.findings, *zero_gradients(auditor.shares, victim.precision)]
+    return [*victim.findings, *(zero_gradients(auditor.shares, victim.precision) if auditor.shares else ())]

@@ -6,7 +6,7 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,11 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.evaluate import evaluate
 from epsbench.harness.run.generative.pictures import Pictures, last_pictures, samples
-from epsbench.harness.run.machine.lock import turn
 from epsbench.harness.run.machine.memory import peak_bytes, reset_peak
-from epsbench.harness.run.training.checkpoint import Checkpoint
-from epsbench.harness.run.training.classifier import Curves, seeded
-from epsbench.harness.run.training.seeding import steps_per_epoch
+from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
+from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training
+from epsbench.harness.run.training.trained import weights_of
 from epsbench.harness.run.training.vae import train_vae
-from epsbench.harness.run.training.weights import load_weights, save_weights
 from epsbench.models.vae import VAENetwork
 
 
@@ -44,7 +42,7 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
     vae, training, pictures = trained(first, data, context)
     curves = training.pop("curves")
     for cell in cells:
-        begun = time.perf_counter()
+        began = time.perf_counter()
         measured = evaluate(
             vae,
             data,
@@ -54,7 +52,7 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
             progress=context.progress,
             label=cell.label(),
         )
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - began
         write_pictures(context.results, cell.id, pictures | last_pictures(vae, data.test) | measured.pictures)
         yield context.record(
             cell,
@@ -77,73 +75,33 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
 
 
 def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetwork, dict[str, Any], Pictures]:
-    """The cell's VAE with its trained weights, what training cost, and the samples drawn on the way.
+    """The cell's VAE with its trained weights, what training took, and the samples drawn on the way.
 
-    All three come from the cache when they are there. A training that was stopped goes on from its checkpoint, and one
-    that another process is at is waited for.
+    All three come from the cache when they are there.
     """
     model = registry.make("model", cell.model, context.base)
     vae: VAENetwork = seeded(lambda: model.build(data.description, cell.z_dim), cell.seed).to(context.device)
-    with turn(context.weights / f".{cell.weights_key}.lock"):
-        kept = context.weights / f"{cell.weights_key}.npz"
-        checkpoint = Checkpoint(context.weights / f"{cell.weights_key}.checkpoint")
-        pictures: Pictures = _read(kept) if kept.is_file() else {}
-        cached = load_weights(context.weights, cell.weights_key, vae) if pictures else None
-        training = cached or _train(vae, cell, data, context, checkpoint, pictures, kept)
-        checkpoint.remove()
-    return vae.eval(), training | {"cached": cached is not None}, pictures
+    path, recipe = context.weights / f"{cell.weights_key}.npz", dict(cell.training)
+    pictures: Pictures = {}
 
+    def complete() -> bool:
+        pictures.update(_read(path) if path.is_file() else {})
+        return bool(pictures)
 
-def _train(
-    vae: VAENetwork,
-    cell: GenerationCell,
-    data: Data,
-    context: Context,
-    checkpoint: Checkpoint,
-    pictures: Pictures,
-    kept: Path,
-) -> dict[str, Any]:
-    """Train the cell's VAE, leave weights and ``pictures`` in the cache, and tell what it cost."""
-    recipe = dict(cell.training)
-    title = f"training {cell.label()}"
-    with context.progress.task(title, recipe["epochs"]) as task, closing(context.board(cell.weights_key)) as board:
+    def on_pictures(epoch: int, network: VAENetwork) -> None:
+        pictures[f"samples_epoch_{epoch:04d}"] = samples(network, cell.seed)
+        # At once, and before the weights: no later run can draw these epochs again.
+        keep(path, _archive(pictures))
 
-        def on_epoch(epoch: int, values: dict[str, float]) -> None:
-            for name, value in values.items():
-                board.add_scalar(f"training/{name}", value, epoch)
-            task.advance(epoch - shown[-1], **values)
-            shown.append(epoch)
+    def train(settings: Settings, hooks: Hooks) -> Training:
+        training = train_vae(vae, data, recipe, cell.beta, settings, replace(hooks, on_pictures=on_pictures))
+        return replace(training, curves=_named(training.curves, vae))
 
-        def on_pictures(epoch: int, network: VAENetwork) -> None:
-            pictures[f"samples_epoch_{epoch:04d}"] = samples(network, cell.seed)
-            # At once, and before the weights: no later run can draw these epochs again.
-            keep(kept, _archive(pictures))
-
-        shown = [0]
-        outcome = train_vae(
-            vae,
-            data,
-            recipe,
-            cell.beta,
-            seed=cell.seed,
-            precision=context.precision(cell.precision),
-            compile=context.compile,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-            on_pictures=on_pictures,
-        )
-    seen = steps_per_epoch(len(data.train), recipe["batch_size"]) * min(recipe["batch_size"], len(data.train))
-    info = {
-        "seconds": outcome.seconds,
-        "epochs": recipe["epochs"],
-        "precision": context.precision(cell.precision),
-        **outcome.form.told(),
-        "resumed": outcome.resumed,
-        "images_per_second": recipe["epochs"] * seen / outcome.seconds if outcome.seconds else 0.0,
-        "parameters": sum(weight.numel() for weight in vae.parameters()),
-        "curves": _named(outcome.curves, vae),
-    }
-    return save_weights(context.weights, cell.weights_key, vae, info)
+    batch = min(recipe["batch_size"], len(data.train))
+    images = steps_per_epoch(len(data.train), recipe["batch_size"]) * batch
+    info = weights_of(cell, vae, context, train, f"training {cell.label()}", images, complete=complete)
+    info.pop("probe", None)
+    return vae.eval(), info, pictures
 
 
 def _named(curves: Curves, vae: VAENetwork) -> Curves:

@@ -1,4 +1,4 @@
-"""What the words of a classifier's recipe stand for: optimizers and schedules of the learning rate."""
+"""What the names in a recipe stand for: optimizers and schedules of the learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Recipe = Mapping[str, Any]
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Recipe], torch.optim.Optimizer]] = {
     "adam": lambda weights, recipe: torch.optim.Adam(
-        weights, recipe["learning_rate"], weight_decay=recipe["weight_decay"], fused=True
+        weights, recipe["learning_rate"], weight_decay=recipe.get("weight_decay", 0.0), fused=True
     ),
     "sgd": lambda weights, recipe: torch.optim.SGD(
         weights, recipe["learning_rate"], recipe["momentum"], weight_decay=recipe["weight_decay"], fused=True

@@ -1,13 +1,17 @@
-"""Where a training's randomness comes from, and how one that goes on later takes it up where it was."""
+"""Where the randomness of a training comes from, and how a resumed training continues it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from epsbench.harness.isolation import isolated
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def steps_per_epoch(n: int, batch: int) -> int:
@@ -56,3 +60,9 @@ def resume_random_state(generator: torch.Generator, states: dict[str, Any]) -> N
     torch.set_rng_state(states["cpu"])
     if generator.device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], generator.device)
+
+
+def seeded(build: Callable[[], Network], seed: int) -> Network:
+    """What ``build`` builds, its initial weights drawn from ``seed``; global random states stay as they were."""
+    with isolated(seed):
+        return build()

@@ -37,11 +37,11 @@ class Form:
     refused: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        said = [self.layout, SUBPIXEL if self.subpixel else "", "compiled" if self.compiled else ""]
-        return ", ".join(part for part in said if part)
+        parts = [self.layout, SUBPIXEL if self.subpixel else "", "compiled" if self.compiled else ""]
+        return ", ".join(part for part in parts if part)
 
-    def told(self) -> dict[str, Any]:
-        """As it stands in a record's ``training``; what was refused only where something was."""
+    def entries(self) -> dict[str, Any]:
+        """What a record's ``training`` says of it; refused forms only where there are any."""
         refused = {"refused": self.refused} if self.refused else {}
         return {"form": str(self), "trial_seconds": self.seconds, **refused}
 

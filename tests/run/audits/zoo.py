@@ -17,7 +17,9 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.robustness.job import Bench
-from epsbench.harness.run.training.classifier import seeded, train_classifier
+from epsbench.harness.run.training.classifier import train_classifier
+from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.settings import Hooks, Settings
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import Defense, FGSMLoss, NoDefense, PGDBatch
 from epsbench.models.layers import Normalise
@@ -87,9 +89,14 @@ def trained(
         "schedule": "one-cycle", "step_epochs": 7, "gamma": 0.1, "weight_decay": 0.0,
     }  # fmt: skip
     train_classifier(
-        network, defense or NoDefense(), digits(), "none", recipe, seed=0, precision="float32",
-        on_epoch=lambda epoch, values: None, on_step=lambda: None,
-    )  # fmt: skip
+        network,
+        defense or NoDefense(),
+        digits(),
+        "none",
+        recipe,
+        Settings(seed=0, precision="float32"),
+        Hooks(on_epoch=lambda epoch, values: None, on_step=lambda: None),
+    )
     return network.eval()
 
 

@@ -27,7 +27,9 @@ from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.accelerate import accelerate
 from epsbench.harness.run.speed.convolutions import SubpixelConv2d, subpixel, subpixel_gradient, subpixel_gradients
 from epsbench.harness.run.speed.prepare import _forms, prepare
-from epsbench.harness.run.training.classifier import Training, seeded, train_classifier
+from epsbench.harness.run.training.classifier import train_classifier
+from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.settings import Hooks, Settings, Training
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import TRADES, Defense, NoDefense, PGDBatch
@@ -199,19 +201,26 @@ def kinds(network: nn.Module) -> set[type[nn.Module]]:
 
 def trained(data: Data, defense: Defense = NoDefense(), **options: Any) -> tuple[nn.Module, Training]:  # noqa: B008
     network = seeded(lambda: SmallCNN().build(data.description), 0)
-    return network, train_classifier(network, defense, data, "none", RECIPE, seed=0, precision="float32", **options)
+    return network, train_classifier(
+        network, defense, data, "none", RECIPE, Settings(seed=0, precision="float32", **options)
+    )
 
 
 def test_training_uses_it_and_gives_the_network_back_as_it_was(data):
     network = seeded(lambda: SmallCNN().build(data.description), 0)
     seen = []
     training = train_classifier(
-        network, NoDefense(), data, "none", RECIPE, seed=0, precision="float32",
-        on_step=lambda: seen.append(kinds(network)),
-    )  # fmt: skip
+        network,
+        NoDefense(),
+        data,
+        "none",
+        RECIPE,
+        Settings(seed=0, precision="float32"),
+        Hooks(on_step=lambda: seen.append(kinds(network))),
+    )
     assert set(map(frozenset, seen)) == {frozenset({SubpixelConv2d})}
     assert kinds(network) == {nn.Conv2d}
-    assert training.form.told()["form"] == "channels-last, sub-pixel gradients"
+    assert training.form.entries()["form"] == "channels-last, sub-pixel gradients"
 
 
 def test_training_that_stops_gives_the_network_back_as_it_was(data):
@@ -221,7 +230,9 @@ def test_training_that_stops_gives_the_network_back_as_it_was(data):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_classifier(network, NoDefense(), data, "none", RECIPE, seed=0, precision="float32", on_step=stop)
+        train_classifier(
+            network, NoDefense(), data, "none", RECIPE, Settings(seed=0, precision="float32"), Hooks(on_step=stop)
+        )
     assert kinds(network) == {nn.Conv2d}
 
 
@@ -232,7 +243,9 @@ def test_training_learns_what_it_learned(data, defense):
     for options in ({"subpixel": True}, {"subpixel": False}):
         network = seeded(lambda: SmallCNN().build(data.description), 0)
         few = Data(data.description, data.train[:128], data.validation, data.test)
-        train_classifier(network, defense, few, "none", RECIPE | {"epochs": 1}, seed=0, precision="float32", **options)
+        train_classifier(
+            network, defense, few, "none", RECIPE | {"epochs": 1}, Settings(seed=0, precision="float32", **options)
+        )
         weights.append(torch.cat([value.flatten() for value in network.state_dict().values()]))
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
 

@@ -17,7 +17,9 @@ from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.speed.compiling import compiled
 from epsbench.harness.run.training import step_form as forms
 from epsbench.harness.run.training.checkpoint import Checkpoint
-from epsbench.harness.run.training.classifier import seeded, train_classifier
+from epsbench.harness.run.training.classifier import train_classifier
+from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.settings import Hooks, Settings
 from epsbench.harness.run.training.trainee import ClassifierInTraining, mirror
 from epsbench.models.defenses import NFGSM, TRADES, NoDefense, PGDReplace
 
@@ -62,10 +64,9 @@ def small():
     return seeded(Small, 0)
 
 
-def train(data, network, compile, defense=PGDReplace(Fraction(1, 10), steps=2), **options):  # noqa: B008
-    return train_classifier(
-        network, defense, data, "none", RECIPE, seed=0, precision="float32", compile=compile, **options
-    )
+def train(data, network, compile, defense=PGDReplace(Fraction(1, 10), steps=2), hooks=Hooks(), **options):  # noqa: B008
+    settings = Settings(seed=0, precision="float32", compile=compile, **options)
+    return train_classifier(network, defense, data, "none", RECIPE, settings, hooks)
 
 
 def state(network):
@@ -153,7 +154,7 @@ def test_a_training_goes_on_in_its_form(data, tmp_path, uncompiled, then, compil
     whole, parts = small(), small()
     train(data, whole, "off")
     with pytest.raises(Stopped):
-        train(data, parts, "on", checkpoint=Checkpoint(tmp_path / "c", every=0), on_epoch=stop)
+        train(data, parts, "on", checkpoint=Checkpoint(tmp_path / "c", every=0), hooks=Hooks(on_epoch=stop))
     uncompiled.clear()
     parts = small()
     training = train(data, parts, then, checkpoint=Checkpoint(tmp_path / "c", every=0))

@@ -22,7 +22,9 @@ from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.progress import Silent
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.training.checkpoint import Checkpoint
-from epsbench.harness.run.training.classifier import accuracy, seeded, train_classifier
+from epsbench.harness.run.training.classifier import accuracy, train_classifier
+from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.settings import Hooks, Settings
 from epsbench.harness.run.training.trained import trained
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import NoDefense, PGDReplace
@@ -71,9 +73,14 @@ def train(data, model, checkpoint, stop_after=(), defense=PGDReplace(Fraction(1,
         network = seeded(MODELS[model], 0)
         try:
             training = train_classifier(
-                network, defense, data, "crop-flip", RECIPE | recipe, seed=0, precision="float32",
-                checkpoint=checkpoint, on_epoch=on_epoch, on_resume=resumed.append,
-            )  # fmt: skip
+                network,
+                defense,
+                data,
+                "crop-flip",
+                RECIPE | recipe,
+                Settings(seed=0, precision="float32", checkpoint=checkpoint),
+                Hooks(on_epoch=on_epoch, on_resume=resumed.append),
+            )
         except Stopped:
             continue
         return network.state_dict(), training, announced, resumed
@@ -107,7 +114,7 @@ def test_seconds_add_up_over_the_sittings(data, tmp_path, monkeypatch):
         now[0] += 1.0
         return now[0]
 
-    monkeypatch.setattr("epsbench.harness.run.training.classifier.time.perf_counter", clock)
+    monkeypatch.setattr("epsbench.harness.run.training.loop.time.perf_counter", clock)
     _, whole, _, _ = train(data, "dropout", Checkpoint(None))
     _, stopped, _, _ = train(data, "dropout", Checkpoint(tmp_path / "abc.checkpoint", every=0), (2, 3))
     assert whole.seconds == stopped.seconds == 4
@@ -117,10 +124,10 @@ def test_seconds_add_up_over_the_sittings(data, tmp_path, monkeypatch):
 def test_what_is_kept_of_an_averaged_training_is_the_average(data):
     network = seeded(MODELS["smallcnn"], 0)
     training = train_classifier(
-        network, NoDefense(), data, "none", RECIPE | {"average": 0.99}, seed=0, precision="float32"
+        network, NoDefense(), data, "none", RECIPE | {"average": 0.99}, Settings(seed=0, precision="float32")
     )
     plain = seeded(MODELS["smallcnn"], 0)
-    train_classifier(plain, NoDefense(), data, "none", RECIPE, seed=0, precision="float32")
+    train_classifier(plain, NoDefense(), data, "none", RECIPE, Settings(seed=0, precision="float32"))
     assert accuracy(network, data.validation, "float32") == training.curves["validation_accuracy"][-1]
     distance = (network.state_dict()["layers.0.weight"] - plain.state_dict()["layers.0.weight"]).abs().max()
     assert distance > 1e-3
@@ -132,9 +139,14 @@ def test_a_checkpoint_of_another_network_is_refused(data, tmp_path):
     path = tmp_path / "abc.checkpoint"
     with pytest.raises(Stopped):
         train_classifier(
-            seeded(MODELS["dropout"], 0), NoDefense(), data, "none", RECIPE, seed=0, precision="float32",
-            checkpoint=Checkpoint(path, every=0), on_epoch=lambda epoch, values: stop(epoch == 2),
-        )  # fmt: skip
+            seeded(MODELS["dropout"], 0),
+            NoDefense(),
+            data,
+            "none",
+            RECIPE,
+            Settings(seed=0, precision="float32", checkpoint=Checkpoint(path, every=0)),
+            Hooks(on_epoch=lambda epoch, values: stop(epoch == 2)),
+        )
     with pytest.raises(InputError, match=r"abc\.checkpoint: not the checkpoint of this training .*; delete the file"):
         train(data, "smallcnn", Checkpoint(path))
 

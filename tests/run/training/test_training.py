@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from epsbench.harness.run.data.load import load_data
-from epsbench.harness.run.training.classifier import accuracy, seeded, shuffled, steps_per_epoch, train_classifier
+from epsbench.harness.run.training.classifier import accuracy, train_classifier
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
 from epsbench.harness.run.training.recipe import SCHEDULES
+from epsbench.harness.run.training.seeding import seeded, shuffled, steps_per_epoch
+from epsbench.harness.run.training.settings import Hooks, Settings
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import FGSMLoss, NoDefense, PGDBatch
 
@@ -34,7 +36,9 @@ def few():
 
 def classifier(data, seed=0, model=SmallCNN(), defense=NoDefense(), augmentation="none", precision="float32", **recipe):  # noqa: B008
     network = seeded(lambda: model.build(data.description), seed)
-    training = train_classifier(network, defense, data, augmentation, RECIPE | recipe, seed=seed, precision=precision)
+    training = train_classifier(
+        network, defense, data, augmentation, RECIPE | recipe, Settings(seed=seed, precision=precision)
+    )
     return network, training.curves
 
 
@@ -101,7 +105,9 @@ def test_low_precision_trains(few, precision):
 def test_no_epochs_keep_the_weights(few):
     network = seeded(lambda: SmallCNN().build(few.description), 0)
     before = flat(network)
-    nothing = train_classifier(network, NoDefense(), few, "none", RECIPE | {"epochs": 0}, seed=0, precision="float32")
+    nothing = train_classifier(
+        network, NoDefense(), few, "none", RECIPE | {"epochs": 0}, Settings(seed=0, precision="float32")
+    )
     assert nothing.curves == {"train_loss": [], "train_accuracy": [], "validation_accuracy": []}
     assert nothing.seconds == nothing.watch_seconds == nothing.resumed == 0
     assert torch.equal(flat(network), before)
@@ -111,9 +117,14 @@ def test_callbacks_see_every_epoch_and_step(few):
     epochs, steps = [], []
     network = seeded(lambda: SmallCNN().build(few.description), 0)
     train_classifier(
-        network, NoDefense(), few, "none", RECIPE, seed=0, precision="float32",
-        on_epoch=lambda epoch, values: epochs.append((epoch, sorted(values))), on_step=lambda: steps.append(1),
-    )  # fmt: skip
+        network,
+        NoDefense(),
+        few,
+        "none",
+        RECIPE,
+        Settings(seed=0, precision="float32"),
+        Hooks(on_epoch=lambda epoch, values: epochs.append((epoch, sorted(values))), on_step=lambda: steps.append(1)),
+    )
     assert epochs == [(n, ["train_accuracy", "train_loss", "validation_accuracy"]) for n in (1, 2)]
     assert len(steps) == 2 * (130 // 64)
 
@@ -129,7 +140,7 @@ def test_divergence_names_its_step(few):
             return self.layer(x.flatten(1)) * (math.nan if self.calls == 4 and self.training else 1)
 
     with pytest.raises(TrainingDiverged, match="nan at step 3; lower learning_rate") as caught:
-        train_classifier(Broken(), NoDefense(), few, "none", RECIPE, seed=0, precision="float32")
+        train_classifier(Broken(), NoDefense(), few, "none", RECIPE, Settings(seed=0, precision="float32"))
     assert caught.value.step == 3
 
 

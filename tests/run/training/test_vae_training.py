@@ -11,8 +11,9 @@ import torch
 from epsbench.harness.errors import InputError
 from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.training.checkpoint import Checkpoint
-from epsbench.harness.run.training.classifier import seeded
 from epsbench.harness.run.training.losses import TrainingDiverged
+from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.settings import Hooks, Settings
 from epsbench.harness.run.training.vae import evaluate_vae, train_vae
 from epsbench.models.generative import VAE, Autoencoder, ResidualVAE
 
@@ -35,7 +36,7 @@ def flat(network):
 
 def vae(data, seed=0, beta=1.0, z_dim=4, **recipe):
     network = seeded(lambda: VAE(filters=8).build(data.description, z_dim), seed)
-    outcome = train_vae(network, data, RECIPE | recipe, beta, seed=seed, precision="float32")
+    outcome = train_vae(network, data, RECIPE | recipe, beta, Settings(seed=seed, precision="float32"))
     return network, outcome.curves
 
 
@@ -104,9 +105,13 @@ def test_pictures_are_asked_for_before_at_ten_and_at_the_end(few):
         asked = []
         network = seeded(lambda: VAE(filters=1).build(few.description, 2), 0)
         train_vae(
-            network, few, RECIPE | {"epochs": epochs}, 1.0, seed=0, precision="float32",
-            on_pictures=lambda epoch, shown, asked=asked: asked.append(epoch),
-        )  # fmt: skip
+            network,
+            few,
+            RECIPE | {"epochs": epochs},
+            1.0,
+            Settings(seed=0, precision="float32"),
+            Hooks(on_pictures=lambda epoch, shown, asked=asked: asked.append(epoch)),
+        )
         assert asked == expected
 
 
@@ -126,16 +131,16 @@ class KilledError(Exception):
 def test_a_checkpoint_of_another_model_is_named(few, tmp_path):
     path = tmp_path / "key.checkpoint"
     long, short = RECIPE | {"epochs": 3}, {"seed": 0, "precision": "float32"}
-    train_vae(network_of(few), few, RECIPE, 1.0, checkpoint=Checkpoint(path, 0), **short)
+    train_vae(network_of(few), few, RECIPE, 1.0, Settings(checkpoint=Checkpoint(path, 0), **short))
     with pytest.raises(InputError, match=r"key\.checkpoint: .*delete the file"):
-        train_vae(network_of(few, VAE(filters=3)), few, long, 1.0, checkpoint=Checkpoint(path, 0), **short)
+        train_vae(network_of(few, VAE(filters=3)), few, long, 1.0, Settings(checkpoint=Checkpoint(path, 0), **short))
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_a_killed_training_ends_at_the_same_weights(few, tmp_path, average):
     recipe = RECIPE | {"epochs": 4, "schedule": "one-cycle", "average": average}
     whole = network_of(few)
-    undisturbed = train_vae(whole, few, recipe, 0.7, seed=5, precision="float32")
+    undisturbed = train_vae(whole, few, recipe, 0.7, Settings(seed=5, precision="float32"))
 
     def kill(epoch, values):
         if epoch == 3:
@@ -144,12 +149,23 @@ def test_a_killed_training_ends_at_the_same_weights(few, tmp_path, average):
     path = tmp_path / "key.checkpoint"
     torn = network_of(few)
     with pytest.raises(KilledError):
-        train_vae(torn, few, recipe, 0.7, seed=5, precision="float32", checkpoint=Checkpoint(path, 0), on_epoch=kill)
+        train_vae(
+            torn,
+            few,
+            recipe,
+            0.7,
+            Settings(seed=5, precision="float32", checkpoint=Checkpoint(path, 0)),
+            Hooks(on_epoch=kill),
+        )
     asked, resumed = [], network_of(few)
     outcome = train_vae(
-        resumed, few, recipe, 0.7, seed=5, precision="float32", checkpoint=Checkpoint(path, 0),
-        on_pictures=lambda epoch, shown: asked.append(epoch),
-    )  # fmt: skip
+        resumed,
+        few,
+        recipe,
+        0.7,
+        Settings(seed=5, precision="float32", checkpoint=Checkpoint(path, 0)),
+        Hooks(on_pictures=lambda epoch, shown: asked.append(epoch)),
+    )
     assert torch.equal(flat(resumed), flat(whole))
     assert not torch.equal(flat(torn), flat(whole))
     assert outcome.curves == undisturbed.curves
@@ -159,12 +175,16 @@ def test_a_killed_training_ends_at_the_same_weights(few, tmp_path, average):
 
 def test_averaged_weights_are_what_is_judged(few):
     plain, averaged = network_of(few), network_of(few)
-    train_vae(plain, few, RECIPE, 1.0, seed=0, precision="float32")
+    train_vae(plain, few, RECIPE, 1.0, Settings(seed=0, precision="float32"))
     seen = []
     outcome = train_vae(
-        averaged, few, RECIPE | {"average": 0.5}, 1.0, seed=0, precision="float32",
-        on_pictures=lambda epoch, shown: seen.append(flat(shown)),
-    )  # fmt: skip
+        averaged,
+        few,
+        RECIPE | {"average": 0.5},
+        1.0,
+        Settings(seed=0, precision="float32"),
+        Hooks(on_pictures=lambda epoch, shown: seen.append(flat(shown))),
+    )
     assert torch.equal(flat(averaged), seen[-1])
     assert not torch.equal(flat(averaged), flat(plain))
     judged = evaluate_vae(averaged, few.validation, 0, "float32").sum(1).mean()
@@ -177,10 +197,10 @@ def test_the_average_is_the_exponential_one(few):
     after = []
     for epochs in (1, 2, 3):
         network = network_of(few)
-        train_vae(network, few, RECIPE | one | {"epochs": epochs}, 1.0, seed=0, precision="float32")
+        train_vae(network, few, RECIPE | one | {"epochs": epochs}, 1.0, Settings(seed=0, precision="float32"))
         after.append(flat(network))
     network = network_of(few)
-    train_vae(network, few, RECIPE | one | {"epochs": 3, "average": 0.8}, 1.0, seed=0, precision="float32")
+    train_vae(network, few, RECIPE | one | {"epochs": 3, "average": 0.8}, 1.0, Settings(seed=0, precision="float32"))
     # The decay grows from 2/11 to its value, so that the first weights are let go.
     expected = flat(network_of(few))
     for step, weights in enumerate(after, 1):
@@ -196,7 +216,7 @@ def test_the_schedule_is_followed(few):
     moved = []
     for schedule in ("constant", "one-cycle"):
         network = network_of(few)
-        train_vae(network, few, RECIPE | one | {"schedule": schedule}, 1.0, seed=0, precision="float32")
+        train_vae(network, few, RECIPE | one | {"schedule": schedule}, 1.0, Settings(seed=0, precision="float32"))
         moved.append((flat(network) - start).norm().item())
     assert moved[0] / moved[1] == pytest.approx(25, rel=0.01)
 
@@ -206,14 +226,14 @@ def test_a_residual_vae_learns(data, components):
     model = ResidualVAE(filters=4, hidden=32, components=components)
     network = seeded(lambda: model.build(data.description, 4), 0)
     before = evaluate_vae(network, data.test, 0, "float32").sum(1).mean()
-    train_vae(network, data, RECIPE | {"epochs": 4, "learning_rate": 3e-3}, 1.0, seed=0, precision="float32")
+    train_vae(network, data, RECIPE | {"epochs": 4, "learning_rate": 0.003}, 1.0, Settings(seed=0, precision="float32"))
     assert before == pytest.approx(4, abs=0.3)
     assert evaluate_vae(network, data.test, 0, "float32").sum(1).mean() < 3
 
 
 def test_an_autoencoder_has_no_rate_and_no_noise(few):
     network = network_of(few, Autoencoder(filters=2))
-    train_vae(network, few, RECIPE, 1.0, seed=0, precision="float32")
+    train_vae(network, few, RECIPE, 1.0, Settings(seed=0, precision="float32"))
     parts = evaluate_vae(network, few.test, 0, "float32")
     assert (parts[:, 1] == 0).all()
     assert torch.equal(evaluate_vae(network, few.test, 1, "float32"), parts)
@@ -225,16 +245,24 @@ def test_the_last_step_may_break_a_training_too(few):
     pictured = []
     with pytest.raises(TrainingDiverged, match="at step 1;"):
         train_vae(
-            network_of(few), few, recipe, 1.0, seed=0, precision="float32",
-            on_pictures=lambda epoch, shown: pictured.append(epoch),
-        )  # fmt: skip
+            network_of(few),
+            few,
+            recipe,
+            1.0,
+            Settings(seed=0, precision="float32"),
+            Hooks(on_pictures=lambda epoch, shown: pictured.append(epoch)),
+        )
     assert pictured == [0]
 
 
 def test_seconds_are_of_the_steps_alone(few):
     slow = time.perf_counter()
     outcome = train_vae(
-        network_of(few), few, RECIPE | {"epochs": 1}, 1.0, seed=0, precision="float32",
-        on_pictures=lambda epoch, shown: time.sleep(0.6), on_epoch=lambda epoch, values: time.sleep(0.6),
-    )  # fmt: skip
+        network_of(few),
+        few,
+        RECIPE | {"epochs": 1},
+        1.0,
+        Settings(seed=0, precision="float32"),
+        Hooks(on_pictures=lambda epoch, shown: time.sleep(0.6), on_epoch=lambda epoch, values: time.sleep(0.6)),
+    )
     assert outcome.seconds < time.perf_counter() - slow - 1.7

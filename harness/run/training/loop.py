@@ -1,0 +1,199 @@
+"""The training loop, of classifiers and of generative models alike.
+
+An `Objective` says what the loss of a batch is and what an epoch measures. The loop does the rest: order, learning
+rate, optimizer, averaging, checkpoints, curves. Nothing here waits for the device inside an epoch, except for the check
+that the loss is still a number.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.training.averaging import MovingAverage
+from epsbench.harness.run.training.losses import Losses, TrainingDiverged
+from epsbench.harness.run.training.recipe import OPTIMIZERS, SCHEDULES, Recipe
+from epsbench.harness.run.training.seeding import random_state, resume_random_state, shuffled, steps_per_epoch
+from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training, finish
+from epsbench.harness.run.training.step_form import LAYOUTS, Form
+
+PICTURE_EPOCHS = (0, 10)  # and the last one
+
+
+class Objective(ABC):
+    """What a training minimises and measures, for one network."""
+
+    names: tuple[str, ...]
+    """The curves that `measure` and `watch` give, in their order."""
+
+    @abstractmethod
+    def choose(self, form: Form, wanted: str, steps: int) -> Form:
+        """The form of the ``steps`` ahead, found by trying, starting from ``form``; it changes nothing that counts."""
+
+    @abstractmethod
+    def take(self, form: Form) -> None:
+        """Compute steps in this form from now on."""
+
+    @abstractmethod
+    def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of the training examples at ``index``, a scalar to go backward from, and a scalar to average."""
+
+    @abstractmethod
+    def measure(self, network: nn.Module, loss: float, tracked: float) -> dict[str, float]:
+        """The values of an epoch: ``network`` is the one that counts, ``loss`` and ``tracked`` are means over steps."""
+
+    def watch(self, network: nn.Module) -> dict[str, float]:
+        """Further values of an epoch, whose time is not part of the training's."""
+        return {}
+
+
+class Course:
+    """A training under way: all that changes from step to step, so all that a checkpoint holds."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: Data,
+        recipe: Recipe,
+        generator: torch.Generator,
+        settings: Settings,
+        layout: str,
+    ) -> None:
+        """``layout`` is the memory format that the training begins in."""
+        device = generator.device
+        self.network = network.to(device).to(memory_format=LAYOUTS[layout])
+        self.generator, self.data, self.recipe, self.settings = generator, data, recipe, settings
+        weights = list(network.parameters())
+        self._optimizer = OPTIMIZERS[recipe.get("optimizer", "adam")](weights, recipe) if recipe["epochs"] else None
+        self._schedule = SCHEDULES[recipe.get("schedule", "constant")]
+        self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16" and device.type == "cuda")
+        decay = recipe.get("average", 0.0)
+        self._average = MovingAverage(network, decay) if decay else None
+        self.curves: Curves = {}
+        self.form = Form(layout)
+        self.epochs = self.resumed = 0
+        self.seconds = self.watch_seconds = 0.0
+
+    @property
+    def measured(self) -> nn.Module:
+        """The network that is the result: the average, where there is one."""
+        return self._average.network if self._average else self.network
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of an epoch."""
+        return steps_per_epoch(len(self.data.train), self.recipe["batch_size"])
+
+    def lay_out(self, layout: str) -> None:
+        """Bring the weights, and their average, into another memory format."""
+        for network in {id(each): each for each in (self.network, self.measured)}.values():
+            network.to(memory_format=LAYOUTS[layout])
+
+    def run(self, objective: Objective, hooks: Hooks, subpixel: bool) -> Training:
+        """Train to the end of the recipe, from a checkpoint where there is one, and leave the result in ``network``."""
+        settings, epochs = self.settings, self.recipe["epochs"]
+        self.curves = {name: [] for name in objective.names}
+        if settings.checkpoint.resume(self._resume):
+            hooks.on_resume(self.epochs)
+        else:
+            self.form = objective.choose(self.form, settings.compile, epochs * self.steps)
+            hooks.on_pictures(0, self.network)
+        if settings.compile == "off":
+            self.form.compiled = False
+        self.form.subpixel = subpixel
+        objective.take(self.form)
+        while self.epochs < epochs:
+            values = self._epoch(objective, hooks)
+            if self.epochs in PICTURE_EPOCHS or self.epochs == epochs:
+                hooks.on_pictures(self.epochs, self.measured)
+            hooks.on_epoch(self.epochs, values)
+            if settings.checkpoint.due():
+                settings.checkpoint.save(self._state())
+        if self._average:
+            self.network.load_state_dict(self._average.network.state_dict())
+        finish(self.network)
+        return Training(self.curves, self.seconds, self.watch_seconds, self.resumed, self.form)
+
+    def _epoch(self, objective: Objective, hooks: Hooks) -> dict[str, float]:
+        began = time.perf_counter()
+        losses, tracked = self._steps(objective, hooks)
+        values = objective.measure(self.measured, losses.mean(), tracked.mean())
+        for value in values.values():
+            if not math.isfinite(value):  # of weights that no loss has seen yet
+                raise TrainingDiverged((self.epochs + 1) * self.steps, value, self.settings.precision)
+        ended = time.perf_counter()
+        values |= objective.watch(self.measured)
+        self.seconds += ended - began
+        self.watch_seconds += time.perf_counter() - ended
+        self.epochs += 1
+        for name, value in values.items():
+            self.curves[name].append(value)
+        return values
+
+    def _steps(self, objective: Objective, hooks: Hooks) -> tuple[Losses, Losses]:
+        first, device = self.epochs * self.steps, self.generator.device
+        losses, tracked = (Losses(self.steps, device, first, self.settings.precision) for _ in range(2))
+        batches = shuffled(len(self.data.train), self.recipe["batch_size"], self.generator)
+        for step, index in enumerate(batches):
+            share = self._schedule(self.epochs + step / self.steps, self.recipe)
+            self.network.train()
+            loss, value = self._descend(objective, index, self.recipe["learning_rate"] * share)
+            losses.keep(loss)
+            tracked.keep(value)
+            hooks.on_step()
+        return losses, tracked
+
+    def _descend(self, objective: Objective, index: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        assert self._optimizer is not None
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss, value = objective.step(index)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._average:
+            self._average.update(self.network)
+        return loss, value
+
+    def _state(self) -> dict[str, Any]:
+        """All that a training needs to go on from here as if it had never stopped."""
+        assert self._optimizer is not None
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+            "random": random_state(self.generator),
+            "curves": self.curves,
+            "form": asdict(self.form),
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "watch_seconds": self.watch_seconds,
+            "resumed": self.resumed,
+        }
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `_state` gave. Raises what torch raises for the state of another training."""
+        if state["curves"].keys() != self.curves.keys() or self._optimizer is None:
+            raise ValueError("its curves are others")
+        self.form = Form(**state.get("form", {}))
+        self.network.to(memory_format=LAYOUTS[self.form.layout])  # first: the optimizer's state is laid out like it
+        if self.form.layout == "contiguous":
+            self.lay_out("contiguous")
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
+        resume_random_state(self.generator, state["random"])
+        self.curves = {name: list(values) for name, values in state["curves"].items()}
+        self.epochs, self.resumed = state["epochs"], state["resumed"] + 1
+        self.seconds, self.watch_seconds = state["seconds"], state["watch_seconds"]
