@@ -139,7 +139,7 @@ class FromFile(Architecture):
         from epsbench.models.checkpoints import load_checkpoint
 
         network = self.inner().build(data)
-        load_checkpoint(network, Path(self.path), self.key)
+        network.loaded_from = load_checkpoint(network, Path(self.path), self.key)  # type: ignore[assignment]
         return network
 
 

@@ -56,7 +56,7 @@ def load_state(path: Path) -> dict[str, State]:
 
 
 def load_checkpoint(network: nn.Module, path: Path, key: str = "") -> str:
-    """Load the set of weights in a file that fits ``network``, or the one under ``key``; returns what was chosen.
+    """Load the set of weights in a file that fits ``network``, or the one under ``key``; returns which one that was.
 
     Raises `ValueError` as `load_state`, and where no set fits, or two that differ.
     """
@@ -103,7 +103,7 @@ def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
         raise ValueError(f"weights {where}: {len(fits)} sets of weights fit this model ({choices}); {remedy}")
     with torch.no_grad():
         target.load_state_dict(first.state, strict=False)  # `_fit` has compared every name
-    return f"weights {where}: {_called(first)}"
+    return _called(first)
 
 
 def _without_prefix(own: Mapping[str, Tensor], state: State, network: nn.Module) -> Iterator[tuple[str, State]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import site
+import sysconfig
 import traceback
+from pathlib import Path
 
 from epsbench.harness.plan.cell import Cell
 from epsbench.harness.records import Failure, Record
@@ -18,9 +21,26 @@ LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 20_000  # characters
 
 def failed(cell: Cell, error: BaseException, context: Context, started: str) -> Record:
     """The record of a cell that raised: type, message and traceback. Out of memory, the message says what to do."""
-    trace = "".join(traceback.format_exception(error))
-    message = str(error)[:LONGEST_MESSAGE]
+    trace = without_places("".join(traceback.format_exception(error)), context)
+    message = without_places(str(error), context)[:LONGEST_MESSAGE]
     if is_out_of_memory(error):
         message = OUT_OF_MEMORY.format(message or "no details")
     failure = Failure(type=type(error).__name__, message=message, traceback=trace[-LONGEST_TRACEBACK:])
     return context.record(cell, "failed", started, failure=failure)
+
+
+def without_places(text: str, context: Context) -> str:
+    """The text without this machine's folders: paths begin at the suite's folder, the package's, or the library's."""
+    libraries = [sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib")]
+    places = {
+        str(Path.home()): "~",
+        str(Path.cwd()): ".",
+        **dict.fromkeys(map(str, [*libraries, *site.getsitepackages()]), "lib"),
+        str(context.results.resolve()): "results",
+        str(Path(__file__).resolve().parents[2]): "epsbench",
+        str(context.base.resolve()): ".",
+    }
+    for place in sorted(places, key=len, reverse=True):
+        if len(place) > 1:
+            text = text.replace(f"{place}/", f"{places[place]}/")
+    return text

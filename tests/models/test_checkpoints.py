@@ -60,9 +60,9 @@ def test_what_other_tools_save_loads(tmp_path, trained, shape):
 
 def test_what_was_chosen_is_said(tmp_path, trained):
     torch.save({"state_dict": prefixed(trained.state_dict(), "model.")}, tmp_path / "c.pt")
-    assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt") == (
-        f"weights {tmp_path / 'c.pt'}: 'state_dict' without the prefix 'model.'"
-    )
+    chosen = "'state_dict' without the prefix 'model.'"
+    assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt") == chosen
+    assert FromFile(str(tmp_path / "c.pt"), "smallcnn").build(DIGITS).loaded_from == chosen
 
 
 def test_two_sets_that_differ_have_to_be_named_apart(tmp_path, trained):

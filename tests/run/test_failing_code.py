@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from small import SMALL, run, suite_of
 
+import epsbench
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import Record
@@ -129,3 +131,12 @@ def test_a_model_that_makes_numbers_meaningless_is_void(tmp_path, name, code):
     for record in records.values():
         assert record.status == "void"
         assert code in {finding.code for finding in record.findings}
+
+
+def test_a_record_of_failure_holds_no_folder_of_this_machine(broken, tmp_path):
+    trace = broken["Raises"].failure.traceback
+    assert 'File "./broken.py", line' in trace
+    assert 'File "epsbench/harness/run/' in trace
+    assert not re.search(r'File "/', trace)
+    for place in (str(Path.home()), str(Path(epsbench.__file__).parent), str(Path.cwd())):
+        assert f"{place}/" not in broken["Raises"].model_dump_json()

@@ -154,8 +154,8 @@ def frozen() -> nn.Module:
     ("make", "message"),
     [
         (Squeezing, r"for one image it gives outputs of shape \(10,\).*squeeze"),
-        (OwnTrain, r"OwnTrain defines a train\(\).*such as fit"),
-        (EvalGivesNothing, r"EvalGivesNothing defines a eval\(\).*it gives nothing"),
+        (OwnTrain, r"OwnTrain has a train\(\) of its own, which raises TypeError.*such as fit"),
+        (EvalGivesNothing, r"EvalGivesNothing has a eval\(\) of its own, which returns nothing"),
         (Hooked, "a copy of it computes something else|a copy of it does not work"),
         (HookedToSelf, "a copy of it"),
         (Locked, r"a copy of it does not work \(TypeError: cannot pickle"),

@@ -125,6 +125,7 @@ def _info(training: Training, network: nn.Module, cell: Cell, precision: str, im
     epochs = dict(cell.training)["epochs"]
     watch = {"watch_seconds": training.watch_seconds} if isinstance(cell, RobustnessCell) else {}
     return {
+        **_loaded(network),
         "seconds": training.seconds,
         **watch,
         "resumed": training.resumed,
@@ -146,6 +147,12 @@ def _start(network: nn.Module, cell: RobustnessCell, context: Context) -> dict[s
     return {"start_weights_sha256": training["weights_sha256"]}
 
 
+def _loaded(network: nn.Module) -> dict[str, Any]:
+    """Which set of weights of its file a network began with, where it has one."""
+    chosen = getattr(network, "loaded_from", None)
+    return {"loaded": chosen} if isinstance(chosen, str) else {}
+
+
 def _as_given(network: nn.Module, cell: RobustnessCell, context: Context) -> dict[str, Any]:
     tensors = {
         name: value.detach().cpu().contiguous().clone()
@@ -153,6 +160,7 @@ def _as_given(network: nn.Module, cell: RobustnessCell, context: Context) -> dic
         if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
     }
     return {
+        **_loaded(network),
         "seconds": 0.0,
         "epochs": 0,
         "precision": context.precision(cell.precision),
