@@ -42,8 +42,8 @@ def _modes(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
             classes = sorted({type(module).__name__ for module in network.modules() if _redefines_modes(module)})
             outcome = f"raises {_short(returned)}" if isinstance(returned, Exception) else f"returns {_short(returned)}"
             yield (
-                f"{', '.join(classes)} has a {name}() of its own, which {outcome}, where torch.nn.Module's returns itself: "
-                "give the method another name, such as fit, or let it call super() and return self"
+                f"{', '.join(classes)} has a {name}() of its own, which {outcome}; that of torch.nn.Module returns the "
+                "module: give the method another name, such as fit, or let it call super() and return self"
             )
 
 
