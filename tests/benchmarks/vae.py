@@ -19,7 +19,7 @@ from torch.utils.benchmark import timer
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.step_form import Form
-from epsbench.harness.run.training.vae import objective_of
+from epsbench.harness.run.training.vae import bound_step
 from epsbench.models.generative import VAE
 from epsbench.models.vae import bits_per_dimension
 
@@ -55,7 +55,7 @@ def ours(images: torch.Tensor, precision: str, form: Form) -> Step:
     """One step of `epsbench.harness.run.training.vae` in this precision and form."""
     vae = seeded(lambda: VAE().build(DATASETS["mnist"], Z_DIM), 0).to(DEVICE).train()
     optimizer = torch.optim.Adam(vae.parameters(), 1e-3, fused=True)
-    objective = form.apply(vae, objective_of(vae, 1.0, precision))
+    objective = form.apply(vae, bound_step(vae, 1.0, precision))
 
     def step() -> None:
         loss, _ = objective(images.float() / 255, torch.randn(BATCH, Z_DIM, device=DEVICE))

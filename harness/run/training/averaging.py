@@ -1,4 +1,4 @@
-"""A moving average of a network's weights: a network of its own, better and steadier than the one that trains."""
+"""A moving average of a network's weights, kept as a network of its own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Network = TypeVar("Network", bound=nn.Module)
 class MovingAverage(Generic[Network]):
     """θ̄ ← d·θ̄ + (1 − d)·θ after every step t, with d = min(``decay``, (1 + t) / (10 + t)).
 
-    The second term of the minimum lets go of the first weights early on. Running statistics of batch norm are averaged
-    like weights, over the same steps: those of the last step belong to the last weights, not to the average. What is
-    no floating-point number, such as a count of batches, is copied.
+    The second term of the minimum makes the first weights count less early on. Running statistics of batch norm are
+    averaged like weights, because those of the last step belong to the last weights and not to the average. Integers,
+    such as a count of batches, are copied.
     """
 
     def __init__(self, network: Network, decay: float) -> None:
@@ -31,7 +31,7 @@ class MovingAverage(Generic[Network]):
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the weights of ``network`` after a step."""
+        """Update the average with the weights of ``network`` after a step."""
         self._steps += 1
         average = get_ema_multi_avg_fn(min(self._decay, (1 + self._steps) / (10 + self._steps)))
         kept, given = _tensors(self.network), _tensors(network)
@@ -41,11 +41,11 @@ class MovingAverage(Generic[Network]):
             counter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, for a checkpoint."""
+        """The whole state, for a checkpoint."""
         return {"network": self.network.state_dict(), "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self._steps = state["steps"]
 

@@ -1,4 +1,4 @@
-"""Where a training stands, on disk: one that is killed goes on from there."""
+"""Checkpoints: the state of a training on disk, from which a killed training is resumed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Checkpoint:
-    """Where a training stands, on disk, so that a killed one goes on from there.
+    """The state of a training on disk, from which a killed training is resumed.
 
-    The file is a SHA-256 digest followed by what `torch.save` writes: torch itself does not notice a flipped bit
-    in a tensor. A state holds tensors, numbers, strings, lists and dicts; nothing else is read back.
+    The file is a SHA-256 digest followed by what `torch.save` writes, because torch does not notice a flipped bit in a
+    tensor. A state may hold tensors, numbers, strings, lists and dicts; nothing else can be read back.
     """
 
     def __init__(self, path: Path | None, every: float = 60.0) -> None:
-        """A checkpoint at ``path``, due every so many seconds from now on. Without a path nothing is kept."""
+        """A checkpoint at ``path``, due every ``every`` seconds from now on. Without a path nothing is saved."""
         self._path, self._every = path, every
         self._last = time.monotonic()
 
     def restore(self) -> dict[str, Any] | None:
-        """What `save` kept, its tensors on the CPU; None when there is nothing.
+        """What `save` wrote, its tensors on the CPU; None if there is no file.
 
-        Raises `InputError`, naming the file and the remedy, when it is damaged.
+        Raises `InputError`, naming the file and the remedy, if the file is damaged.
         """
         if self._path is None or not self._path.exists():
             return None
@@ -50,19 +50,19 @@ class Checkpoint:
         return state
 
     def unusable(self, error: Exception) -> InputError:
-        """What to raise where this is the checkpoint of something else: it names the file and the remedy."""
+        """The error for a checkpoint of another training. It names the file and the remedy."""
         reason = " ".join(str(error).split())
         return InputError(f"{self._path}: not the checkpoint of this training ({reason}); {_REMEDY}")
 
-    def resume(self, take_up: Callable[[dict[str, Any]], None]) -> bool:
-        """Hand what is kept to ``take_up``; False when there is nothing.
+    def resume(self, load: Callable[[dict[str, Any]], None]) -> bool:
+        """Pass the saved state to ``load``; False if there is none.
 
-        Raises `InputError`, as `restore` does, and where ``take_up`` finds the state of another training.
+        Raises `InputError` as `restore` does, and if ``load`` raises because the state is that of another training.
         """
         if (state := self.restore()) is None:
             return False
         try:
-            take_up(state)
+            load(state)
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -70,11 +70,11 @@ class Checkpoint:
         return True
 
     def due(self) -> bool:
-        """Whether so many seconds have passed since the last save, or since the start."""
+        """Whether ``every`` seconds have passed since the last save, or since the start."""
         return self._path is not None and time.monotonic() - self._last >= self._every
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace what is kept by ``state``, atomically. Raises `InputError` when it cannot be written."""
+        """Replace the saved state by ``state``, atomically. Raises `InputError` if the file cannot be written."""
         if self._path is None:
             return
         buffer = io.BytesIO()
@@ -84,6 +84,6 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def remove(self) -> None:
-        """Keep nothing any more: the training is finished."""
+        """Delete the file: the training is finished."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)

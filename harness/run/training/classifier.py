@@ -19,8 +19,7 @@ from epsbench.harness.run.training.loop import Course, Objective
 from epsbench.harness.run.training.recipe import Recipe
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Settings, Training
-from epsbench.harness.run.training.step_form import USUAL, Form, fastest_form
-from epsbench.harness.run.training.step_form import Objective as Step
+from epsbench.harness.run.training.step_form import USUAL, Form, Step, fastest_form
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.harness.run.training.watch import WATCHED, watch
 from epsbench.models.defenses import Defense
@@ -39,16 +38,17 @@ def train_classifier(
 ) -> Training:
     """Train ``network`` in place, on the device of ``data``.
 
-    The curves ``train_loss`` and ``train_accuracy`` are those of the batches as trained on, adversarial copies and
-    augmentation included. Batches are full; the rest of an epoch's shuffled examples is left out. With ``average`` in
-    the recipe, the moving average of the weights is what is validated and kept. In float32, the same seed gives the
-    same weights on the same machine, in one sitting or, from checkpoints, in several. Raises `TrainingDiverged`, and
-    `InputError` for a checkpoint that cannot be used.
+    The curves ``train_loss`` and ``train_accuracy`` are over the images as trained on: augmented, and with their
+    adversarial copies. Batches are full; the examples of an epoch that fill no batch are left out. With ``average`` in
+    the recipe, the moving average of the weights is validated and kept. In float32, the same seed gives the same
+    weights on the same machine, whether or not the training was stopped and resumed. Raises `TrainingDiverged` for a
+    loss that is not finite, and `InputError` for a checkpoint that cannot be used.
     """
     device = data.train.device
     quick = subpixel_gradients(network, device) if settings.subpixel else nullcontext(0)
     with reproducibly(settings.seed, device, settings.precision) as generator, quick as count:
-        # Channels-last was 12 % faster than contiguous for smallcnn on two CPU cores; CUDA's tensor cores want it.
+        # For smallcnn, channels-last was 12 % faster than contiguous (two CPU cores; torch version and n not recorded,
+        # not measured again). The tensor cores of CUDA devices need channels-last.
         course = Course(network, data, recipe, generator, settings, USUAL)
         return course.run(_Classification(course, defense, augmentation), hooks, count > 0)
 
@@ -60,17 +60,18 @@ class _Classification(Objective):
         self._course, self._defense, self._augment = course, defense, AUGMENTATIONS[augmentation]
         self._train, self._validation = course.data.train, course.data.validation
         self._generator, self._precision = course.generator, course.settings.precision
-        # The network that counts, as the watch sees it: the average's copy is trained by nobody.
+        # The watch looks at the network that is kept: the average if there is one.
         self._watched = ClassifierInTraining(course.measured, course.generator, self._precision)
         images = len(self._train)
         self._watch = watch(defense, self._watched, self._validation, images) if course.recipe["epochs"] else None
         self.names = ("train_loss", "train_accuracy", "validation_accuracy", *(WATCHED if self._watch else ()))
 
     def choose(self, form: Form, wanted: str, steps: int) -> Form:
-        """Channels-last where the model takes it, and compiled where that pays.
+        """Channels-last if the model takes it, and compiled if that is faster.
 
-        On a CPU "auto" compiles nothing: a gradient of smallcnn at batch 128 took 161 µs an image compiled and 123 µs
-        not (two AMD EPYC cores, torch 2.14). Without a choice by time, the same seed gives the same weights every time.
+        On a CPU "auto" compiles nothing: a gradient of smallcnn at batch 128 took 161 µs an image compiled, 123 µs not
+        compiled (two AMD EPYC (Zen 5) cores, torch 2.14 or 2.15, n not recorded, not measured again). As no timing
+        decides there, the same seed always gives the same weights.
         """
         if not steps:
             return form
@@ -135,7 +136,7 @@ class _Classification(Objective):
         return self._watch.measure(self._watched) if self._watch else {}
 
     def _tried(self, again: Callable[[], None], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, from where ``again`` goes back to, so that every trial sees the same numbers."""
+        """The loss of a batch, after ``again`` has reset buffers and random states: all trials see the same numbers."""
         again()
         self._course.network.train()
         loss = self._defense.loss(self._trainee, x, y)

@@ -31,31 +31,37 @@ class Objective(ABC):
     """What a training minimises and measures, for one network."""
 
     names: tuple[str, ...]
-    """The curves that `measure` and `watch` give, in their order."""
+    """The names of the curves that `measure` and `watch` return values of, in this order."""
+
+    saves_first: bool = False
+    """Whether a due checkpoint is saved before `Hooks.on_epoch` is called; otherwise it is saved after it."""
 
     @abstractmethod
     def choose(self, form: Form, wanted: str, steps: int) -> Form:
-        """The form of the ``steps`` ahead, found by trying, starting from ``form``; it changes nothing that counts."""
+        """The form for the ``steps`` ahead. Trials start from ``form``; weights and random states stay as they were."""
 
     @abstractmethod
     def take(self, form: Form) -> None:
-        """Compute steps in this form from now on."""
+        """Compute the following steps in this form."""
 
     @abstractmethod
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of the training examples at ``index``, a scalar to go backward from, and a scalar to average."""
+        """The loss of the training examples ``index`` (N,), to go backward from, and a detached value; both scalars."""
 
     @abstractmethod
     def measure(self, network: nn.Module, loss: float, tracked: float) -> dict[str, float]:
-        """The values of an epoch: ``network`` is the one that counts, ``loss`` and ``tracked`` are means over steps."""
+        """The values of an epoch, by curve.
+
+        ``network`` is the averaged one if there is one. ``loss`` and ``tracked`` are the means of what `step` returned.
+        """
 
     def watch(self, network: nn.Module) -> dict[str, float]:
-        """Further values of an epoch, whose time is not part of the training's."""
+        """Further values of an epoch. Their time is not part of `Training.seconds`."""
         return {}
 
 
 class Course:
-    """A training under way: all that changes from step to step, so all that a checkpoint holds."""
+    """A running training: everything that changes from step to step, which is what a checkpoint holds."""
 
     def __init__(
         self,
@@ -97,7 +103,10 @@ class Course:
             network.to(memory_format=LAYOUTS[layout])
 
     def run(self, objective: Objective, hooks: Hooks, subpixel: bool) -> Training:
-        """Train to the end of the recipe, from a checkpoint where there is one, and leave the result in ``network``."""
+        """Train to the end of the recipe, from the checkpoint if there is one, and leave the result in ``network``.
+
+        ``subpixel`` says whether `subpixel_gradients` replaced any layers; it goes into the record.
+        """
         settings, epochs = self.settings, self.recipe["epochs"]
         self.curves = {name: [] for name in objective.names}
         if settings.checkpoint.resume(self._resume):
@@ -113,9 +122,11 @@ class Course:
             values = self._epoch(objective, hooks)
             if self.epochs in PICTURE_EPOCHS or self.epochs == epochs:
                 hooks.on_pictures(self.epochs, self.measured)
+            if objective.saves_first:
+                self._save_if_due()
             hooks.on_epoch(self.epochs, values)
-            if settings.checkpoint.due():
-                settings.checkpoint.save(self._state())
+            if not objective.saves_first:
+                self._save_if_due()
         if self._average:
             self.network.load_state_dict(self._average.network.state_dict())
         finish(self.network)
@@ -126,7 +137,7 @@ class Course:
         losses, tracked = self._steps(objective, hooks)
         values = objective.measure(self.measured, losses.mean(), tracked.mean())
         for value in values.values():
-            if not math.isfinite(value):  # of weights that no loss has seen yet
+            if not math.isfinite(value):  # the weights after the last step have had no loss computed yet
                 raise TrainingDiverged((self.epochs + 1) * self.steps, value, self.settings.precision)
         ended = time.perf_counter()
         values |= objective.watch(self.measured)
@@ -163,8 +174,12 @@ class Course:
             self._average.update(self.network)
         return loss, value
 
+    def _save_if_due(self) -> None:
+        if self.settings.checkpoint.due():
+            self.settings.checkpoint.save(self._state())
+
     def _state(self) -> dict[str, Any]:
-        """All that a training needs to go on from here as if it had never stopped."""
+        """Everything that a resumed training needs to continue as if it had never stopped."""
         assert self._optimizer is not None
         return {
             "network": self.network.state_dict(),
@@ -181,9 +196,9 @@ class Course:
         }
 
     def _resume(self, state: dict[str, Any]) -> None:
-        """Go on from what `_state` gave. Raises what torch raises for the state of another training."""
+        """Continue from what `_state` returned. Raises `ValueError`, or as torch does, for another training's state."""
         if state["curves"].keys() != self.curves.keys() or self._optimizer is None:
-            raise ValueError("its curves are others")
+            raise ValueError("its curves have other names")
         self.form = Form(**state.get("form", {}))
         self.network.to(memory_format=LAYOUTS[self.form.layout])  # first: the optimizer's state is laid out like it
         if self.form.layout == "contiguous":

@@ -1,4 +1,4 @@
-"""The losses of an epoch, and the end of a training whose loss is no number any more."""
+"""The losses of an epoch, and the error that ends a training whose loss is not finite."""
 
 from __future__ import annotations
 

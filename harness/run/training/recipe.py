@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 Recipe = Mapping[str, Any]
+"""The ``training`` table of a suite with every default filled in."""
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Recipe], torch.optim.Optimizer]] = {
     "adam": lambda weights, recipe: torch.optim.Adam(
@@ -30,7 +31,7 @@ def one_cycle(epoch: float, recipe: Recipe) -> float:
 
 
 def in_steps(epoch: float, recipe: Recipe) -> float:
-    """``gamma`` to the number of whole ``step_epochs`` that have passed."""
+    """``gamma`` to the power of the number of completed periods of ``step_epochs`` epochs."""
     return recipe["gamma"] ** (int(epoch) // recipe["step_epochs"])
 
 
@@ -39,9 +40,9 @@ def constant(epoch: float, recipe: Recipe) -> float:
     return 1.0
 
 
-# The share of learning_rate at a fractional epoch.
 SCHEDULES: dict[str, Callable[[float, Recipe], float]] = {
     "one-cycle": one_cycle,
     "step": in_steps,
     "constant": constant,
 }
+"""By name: the share of ``learning_rate`` at a fractional epoch, from 0."""

@@ -28,9 +28,9 @@ def shuffled(n: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]
 
 @contextmanager
 def reproducibly(seed: int, device: torch.device, precision: str) -> Iterator[torch.Generator]:
-    """Seed every source of randomness inside, and put the global ones back afterwards.
+    """Seed every source of randomness inside, and restore the global ones afterwards.
 
-    In float32 cuDNN keeps to deterministic algorithms; in low precision speed goes first.
+    In float32, cuDNN uses deterministic algorithms only; in low precision it uses the fastest.
     """
     exact = precision == "float32"
     flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
@@ -46,7 +46,7 @@ def reproducibly(seed: int, device: torch.device, precision: str) -> Iterator[to
 def random_state(generator: torch.Generator) -> dict[str, Tensor]:
     """The states of ``generator`` and of the global generators of the CPU and of its device, for a checkpoint.
 
-    The global ones count too: dropout draws from them.
+    The global ones are needed too, because dropout draws from them.
     """
     states = {"training": generator.get_state(), "cpu": torch.get_rng_state()}
     if generator.device.type == "cuda":
@@ -55,7 +55,7 @@ def random_state(generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def resume_random_state(generator: torch.Generator, states: dict[str, Any]) -> None:
-    """Put back what `random_state` gave, inside `reproducibly`."""
+    """Restore what `random_state` returned, inside `reproducibly`."""
     generator.set_state(states["training"])
     torch.set_rng_state(states["cpu"])
     if generator.device.type == "cuda":
@@ -63,6 +63,6 @@ def resume_random_state(generator: torch.Generator, states: dict[str, Any]) -> N
 
 
 def seeded(build: Callable[[], Network], seed: int) -> Network:
-    """What ``build`` builds, its initial weights drawn from ``seed``; global random states stay as they were."""
+    """What ``build`` returns, its initial weights drawn from ``seed``. Global random states stay as they were."""
     with isolated(seed):
         return build()

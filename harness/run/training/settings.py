@@ -1,4 +1,4 @@
-"""How a training is run, as opposed to what it computes, and who hears of it."""
+"""The values that a training takes and returns: settings, hooks, and its result."""
 
 from __future__ import annotations
 
@@ -13,70 +13,70 @@ from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.step_form import Form
 
 Curves = dict[str, list[float]]
-"""Numbers of a training by name, one value an epoch."""
+"""The curves of a training by name, each with one value per epoch."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a training is run. Only ``seed`` and ``precision`` decide what comes out, up to rounding."""
+    """How a training is run. Only ``seed`` and ``precision`` change the result by more than rounding."""
 
     seed: int
     """Seeds the order of the examples, the augmentation, dropout and the noise of attacks."""
 
     precision: str
-    """What the network computes in: "float32", "bf16" or "fp16"."""
+    """The precision of the network: "float32", "bf16" or "fp16"."""
 
     compile: str = "off"
-    """Whether the step is compiled: "off", "on", or "auto" where it pays for itself."""
+    """Whether the step is compiled: "off", "on", or "auto" (only if that saves time)."""
 
     subpixel: bool = True
     """Whether strided convolutions may use the faster backward pass of `epsbench.harness.run.speed.convolutions`."""
 
-    checkpoint: Checkpoint = Checkpoint(None)  # noqa: RUF009 - one without a path keeps nothing and has no state
-    """Where the training is saved on its way, and resumed from."""
+    checkpoint: Checkpoint = Checkpoint(None)  # noqa: RUF009 - without a path it saves nothing
+    """Where the training is saved from time to time, and resumed from."""
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """Functions that a training calls on its way."""
+    """Functions that a training calls."""
 
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, values: None
-    """After every epoch: its number, from 1, and its value of every curve."""
+    """Called after every epoch, with its number from 1 and its value of every curve."""
 
     on_step: Callable[[], None] = lambda: None
-    """After every step."""
+    """Called after every step."""
 
     on_resume: Callable[[int], None] = lambda epoch: None
-    """Once, where the training goes on from a checkpoint: the number of epochs that are done."""
+    """Called once if the training is resumed from a checkpoint, with the number of epochs already done."""
 
     on_pictures: Callable[[int, Any], None] = lambda epoch, network: None
-    """Of a generative model: before the first epoch, after epoch 10 and at the end; the epoch and the network."""
+    """Called before the first epoch, after epoch 10 and after the last, with the epoch and the network."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training gave and what it took."""
+    """The result of a training, besides the weights."""
 
     curves: Curves
-    """Its curves, one value an epoch."""
+    """One value per epoch for each curve."""
 
     seconds: float
-    """What steps and validations took, in all sittings, of the epochs that count."""
+    """Seconds of steps and validations, over all resumptions. Epochs that were lost to a kill do not count."""
 
     watch_seconds: float
-    """What `epsbench.harness.run.training.watch` took; no part of ``seconds``."""
+    """Seconds of `epsbench.harness.run.training.watch`; not part of ``seconds``."""
 
     resumed: int
-    """How often it went on from a checkpoint."""
+    """How often the training was resumed from a checkpoint."""
 
     form: Form
-    """How its steps were computed; finding out is no part of ``seconds``."""
+    """The form in which the steps were computed. The trials for it are not part of ``seconds``."""
 
 
 def finish(network: nn.Module) -> None:
-    """Leave a trained network as a loaded one: evaluation mode, contiguous weights, no gradients.
+    """Bring a trained network into the state of a loaded one: evaluation mode, contiguous weights, no gradients.
 
-    Both then measure the same to the last bit.
+    Measures of a trained network and of the same network loaded later are then equal, bit for bit.
     """
     network.zero_grad(set_to_none=True)
     network.eval().to(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Which form of a training step is the fastest on this machine, found by trying: layout in memory and compilation."""
+"""The fastest form of a training step on this machine: a few layouts in memory and compilation are timed."""
 
 from __future__ import annotations
 
@@ -14,45 +14,55 @@ from epsbench.harness.run.machine.timing import seconds
 from epsbench.harness.run.speed.compiling import compiled
 from epsbench.harness.run.speed.convolutions import SUBPIXEL
 
-Objective = Callable[..., tuple[Tensor, Tensor]]
-"""Of a batch's tensors: the loss, a scalar to go backward from, and a scalar to watch."""
+Step = Callable[..., tuple[Tensor, Tensor]]
+"""Takes the tensors of a batch; returns its loss, a scalar to go backward from, and a detached scalar to average."""
 
 LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 USUAL = "channels-last"
-SHORT_SECONDS = 60.0  # of training: nothing is tried for less
-# What compiling saved of the eager time where it was tried, a VAE on two cores, and what it cost. The GPU's figures
-# are a guess until one is measured; a wrong guess costs seconds, never a number.
+SHORT_SECONDS = 60.0  # a shorter training is not worth the trials
+# The share of the eager time that compiling saves, and the seconds that it takes. "cpu": one VAE on two AMD EPYC
+# (Zen 5) cores, torch 2.14 or 2.15, n not recorded, not measured again. "cuda": an estimate, never measured. A wrong
+# value costs seconds and changes no number.
 EXPECTED_GAIN = {"cpu": 0.25, "cuda": 0.4}
 EXPECTED_COMPILE_SECONDS = {"cpu": 20.0, "cuda": 40.0}
 
 
 @dataclass
 class Form:
-    """How a training step is computed. ``seconds`` is what finding out cost, all trials together."""
+    """How a training step is computed."""
 
     layout: str = USUAL
+    """The memory format of the weights: a name in `LAYOUTS`."""
+
     compiled: bool = False
+    """Whether the step is compiled by torch.compile."""
+
     subpixel: bool = False
+    """Whether strided convolutions use the backward pass of `epsbench.harness.run.speed.convolutions`."""
+
     seconds: float = 0.0
+    """What all trials took together."""
+
     refused: list[str] = field(default_factory=list)
+    """The forms that were tried and did not work, each with its reason."""
 
     def __str__(self) -> str:
         parts = [self.layout, SUBPIXEL if self.subpixel else "", "compiled" if self.compiled else ""]
         return ", ".join(part for part in parts if part)
 
     def entries(self) -> dict[str, Any]:
-        """What a record's ``training`` says of it; refused forms only where there are any."""
+        """The entries of a record's ``training`` about the form; ``refused`` is there only if a form was refused."""
         refused = {"refused": self.refused} if self.refused else {}
         return {"form": str(self), "trial_seconds": self.seconds, **refused}
 
-    def apply(self, network: nn.Module, objective: Objective) -> Objective:
-        """Bring ``network`` into this form in place, and return the objective in it."""
+    def apply(self, network: nn.Module, step: Step) -> Step:
+        """Bring ``network`` into this form in place, and return the step in this form."""
         network.to(memory_format=LAYOUTS[self.layout])
-        return compiled(objective) if self.compiled else objective
+        return compiled(step) if self.compiled else step
 
 
-Make = Callable[[Form], Objective]
-"""Brings a network into a form, in place, and returns its objective in it."""
+Make = Callable[[Form], Step]
+"""Brings a network into a form, in place, and returns its step in this form."""
 
 
 def fastest_form(
@@ -63,10 +73,11 @@ def fastest_form(
     wanted: str,
     layouts: Sequence[str] = tuple(LAYOUTS),
 ) -> Form:
-    """The fastest form of what ``make`` makes, on a ``batch`` like the ``steps`` ahead; gradients are left at None.
+    """The fastest form of the step that ``make`` returns, timed on ``batch``.
 
-    ``wanted`` is "off" (the usual form), "on" (compiled wherever that works) or "auto": what is faster by measurement,
-    where the training is long enough to earn the trials back. The network is left in the form last tried.
+    ``batch`` is as large as those of the ``steps`` ahead. ``wanted`` is "off" (the usual form), "on" (compiled wherever
+    that works) or "auto" (the fastest form, if the training is long enough to make up for the trials). The network is
+    left in the last form tried, its gradients None.
     """
     if wanted == "off" or steps < 1:
         return Form()
@@ -88,37 +99,37 @@ def fastest_form(
 
 
 def _compiled(form: Form, network: nn.Module, make: Make, batch: tuple[Tensor, ...], eager: float, wanted: str) -> Form:
-    """The form with compilation, if that works, says the same, and is faster or ``wanted``."""
+    """The form with compilation, if it works, has the same gradient, and is faster or ``wanted`` is "on"."""
     candidate = Form(layout=form.layout, compiled=True)
     expected = _gradient(network, make(form), batch)
     try:
         quick = make(candidate)
-        found = _gradient(network, quick, batch)
+        gradient = _gradient(network, quick, batch)
     # Dynamo and Inductor raise their own RuntimeErrors; a machine without a C++ compiler an OSError.
     except (RuntimeError, OSError) as error:
         network.zero_grad(set_to_none=True)
         form.refused.append(f"torch.compile: {' '.join(str(error).split())[:300]}")
         return form
-    if not float((found - expected).norm()) <= 0.1 * float(expected.norm()):  # so that NaN is told as well
+    if not float((gradient - expected).norm()) <= 0.1 * float(expected.norm()):  # also true if there are NaNs
         form.refused.append("torch.compile: the compiled step has another gradient")
         return form
     return candidate if wanted == "on" or _step_seconds(network, quick, batch) < 0.98 * eager else form
 
 
-def _step_seconds(network: nn.Module, objective: Objective, batch: tuple[Tensor, ...]) -> float:
-    _gradient(network, objective, batch)  # the first call chooses kernels
-    return seconds(lambda: _backward(network, objective, batch), batch[0].device)
+def _step_seconds(network: nn.Module, step: Step, batch: tuple[Tensor, ...]) -> float:
+    _gradient(network, step, batch)  # the first call chooses kernels
+    return seconds(lambda: _backward(network, step, batch), batch[0].device)
 
 
-def _backward(network: nn.Module, objective: Objective, batch: tuple[Tensor, ...]) -> None:
-    loss, _ = objective(*batch)
+def _backward(network: nn.Module, step: Step, batch: tuple[Tensor, ...]) -> None:
+    loss, _ = step(*batch)
     loss.backward()
     network.zero_grad(set_to_none=True)
 
 
-def _gradient(network: nn.Module, objective: Objective, batch: tuple[Tensor, ...]) -> Tensor:
+def _gradient(network: nn.Module, step: Step, batch: tuple[Tensor, ...]) -> Tensor:
     """The gradient of the loss with respect to all weights, as one vector."""
-    loss, _ = objective(*batch)
+    loss, _ = step(*batch)
     loss.backward()
     parts = [weight.grad.float().flatten() for weight in network.parameters() if weight.grad is not None]
     gradient = torch.cat(parts) if parts else torch.zeros(0, device=loss.device)

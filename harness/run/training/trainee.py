@@ -1,4 +1,4 @@
-"""A network in training, as the defenses see it."""
+"""A network in training, in the form in which defenses use it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Noise:
-    """The random numbers of training: seeded, but not keyed by row, for the order of a batch is random itself."""
+    """The random numbers of training. They are seeded, but not keyed by row: the order of the rows is random too."""
 
     def __init__(self, n: int, generator: torch.Generator) -> None:
         self._n, self._generator = n, generator
@@ -38,10 +38,10 @@ class Noise:
 
 
 class ClassifierInTraining:
-    """What a defense sees of the network (see `epsbench.models.defenses.Trainee`), counting what it gets right.
+    """The network as a defense uses it (see `epsbench.models.defenses.Trainee`); it also measures the accuracy.
 
-    Compiled, it sees as its state parameters and buffers alone: a plain attribute that changes as the network trains
-    stays what it was for what looks for images.
+    When compiled, the passes that craft images see changes of parameters and buffers only. A plain attribute that
+    changes during training keeps its first value there.
     """
 
     def __init__(self, network: nn.Module, generator: torch.Generator, precision: str) -> None:
@@ -49,13 +49,13 @@ class ClassifierInTraining:
         self._trained: Forward = network
         self._crafting: Forward = network
         self._mirror: nn.Module | None = None
-        self._right = torch.zeros((), dtype=torch.int64, device=generator.device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=generator.device)
         self._seen = 0
 
     def compile(self) -> None:
-        """Compile both passes: the one that trains the network, and the one that only looks for images.
+        """Compile both passes: the one that trains the network, and the one that crafts images.
 
-        The second works on a mirror without gradients of weights, for a compiled pass always takes all gradients.
+        The second uses a mirror whose weights need no gradients, because a compiled pass always computes all gradients.
         """
         self._mirror = mirror(self.network)
         self._trained = compiled(self.network)
@@ -66,9 +66,9 @@ class ClassifierInTraining:
         return F.cross_entropy(self.logits(x, y), y)
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
-        """Float32 logits (N, classes) of the network in train mode, held against ``y`` for `accuracy`."""
+        """Float32 logits (N, classes) of the network in train mode. They are compared with ``y`` for `accuracy`."""
         logits = self._logits(self._trained, x)
-        self._right += (logits.detach().argmax(1) == y).sum()
+        self._correct += (logits.detach().argmax(1) == y).sum()
         self._seen += len(y)
         return logits
 
@@ -101,9 +101,9 @@ class ClassifierInTraining:
         return Noise(n, self.generator)
 
     def accuracy(self) -> float:
-        """The share of the images given to `loss` and `logits` that was classified right, since the last call."""
-        share = self._right.item() / max(self._seen, 1)
-        self._right.zero_()
+        """The share of the images passed to `loss` and `logits` since the last call that was classified correctly."""
+        share = self._correct.item() / max(self._seen, 1)
+        self._correct.zero_()
         self._seen = 0
         return share
 
@@ -114,36 +114,36 @@ class ClassifierInTraining:
 
     @contextmanager
     def _looking(self) -> Iterator[Forward]:
-        """What gives float32 logits in eval mode, as the network now stands; its mode of before is back afterwards.
+        """A function that gives the network's float32 logits in eval mode. Afterwards its mode is as before.
 
-        Weights ask for no gradients meanwhile: a convolution with a backward pass of its own would compute them all.
+        Inside, weights need no gradients, because a convolution with its own backward pass would compute them all.
         """
         if self._mirror is not None:
             _follow(self._mirror, self.network)
             yield partial(self._logits, self._crafting)
             return
         was_training = self.network.training
-        asking = [weight for weight in self.network.parameters() if weight.requires_grad]
+        trainable = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.network.eval()
-        for weight in asking:
+        for weight in trainable:
             weight.requires_grad_(False)
         try:
             yield partial(self._logits, self._crafting)
         finally:
-            for weight in asking:
+            for weight in trainable:
                 weight.requires_grad_(True)
             self.network.train(was_training)
 
 
 def mirror(network: nn.Module) -> nn.Module:
-    """A copy in eval mode that asks for no gradients, and whose parameters and buffers are those of ``network``."""
+    """A copy in eval mode without gradients of weights that shares the parameters and buffers of ``network``."""
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     _follow(copied, network)
     return copied
 
 
 def _follow(mirrored: nn.Module, network: nn.Module) -> None:
-    """Share memory again wherever the network has put a new tensor in the place of an old one."""
+    """Share memory again where the network has replaced a tensor by a new one."""
     mine, theirs = (chain(module.parameters(), module.buffers()) for module in (mirrored, network))
     for one, other in zip(mine, theirs, strict=True):
         if one.data_ptr() != other.data_ptr():

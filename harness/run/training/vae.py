@@ -15,8 +15,7 @@ from epsbench.harness.run.training.loop import Course, Objective
 from epsbench.harness.run.training.recipe import Recipe
 from epsbench.harness.run.training.seeding import reproducibly
 from epsbench.harness.run.training.settings import Hooks, Settings, Training
-from epsbench.harness.run.training.step_form import Form, fastest_form
-from epsbench.harness.run.training.step_form import Objective as Step
+from epsbench.harness.run.training.step_form import Form, Step, fastest_form
 from epsbench.harness.run.training.trainee import Noise
 from epsbench.models.vae import VAENetwork, bits_per_dimension
 
@@ -33,12 +32,12 @@ def train_vae(
 ) -> Training:
     """Train ``vae`` in place, on the device of ``data``.
 
-    The loss is (distortion + β·rate) in bits per dimension with one sample of z an image, under Adam (β-VAE: Higgins et
-    al., 2017). The curves ``train_bpd`` (of the batches as they passed) and ``validation_bpd`` are the bound itself, at
-    β = 1; of an autoencoder, its distortion. With ``average`` in the recipe, the moving average of the weights is what
-    is evaluated, pictured and left in ``vae``. A float32 training that goes on from a checkpoint, in the form it had,
-    ends at the same weights to the bit. Raises `ValueError` for a negative β, `TrainingDiverged` for a loss that is no
-    number, and `InputError` for a checkpoint that cannot be used.
+    The loss is (distortion + β·rate) in bits per dimension with one sample of z an image, minimised by Adam (β-VAE:
+    Higgins et al., 2017). The curves ``train_bpd`` (over the batches of the epoch) and ``validation_bpd`` are the bound
+    itself, at β = 1, or the distortion of an autoencoder. With ``average`` in the recipe, the moving average of the
+    weights is evaluated, pictured and left in ``vae``. A float32 training that is resumed from a checkpoint in the same
+    form ends with the same weights, bit for bit. Raises `ValueError` for a negative β, `TrainingDiverged` for a loss
+    that is not finite, and `InputError` for a checkpoint that cannot be used.
     """
     if not (beta >= 0 and math.isfinite(beta)):
         raise ValueError(f"beta weights the rate and must not be negative, not {beta}")
@@ -53,10 +52,11 @@ class _Bound(Objective):
     """The evidence lower bound with a weighted rate."""
 
     names = ("train_bpd", "validation_bpd")
+    saves_first = True
 
     def __init__(self, course: Course, vae: VAENetwork, beta: float) -> None:
         self._course, self._vae = course, vae
-        self._objective = objective_of(vae, beta, course.settings.precision)
+        self._eager = bound_step(vae, beta, course.settings.precision)
 
     def choose(self, form: Form, wanted: str, steps: int) -> Form:
         train = self._course.data.train
@@ -64,12 +64,12 @@ class _Bound(Objective):
         noise = KeyedNoise(0, index, torch.zeros_like(index)).normal(self._vae.z_dim)
 
         def make(form: Form) -> Step:
-            return form.apply(self._vae, self._objective)
+            return form.apply(self._vae, self._eager)
 
         return fastest_form(self._vae, make, (train.pixels(index), noise), steps, wanted)
 
     def take(self, form: Form) -> None:
-        self._step = form.apply(self._vae, self._objective)
+        self._step = form.apply(self._vae, self._eager)
 
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
         x = self._course.data.train.pixels(index)
@@ -82,16 +82,16 @@ class _Bound(Objective):
         return {"train_bpd": tracked, "validation_bpd": bpd.sum(1).mean().item()}
 
 
-def objective_of(vae: VAENetwork, beta: float, precision: str) -> Step:
-    """Pixels (N, C, H, W) and noise (N, z_dim) to the loss and, detached, the bound: bits per dimension."""
+def bound_step(vae: VAENetwork, beta: float, precision: str) -> Step:
+    """Maps pixels (N, C, H, W) and noise (N, z_dim) to the loss and the detached bound: scalars, bits per dimension."""
 
-    def objective(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def step(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(x.device, precision):
             distortion, rate = vae.elbo(x, noise)
         loss, bound = ((distortion + weight * rate).mean() for weight in (beta, 1.0))
         return bits_per_dimension(loss, vae.shape), bits_per_dimension(bound.detach(), vae.shape)
 
-    return objective
+    return step
 
 
 def evaluate_vae(vae: VAENetwork, examples: Examples, seed: int, precision: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Trained weights on disk, found by the hash of what determines them."""
+"""Trained weights on disk, in files named by a hash of everything that determines them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _REMEDY = "delete the file and the next run trains these weights anew"
 
 
 def weights_path(folder: Path, key: str) -> Path:
-    """Where the weights of this key lie."""
+    """The file of the weights with this key."""
     return folder / f"{key}.safetensors"
 
 
 def save_weights(folder: Path, key: str, module: nn.Module, info: dict[str, Any]) -> dict[str, Any]:
     """Write the module's state and ``info`` (JSON values: curves, seconds, ...) atomically.
 
-    Returns ``info`` with ``weights_sha256``, the digest of the tensors, added. Raises `InputError` when the file
+    Returns ``info`` with ``weights_sha256``, the digest of the tensors, added. Raises `InputError` if the file
     cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
@@ -35,9 +35,9 @@ def save_weights(folder: Path, key: str, module: nn.Module, info: dict[str, Any]
 
 
 def load_weights(folder: Path, key: str, module: nn.Module) -> dict[str, Any] | None:
-    """Load into ``module`` what `save_weights` wrote, and return its info; None when there is nothing.
+    """Load into ``module`` what `save_weights` wrote, and return its info; None if there is no file.
 
-    Raises `InputError`, naming the file and the remedy, when the file is damaged or fits another module.
+    Raises `InputError`, naming the file and the remedy, if the file is damaged or belongs to another module.
     """
     path = weights_path(folder, key)
     if not path.exists():

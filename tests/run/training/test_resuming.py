@@ -26,8 +26,10 @@ from epsbench.harness.run.training.classifier import accuracy, train_classifier
 from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.settings import Hooks, Settings
 from epsbench.harness.run.training.trained import trained
+from epsbench.harness.run.training.vae import train_vae
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import NoDefense, PGDReplace
+from epsbench.models.generative import VAE
 
 RECIPE = {
     "epochs": 4, "batch_size": 32, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
@@ -240,3 +242,40 @@ def test_a_run_that_is_killed_while_it_trains_goes_on_from_there(tmp_path):
     assert resumed.training["weights_sha256"] == expected.training["weights_sha256"]
     assert resumed.curves == expected.curves
     assert not kept.exists()
+
+
+class Traced(Checkpoint):
+    """Notes when the training asks whether a checkpoint is due, and when it saves one."""
+
+    def __init__(self, path, events):
+        super().__init__(path, every=0)
+        self.events = events
+
+    def due(self):
+        self.events.append("due")
+        return super().due()
+
+    def save(self, state):
+        self.events.append("save")
+        super().save(state)
+
+
+def test_a_classifier_reports_an_epoch_and_then_saves_it(data, tmp_path):
+    events = []
+    settings = Settings(seed=0, precision="float32", checkpoint=Traced(tmp_path / "c", events))
+    hooks = Hooks(on_epoch=lambda epoch, values: events.append(epoch))
+    network = seeded(MODELS["smallcnn"], 0)
+    train_classifier(network, NoDefense(), data, "none", RECIPE | {"epochs": 2}, settings, hooks)
+    assert events == [1, "due", "save", 2, "due", "save"]
+
+
+def test_a_vae_draws_pictures_then_saves_then_reports_an_epoch(data, tmp_path):
+    events = []
+    settings = Settings(seed=0, precision="float32", checkpoint=Traced(tmp_path / "c", events))
+    hooks = Hooks(
+        on_epoch=lambda epoch, values: events.append(epoch),
+        on_pictures=lambda epoch, network: events.append(f"pictures {epoch}"),
+    )
+    network = seeded(lambda: VAE(filters=2).build(data.description, 2), 0)
+    train_vae(network, data, {"epochs": 2, "batch_size": 64, "learning_rate": 1e-3}, 1.0, settings, hooks)
+    assert events == ["pictures 0", "due", "save", 1, "pictures 2", "due", "save", 2]

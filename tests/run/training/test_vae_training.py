@@ -136,6 +136,17 @@ def test_a_checkpoint_of_another_model_is_named(few, tmp_path):
         train_vae(network_of(few, VAE(filters=3)), few, long, 1.0, Settings(checkpoint=Checkpoint(path, 0), **short))
 
 
+def test_a_checkpoint_of_an_older_version_is_refused(few, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "key.checkpoint", 0)
+    settings = Settings(seed=0, precision="float32", checkpoint=checkpoint)
+    train_vae(network_of(few), few, RECIPE, 1.0, settings)
+    state = checkpoint.restore()
+    state["vae"], state["epoch"] = state.pop("network"), state.pop("epochs")  # as older versions called them
+    checkpoint.save(state)
+    with pytest.raises(InputError, match=r"key\.checkpoint: not the checkpoint of this training .*; delete the file"):
+        train_vae(network_of(few), few, RECIPE, 1.0, settings)
+
+
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_a_killed_training_ends_at_the_same_weights(few, tmp_path, average):
     recipe = RECIPE | {"epochs": 4, "schedule": "one-cycle", "average": average}
