@@ -12,6 +12,8 @@ from epsbench.harness.report.drawing.style import Theme, axis_titles, direct_lab
 
 ROWS_PER_PANEL = 7
 """Models in a figure: as many as a theme has colours."""
+MOST_DRAWN = 4 * ROWS_PER_PANEL
+"""Models in all figures of one kind: a page of hundreds of figures would take minutes, and nobody would read it."""
 DASHES = ((None, None), (3.0, 1.6))
 
 

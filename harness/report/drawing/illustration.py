@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.curves import ROWS_PER_PANEL, curves
+from epsbench.harness.report.drawing.curves import MOST_DRAWN, ROWS_PER_PANEL, curves
 from epsbench.harness.report.drawing.style import DARK, LIGHT
 
 Splits = list[tuple[str, Sequence[float]]]
@@ -46,11 +46,16 @@ def curve(records: Sequence[Record], **splits: str) -> Splits:
     return []
 
 
+def with_count(caption: str, models: int, most: int = MOST_DRAWN) -> str:
+    """The caption, followed by the number of models that are not drawn where there are more than ``most``."""
+    return f"{caption} {models - most:,} more models not drawn." if models > most else caption
+
+
 def training(
     title: str, caption: str, lines: Mapping[str, Splits], unit: str, *, share: bool
 ) -> Iterator[Illustration]:
-    """Curves by epoch, at most seven models a figure."""
-    labels = list(lines)
+    """Curves by epoch, at most seven models a figure and `MOST_DRAWN` in all; the caption counts the others."""
+    labels, caption = list(lines)[:MOST_DRAWN], with_count(caption, len(lines))
     for start in range(0, len(labels), ROWS_PER_PANEL):
         panel = {label: lines[label] for label in labels[start : start + ROWS_PER_PANEL]}
         yield both(title, caption, partial(curves, panel, unit=unit, share=share))

@@ -45,11 +45,12 @@ def text(document: Document, *, width: int | None = None, colour: bool | None = 
 
 
 def _print(console: Console, table: Table) -> None:
-    break_details = next((way for way in BREAKS if _fits(table, way, console.width)), BREAKS[-1])
+    fitting = next((way for way in BREAKS if _fits(table, way, console.width)), None)
+    break_details = fitting or BREAKS[-1]
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
     for column in table.columns:
         # Numbers wrap only where nothing fits: half an interval would look like another number.
-        kept = column.numeric and _fits(table, break_details, console.width)
+        kept = column.numeric and fitting is not None
         justify: Literal["left", "right"] = "right" if column.numeric else "left"
         drawn.add_column(Text(_loose(column.title)), justify=justify, overflow="fold", no_wrap=kept)
     for index, row in enumerate(table.rows):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from epsbench.harness.report.drawing.curves import ROWS_PER_PANEL
-from epsbench.harness.report.drawing.illustration import Illustration, Splits, both, curve, training
+from epsbench.harness.report.drawing.curves import MOST_DRAWN, ROWS_PER_PANEL
+from epsbench.harness.report.drawing.illustration import Illustration, Splits, both, curve, training, with_count
 from epsbench.harness.report.generative import figures
 from epsbench.harness.report.generative.settings import (
     Bound,
@@ -92,16 +92,17 @@ def _bounds(likelihood: Likelihood, family: Sequence[Setting]) -> Iterator[Illus
     ]
     draw = partial(figures.bounds, shown[:MOST_BOUNDS])
     heading = f"Bounds by number of samples: {likelihood_title(likelihood)}"
-    yield both(heading, _caption(BOUNDS_CAPTION, shown, MOST_BOUNDS), draw, wide=len(shown) > 1)
+    yield both(heading, with_count(BOUNDS_CAPTION, len(shown), MOST_BOUNDS), draw, wide=len(shown) > 1)
 
 
 def _gains(likelihood: Likelihood, family: Sequence[Setting]) -> Iterator[Illustration]:
     names = short_names(family)
     gains = {name: gain for name, setting in zip(names, family, strict=True) if (gain := _gain(setting)) is not None}
-    for start in range(0, len(gains), ROWS_PER_PANEL):
-        part = dict(list(gains.items())[start : start + ROWS_PER_PANEL])
+    drawn, caption = list(gains.items())[:MOST_DRAWN], with_count(GAINS_CAPTION, len(gains))
+    for start in range(0, len(drawn), ROWS_PER_PANEL):
+        part = dict(drawn[start : start + ROWS_PER_PANEL])
         heading = f"Gain of importance weighting: {likelihood_title(likelihood)}"
-        yield both(heading, GAINS_CAPTION, partial(figures.gains, part))
+        yield both(heading, caption, partial(figures.gains, part))
 
 
 def _gain(setting: Setting) -> figures.Gain | None:
@@ -133,11 +134,7 @@ def latent_figures(settings: Sequence[Setting]) -> Iterator[Illustration]:
         if shown:
             draw = partial(figures.units, dict(list(shown.items())[:MOST_UNITS]))
             heading = f"Rate of each latent dimension on {data}"
-            yield both(heading, _caption(UNITS_CAPTION, shown, MOST_UNITS), draw, wide=len(shown) > 1)
-
-
-def _caption(caption: str, shown: Sized, most: int) -> str:
-    return f"{caption} {len(shown) - most} more models not drawn." if len(shown) > most else caption
+            yield both(heading, with_count(UNITS_CAPTION, len(shown), MOST_UNITS), draw, wide=len(shown) > 1)
 
 
 def _planes(group: Sequence[Setting]) -> Iterator[tuple[str, list[figures.Point]]]:

@@ -106,6 +106,11 @@ def and_list(items: list[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
+def some_of(items: list[str], most: int = 8) -> str:
+    """As `and_list`; of many items the first few, and how many more there are: ``"a, b and 5 more"``."""
+    return and_list(items if len(items) <= most else [*items[: most - 1], f"{len(items) - most + 1:,} more"])
+
+
 def visible(text: str, keep: str = "") -> str:
     """The text with control, formatting and unassigned characters as escapes.
 

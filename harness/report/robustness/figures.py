@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from epsbench.harness.report.drawing.curves import ROWS_PER_PANEL
+from epsbench.harness.report.drawing.curves import MOST_DRAWN, ROWS_PER_PANEL
 from epsbench.harness.report.drawing.style import (
     MARKERS,
     Theme,
@@ -27,20 +28,27 @@ from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import Score
 
 MOST_EPS = 8
+MOST_ATTACKS = 24
+Item = TypeVar("Item")
 ROUND = tuple(digit * 10.0**power for power in range(-3, 7) for digit in (1, 2, 5))
 
 
 def panels(board: Board) -> list[tuple[Row, ...]]:
-    """The rows of a board in panels of at most seven, as many as there are colours."""
-    rows = [row for row in board.rows if any(score.value is not None for score in row.attacks.values())]
+    """The first rows of a board that have numbers, in panels of at most seven, as many as there are colours."""
+    rows = drawable(board)[:MOST_DRAWN]
     return [tuple(rows[start : start + ROWS_PER_PANEL]) for start in range(0, len(rows), ROWS_PER_PANEL)]
+
+
+def drawable(board: Board) -> list[Row]:
+    """The rows of a board that have numbers."""
+    return [row for row in board.rows if any(score.value is not None for score in row.attacks.values())]
 
 
 def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     """Accuracy against ε: a colour a model, a marker an attack, bands the 95 % intervals; the thick line is the worst
     case. At ε = 0 stands the clean accuracy."""
     drawing, axes = figure(theme, height=4.2)
-    attacks = board.names
+    attacks = _some(board.names, MOST_ATTACKS)
     labels = []
     for row, colour in zip(rows, theme.lines, strict=False):
         for attack, marker in zip(attacks, MARKERS * (1 + len(attacks) // len(MARKERS)), strict=False):
@@ -124,18 +132,18 @@ def price(
     attack without gradients stands at the left edge, outside the logarithmic axis, and no line joins it.
     """
     drawing, axes = figure(theme, height=4.0)
-    shown = _some([eps for eps, _ in board.eps])
+    shown, attacks = _some([eps for eps, _ in board.eps], MOST_EPS), _some(board.names, MOST_ATTACKS)
     lowest = min(count for count in counts if count > 0)
     edge, right = lowest / 2, max(*counts, 2 * lowest) * 1.15
     shade = LinearSegmentedColormap.from_list("ε", [theme.paper, theme.lines[0]])
     spelled, labels = dict(board.eps), []
-    markers = dict(zip(board.names, MARKERS * (1 + len(board.names) // len(MARKERS)), strict=False))
+    markers = dict(zip(attacks, MARKERS * (1 + len(attacks) // len(MARKERS)), strict=False))
     for index, eps in enumerate(shown):
         colour = to_hex(shade(1 - 0.45 * (len(shown) - 1 - index) / max(1, len(shown) - 1)))
         points = [
             (taken[eps, name], row.attacks[eps, name].value or 0.0, name)
             for name in board.attacks[eps]
-            if (eps, name) in taken and row.attacks[eps, name].value is not None
+            if name in markers and (eps, name) in taken and row.attacks[eps, name].value is not None
         ]
         for count, value, name in points:
             axes.plot([count or edge], [value], color=colour, marker=markers[name], markersize=5.5, clip_on=False)
@@ -165,8 +173,8 @@ def price(
     return svg(drawing)
 
 
-def _some(eps: list[Fraction]) -> list[Fraction]:
-    """At most eight of them, evenly chosen, among them the first and the last."""
-    if len(eps) <= MOST_EPS:
-        return eps
-    return [eps[round(index * (len(eps) - 1) / (MOST_EPS - 1))] for index in range(MOST_EPS)]
+def _some(items: list[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly chosen, among them the first and the last."""
+    if len(items) <= most:
+        return items
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]

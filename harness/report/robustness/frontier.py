@@ -16,6 +16,7 @@ from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.training_cost import training_seconds
 
 ROUND = tuple(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5))
+MOST_LABELS = 14  # as many as fit beside the axes
 WIDE = 8.0  # the axis is logarithmic where the longest training takes this many times the shortest
 
 
@@ -45,8 +46,9 @@ def frontiers(board: Board) -> dict[str, list[Point]]:
     Training times of different devices cannot be compared.
     """
     sets: dict[str, list[Point]] = defaultdict(list)
+    varying = len({row.model for row in board.rows}) > 1, len({row.augmentation for row in board.rows}) > 1
     for row in board.rows:
-        if (point := _point(board, row)) is not None:
+        if (point := _point(board, row, *varying)) is not None:
             sets[scalar(row.records[0].cost.get("device", ""))].append(point)
     return {device: points for device, points in sets.items() if sum(p.defended and not p.bound for p in points) > 1}
 
@@ -61,7 +63,10 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def draw(board: Board, points: Sequence[Point], theme: Theme) -> bytes:
-    """One point a model with bars of one standard deviation, and the frontier as a stepped line; as SVG."""
+    """One point a model with bars of one standard deviation, and the frontier as a stepped line; as SVG.
+
+    Of many points only those on the frontier have a label.
+    """
     drawing, axes = figure(theme, height=4.2)
     front = pareto(points)
     seconds = [point.seconds for point in points]
@@ -79,6 +84,7 @@ def draw(board: Board, points: Sequence[Point], theme: Theme) -> bytes:
         linewidth=1.2,
     )
     labels = []
+    labelled = {id(point) for point in (points if len(points) <= MOST_LABELS else front[-MOST_LABELS:])}
     for index, point in enumerate(points):
         colour = theme.lines[index % len(theme.lines)]
         axes.errorbar(
@@ -93,7 +99,8 @@ def draw(board: Board, points: Sequence[Point], theme: Theme) -> bytes:
             linewidth=1.2,
             clip_on=False,
         )
-        labels.append((point.seconds, point.accuracy, point.label, colour))
+        if id(point) in labelled:
+            labels.append((point.seconds, point.accuracy, point.label, colour))
     if wide:
         ticks = [tick for tick in ROUND if axes.get_xlim()[0] <= tick <= right]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -111,19 +118,19 @@ def draw(board: Board, points: Sequence[Point], theme: Theme) -> bytes:
     return svg(drawing)
 
 
-def _point(board: Board, row: Row) -> Point | None:
+def _point(board: Board, row: Row, models: bool, augmentations: bool) -> Point | None:
+    """A row as a point. ``models`` and ``augmentations`` say whether these differ between the rows, for its label."""
     score, seconds = row.worst.get(board.ranked[0]), list(training_seconds(row).values())
     if score is None or score.value is None or not seconds:
         return None
     spread = stdev(seconds) if len(seconds) > 1 else 0.0
-    return Point(
-        _label(board, row), row.defense != "none", mean(seconds), spread, score.value, score.sd or 0.0, bool(score.note)
-    )
+    label = _label(row, models, augmentations)
+    return Point(label, row.defense != "none", mean(seconds), spread, score.value, score.sd or 0.0, bool(score.note))
 
 
-def _label(board: Board, row: Row) -> str:
+def _label(row: Row, models: bool, augmentations: bool) -> str:
     """The defense, and of the other axes those that differ between the rows."""
-    parts = [row.model] if len({other.model for other in board.rows}) > 1 else []
+    parts = [row.model] if models else []
     parts.append("undefended" if row.defense == "none" else row.defense)
-    parts += [row.augmentation] if len({other.augmentation for other in board.rows}) > 1 else []
+    parts += [row.augmentation] if augmentations else []
     return " + ".join(part for part in parts if part != "none") + (f" ({row.extra})" if row.extra else "")

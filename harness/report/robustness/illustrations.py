@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from epsbench.harness.report.drawing.illustration import Illustration, both, curve, training
+from epsbench.harness.report.drawing.illustration import Illustration, both, curve, training, with_count
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import norm_name
 from epsbench.harness.report.robustness import figures
@@ -47,7 +47,7 @@ def robustness_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
             for rows in figures.panels(board):
                 yield both(
                     f"Accuracy against ε on {board.data}, {norm_name(board.norm)}",
-                    ACCURACY_CAPTION,
+                    with_count(ACCURACY_CAPTION, len(figures.drawable(board))),
                     partial(figures.accuracy, board, rows),
                 )
         yield from frontier_figures(board)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,15 @@ class Row:
     """The records behind the scores."""
     rank: int | None = None
     """Its place on the board, from 1; None where its worst case is missing or only a bound."""
+
+    @cached_property
+    def measured(self) -> Mapping[Fraction, list[Record]]:
+        """The records that have verdicts, by ε: sorted once, because sentences ask for every ε."""
+        groups: dict[Fraction, list[Record]] = defaultdict(list)
+        for record in self.records:
+            if record.status == "ok" and record.verdicts is not None and record.verdicts.n:
+                groups[Fraction(record.cell["eps"])].append(record)
+        return dict(groups)
 
     @property
     def label(self) -> str:
@@ -132,9 +143,9 @@ def rank(rows: Iterable[Row], eps: Fraction) -> list[Row]:
         return -1.0 if score is None or score.value is None else score.value
 
     ordered = sorted(rows, key=lambda row: (not complete(row), -value(row)))
-    lows = [row.worst[eps].low or 0.0 for row in ordered if complete(row)]
+    lows = sorted(row.worst[eps].low or 0.0 for row in ordered if complete(row))
     return [
-        replace(row, rank=1 + sum(low > (row.worst[eps].high or 0.0) for low in lows)) if complete(row) else row
+        replace(row, rank=1 + len(lows) - bisect_right(lows, row.worst[eps].high or 0.0)) if complete(row) else row
         for row in ordered
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from epsbench.harness.report.results.units import and_list, norm_name, plural
+from epsbench.harness.report.results.units import norm_name, plural, some_of
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import score_entry
 
@@ -20,7 +20,7 @@ def board_sentences(board: Board) -> list[str]:
     images = f" over {board.examples:,} test images" if board.examples else ""
     was = "was" if len(board.rows) == 1 else "were"
     sentences = [
-        f"On {board.data}, {plural(len(board.rows), 'trained model')} {was} attacked with {and_list(board.names)} "
+        f"On {board.data}, {plural(len(board.rows), 'trained model')} {was} attacked with {some_of(board.names)} "
         f"at {norm_name(board.norm)} ε up to {board.eps[-1][1]}{images}."
     ]
     ranked = [row for row in board.rows if row.rank is not None]
@@ -37,7 +37,7 @@ def board_sentences(board: Board) -> list[str]:
         sentences.append(f"Most robust: {_keeps(best[0], board)}")
     last = [row for row in ranked if row.rank == ranked[-1].rank and row.rank != 1]
     if len(last) > 1:
-        sentences.append(f"{and_list([row.label for row in last])} share the last rank.")
+        sentences.append(f"{some_of([row.label for row in last])} share the last rank.")
     elif last and last[0].clean.value is not None:
         worst = score_entry(last[0].worst[eps])
         sentences.append(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from statistics import mean
 from typing import Any
@@ -40,7 +39,11 @@ def difference(before: Bits, after: Bits) -> str | None:
 
 def clean(row: Row) -> Bits:
     """Verdicts without an attack."""
-    return {seed: _verdicts(records[0])[0] for seed, records in _measured(row).items()}
+    first: dict[Any, Record] = {}
+    for records in row.measured.values():
+        for record in records:
+            first.setdefault(record.cell["seed"], record)
+    return {seed: _verdicts(record)[0] for seed, record in first.items()}
 
 
 def under_attack(row: Row, eps: Fraction, name: str, gradients: int | None = None) -> Bits:
@@ -58,13 +61,15 @@ def worst(row: Row, eps: Fraction) -> Bits:
     score = row.worst.get(eps)
     if score is None or score.value is None or score.note:
         return {}
-    at = {seed: [r for r in group if Fraction(r.cell["eps"]) == eps] for seed, group in _measured(row).items()}
-    return {seed: worst_case([_verdicts(record)[1] for record in group]) for seed, group in at.items() if group}
+    by_seed: dict[Any, list[np.ndarray]] = {}
+    for record in records_at(row, eps):
+        by_seed.setdefault(record.cell["seed"], []).append(_verdicts(record)[1])
+    return {seed: worst_case(robust) for seed, robust in by_seed.items()}
 
 
-def records_at(row: Row, eps: Fraction) -> list[Record]:
+def records_at(row: Row, eps: Fraction) -> Sequence[Record]:
     """The row's records at an ε that have verdicts."""
-    return [record for group in _measured(row).values() for record in group if Fraction(record.cell["eps"]) == eps]
+    return row.measured.get(eps, ())
 
 
 def share(bits: Bits) -> float:
@@ -72,15 +77,6 @@ def share(bits: Bits) -> float:
     return mean(float(verdicts.mean()) for verdicts in bits.values())
 
 
-def _measured(row: Row) -> dict[Any, list[Record]]:
-    """The records that have verdicts, by seed."""
-    groups: dict[Any, list[Record]] = defaultdict(list)
-    for record in row.records:
-        if record.status == "ok" and record.verdicts is not None and record.verdicts.n:
-            groups[record.cell["seed"]].append(record)
-    return groups
-
-
 def _verdicts(record: Record) -> tuple[np.ndarray, np.ndarray]:
-    assert record.verdicts is not None  # `_measured` returns only records that have them
+    assert record.verdicts is not None  # `Row.measured` has only records that have them
     return record.verdicts.unpack()

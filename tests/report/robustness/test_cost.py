@@ -120,7 +120,7 @@ def test_failed_attacks_and_many_models_and_epsilons():
 
 @given(st.sets(st.fractions(0, 1), min_size=1, max_size=40).map(sorted))
 def test_of_many_epsilons_some_are_drawn_with_the_first_and_the_last(eps):
-    chosen = figures._some(eps)
+    chosen = figures._some(eps, figures.MOST_EPS)
     assert chosen[0] == eps[0]
     assert chosen[-1] == eps[-1]
     assert len(chosen) == len(set(chosen)) == min(len(eps), figures.MOST_EPS)
