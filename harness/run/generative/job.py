@@ -24,7 +24,7 @@ from epsbench.harness.run.generative.pictures import Pictures, last_pictures, sa
 from epsbench.harness.run.machine.memory import peak_bytes, reset_peak
 from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
 from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training
-from epsbench.harness.run.training.trained import weights_of
+from epsbench.harness.run.training.trained import TrainingRun, weights_of
 from epsbench.harness.run.training.vae import train_vae
 from epsbench.models.vae import VAENetwork
 
@@ -32,7 +32,7 @@ from epsbench.models.vae import VAENetwork
 def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
     """The record of each of a job's cells: measures, curves and pictures.
 
-    What is reported is measured in float32 on the final model, whatever precision it was trained in.
+    Everything is measured in float32 on the final model, whatever precision it was trained in.
     """
     cells = [cell for cell in job.cells if isinstance(cell, GenerationCell)]
     first = cells[0]
@@ -75,9 +75,9 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
 
 
 def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetwork, dict[str, Any], Pictures]:
-    """The cell's VAE with its trained weights, what training took, and the samples drawn on the way.
+    """The cell's VAE with its trained weights, what training took, and the samples drawn during training.
 
-    All three come from the cache when they are there.
+    All three come from the cache if they are there.
     """
     model = registry.make("model", cell.model, context.base)
     vae: VAENetwork = seeded(lambda: model.build(data.description, cell.z_dim), cell.seed).to(context.device)
@@ -90,7 +90,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
 
     def on_pictures(epoch: int, network: VAENetwork) -> None:
         pictures[f"samples_epoch_{epoch:04d}"] = samples(network, cell.seed)
-        # At once, and before the weights: no later run can draw these epochs again.
+        # Saved at once, before the weights: a resumed training cannot draw the samples of earlier epochs again.
         keep(path, _archive(pictures))
 
     def train(settings: Settings, hooks: Hooks) -> Training:
@@ -99,13 +99,14 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
 
     batch = min(recipe["batch_size"], len(data.train))
     images = steps_per_epoch(len(data.train), recipe["batch_size"]) * batch
-    info = weights_of(cell, vae, context, train, f"training {cell.label()}", images, complete=complete)
+    run = TrainingRun(f"training {cell.label()}", images, train, complete=complete)
+    info = weights_of(cell, vae, context, run)
     info.pop("probe", None)
     return vae.eval(), info, pictures
 
 
 def _named(curves: Curves, vae: VAENetwork) -> Curves:
-    """The curves of training; those of an autoencoder are no bound, and must not pass for one."""
+    """The curves of a training. Those of an autoencoder are no bound, so they are called distortion."""
     if not vae.deterministic:
         return curves
     return {name.replace("_bpd", "_distortion_bpd"): values for name, values in curves.items()}

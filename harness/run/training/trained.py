@@ -1,9 +1,10 @@
-"""A cell's network with its trained weights: as given, from the cache, from a checkpoint, or trained now."""
+"""A cell's network with its trained weights: as built, from the cache, from a checkpoint, or trained now."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,11 +23,31 @@ from epsbench.harness.run.training.settings import Hooks, Settings, Training
 from epsbench.harness.run.training.weights import digest, load_weights, save_weights, weights_path
 from epsbench.models.checkpoints import load_into
 
-Train = Callable[[Settings, Hooks], Training]
-"""Trains a cell's network in place."""
-
 PROBED = 8  # test images whose logits are kept with trained weights
-_SAME = 5e-3  # of the largest logit; other kernels round otherwise by 1e-5
+_SAME = 5e-3  # of the largest logit; kernels of other machines round differently, by about 1e-5 of it
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """How the weights of a cell are made if they are not in the cache."""
+
+    title: str
+    """What the progress line calls the training."""
+
+    images: int
+    """The number of images in an epoch."""
+
+    train: Callable[[Settings, Hooks], Training]
+    """Trains the cell's network in place."""
+
+    before: Callable[[], dict[str, Any]] = dict
+    """Called before the training. What it returns is saved with the weights."""
+
+    complete: Callable[[], bool] = lambda: True
+    """Whether the other files that belong to the weights are in the cache. If not, the weights are trained again."""
+
+    probe: Callable[[], list[Any]] = list
+    """Called after the training. What it returns is saved with the weights, as ``probe``."""
 
 
 def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
@@ -39,8 +60,9 @@ def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
 def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Module, dict[str, Any]]:
     """The cell's network with its trained weights, and what training took.
 
-    With ``epochs = 0`` the network is measured as it is built, and nothing is kept of it. Raises `InputError` where the
-    network built now is not the one whose weights were kept: it holds something that is not in its state dict.
+    With ``epochs = 0`` the network is measured as it is built, and no weights are saved. Raises `InputError` if the
+    network that is built now computes something else with the saved weights than when they were saved: then part of
+    what it computes with is not in its state dict.
     """
     network = build(cell, data, context)
     if not dict(cell.training)["epochs"] and cell.start is None:
@@ -55,49 +77,39 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
         return _start(network, cell, context)
 
     title = f"training {cell.model.label()} · {cell.defense.label()}"
-    info = weights_of(
-        cell, network, context, train, title, len(examples.train), before, probe=lambda: _probe(network, data)
-    )
+    run = TrainingRun(title, len(examples.train), train, before, probe=lambda: _probe(network, data))
+    info = weights_of(cell, network, context, run)
     network.eval()
-    _hold_against(info.pop("probe", None), network, data, cell, context)
+    _compare(info.pop("probe", None), network, data, cell, context)
     return network, info
 
 
-def weights_of(
-    cell: Cell,
-    network: nn.Module,
-    context: Context,
-    train: Train,
-    title: str,
-    images: int,
-    before: Callable[[], dict[str, Any]] = dict,
-    complete: Callable[[], bool] = lambda: True,
-    probe: Callable[[], list[Any]] = list,
-) -> dict[str, Any]:
+def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRun) -> dict[str, Any]:
     """Give ``network`` the cell's trained weights, and return what training took.
 
-    The weights come from the cache when they are there and what else belongs to them is ``complete``. A training that
-    was stopped goes on from its checkpoint, and one that another process is at is waited for. ``before`` is called
-    before a training, ``probe`` after it; what they return is kept with the weights.
+    The weights come from the cache if they are there with all files that belong to them. Otherwise they are trained,
+    from a checkpoint if there is one. If another process is training them, this one waits for it.
     """
     folder, key = context.weights, cell.weights_key
     checkpoint = Checkpoint(folder / f"{key}.checkpoint")
-    cached = load_weights(folder, key, network) if complete() else None
+    cached = load_weights(folder, key, network) if run.complete() else None
     if cached is None:
         with turn(folder / f".{key}.lock"):
-            cached = load_weights(folder, key, network) if complete() else None
+            cached = load_weights(folder, key, network) if run.complete() else None
             if cached is None:
                 settings = Settings(
                     cell.seed, context.precision(cell.precision), context.compile, checkpoint=checkpoint
                 )
-                extra = before()
-                with _progress(cell, title, context) as hooks:
-                    training = train(settings, hooks)
-                info = _info(training, network, cell, settings.precision, images) | extra | {"probe": probe()}
+                # Weights without their other files: no process may load them until the training below is complete.
+                weights_path(folder, key).unlink(missing_ok=True)
+                extra = run.before()
+                with _progress(cell, run.title, context) as hooks:
+                    training = run.train(settings, hooks)
+                info = _info(training, network, cell, settings.precision, run.images) | extra | {"probe": run.probe()}
                 saved = save_weights(folder, key, network, info)
                 checkpoint.remove()
                 return saved | {"cached": False}
-    checkpoint.remove()  # a kill may have come between the weights and this
+    checkpoint.remove()  # the run that saved the weights may have been killed before it did this
     return cached | {"cached": True}
 
 
@@ -121,7 +133,7 @@ def _progress(cell: Cell, title: str, context: Context) -> Iterator[Hooks]:
 
 
 def _info(training: Training, network: nn.Module, cell: Cell, precision: str, images: int) -> dict[str, Any]:
-    """What a record says of a training; ``images`` are seen in an epoch."""
+    """The entries of a record's ``training``; ``images`` is the number of images in an epoch."""
     epochs = dict(cell.training)["epochs"]
     watch = {"watch_seconds": training.watch_seconds} if isinstance(cell, RobustnessCell) else {}
     return {
@@ -139,7 +151,7 @@ def _info(training: Training, network: nn.Module, cell: Cell, precision: str, im
 
 
 def _start(network: nn.Module, cell: RobustnessCell, context: Context) -> dict[str, Any]:
-    """Give the network the trained weights that its cell starts from; returns their digest for the record."""
+    """Load the trained weights that the cell starts from into the network; returns their digest for the record."""
     if cell.start is None:
         return {}
     first, training = trained(cell.start, context.data(cell.start.data, cell.start.limit), context)
@@ -148,7 +160,7 @@ def _start(network: nn.Module, cell: RobustnessCell, context: Context) -> dict[s
 
 
 def _loaded(network: nn.Module) -> dict[str, Any]:
-    """Which set of weights of its file a network began with, where it has one."""
+    """The name of the set of weights that was loaded from the model's file, if it was loaded from one."""
     chosen = getattr(network, "loaded_from", None)
     return {"loaded": chosen} if isinstance(chosen, str) else {}
 
@@ -173,15 +185,14 @@ def _as_given(network: nn.Module, cell: RobustnessCell, context: Context) -> dic
 
 
 def _probe(network: nn.Module, data: Data) -> list[Any]:
-    """The logits of the first test images, for whoever loads the weights; empty where two passes differ."""
+    """Logits of the first test images, to be compared when the weights are loaded; empty if two passes differ."""
     network.eval()
     first, again = _logits(network, data), _logits(network, data)
     return first.tolist() if torch.equal(first, again) and bool(first.isfinite().all()) else []
 
 
-def _hold_against(
-    probe: list[Any] | None, network: nn.Module, data: Data, cell: RobustnessCell, context: Context
-) -> None:
+def _compare(probe: list[Any] | None, network: nn.Module, data: Data, cell: RobustnessCell, context: Context) -> None:
+    """Raise `InputError` if the network's logits are not those that were saved with its weights."""
     if not probe:
         return
     expected, logits = torch.tensor(probe), _logits(network, data)

@@ -172,6 +172,27 @@ def test_what_is_left_of_a_checkpoint_goes_with_the_weights(context):
     assert not left.exists()
 
 
+def test_weights_without_their_pictures_are_not_used_after_a_kill(context, monkeypatch):
+    first = run(context)
+    pictures = read_pictures(context.results, first)
+    archive, weights = (context.weights / f"{cell().weights_key}.{end}" for end in ("npz", "safetensors"))
+    archive.unlink()
+
+    def killed(vae, data, recipe, beta, settings, hooks):
+        hooks.on_pictures(0, vae)
+        assert not weights.exists()  # another process would take them, with this one picture
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "train_vae", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(context)
+    again = run(context)
+    assert again.training["cached"] is False
+    assert again.training["weights_sha256"] == first.training["weights_sha256"]
+    assert read_pictures(context.results, again).keys() == pictures.keys()
+
+
 def test_an_autoencoder_has_no_bound(context):
     record = run(context, model=Named("autoencoder", (("filters", 4), ("levels", 16))), z_dim=2)
     assert set(record.metrics) == {"distortion_bpd"} | QUALITY | {f"floor_{name}" for name in QUALITY}
