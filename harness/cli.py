@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.migrations import print_warnings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -254,6 +255,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal or pipe that is not UTF-8 gets "?" for what it cannot show
             stream.reconfigure(errors="replace")
+    print_warnings()
     try:
         app()
     except InputError as error:

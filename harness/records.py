@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.findings import Finding
+from epsbench.harness.migrations import SCHEMA_VERSION, OtherSchemaError, migrated, warn_left_out
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
 # Far above what a run writes: 100 images take 34 bytes of verdicts, and an epoch takes about 100 bytes of curves.
 LARGEST_RECORD = 32 << 20
 LARGEST_PICTURES = 512 << 20
@@ -80,7 +80,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = Field(default=SCHEMA_VERSION, strict=True)
     id: str = Field(pattern=r"^[0-9a-f]{8,64}$")
     """A hash of ``cell`` and ``code``; also the file's name."""
     status: Status
@@ -185,7 +185,11 @@ def write_record(results: Path, record: Record) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """Read one record. Raises `InputError`, with the file and what to do, when it is not a valid record."""
+    """Read one record, of an earlier version of the format too where it can be migrated.
+
+    Raises `InputError`, with the file and what to do, when it is not a valid record; the subclass `OtherSchemaError`
+    when it is one of another version of the format.
+    """
     remedy = "delete the file and run the suite again to measure this cell anew"
     try:
         if not path.is_file():  # reading a pipe would wait for ever
@@ -197,15 +201,11 @@ def read_record(path: Path) -> Record:
     if len(text) > LARGEST_RECORD:
         raise InputError(f"{path}: not a record: larger than {LARGEST_RECORD >> 20} MiB; {remedy}")
     try:
-        record = Record.model_validate_json(text)
+        record = _parsed(path, text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{path}: not a record: {where}: {first['msg']}; {remedy}") from error
-    if record.schema_version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: schema_version {record.schema_version}, this version of epsbench reads {SCHEMA_VERSION}; {remedy}"
-        )
     if record.id != path.stem:
         raise InputError(f"{path}: holds the record of cell {record.id}, not of {path.stem}; {remedy}")
     if record.verdicts is not None:
@@ -216,13 +216,48 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def _parsed(path: Path, text: bytes) -> Record:
+    """The record of this text. Raises `ValidationError` where it is none, and as `migrated`."""
+    try:
+        record = Record.model_validate_json(text)
+    except ValidationError:
+        changed = migrated(path, text)
+        if changed is None:
+            raise
+        return Record.model_validate_json(changed)
+    return (
+        Record.model_validate_json(migrated(path, text) or text) if record.schema_version != SCHEMA_VERSION else record
+    )
+
+
+def find_record(results: Path, identity: str) -> Record | None:
+    """The record of the cell with this id; None where there is none, or one of another version of the format.
+
+    Warns of the latter (`RecordWarning`). Raises `InputError` where the file is no valid record.
+    """
+    path = record_path(results, identity)
+    if not path.exists():
+        return None
+    try:
+        return read_record(path)
+    except OtherSchemaError as error:
+        warn_left_out(error.messages)
+        return None
+
+
 def read_records(results: Path) -> list[Record]:
-    """All records of a results folder, oldest first. Raises one `InputError` that names every unreadable file."""
+    """All records of a results folder, oldest first.
+
+    Records of another version of the format that cannot be migrated are left out, with a `RecordWarning` each. Raises
+    one `InputError` that names every unreadable file.
+    """
     records: list[Record] = []
     problems: list[str] = []
     for path in sorted((results / "cells").glob("*.json")):
         try:
             records.append(read_record(path))
+        except OtherSchemaError as error:
+            warn_left_out(error.messages)
         except InputError as error:
             problems.extend(error.messages)
     if problems:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
-SHARED = ("harness.errors", "harness.isolation", "harness.statistics", "harness.records", "harness.options",
+SHARED = ("harness.errors", "harness.migrations", "harness.isolation", "harness.statistics", "harness.records", "harness.options",
           "harness.findings")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "models": ROBUST,
     "suites": (),
     "harness": (),
-    "harness.records": ("harness.errors", "harness.findings"),
+    "harness.migrations": ("harness.errors",),
+    "harness.records": ("harness.errors", "harness.findings", "harness.migrations"),
     "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors",

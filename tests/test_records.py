@@ -96,10 +96,6 @@ def damage_base64(text: str) -> str:
     return json.dumps(tree)
 
 
-def damage_version(text: str) -> str:
-    return json.dumps(json.loads(text) | {"schema_version": 99})
-
-
 def damage_identity(text: str) -> str:
     return json.dumps(json.loads(text) | {"id": "f" * 16})
 
@@ -116,7 +112,6 @@ def damage_status(text: str) -> str:
         (lambda _: "[]", "not a record"),
         (damage_bits, "verdicts"),
         (damage_base64, "verdicts"),
-        (damage_version, "schema_version 99"),
         (damage_identity, "holds the record of cell ffffffffffffffff"),
         (damage_status, "status"),
     ],

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.records import LARGEST_RECORD, Record, Status, Verdicts, read_record, record_path
+from epsbench.harness.plan.cell import digest
+from epsbench.harness.records import LARGEST_RECORD, Record, Status, Verdicts, find_record, record_path
 
 Stamp = tuple[int, int, int, int]
 """Two times, the size and the number of a file. Records are replaced, never changed, so a new one has another stamp."""
 
 CELL_KEYS = ("attack", "norm", "eps")
 COST_KEYS = ("forwards", "backwards", "shared_backwards")
+MODEL_KEYS = ("data", "model", "defense", "augmentation", "subset", "start", "seed")
+
+
+def model_key(cell: Mapping[str, Any], code: Mapping[str, str]) -> str:
+    """A hash of what makes a cell's model besides its weights: its axes as a record holds them, and its code."""
+    return digest({"cell": {key: cell[key] for key in MODEL_KEYS if key in cell}, "code": code.get("model", "")})
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,9 @@ class Entry:
     verdicts: Verdicts | None = None
     """Of a measured robustness cell whose attack followed the gradients of the model itself, else None."""
 
+    model: str = ""
+    """The `model_key` of its cell."""
+
     @classmethod
     def of(cls, record: Record) -> Entry:
         """The entry of a record."""
@@ -51,6 +61,7 @@ class Entry:
             cell={key: record.cell[key] for key in CELL_KEYS if key in record.cell},
             cost={key: record.cost[key] for key in COST_KEYS if key in record.cost},
             verdicts=record.verdicts if white_box and record.status == "ok" else None,
+            model=model_key(record.cell, record.code),
         )
 
 
@@ -66,14 +77,21 @@ class RecordIndex:
         self._unreadable: dict[str, InputError] = {}
 
     def entry(self, identity: str) -> Entry | None:
-        """What is recorded of the cell with this id, or None. Raises `InputError` where the record cannot be read."""
+        """What is recorded of the cell with this id, or None.
+
+        A record of another version of the format counts as none, with a warning: the next run measures the cell again.
+        Raises `InputError` where the record cannot be read.
+        """
         stamp = self._stamp(identity)
         if stamp is None:
             self._forget(identity)
             return None
         if self._stamps.get(identity) != stamp:
             self._forget(identity)
-            self._keep(Entry.of(read_record(record_path(self.results, identity))), stamp)
+            record = find_record(self.results, identity)
+            if record is None:
+                return None
+            self._keep(Entry.of(record), stamp)
         return self._entries[identity]
 
     def add(self, record: Record) -> None:

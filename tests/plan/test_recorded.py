@@ -29,8 +29,8 @@ def record(number: int, weights: str = SHA, status: str = "ok", **cell: object) 
 def read(monkeypatch):
     """The ids of the records that are read, in order."""
     ids: list[str] = []
-    original = recorded.read_record
-    monkeypatch.setattr(recorded, "read_record", lambda path: ids.append(path.stem) or original(path))
+    original = recorded.find_record
+    monkeypatch.setattr(recorded, "find_record", lambda results, name: ids.append(name) or original(results, name))
     return ids
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.records import Metric, Record, read_record, record_path
+from epsbench.harness.records import Metric, Record, find_record
 from epsbench.harness.report.gates.junit import Case, Outcome, write_junit
 from epsbench.harness.report.gates.summary import append_summary
 from epsbench.harness.report.results.names import Names
@@ -25,7 +25,7 @@ from epsbench.harness.report.results.units import (
 )
 
 if TYPE_CHECKING:
-    from epsbench.harness.plan.expand import Cell, Expectation
+    from epsbench.harness.plan.expand import Expectation
     from epsbench.harness.plan.schema import Bound
     from epsbench.harness.plan.suite import Suite
 
@@ -126,16 +126,11 @@ def check_suite(suite: Suite, results: Path, junit: Path | None = None, summary:
 
 def _lines(expectation: Expectation, suite: Suite, results: Path, names: Names) -> Iterator[Line]:
     for cell in expectation.cells:
-        record = _record(results, cell)
+        record = find_record(results, cell.id)
         for name, bound in expectation.bounds.items():
             text = f"{name} {_bound(bound, name)}" + (" (strict)" if expectation.strict else "")
             verdict, value = _measured(record, name, bound, suite, results, strict=expectation.strict)
             yield Line(expectation.task, verdict, text, value, names.cell(cell.canonical()), cell.id)
-
-
-def _record(results: Path, cell: Cell) -> Record | None:
-    path = record_path(results, cell.id)
-    return read_record(path) if path.is_file() else None
 
 
 def _measured(

@@ -111,7 +111,7 @@ def _read(folder: Path) -> list[Record]:
         raise InputError(f"{folder}: no such results folder; {how}")
     records = read_records(folder)
     if not records:
-        raise InputError(f"{folder}: holds no records; {how}")
+        raise InputError(f"{folder}: holds no records that this version of epsbench reads; {how}")
     if problems := [problem for record in records for problem in check_cell(folder, record)]:
         raise InputError(problems)
     return records

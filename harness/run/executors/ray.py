@@ -19,7 +19,7 @@ import torch
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.plan.recorded import RecordIndex
-from epsbench.harness.records import Record, read_record, record_path, write_record
+from epsbench.harness.records import Record, find_record, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.jobs import run_job
@@ -131,8 +131,7 @@ def _look_up(jobs: Sequence[Job], context: Context) -> None:
 def _salvaged(job: Job, error: Exception, context: Context, started: str) -> Iterator[Record]:
     """The records of a job whose worker died: those that it wrote, and a failure for each other cell."""
     for cell in job.cells:
-        path = record_path(context.results, cell.id)
-        record = read_record(path) if path.is_file() else None
+        record = find_record(context.results, cell.id)
         # A failure that was recorded before this run is measured again. Earlier measurements stay as they are.
         if record is None or (record.status == "failed" and context.records.is_unchanged(cell.id)):
             record = failed(cell, error, context, started)

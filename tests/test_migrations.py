@@ -1,0 +1,121 @@
+"""Records of other versions of the format are migrated, or left out with a warning: they block nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from epsbench.harness import migrations
+from epsbench.harness.errors import InputError
+from epsbench.harness.migrations import OtherSchemaError, RecordWarning
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.recorded import RecordIndex
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.records import Record, find_record, read_record, read_records, record_path, write_record
+from epsbench.harness.report.build import report
+from epsbench.harness.report.gates.check import NOT_MEASURED, check_suite
+from epsbench.harness.report.gates.compare import compare
+
+SUITE = """
+[robustness]
+data = "digits"
+[robustness.matrix]
+model = "smallcnn"
+attack = ["noise", "fgsm"]
+eps = ["1/10"]
+[[robustness.expect]]
+clean_accuracy = { min = 0.5 }
+"""
+
+
+def record(**fields: object) -> Record:
+    return Record.model_validate({"id": "0123456789abcdef", "status": "ok", "cell": {"task": "robustness"}} | fields)
+
+
+def with_version(path: Path, version: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": version, "cell": "a new form"}))
+
+
+def test_a_record_of_another_schema_is_left_out_with_a_warning(tmp_path):
+    kept, other = record(id="aaaaaaaa"), write_record(tmp_path, record(id="bbbbbbbb"))
+    write_record(tmp_path, kept)
+    with_version(other, 99)
+    with pytest.warns(RecordWarning, match="bbbbbbbb.json: left out: schema_version 99"):
+        assert read_records(tmp_path) == [kept]
+    with pytest.warns(RecordWarning):
+        assert find_record(tmp_path, "bbbbbbbb") is None
+    with pytest.warns(RecordWarning):
+        assert RecordIndex(tmp_path).entry("bbbbbbbb") is None
+    with pytest.raises(OtherSchemaError, match="delete the file"):
+        read_record(other)
+
+
+@pytest.mark.parametrize("version", ["2", 2.5, True, None])
+def test_a_version_that_is_no_number_is_damage(tmp_path, version):
+    path = write_record(tmp_path, record())
+    with_version(path, version)
+    with pytest.raises(InputError, match="not a record"):
+        read_records(tmp_path)
+
+
+def test_an_old_record_goes_through_every_migration(tmp_path, monkeypatch):
+    path = write_record(tmp_path, record())
+    now = read_record(path)
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps(tree | {"schema_version": -1, "cell": None, "the_cell": tree["cell"]}))
+    steps = {
+        -1: lambda old: old | {"moved": old["the_cell"]},
+        0: lambda old: old | {"cell": old["moved"]},
+    }
+    monkeypatch.setattr(migrations, "MIGRATIONS", steps)
+    assert read_record(path) == now
+    monkeypatch.setattr(migrations, "MIGRATIONS", {-1: steps[-1]})
+    with pytest.raises(OtherSchemaError, match="schema_version -1"):
+        read_record(path)
+
+
+@pytest.fixture
+def two_cells(tmp_path):
+    """A suite of two cells, and a results folder where the record of the second is of another version."""
+    path = tmp_path / "two.toml"
+    path.write_text(SUITE)
+    suite, results = load_suite(str(path)), tmp_path / "results"
+    metric = {"clean_accuracy": {"value": 0.9, "low": 0.85, "high": 0.95, "n": 8}}
+    verdicts = {"n": 8, "clean": "/w==", "robust": "8A=="}
+    for cell in suite.cells:
+        fields = {"id": cell.id, "cell": cell.canonical(), "code": cell.code, "metrics": metric, "verdicts": verdicts}
+        write_record(results, record(**fields))
+    with_version(record_path(results, suite.cells[1].id), 2)
+    return suite, results
+
+
+def test_such_a_record_blocks_neither_report_nor_check_compare_or_plan(two_cells):
+    suite, results = two_cells
+    with pytest.warns(RecordWarning):
+        assert "noise" in report(results, "text")
+    with pytest.warns(RecordWarning):
+        code, text = check_suite(suite, results)
+    assert (code, text.splitlines()[0][:5], text.splitlines()[1][:12]) == (NOT_MEASURED, "holds", "not measured")
+    with pytest.warns(RecordWarning):
+        assert compare(results, results)[0] == 0
+    with pytest.warns(RecordWarning):
+        assert [cell.id for cell in plan(suite, results).pending] == [suite.cells[1].id]
+
+
+def test_the_command_line_shows_the_warning_as_one_line(two_cells):
+    suite, results = two_cells
+    command = [sys.executable, "-m", "epsbench.harness.cli", "plan", str(suite.path), "--out", str(results)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"epsbench: warning: {record_path(results, suite.cells[1].id)}: left out: schema_version 2")
+    assert "1 done" in done.stdout
+
+
+def test_a_folder_of_nothing_else_is_one_message(tmp_path):
+    with_version(write_record(tmp_path, record()), 2)
+    with pytest.warns(RecordWarning), pytest.raises(InputError, match="no records that this version of epsbench reads"):
+        report(tmp_path, "text")
