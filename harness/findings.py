@@ -54,6 +54,31 @@ CODES: dict[str, Code] = {
         "The logits of an image depend on the images beside it or on its place in the batch.",
         "use stored batch statistics in evaluation mode, and nothing that is computed over the batch",
     ),
+    "gradient-mode-changes-output": Code(
+        "void",
+        "The model computes something else when gradients are asked for, so attacks see another model than the judge.",
+        "let forward() depend on the pixels alone, not on `requires_grad`, `is_leaf` or the gradient mode",
+    ),
+    "copy-differs-under-attack": Code(
+        "void",
+        "On moved images the model and a copy of it differ, so what is attacked is not what is judged.",
+        "let `copy.deepcopy` copy all that forward() uses, and remove what treats copies in another way",
+    ),
+    "answers-by-call-order": Code(
+        "void",
+        "Answers depend on earlier calls: once it has seen an image, the model answers moved ones alike.",
+        "remove what forward() remembers between calls",
+    ),
+    "off-grid": Code(
+        "warning",
+        "Moving pixels by less than one level of a byte changes the logits much: the model reads their last bits.",
+        "remove the switch on exact pixel values; round pixels only where their logits stay close",
+    ),
+    "knows-test-images": Code(
+        "warning",
+        "The model is clearly more accurate on test images than on training images.",
+        "check that no test image was used to build or train it",
+    ),
     "train-mode": Code(
         "void",
         "Outputs vary, and batch norm or dropout layers are still in train mode after `eval()`.",
@@ -73,6 +98,11 @@ CODES: dict[str, Code] = {
         "warning",
         "The model cannot be differentiated: attacks along its gradients fail, the others run.",
         "attack a differentiable approximation of the model, or use attacks without gradients",
+    ),
+    "at-chance": Code(
+        "warning",
+        "The model is no better than guessing on clean images.",
+        "check the weights file, the order of the labels, the channels and the range of the pixels",
     ),
     "few-classes": Code(
         "warning",
@@ -101,6 +131,21 @@ CODES: dict[str, Code] = {
         "Accuracy stays above chance even when gradient steps may reach every possible image.",
         "do not believe this model's robust accuracies; use attacks without gradients, or another model's gradients",
     ),
+    "decoy-gradient": Code(
+        "warning",
+        "The gradient is not the derivative: steps along it do not raise the loss as it promises.",
+        "remove what replaces the gradient (detach, straight-through, hooks), or use attacks without gradients",
+    ),
+    "margin-beats-cross-entropy": Code(
+        "warning",
+        "Gradient steps on the margin of the logits fool far more images than steps on the cross-entropy.",
+        "use an attack with a margin loss; if the logits are saturated, divide them by their scale",
+    ),
+    "score-search-beats-gradient": Code(
+        "void",
+        "A short search without gradients fools many images that withstand gradient steps: gradients are masked.",
+        "do not report accuracy under gradient attacks; use attacks without gradients",
+    ),
     # The attack.
     "no-op": Code(
         "void",
@@ -111,6 +156,16 @@ CODES: dict[str, Code] = {
         "warning",
         "The attack returned some images unchanged.",
         "check whether their gradients are 0, or whether the attack gives up on them",
+    ),
+    "beyond-ball": Code(
+        "warning",
+        "The attack returned images further away than ε. They were projected, which may undo the attack.",
+        "give the attack ε in units of pixels in [0, 1] and the norm of the cell, and let it project",
+    ),
+    "not-pixels": Code(
+        "void",
+        "The attack returned values that are no pixels in [0, 1], such as bytes or normalised images.",
+        "return pixels in [0, 1]: divide by 255, or undo the normalisation",
     ),
     "outside-ball": Code("void", "A perturbation is larger than ε.", "correct the norm's `project`"),
     "outside-box": Code("void", "Pixels lie outside [0, 1].", "correct what changes the image after the projection"),
@@ -135,6 +190,11 @@ CODES: dict[str, Code] = {
         "return the first image that fools the model",
     ),
     # Cells against each other.
+    "weaker-than-peers": Code(
+        "warning",
+        "An attack of many steps fools fewer than half as many images as another one in the same ball.",
+        "check the weaker attack's ε, step size, number of steps and loss",
+    ),
     "eps-not-monotone": Code(
         "warning",
         "A smaller ε fools significantly more images, although the larger ball contains the smaller.",
@@ -161,6 +221,17 @@ CODES: dict[str, Code] = {
         "it has overfitted to the single steps that it was trained on (Wong et al., 2020).",
         "evaluate it with many steps; train with random starts, fewer epochs or more steps",
     ),
+    # The audits and other outputs beside the number.
+    "audit-failed": Code(
+        "warning",
+        "An audit raised an exception, so what it checks is not known. The number does not depend on it.",
+        "call the model as the audit does, and correct what raises",
+    ),
+    "output-failed": Code(
+        "warning",
+        "Pictures or a profile could not be written. The number does not depend on them.",
+        "correct the reason, and run the cell again if the output is needed",
+    ),
     # Speed alone.
     "not-folded": Code("warning", "Batch norm could not be folded.", "numbers are unaffected, speed is"),
     "not-prepared": Code(
@@ -177,7 +248,7 @@ CODES: dict[str, Code] = {
 }
 
 # Faults of a model's own gradients. They do not matter to an attack that follows the gradients of another model.
-OWN_GRADIENTS = frozenset({"zero-gradient", "precision-masked", "shattered", "masked"})
+OWN_GRADIENTS = frozenset({"zero-gradient", "precision-masked", "shattered", "masked", "decoy-gradient"})
 
 
 def finding(code: str, fact: str, **evidence: Any) -> Finding:

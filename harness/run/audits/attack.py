@@ -25,6 +25,7 @@ STILL_RISING = 0.2  # the share of the whole rise in loss that one more step add
 FEWEST = 8  # images that were not fooled; with fewer there is no finding
 SHORT = 0.9  # share of those whose last gradient was not used
 FEW_LOST = 0.01  # share of images that were fooled on the way; fewer are not reported
+FEW_BEYOND, MOST = 0.01, 0.5  # shares of returned images that are beyond the ball, and that are no pixels
 
 
 def audit_outcome(outcome: Outcome, clean_loss: np.ndarray | None) -> list[Finding]:
@@ -36,7 +37,9 @@ def audit_outcome(outcome: Outcome, clean_loss: np.ndarray | None) -> list[Findi
     if not outcome.attacked.any():
         return []
     broken = list(_not_finite(outcome))
-    return broken or [*_outside(outcome), *_no_op(outcome, clean_loss), *_wasted(outcome)]
+    return broken or [
+        *_returned(outcome), *_outside(outcome), *_no_op(outcome, clean_loss), *_wasted(outcome)
+    ]  # fmt: skip
 
 
 def _not_finite(outcome: Outcome) -> Iterator[Finding]:
@@ -48,6 +51,17 @@ def _not_finite(outcome: Outcome) -> Iterator[Finding]:
                 "not-finite", f"{broken} {what} NaN or infinity", images=broken, of=int(outcome.attacked.sum())
             )
             return
+
+
+def _returned(outcome: Outcome) -> Iterator[Finding]:
+    """What an attack with a loop of its own returned, before it was projected."""
+    returned = outcome.returned
+    if returned.no_pixels > MOST * returned.images:
+        fact = f"{returned.no_pixels} of {returned.images} returned images have values far outside [0, 1]"
+        yield finding("not-pixels", fact, images=returned.no_pixels, of=returned.images)
+    elif returned.beyond_ball > FEW_BEYOND * returned.images:
+        fact = f"{returned.beyond_ball} of {returned.images} returned images are further than ε from the original"
+        yield finding("beyond-ball", fact, images=returned.beyond_ball, of=returned.images)
 
 
 def _outside(outcome: Outcome) -> Iterator[Finding]:

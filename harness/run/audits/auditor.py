@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from epsbench.attacks.base import Attack, GradientAttack
 from epsbench.attacks.norms import NORMS
@@ -20,25 +21,52 @@ from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome
+from epsbench.harness.run.audits.call_order import audit_call_order
+from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
+from epsbench.harness.run.audits.guard import guarded
 from epsbench.harness.run.audits.history import History, Seen
 from epsbench.harness.run.audits.model import audit_model, not_finite
+from epsbench.harness.run.audits.off_grid import audit_off_grid
+from epsbench.harness.run.audits.points import points
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.audits.reattack import IMAGES as REATTACKED
+from epsbench.harness.run.audits.reattack import audit_reattack
+from epsbench.harness.run.audits.same_function import audit_same_function
+from epsbench.harness.run.audits.slope import audit_slope
+from epsbench.harness.run.audits.unseen import audit_unseen
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.models.base import DataShape
 
 # The audits of a model look at one in 64 of the test images, at least at 32 and at most at 64.
 ONE_IN, FEWEST, IMAGES = 64, 32, 64
+LOOKS_ROBUST = 0.5  # an attack along gradients that fools a smaller share is doubted, and others are tried
+OTHERS = 512  # training images that the search by scores knows
 
 
 class Auditor:
     """Audits of one trained classifier.
 
     ``findings`` are those about the model itself. ``shares`` are the shares of probed images whose gradient is 0, by
-    precision. ``seconds`` is the time of all audits since the last `charge`.
+    precision; empty where the model has no gradient. ``seconds`` is the time of all audits since the last `charge`.
     """
 
-    def __init__(self, judge: Judge, x: Tensor, y: Tensor, batch: int, shape: DataShape) -> None:
-        """``x`` (N, C, H, W) and ``y`` (N,) are a few test images; the judge takes ``batch`` of them at a time."""
+    def __init__(
+        self,
+        judge: Judge,
+        x: Tensor,
+        y: Tensor,
+        batch: int,
+        shape: DataShape,
+        original: nn.Module | None = None,
+        train: Examples | None = None,
+    ) -> None:
+        """``x`` (N, C, H, W) and ``y`` (N,) are a few test images; the judge takes ``batch`` of them at a time.
+
+        ``original`` is the model that judge and victim are copies of, and ``train`` are its training images. Without
+        one of them the audits that need it are left out.
+        """
         self.probe = Probe(judge, x, y, batch)
         self.shape = shape
         self.seconds = 0.0
@@ -46,18 +74,55 @@ class Auditor:
         self.shares: dict[str, float] = {}
         self._history = History(self._step_success)
         self._shared = 0.0
+        self._original, self._train = original, train
+        self._reattacked: dict[tuple[str, Fraction], list[Finding]] = {}
 
-    def model(self, logits: Tensor | None = None) -> list[Finding]:
-        """Audit the model. ``logits`` (n, classes) are those of all clean images, where they are known."""
+    def model(self, logits: Tensor | None = None, labels: Tensor | None = None) -> list[Finding]:
+        """Audit the model.
+
+        ``logits`` (n, classes) and ``labels`` (n,) are those of all clean images, where they are known.
+        """
         with self._timed():
             self.findings = list(not_finite(logits)) if logits is not None else []
             if not self.findings:
-                self.findings = audit_model(self.probe, self.shape)
-            if not any(each.code == "not-finite" for each in self.findings):
-                gradient = self.probe.gradient(self.probe.x, self.probe.y)
+                self.findings = guarded("the model's outputs", lambda: audit_model(self.probe, self.shape))
+            if any(each.code == "not-finite" for each in self.findings):
+                return self.findings
+            gradient = self._gradient()
+            if gradient is not None:
                 self.shares["float32"] = zero_share(gradient)
-                self.findings += audit_gradients(self.probe, gradient, self.probe.logits(self.probe.x))
+                self.findings += guarded(
+                    "the model's gradients",
+                    lambda: audit_gradients(self.probe, gradient, self.probe.logits(self.probe.x)),
+                )
+            if logits is not None and labels is not None and not voids(self.findings):
+                self.findings += self._in_depth(gradient, int((logits.argmax(1) == labels).sum()), len(labels))
         return self.findings
+
+    def _gradient(self) -> Tensor | None:
+        """The float32 gradient at the probe, or None where the model cannot be differentiated."""
+        try:
+            return self.probe.gradient(self.probe.x, self.probe.y)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            return None  # the victim's findings say so: `epsbench.harness.run.speed.prepare`
+
+    def _in_depth(self, gradient: Tensor | None, right: int, n: int) -> Iterator[Finding]:
+        """Findings about a model whose outputs on clean images are sound; it is right on ``right`` of ``n``."""
+        probe, train = self.probe, self._train
+        moved = points(probe, gradient)
+        yield from audit_chance(right, n, self.shape.classes)
+        if train is not None and gradient is not None:  # first: it asks about images that no other audit has shown
+            yield from guarded("the order of calls", lambda: audit_call_order(probe, train))
+        yield from guarded(
+            "the model, called in several ways", lambda: audit_same_function(probe, moved, self._original)
+        )
+        yield from guarded("pixels off the grid", lambda: audit_off_grid(probe, moved))
+        if gradient is not None:
+            yield from guarded("finite differences", lambda: audit_slope(probe, moved))
+        if train is not None:
+            yield from guarded("training images", lambda: audit_unseen(probe, train, right, n))
 
     def precision(self, victim: Victim, precision: str) -> float:
         """The share of probed images whose gradient is 0 in this precision."""
@@ -66,17 +131,24 @@ class Auditor:
                 self.shares[precision] = zero_share(self.probe.gradient_in(victim, precision))
         return self.shares[precision]
 
-    def begin(self, engine: Engine, records: RecordIndex, weights: str | None, right: np.ndarray, cells: int) -> None:
+    def begin(
+        self, engine: Engine, records: RecordIndex, weights: str | None, model: str, right: np.ndarray, cells: int
+    ) -> None:
         """Prepare for ``cells`` cells, and recall earlier records of the model with these ``weights`` (SHA-256).
 
-        ``right`` (n,) is the model's verdict on the clean test images.
+        ``model`` is its `epsbench.harness.plan.recorded.model_key`, and ``right`` (n,) its verdict on the clean test
+        images.
         """
-        if self.shares:
-            self.precision(engine.victim, engine.victim.precision)
         with self._timed():
+            if self.shares:
+                self.findings += guarded("gradients in low precision", lambda: self._in_precision(engine.victim))
             if weights:
-                self._history.recall(records.of_weights(weights), right)
+                self._history.recall(records.of_weights(weights), right, model)
         self._shared, self.seconds = self.seconds / max(1, cells), 0.0
+
+    def _in_precision(self, victim: Victim) -> list[Finding]:
+        self.precision(victim, victim.precision)
+        return []
 
     def cell(
         self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray
@@ -94,15 +166,44 @@ class Auditor:
             if self.shape.classes < least:
                 fact = f"the attack needs {least} classes and the model has {self.shape.classes}"
                 findings.append(finding("few-classes", fact, classes=self.shape.classes, least=least))
-            findings += audit_outcome(outcome, clean_loss if engine.white_box else None)
+            findings += guarded("the attack", lambda: audit_outcome(outcome, clean_loss if engine.white_box else None))
             if engine.white_box and not voids(findings):
-                findings += audit_convergence(attack, outcome, engine.victim, engine.targets, engine.batch)
+                targets, batch = engine.targets, engine.batch
+                findings += guarded("one more step", lambda: audit_convergence(attack, outcome, engine.victim, targets,
+                                                                               batch))  # fmt: skip
         return findings
+
+    def reattack(self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome) -> list[Finding]:
+        """Findings of the audits' own attacks, tried once at an ε at which attacks along gradients fool few images.
+
+        They are of the model, whatever the attack of the cell.
+        """
+        with self._timed():
+            return self._own_attacks(engine, attack, outcome)
+
+    def _own_attacks(self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome) -> list[Finding]:
+        uses_gradients = outcome.backwards + outcome.shared_backwards > 0
+        if not uses_gradients or not outcome.eps or float(outcome.fooled.mean()) > LOOKS_ROBUST:
+            return []
+        if any(each.code == "at-chance" for each in self.findings):  # what it withstands means nothing anyway
+            return []
+        key = (attack.norm.name, outcome.eps)
+        norm = NORMS.get(attack.norm.name)
+        if norm is None:
+            return []
+        if key not in self._reattacked:
+            at = torch.arange(min(REATTACKED, len(engine.targets)), device=self.probe.x.device)
+            x, y = engine.targets.pixels(at), engine.targets.labels[at]
+            others = self.probe.x if self._train is None else self._train.pixels(slice(0, OTHERS))
+            self._reattacked[key] = guarded(
+                "other attacks", lambda: audit_reattack(self.probe, x, y, norm, float(outcome.eps), others)
+            )
+        return self._reattacked[key]
 
     def among(self, seen: Seen) -> list[Finding]:
         """Findings about one cell compared with the earlier ones of its model."""
         with self._timed():
-            return self._history.compare(seen)
+            return guarded("cells of one model", lambda: self._history.compare(seen))
 
     def charge(self) -> float:
         """Seconds of audits for one cell's record: those since the last call, and its share of those of the model."""
@@ -116,14 +217,19 @@ class Auditor:
         shares = self.shares | ({precision: zero_share(known)} if known is not None else {})
         yield from zero_gradients(shares, precision)
 
-    def _step_success(self, norm: str, eps: float) -> float:
-        """The success rate of one gradient step of size ``eps`` on the probed images that are classified correctly."""
+    def _step_success(self, norm: str, eps: float) -> tuple[int, int]:
+        """How many of the probed images that are classified correctly one step of size ``eps`` fools, and of how many.
+
+        The step follows the gradient of the log-odds, which does not underflow where logits are saturated.
+        """
         probe, ball = self.probe, NORMS[norm]
         right = probe.logits(probe.x).argmax(1) == probe.y
         x, y = probe.x[right], probe.y[right]
+        if not len(x):
+            return 0, 0
         radius = x.new_full((len(x), 1, 1, 1), eps)
-        x_adv = into_ball(ball, x, x + radius * ball.direction(probe.gradient(x, y)), radius)
-        return float((probe.logits(x_adv).argmax(1) != y).float().mean()) if len(x) else 0.0
+        x_adv = into_ball(ball, x, x + radius * ball.direction(probe.slope(x, y)), radius)
+        return int((probe.logits(x_adv).argmax(1) != y).sum()), len(x)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

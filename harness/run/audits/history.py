@@ -20,6 +20,9 @@ SIGNIFICANT = 1e-3
 WORTH_REPORTING = 0.01  # a smaller difference is not reported, however significant
 ONE_STEP_AT_MOST, MANY_AT_LEAST_MORE = 0.5, 0.4  # success rates under catastrophic overfitting
 HALF_STEP_AT_LEAST = 0.5  # of the full step's success; on a model that is not overfitted, half a step fools far fewer
+HALF_STEP_FOOLS = 0.1  # and at least so many; where no step fools anything, gradients are masked instead
+FEWEST_PROBED = 16  # images on which steps were tried; with fewer there is no diagnosis
+FAR_WEAKER, STRONG = 0.5, 0.4  # share of the stronger attack's success, and that success
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ ORDER = (
     ("one-step", "many-steps", "one-step-beats-many"),
 )
 
-HalfStep = Callable[[str, float], float]
-"""The success rate of one gradient step, given the name of a norm and the size of the step."""
+StepSuccess = Callable[[str, float], tuple[int, int]]
+"""How many images one gradient step fools, and of how many, given the name of a norm and the size of the step. The
+step follows a gradient that does not underflow, so saturated logits hide nothing from it."""
 
 
 class Curve:
@@ -138,19 +142,21 @@ class History:
     stay cheap.
     """
 
-    def __init__(self, step_success: HalfStep) -> None:
+    def __init__(self, step_success: StepSuccess) -> None:
         self._count = 0
         self._at_eps: dict[tuple[str, Fraction], list[tuple[int, Seen]]] = {}
         self._curves: dict[tuple[str, Hashable], Curve] = {}
         self._step_success = step_success
 
-    def recall(self, recorded: Iterable[Entry], right: np.ndarray) -> None:
+    def recall(self, recorded: Iterable[Entry], right: np.ndarray, model: str) -> None:
         """Take over what earlier runs recorded of this model.
 
-        A record whose verdicts on the clean images differ from ``right`` (n,) is of other images, and left out.
+        Left out are records with another `epsbench.harness.plan.recorded.model_key` than ``model``: the same weights
+        in another network are another model. So are records whose verdicts on the clean images differ from ``right``
+        (n,): they are of other images.
         """
         for entry in recorded:
-            if entry.verdicts is not None:
+            if entry.verdicts is not None and entry.model == model:
                 clean, robust = entry.verdicts.unpack()
                 if np.array_equal(clean, right):
                     self._add(Seen.of(entry.id, entry.cell, entry.cost, clean, robust))
@@ -161,7 +167,7 @@ class History:
         worst: dict[str, tuple[float, Finding]] = {}
         for number, old in self._at_eps.get((new.norm, new.eps), []):
             if old.cell != new.cell:
-                for share, each in [*_upside_down(old, new), *self._bent(old, new)]:
+                for share, each in [*_upside_down(old, new), *_far_weaker(old, new), *self._bent(old, new)]:
                     first.setdefault(each.code, number)
                     if each.code not in worst or share > worst[each.code][0]:
                         worst[each.code] = share, each
@@ -189,8 +195,15 @@ class History:
             return
         if one.success > ONE_STEP_AT_MOST or gap < MANY_AT_LEAST_MORE:
             return
-        half = self._step_success(one.norm, float(one.eps) / 2)
-        if half >= HALF_STEP_AT_LEAST * one.success:
+        if _significance(one, many) >= SIGNIFICANT:
+            return
+        eps = float(one.eps)
+        (fooled_by_half, n), (fooled_by_whole, _) = (self._step_success(one.norm, size) for size in (eps / 2, eps))
+        half, whole = fooled_by_half / max(1, n), fooled_by_whole / max(1, n)
+        # A step that fools most images once the loss is not saturated was only hidden from the attack.
+        if n < FEWEST_PROBED or whole > ONE_STEP_AT_MOST:
+            return
+        if half >= max(HALF_STEP_FOOLS, HALF_STEP_AT_LEAST * one.success):
             fact = f"{one.label} fools {one.success:.1%}, half its step {half:.1%}, {many.label} {many.success:.1%}"
             evidence = {"one_step": one.success, "half_step": half, "many_steps": many.success, "with": old.cell}
             yield gap, finding("catastrophic-overfitting", fact, **evidence)
@@ -202,6 +215,30 @@ def _upside_down(old: Seen, new: Seen) -> Iterator[tuple[float, Finding]]:
         for weaker, stronger, code in ORDER:
             if (weak.kind, strong.kind) == (weaker, stronger):
                 yield from _beaten(weak, strong, code, old)
+
+
+def _far_weaker(old: Seen, new: Seen) -> Iterator[tuple[float, Finding]]:
+    """Does one of two attacks of many steps fool far fewer images than the other?
+
+    One attack with two sets of parameters is a study of those, and not compared.
+    """
+    if (old.kind, new.kind) != ("many-steps", "many-steps") or old.attack["name"] == new.attack["name"]:
+        return
+    weak, strong = (old, new) if old.count < new.count else (new, old)
+    if strong.success < STRONG or weak.count >= FAR_WEAKER * strong.count:
+        return
+    p = _significance(weak, strong)
+    if p < SIGNIFICANT:
+        fact = f"{weak.label} fools {weak.success:.1%} and {strong.label} {strong.success:.1%}"
+        yield (
+            strong.success - weak.success,
+            finding("weaker-than-peers", fact, weak=weak.success, strong=strong.success, p=p, **{"with": old.cell}),
+        )
+
+
+def _significance(a: Seen, b: Seen) -> float:
+    """The p-value of the exact McNemar test on the images that only one of them fools."""
+    return mcnemar_exact(int((a.fooled & ~b.fooled).sum()), int((b.fooled & ~a.fooled).sum()))
 
 
 def _falling(old: Seen, new: Seen) -> Iterator[tuple[float, Finding]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,22 @@ class Probe:
         """Float32 gradient of the cross-entropy, (N, C, H, W)."""
         network = self.judge.network
         return in_chunks(lambda rows: input_gradient(network, x[rows], y[rows])[0], len(x), self.batch)
+
+    def gradient_of(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """Gradient (N, C, H, W) of ``loss`` of float64 logits (N, classes) and labels (N,), one value a row."""
+
+        def at(rows: slice) -> Tensor:
+            leaf = x[rows].detach().clone().requires_grad_(True)
+            with torch.enable_grad():
+                value = loss(self.judge.network(leaf).double(), y[rows]).sum()
+                (gradient,) = torch.autograd.grad(value, leaf)
+            return gradient.float()
+
+        return in_chunks(at, len(x), self.batch)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient of `log_odds`, (N, C, H, W): along that of the cross-entropy, and it does not underflow."""
+        return self.gradient_of(log_odds, x, y)
 
     def gradient_in(self, victim: Victim, precision: str) -> Tensor:
         """The gradient (N, C, H, W) at the probe, through the victim's network in another precision."""

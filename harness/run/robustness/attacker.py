@@ -76,7 +76,7 @@ def make_attacker(
     victim = prepare(network, subject.context.device, subject.precision, *subject.probe)
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     gradients = images * sum(_gradients(stream) for stream in streams)
-    batch = subject.context.batch_size or find_batch(victim, subject.targets, gradients)
+    batch = subject.context.batch_size or find_batch(victim, subject.targets, max(gradients, images))
     batch, rates = _tuned(victim, subject, max(1, min(batch, images)), gradients, cells * images)
     engine = Engine(victim, subject.judge, subject.targets, batch, keep=KEPT, white_box=weights is None)
     return Attacker(engine, rates, weights or "")

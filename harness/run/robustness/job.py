@@ -13,6 +13,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.findings import Finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.plan.plan import Job, Stream
+from epsbench.harness.plan.recorded import model_key
 from epsbench.harness.records import Record
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
@@ -26,9 +27,10 @@ from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
-from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record
+from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record, side_output
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.training.trained import trained
+from epsbench.harness.run.training.watch import FEWEST
 
 
 def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
@@ -54,7 +56,7 @@ class Bench:
         """``training`` is what the network's training cost, with its ``curves``."""
         self.context, self.data, self.streams = context, data, streams
         curves = training.get("curves", {})
-        self.overfitted = audit_training(curves)
+        self.overfitted = audit_training(curves, min(len(data.validation), FEWEST))
         batch = min(context.batch_size or UNTRIED[context.device.type], len(data.test))
         judge = Judge(network, context.device)
         logits = _logits(judge, data.test, batch)
@@ -64,8 +66,8 @@ class Bench:
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
         probe = probe_size(len(data.test))
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
-        self.auditor = Auditor(judge, x, y, batch, data.description)
-        self.auditor.model(logits)
+        self.auditor = Auditor(judge, x, y, batch, data.description, network, data.train)
+        self.auditor.model(logits, data.test.labels)
         targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions)
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context)
@@ -75,7 +77,9 @@ class Bench:
         self._other: tuple[str, Attacker] | None = None
         cells = sum(len(stream.cells) for stream in streams)
         weights = training.get("weights_sha256")
-        self.auditor.begin(self.own.engine, context.records, weights, self.classifier.right, cells)
+        first = streams[0].cells[0]
+        model = model_key(first.canonical(), first.code)
+        self.auditor.begin(self.own.engine, context.records, weights, model, self.classifier.right, cells)
 
     def _attacker(self, network: nn.Module, source: RobustnessCell | None, weights: str | None) -> Attacker:
         """The network, prepared for those streams that follow the gradients of this source."""
@@ -109,7 +113,13 @@ class Bench:
                 for outcome in attacker.engine.run(
                     stream.attack, eps, seed=first.seed, early_stop=first.early_stop, curve=first.curve
                 ):
-                    yield self._record(pending[0], stream, attacker, outcome, started)
+                    cost = cost_of(outcome, attacker, self.context)
+                    # With the last cell, so that its record can say that the profile could not be written.
+                    failures = self._profile(stream, attacker) if len(pending) == 1 else []
+                    findings = [*self._findings(pending[0], stream, attacker, outcome, cost), *failures]
+                    cost["audit_seconds"] = self.auditor.charge()
+                    measured = Measurement(pending[0], attacker, outcome, cost, findings, started)
+                    yield make_record(measured, self.classifier, self.context)
                     pending = pending[1:]
                     task.advance()
             except InputError:  # the run cannot go on: no room to write, damaged weights
@@ -117,18 +127,13 @@ class Bench:
             # Attack and model are the user's code: they may raise anything, or even try to exit.
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 yield from (failed(cell, error, self.context, started) for cell in pending)
-            else:
-                if self.context.profile:
-                    profile_attack(attacker.engine, stream.attack, stream.cells[0], self.context.results)
 
-    def _record(
-        self, cell: RobustnessCell, stream: Stream, attacker: Attacker, outcome: Outcome, started: str
-    ) -> Record:
-        cost = cost_of(outcome, attacker, self.context)
-        findings = self._findings(cell, stream, attacker, outcome, cost)
-        cost["audit_seconds"] = self.auditor.charge()
-        measured = Measurement(cell, attacker, outcome, cost, findings, started)
-        return make_record(measured, self.classifier, self.context)
+    def _profile(self, stream: Stream, attacker: Attacker) -> list[Finding]:
+        """Profile the attack where the run asks for it; a profile that fails is a finding."""
+        if not self.context.profile:
+            return []
+        first, results = stream.cells[0], self.context.results
+        return side_output("a profile", lambda: profile_attack(attacker.engine, stream.attack, first, results))
 
     def _findings(
         self, cell: RobustnessCell, stream: Stream, attacker: Attacker, outcome: Outcome, cost: dict[str, Any]
@@ -138,6 +143,7 @@ class Bench:
             codes = {finding.code for finding in findings}
             seen = Seen.of(cell.id, cell.canonical(), cost, self.classifier.right, self.classifier.robust(outcome))
             findings += [finding for finding in self.auditor.among(seen) if finding.code not in codes]
+            findings += self.auditor.reattack(attacker.engine, stream.attack, outcome)
         return findings
 
 

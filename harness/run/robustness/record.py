@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from epsbench.harness.findings import Finding, voids
+from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.records import Metric, Record, Verdicts, write_pictures
 from epsbench.harness.run.attack.ledger import Outcome
@@ -65,12 +65,18 @@ class Measurement:
 
 
 def make_record(measured: Measurement, classifier: Classifier, context: Context) -> Record:
-    """The record of a measured cell. Its pictures are written first, so that no record promises missing ones."""
+    """The record of a measured cell. Its pictures are written first, so that no record promises missing ones.
+
+    Pictures that cannot be written are a finding, and the record says that it has none.
+    """
     cell, outcome = measured.cell, measured.outcome
     robust = classifier.robust(outcome)
     pictures = len(outcome.images) > 0
+    failures: list[Finding] = []
     if pictures:
-        write_pictures(context.results, cell.id, _pictures(classifier.targets, outcome))
+        failures = side_output(
+            "pictures", lambda: write_pictures(context.results, cell.id, _pictures(classifier.targets, outcome))
+        )
     return context.record(
         cell,
         "void" if voids(measured.findings) else "ok",
@@ -81,9 +87,21 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         evaluation={SOURCE_WEIGHTS: measured.attacker.weights} if cell.source else {},
         curves=classifier.curves,
         verdicts=Verdicts.pack(classifier.right, robust),
-        findings=tuple(measured.findings),
-        pictures=pictures,
+        findings=(*measured.findings, *failures),
+        pictures=pictures and not failures,
     )
+
+
+def side_output(what: str, write: Callable[[], object]) -> list[Finding]:
+    """Write something beside the record. What cannot be written is a finding and fails no measurement."""
+    try:
+        write()
+    # A profiler or a file system may raise anything; the record itself is written with its own errors.
+    except Exception as error:  # noqa: BLE001
+        reason = str(error).splitlines()[0] if str(error) else ""
+        fact = f"{what} could not be written ({type(error).__name__}: {reason})"
+        return [finding("output-failed", fact, output=what, error=type(error).__name__)]
+    return []
 
 
 def cost_of(outcome: Outcome, attacker: Attacker, context: Context) -> dict[str, Any]:

@@ -73,6 +73,30 @@ class FarAwayAtOnce(Attack):
         return x + 7 * victim.gradient(x, y)[0].sign()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Overshoots(Attack):
+    """Returns images a little further away than ε, as an attack that is given another ε does."""
+
+    def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
+        return x + 1.5 * eps * victim.gradient(x, y)[0].sign()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bytes(Attack):
+    """FGSM of a library that works on bytes."""
+
+    def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
+        return (x + eps * victim.gradient(x, y)[0].sign()).clamp(0, 1) * 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalises(Attack):
+    """FGSM that returns images as its network takes them inside."""
+
+    def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
+        return ((x + eps * victim.gradient(x, y)[0].sign()).clamp(0, 1) - 0.305) / 0.376
+
+
 @dataclass(frozen=True)
 class Boundless(LInf):
     """A norm that bounds nothing."""
@@ -163,3 +187,11 @@ class NeedsManyClasses(FGSM):
     """Its loss compares more logits than digits have classes."""
 
     least_classes: ClassVar[int] = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timid(PGD):
+    """Means another ε, such as one in bytes: its steps are a hundred times too short."""
+
+    def update(self, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor) -> Tensor:
+        return x_adv + 0.0025 * eps * gradient.sign()

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from epsbench.harness.cli import app
 from epsbench.harness.errors import InputError
+from epsbench.harness.run.data.load import load_data
 
 MODELS = """
 import torch
@@ -28,6 +29,11 @@ class Rounded(nn.Module):
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     def forward(self, x):
         return self.net(x.round())
+
+class Detached(Rounded):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.net(x)
 
 class Raises(nn.Module):
     def forward(self, x):
@@ -51,8 +57,31 @@ def audit(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_a_clean_model_exits_with_0(folder):
+def right_on_most(folder: Path) -> str:
+    """The file of a linear model's weights: ridge regression on the training images."""
+    train = load_data("digits", None, torch.device("cpu")).train
+    x, y = train.pixels().flatten(1), nn.functional.one_hot(train.labels, 10).float()
+    x = torch.cat([x, torch.ones(len(x), 1)], 1)
+    weights = torch.linalg.solve(x.T @ x + torch.eye(65), x.T @ y).T * 5
+    torch.save({"1.weight": weights[:, :64].clone(), "1.bias": weights[:, 64].clone()}, folder / "linear.pt")
+    return "linear.pt"
+
+
+def test_a_model_at_chance_is_reported(folder):
     code, text = audit("mine.py:Linear")
+    assert code == 0
+    assert "warning  at-chance:" in text
+
+
+def test_a_model_without_a_derivative_is_listed_and_exits_with_0(folder):
+    code, text = audit("mine.py:Detached")
+    assert code == 0
+    assert "warning  not-differentiable:" in text
+    assert "audit-failed" not in text
+
+
+def test_a_clean_model_exits_with_0(folder):
+    code, text = audit("mine.py:Linear", "--weights", right_on_most(folder))
     assert code == 0
     assert "no findings" in text
     assert all(f"exactly 0 in {precision}: 0.0%" in text for precision in ("float32", "bf16"))

@@ -20,12 +20,13 @@ ATTACKS = {
     "square": ({"name": "square"}, {"forwards": 9}),
     "fgsm": ({"name": "fgsm", "steps": 1, "random_start": False}, {"backwards": 1}),
     "pgd": ({"name": "pgd", "steps": 10, "random_start": False}, {"backwards": 10}),
+    "mi-fgsm": ({"name": "mi-fgsm", "steps": 10, "random_start": False}, {"backwards": 10}),
     "pgd, longer": ({"name": "pgd", "steps": 40, "random_start": False}, {"backwards": 40}),
 }
 
 
-def half_step(norm: str, eps: float) -> float:
-    return 0.3
+def half_step(norm: str, eps: float) -> tuple[int, int]:
+    return 30, 100
 
 
 def cells(seed: int) -> list[Seen]:
@@ -59,7 +60,7 @@ class Everyone(History):
             if old.norm != new.norm or old.cell == new.cell:
                 continue
             if old.eps == new.eps:
-                pairs = [*history._upside_down(old, new), *self._bent(old, new)]
+                pairs = [*history._upside_down(old, new), *history._far_weaker(old, new), *self._bent(old, new)]
             else:
                 pairs = [*history._falling(old, new)] if old.attack == new.attack else []
             for share, each in pairs:
@@ -84,7 +85,7 @@ def test_all_codes_are_among_those_findings():
         codes |= {each.code for seen in cells(seed) for each in few.compare(seen)}
     assert codes == {
         "eps-not-monotone", "one-step-beats-many", "noise-beats-gradient", "black-box-beats-gradient",
-        "catastrophic-overfitting",
+        "catastrophic-overfitting", "weaker-than-peers",
     }  # fmt: skip
 
 
@@ -117,5 +118,5 @@ def test_earlier_records_count_only_with_the_same_clean_verdicts():
     new = Seen.of("new", cell | {"eps": "0.2"}, cost, RIGHT, RIGHT.copy())
     for right, codes in ((RIGHT, ["eps-not-monotone"]), (~RIGHT, [])):
         few = History(half_step)
-        few.recall([recalled(right), Entry("failed", "failed", "sha", cell)], RIGHT)
+        few.recall([recalled(right), Entry("failed", "failed", "sha", cell)], RIGHT, "")
         assert [each.code for each in few.compare(new)] == codes

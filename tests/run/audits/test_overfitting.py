@@ -78,6 +78,13 @@ def test_sound_training_is_not_reported(clean, one, half, many):
     assert audit_training(curves(clean, one, half, many)) == []
 
 
+def test_few_validation_images_show_no_collapse():
+    """A gap on three images is chance; on 64 the same gap is not."""
+    gap = curves([1.0], [1.0], [0.3], [0.3])
+    assert audit_training(gap, 3) == []
+    assert [each.code for each in audit_training(gap, 64)] == ["catastrophic-overfitting"]
+
+
 @pytest.mark.parametrize("old", [{}, {"validation_accuracy": [0.9]}, curves([], [], [], [])])
 def test_without_curves_there_is_no_finding(old):
     assert audit_training(old) == []
@@ -88,7 +95,7 @@ def test_every_cell_of_a_collapsed_model_says_so_once(tmp_path, monkeypatch, aga
     (tmp_path / "bent.toml").write_text(SUITE, encoding="utf-8")
     bent = audit_training(curves([0.9], [0.9], [0.4], [0.0]))
     monkeypatch.setattr(
-        "epsbench.harness.run.robustness.job.audit_training", lambda curves: bent if ONE_STEP in curves else []
+        "epsbench.harness.run.robustness.job.audit_training", lambda curves, images: bent if ONE_STEP in curves else []
     )
     monkeypatch.setattr("epsbench.harness.run.audits.auditor.Auditor.among", lambda self, seen: again)
     suite = load_suite(str(tmp_path / "bent.toml"), limit=64)

@@ -111,6 +111,10 @@ ALONE = [
     ("OneStepShort", {"steps": 1}, "void", "no-op"),
     ("NotANumber", {}, "void", "not-finite"),
     ("OwnNorm", {}, "void", "outside-ball"),
+    ("Bytes", {}, "void", "not-pixels"),
+    ("Normalises", {}, "void", "not-pixels"),
+    ("FarAwayAtOnce", {}, "void", "not-pixels"),
+    ("Overshoots", {}, "ok", "beyond-ball"),
     ("OneStepShort", {"steps": 3}, "ok", "one-step-short"),
     ("Descends", {}, "ok", "no-ascent"),
     ("Forgets", {}, "ok", "lost-iterate"),
@@ -134,10 +138,19 @@ def test_an_attack_that_raises_or_writes_into_its_arguments_has_failed(honest, t
     assert reason in record.failure.message
 
 
-@pytest.mark.parametrize("name", ["FarAway", "FarAwayAtOnce"])
-def test_the_engine_keeps_a_cheater_in_the_ball_and_the_box(honest, tmp_path, name):
+@pytest.mark.parametrize(("name", "expected"), [("FarAway", set()), ("FarAwayAtOnce", {"not-pixels"})])
+def test_the_engine_keeps_a_cheater_in_the_ball_and_the_box(honest, tmp_path, name, expected):
     (record,) = measure(honest, tmp_path, [attack(name)], [0.1])
-    assert (record.status, codes([record])) == ("ok", set())
+    assert codes([record]) == expected
+
+
+def test_an_attack_far_weaker_than_another_is_reported_at_the_later_cell(honest, tmp_path):
+    for order in ([attack("Timid"), '"pgd"'], ['"pgd"', attack("Timid")]):
+        first, second = measure(honest, tmp_path, order, [0.2])
+        assert "weaker-than-peers" not in codes([first])
+        (finding,) = [each for each in second.findings if each.code == "weaker-than-peers"]
+        assert finding.evidence["with"] == first.id
+        assert "Timid" in finding.message.split(" and ")[0]
 
 
 def test_too_few_steps_are_told(honest, tmp_path):

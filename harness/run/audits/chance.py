@@ -1,0 +1,27 @@
+"""Is the model any better than guessing? Wrong labels, channels or checkpoints look like a model at chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from epsbench.harness.findings import Finding, finding
+from epsbench.harness.statistics import wilson
+
+CONFIDENCE = 0.99
+CLEARLY_BETTER = 2.0  # times chance: the interval of a model at chance ends below it
+
+
+def audit_chance(right: int, n: int, classes: int) -> Iterator[Finding]:
+    """A finding if ``right`` of ``n`` clean images is chance for so many classes, and surely not twice as much.
+
+    Few images never give a finding: their interval is too wide.
+    """
+    if classes < 2 or n == 0:
+        return
+    chance = 1 / classes
+    low, high = wilson(right, n, CONFIDENCE)
+    if low <= chance and high < min(CLEARLY_BETTER * chance, (1 + chance) / 2):
+        fact = (
+            f"the model is right on {right} of {n} clean images, and guessing among {classes} classes on {chance:.1%}"
+        )
+        yield finding("at-chance", fact, right=right, images=n, chance=chance)

@@ -1,0 +1,37 @@
+"""The images at which a model is compared with itself: clean ones, and moved ones as attacks make them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from epsbench.harness.run.audits.probe import Probe
+
+NOISE, STEPS = 0.1, (8 / 255, 0.1, 0.3)  # how far images are moved, in L∞
+
+
+def random_signs(x: Tensor, seed: int) -> Tensor:
+    """-1 or 1 for every pixel, (N, C, H, W); the same on every device."""
+    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return signs.to(x.device, x.dtype)
+
+
+def points(probe: Probe, gradient: Tensor | None) -> Mapping[str, Tensor]:
+    """Images (N, C, H, W) by name; ``gradient`` is that of the probe, None where the model has none."""
+    made = {"clean": probe.x, "noise": (probe.x + NOISE * random_signs(probe.x, 1)).clamp(0, 1)}
+    for size in STEPS if gradient is not None else ():
+        assert gradient is not None
+        made[f"one step of {size:.3g}"] = (probe.x + size * gradient.sign()).clamp(0, 1)
+    return made
+
+
+def spread(logits: Tensor) -> float:
+    """The largest distance of a logit from the mean of its row; at least a tiny positive number."""
+    return max(float((logits - logits.mean(1, keepdim=True)).abs().max().nan_to_num()), 1e-12)
+
+
+def changed(a: Tensor, b: Tensor, limit: float) -> int:
+    """In how many rows two sets of logits (N, classes) differ by more than ``limit``."""
+    return int(((a - b).abs().nan_to_num(torch.inf).amax(1) > limit).sum())

@@ -1,0 +1,76 @@
+"""A short attack by scores alone: steps towards other images, stripes, and squares of random sign.
+
+The squares are those of Andriushchenko et al. (2020), with few queries and a fixed schedule.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from epsbench.attacks.norms import Norm
+from epsbench.harness.run.attack.projection import into_ball
+from epsbench.harness.run.audits.probe import Probe, log_odds
+from epsbench.harness.run.noise import KeyedNoise
+
+TOWARDS, STRIPES, SQUARES = 8, 4, 120  # queries of each kind
+LARGEST, SMALLEST = 0.5, 0.15  # side of a square as a share of the image's
+
+
+def score_search(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, others: Tensor) -> Tensor:
+    """Which images (N,) the search fools. The same images give the same answer, in any number."""
+    radius = x.new_full((len(x), 1, 1, 1), eps)
+    rows = torch.arange(len(x), device=x.device)
+    noise = KeyedNoise(0, rows, torch.zeros_like(rows))
+    best, best_loss = x, log_odds(probe.logits(x), y)
+    fooled = torch.zeros_like(y, dtype=torch.bool)
+
+    def offer(candidate: Tensor) -> None:
+        nonlocal best, best_loss, fooled
+        candidate = into_ball(norm, x, candidate, radius)
+        logits = probe.logits(candidate)
+        loss = log_odds(logits, y)
+        better = (loss > best_loss) & ~fooled
+        best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
+        best_loss = torch.where(better, loss, best_loss)
+        fooled = fooled | (logits.argmax(1) != y)
+
+    for candidate in _towards(probe, x, y, others):
+        offer(candidate)
+    for _ in range(STRIPES):
+        signs = (noise.uniform(x.shape[1], 1, x.shape[3]) - 0.5).sign()
+        offer(x + radius * norm.direction(signs.expand_as(x)))
+    for step in range(SQUARES):
+        if bool(fooled.all()):
+            break
+        side = LARGEST + (SMALLEST - LARGEST) * step / SQUARES
+        offer(_with_square(best, x, noise, norm, radius, side))
+    return fooled
+
+
+def _with_square(best: Tensor, x: Tensor, noise: KeyedNoise, norm: Norm, radius: Tensor, side: float) -> Tensor:
+    """``best`` with a square of random sign in each channel, as far from ``x`` as the ball lets it."""
+    channels, height, width = x.shape[1:]
+    h, w = max(1, round(side * height)), max(1, round(side * width))
+    corner = noise.uniform(2)
+    top, left = (corner[:, 0] * (height - h + 1)).long(), (corner[:, 1] * (width - w + 1)).long()
+    down, across = (torch.arange(n, device=x.device) for n in (height, width))
+    inside = ((down >= top[:, None]) & (down < top[:, None] + h))[:, None, :, None]
+    inside = inside & ((across >= left[:, None]) & (across < left[:, None] + w))[:, None, None, :]
+    signs = (noise.uniform(channels, 1, 1) - 0.5).sign() * inside
+    if norm.name == "linf":
+        return torch.where(inside, x + radius * signs, best)
+    return best + radius * norm.direction(signs.expand_as(x).contiguous())
+
+
+def _towards(probe: Probe, x: Tensor, y: Tensor, others: Tensor) -> list[Tensor]:
+    """The nearest images that the model puts in another class: a model that remembers images changes its mind there."""
+    if not len(others):
+        return []
+    classes = probe.logits(others).argmax(1)
+    distance = torch.cdist(x.flatten(1), others.flatten(1))
+    distance = distance.masked_fill(classes[None] == y[:, None], torch.inf)
+    nearest = distance.topk(min(TOWARDS, len(others)), largest=False)
+    targets = [others[nearest.indices[:, k]] for k in range(nearest.indices.shape[1])]
+    known = [nearest.values[:, k].isfinite().view(-1, 1, 1, 1) for k in range(len(targets))]
+    return [torch.where(here, target, x) for here, target in zip(known, targets, strict=True)]

@@ -1,0 +1,45 @@
+"""Is the gradient the derivative? A decoy gradient points elsewhere, or promises what no step delivers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from epsbench.harness.findings import Finding, finding
+from epsbench.harness.run.audits.points import spread
+from epsbench.harness.run.audits.probe import Probe, log_odds
+
+SCALES = (3e-4, 1e-3, 1 / 255, 4 / 255, 16 / 255)  # several: a model may round pixels to bytes and be honest
+LOW, HIGH = 0.5, 2.0  # the rise that a step delivers, as a share of what the gradient promises
+RESOLVED = 2e-5  # of the spread of the logits; a smaller rise is lost in rounding
+AGREE, FEWEST = 0.6, 16  # share of images on which some scale agrees; with fewer images there is no finding
+
+
+def audit_slope(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
+    """Compare finite differences along the gradient with the gradient, at the ``moved`` images, by name."""
+    for name, x in moved.items():
+        gradient = probe.slope(x, probe.y)
+        share, n = _agreement(probe, x, gradient)
+        if n >= FEWEST and share < AGREE:
+            fact = f"on {share:.0%} of {n} images a step along the gradient raises the loss as it promises ({name})"
+            yield finding("decoy-gradient", fact, share=share, images=n, where=name)
+            return
+
+
+def _agreement(probe: Probe, x: Tensor, gradient: Tensor) -> tuple[float, int]:
+    """On what share of the images some step delivers what the gradient promises, and how many promise anything."""
+    logits = probe.logits(x)
+    before, resolved = log_odds(logits, probe.y), RESOLVED * spread(logits)
+    agrees = torch.zeros_like(probe.y, dtype=torch.bool)
+    promising = torch.zeros_like(agrees)
+    for size in SCALES:
+        step = (x + size * gradient.sign()).clamp(0, 1) - x
+        promised = (gradient.double() * step.double()).flatten(1).sum(1)
+        risen = log_odds(probe.logits(x + step), probe.y) - before
+        counts = promised > resolved
+        agrees |= counts & (risen > LOW * promised) & (risen < HIGH * promised)
+        promising |= counts
+    n = int(promising.sum())
+    return (float(agrees.sum()) / n if n else 1.0), n
