@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from honest_models import MORE_HONEST
 from zoo import HONEST, measure
 
 UNDER_L2 = ('"noise"', '"fgsm"', '"pgd"', '"mi-fgsm"')
@@ -18,3 +19,18 @@ def test_an_honest_model_is_left_alone(name, tmp_path):
     for record in records:
         assert [finding.code for finding in record.findings] == (["at-chance"] if guesses else []), record.cell
     assert all(record.cost["audit_seconds"] >= 0 for record in records)
+
+
+@pytest.mark.parametrize("name", MORE_HONEST)
+def test_an_honest_model_that_looks_odd_is_left_alone(name, tmp_path):
+    network = MORE_HONEST[name]().eval()
+    attacks = ('"noise"', '"fgsm"', '"pgd"')
+    records = measure(network, tmp_path, attacks, eps=(0.1, 0.3)) + measure(network, tmp_path, attacks, (0.5,), "l2")
+    speed_alone = {"not-prepared", "not-folded", "not-traced", "not-mixed"}
+    for record in records:
+        assert not {finding.code for finding in record.findings} - speed_alone, record.cell
+        assert record.status == "ok"
+
+
+def test_there_are_as_many_honest_models_as_tricks_asked_for():
+    assert len(HONEST) + len(MORE_HONEST) >= 30
