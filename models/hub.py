@@ -129,9 +129,9 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
     finally:
         _set_mode(network, was_training)
     if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):
-        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        outputs = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"model {name} gives {found} for 2 images of {data.name}; logits of shape (2, {data.classes}) are needed"
+            f"model {name} gives {outputs} for 2 images of {data.name}; logits of shape (2, {data.classes}) are needed"
         )
     return network
 

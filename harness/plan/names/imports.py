@@ -29,9 +29,9 @@ def imported_files(path: Path) -> tuple[set[Path], set[tuple[str, str]]]:
     importlib.invalidate_caches()  # files may have come since Python last looked
     files, used, pending = {path}, set(), [path]
     while pending:
-        found, of_epsbench = _imports(pending.pop(), roots)
+        direct, of_epsbench = _imports(pending.pop(), roots)
         used |= of_epsbench
-        fresh = found - files
+        fresh = direct - files
         files |= fresh
         pending += fresh
     return files - {path}, used

@@ -95,11 +95,11 @@ def _epsbench_version(module: str, name: str) -> str:
     """The version of what a user's file imports from epsbench: declared, or a digest of the module it is in."""
     if module.startswith(_VERSIONED):
         try:
-            found = getattr(importlib.import_module(module), name, None)
+            imported = getattr(importlib.import_module(module), name, None)
         except ImportError:  # her own `try` decides what follows
             return "not there"
-        if inspect.isclass(found) and hasattr(found, "version"):
-            return code_version(found)
+        if inspect.isclass(imported) and hasattr(imported, "version"):
+            return code_version(imported)
     path = _source_path(module)
     return _file_digest(path, *_stamp(path)) if path else "no source"
 
