@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy import special
 from torch import Tensor
 
 from epsbench.harness.records import Metric
-from epsbench.harness.statistics import mean_interval, wilson
+from epsbench.harness.statistics import CONFIDENCE, mean_interval, wilson
 
 
 def proportion(bits: np.ndarray) -> Metric:
-    """The share of true bits with its Wilson interval."""
+    """The share of true values among ``bits``, bool (n,), with its Wilson interval."""
     low, high = wilson(int(bits.sum()), len(bits))
     return Metric(value=float(bits.mean()), low=low, high=high, n=len(bits))
 
@@ -19,10 +20,23 @@ def proportion(bits: np.ndarray) -> Metric:
 def mean_metric(values: Tensor) -> Metric:
     """The mean of one value an example, (n,), with its 95 % interval.
 
-    Raises `ArithmeticError` where not every value is a finite number: the model has diverged.
+    One value has no interval. Raises `ArithmeticError` if a value is not finite: then the model has diverged.
     """
     if broken := int((~torch.isfinite(values)).sum()):
         raise ArithmeticError(f"{broken} of {len(values)} measured values are no finite number; lower learning_rate")
     mean, low, high = mean_interval(values.tolist())
-    interval = (low, high) if np.isfinite(low) else (None, None)  # one example says nothing about the spread
+    interval = (low, high) if np.isfinite(low) else (None, None)
     return Metric(value=mean, low=interval[0], high=interval[1], n=len(values))
+
+
+def median_metric(values: Tensor) -> Metric:
+    """The median of (n,) values with a 95 % interval whose ends are two of the values.
+
+    The interval holds for every distribution. Its ranks are those of the sign test: the number of values below the
+    median is binomial (Conover, Practical Nonparametric Statistics, 1999, section 3.2). Fewer than six values have no
+    interval.
+    """
+    n, ordered = len(values), values.double().sort().values
+    rank = int((special.bdtr(np.arange(n), n, 0.5) <= (1 - CONFIDENCE) / 2).sum())
+    interval = (ordered[rank - 1].item(), ordered[n - rank].item()) if rank else (None, None)
+    return Metric(value=ordered.quantile(0.5).item(), low=interval[0], high=interval[1], n=n)

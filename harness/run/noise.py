@@ -14,15 +14,15 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
 class KeyedNoise:
-    """Draws for a batch of rows, each row with random numbers of its own.
+    """Random numbers for a batch of rows, each row with its own sequence.
 
-    A counter-based generator: number k of a row is a hash of (seed, example, stream, draw, k) in integer arithmetic,
-    so it is bit-identical on CPU and GPU and depends on no other row. ``stream`` keeps several sequences of one example
-    apart: those of its restarts, its posterior samples or its training steps.
+    This is a counter-based generator: number k of a row is a hash of (seed, example, stream, draw, k) in integer
+    arithmetic. So it is bit-identical on CPU and GPU and does not depend on other rows. ``stream`` separates the
+    sequences of one example, such as those of its restarts, its posterior samples or its training steps.
     """
 
     def __init__(self, seed: int, example: Tensor, stream: Tensor) -> None:
-        """``example`` and ``stream`` are int64 of shape (N,), on the device the numbers are wanted on."""
+        """``example`` and ``stream`` are int64 (N,), on the device on which the numbers are needed."""
         key = _mix(torch.full_like(example, seed) + _GOLDEN)
         key = _mix(key ^ (example * _MIX_1))
         self._key = _mix(key ^ (stream * _MIX_2))
@@ -34,7 +34,7 @@ class KeyedNoise:
         key = _mix(self._key + torch.full_like(self._key, self._draws) * _MIX_2)
         counter = torch.arange(math.prod(shape), device=key.device) * _GOLDEN
         bits = _mix(key[:, None] + counter)
-        # The shift is arithmetic: the mask keeps the top 24 bits as an unsigned number.
+        # The shift keeps the sign; the mask makes the top 24 bits an unsigned number.
         return ((bits >> 40) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24).view(-1, *shape)
 
     def normal(self, *shape: int) -> Tensor:

@@ -11,7 +11,7 @@ from epsbench.harness.plan.data import SUBSETS, DataDescription
 
 
 class Examples:
-    """Images and labels on one device. The images stay in their stored integers; pixels are made on demand."""
+    """Images and labels on one device. The images are stored as integers; `pixels` makes floats of them."""
 
     def __init__(self, raw: Tensor, labels: Tensor, brightest: int) -> None:
         """``raw`` is uint8 (n, C, H, W) with values 0 to ``brightest``; ``labels`` is int64 (n,)."""
@@ -23,12 +23,12 @@ class Examples:
         return len(self.labels)
 
     def __getitem__(self, rows: slice) -> Examples:
-        """These examples alone, sharing memory with the rest."""
+        """Only these examples; they share memory with the rest."""
         return Examples(self._raw[rows], self.labels[rows], self._brightest)
 
     @property
     def device(self) -> torch.device:
-        """Where the images and the labels lie."""
+        """The device of the images and the labels."""
         return self.labels.device
 
     def pixels(self, index: Tensor | slice | None = None) -> Tensor:
@@ -42,10 +42,17 @@ class Data:
     """A data set, split as its description says."""
 
     description: DataDescription
+    """Its name, shape, classes and split."""
+
     train: Examples
+    """What networks are trained on."""
+
     validation: Examples
+    """What networks are evaluated on during training."""
+
     test: Examples
+    """What attacks and measures use."""
 
     def trained_on(self, subset: str) -> Data:
-        """The same data with this subset of the training examples alone; validation and test stay whole."""
+        """The same data with only this subset of the training examples; validation and test stay whole."""
         return replace(self, train=self.train[SUBSETS[subset](len(self.train))])

@@ -1,4 +1,4 @@
-"""A data set by name, split and on the device."""
+"""Loading a data set by name, onto the device and split."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SOURCES: dict[str, Source] = {
 def load_data(name: str, root: Path | None, device: torch.device, limit: int | None = None) -> Data:
     """The named data set on ``device``; ``limit`` keeps at most that many examples of each split.
 
-    ``root`` (else ``EPSBENCH_DATA``, else ``~/.cache/epsbench``) is laid out as torchvision lays it out; what is
-    missing is downloaded into it. Raises `InputError` for an unknown name and for data that cannot be had.
+    ``root`` (by default ``EPSBENCH_DATA``, or else ``~/.cache/epsbench``) has torchvision's layout; missing data is
+    downloaded into it. Raises `InputError` for an unknown name and for data that can be neither read nor downloaded.
     """
     if name not in DATASETS:
         raise InputError(f"data {name!r} is not known{did_you_mean(name, DATASETS)}")

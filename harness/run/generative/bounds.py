@@ -1,7 +1,8 @@
-"""How likely a model finds the test images, from below: importance sampling, and plain sampling of the prior.
+"""Lower bounds on the likelihood of the test images, by importance sampling and by sampling the prior.
 
 Both average weights w with E[w] = p(x) over k draws. By Jensen's inequality E[log of that average] is at most
-log p(x), and it rises to it with k. What differs is where z comes from: the posterior knows where to look.
+log p(x), and it rises towards log p(x) with k. They differ in where z is drawn from. The posterior needs fewer draws,
+because most draws from the prior do not explain the image.
 """
 
 from __future__ import annotations
@@ -14,20 +15,19 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.run.data.examples import Examples
-from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.metrics import mean_metric
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.vae import VAENetwork, bits_per_dimension, log_likelihood, quantise
 
-Advance = Callable[[int], None]
-
-# Latents decoded at once. A CPU is fastest while the logits of a batch fit its cache.
+# Latents decoded at once. On a CPU, batches whose logits fit into the cache are fastest (hardware, torch version and n
+# not recorded, not measured again).
 BATCH = {"cpu": 256, "cuda": 4096}
 IMAGES = 1000  # encoded at once
 KEPT = 1 << 25  # float32 numbers in the largest tensor: 128 MiB
-PRIOR_STREAM = -1  # posterior samples count up from 0
+PRIOR_STREAM = -1  # of the keyed noise; the streams of posterior samples are 0, 1, 2, ...
 
 
 def ladder(last: int) -> list[int]:
@@ -41,8 +41,8 @@ def ladder(last: int) -> list[int]:
 def averaged(log_weights: Tensor, counts: Sequence[int]) -> Tensor:
     """log of the mean of k weights, for each k in ``counts``: float64 (n, len(counts)) from (n, samples), in nats.
 
-    For k below the number of samples this is the mean over all disjoint groups of k: each group has the
-    expectation of the bound at k, and their mean the least noise that independent groups can give.
+    For k below the number of samples this is the mean over all disjoint groups of k. Each group has the expectation of
+    the bound at k, and the mean over all groups has the smallest variance that independent groups can give.
     """
     columns = []
     for k in counts:
@@ -65,9 +65,9 @@ def log_weights(
 ) -> Tensor:
     """log p(x|z) + log p(z) − log q(z|x) in nats at draws of q(z|x): float32 (n, samples).
 
-    ``log_prior`` takes z (N, z_dim), ``log_likelihood`` that and the row (N,) of the image each belongs to; both
-    return nats (N,). The noise is keyed by (seed, ``first`` + row, sample): ``batch``, how many draws are looked at
-    at once, changes nothing. ``advance`` is told of draws done.
+    ``log_prior`` takes z (N, z_dim). ``log_likelihood`` takes z and the row (N,) of the image that each z belongs to.
+    Both return nats (N,). The noise is keyed by (seed, ``first`` + row, sample), so the number ``batch`` of draws at a
+    time does not change the result. ``advance`` is called with numbers of draws.
     """
 
     def weights_of(draws: slice) -> Tensor:
@@ -93,9 +93,9 @@ def importance_bounds(
 ) -> tuple[list[int], Tensor]:
     """The importance-weighted bound (Burda et al., "Importance Weighted Autoencoders", 2016, eq. 8).
 
-    Returns the numbers of samples k = 1, 2, 5, 10, ..., ``samples``, and −L_k of the first ``images`` examples (of
-    all without it) in bits per dimension: float64 (n, len(k)), an upper bound on −log p(x) in expectation. k = 1 is
-    the negative ELBO. Memory is bounded whatever ``samples`` is; ``advance`` is told of latents decoded.
+    Returns the numbers of samples k = 1, 2, 5, 10, ..., ``samples``, and −L_k of the first ``images`` examples (by
+    default all) in bits per dimension: float64 (n, len(k)), an upper bound on −log p(x) in expectation. k = 1 is the
+    negative ELBO. Memory does not grow with ``samples``. ``advance`` is called with numbers of decoded latents.
     """
     counts, network = ladder(samples), fast_copy(vae)
 
@@ -125,10 +125,10 @@ def prior_bounds(
     """−log of the mean of p(x|z) over L draws of z from the prior, in bits per dimension.
 
     Returns L = 1, 2, 5, 10, ..., ``draws``, and float64 (n, len(L)). All images share the decoded draws, so their
-    likelihoods are one matrix product of log-probabilities and one-hot grey levels. It also makes the errors of
-    the images alike: a spread over images does not show what other draws would have changed. Averaging over all
-    disjoint groups of L, instead of taking the first L, is what keeps that small. ``advance`` is told of latents
-    decoded, once in every pass over the draws.
+    likelihoods are one matrix product of log-probabilities and one-hot grey levels. Sharing also correlates the errors
+    of the images: the spread over images does not show how much other draws would change the mean. Averaging over all
+    disjoint groups of L draws, and not only the first L, keeps that error small. ``advance`` is called with numbers of
+    decoded latents, ``draws`` for each pass over them.
     """
     counts, network = ladder(draws), fast_copy(vae)
     draw = torch.arange(draws, device=examples.device)
@@ -158,11 +158,11 @@ def bounds(
     elbo_bpd: Tensor,
     advance: Advance = lambda n: None,
 ) -> Measured:
-    """Every bound that ``evaluation`` asks for, with the gap that the ELBO leaves. A count of 0 leaves one out.
+    """Every bound that ``evaluation`` asks for, and the gap between the ELBO and the importance-weighted bound.
 
-    ``elbo_bpd`` (n,) is the negative ELBO of every example in bits per dimension; the gap is paired with it, example
-    by example. ``evaluation`` has ``importance_samples``, ``long_importance_samples``, ``long_images`` and
-    ``prior_samples``.
+    ``elbo_bpd`` (n,) is the negative ELBO of every example in bits per dimension; the gap is computed example by
+    example. ``evaluation`` has ``importance_samples``, ``long_importance_samples``, ``long_images`` and
+    ``prior_samples``; a bound whose count is 0 is left out.
     """
     measured, elbo_bpd = Measured(), elbo_bpd.cpu().double()
     if samples := evaluation["importance_samples"]:
@@ -179,7 +179,7 @@ def bounds(
 
 
 def bounds_work(vae: VAENetwork, n: int, evaluation: Mapping[str, int]) -> int:
-    """How many latents `bounds` decodes for ``n`` examples: what its ``advance`` adds up to."""
+    """How many latents `bounds` decodes for ``n`` examples, and calls its ``advance`` with in all."""
     long = evaluation["long_importance_samples"] * min(n, evaluation["long_images"])
     draws = evaluation["prior_samples"]
     passes = math.ceil(n / _images_a_pass(vae, draws)) if draws else 0
@@ -189,27 +189,30 @@ def bounds_work(vae: VAENetwork, n: int, evaluation: Mapping[str, int]) -> int:
 def _measured(name: str, count: str, counts: list[int], bpd: Tensor) -> Measured:
     bpd = bpd.cpu()
     curves = {f"{name}_{count}": [float(k) for k in counts], f"{name}_bpd": bpd.mean(0).tolist()}
-    if len(bpd) > 1:  # one example says nothing about the spread
+    if len(bpd) > 1:  # one example has no standard error
         curves[f"{name}_bpd_error"] = (bpd.std(0) / math.sqrt(len(bpd))).tolist()
     return Measured({f"{name}_bpd": mean_metric(bpd[:, -1])}, curves)
 
 
 def latents_at_once(vae: VAENetwork, most: int) -> int:
-    """How many latents, ``most`` or fewer, are decoded at once: all their logits are in memory."""
+    """How many latents to decode at once, at most ``most``: all their logits are in memory together."""
     return max(1, min(most, KEPT // (vae.levels * math.prod(vae.shape))))
 
 
 def _images_a_pass(vae: VAENetwork, draws: int) -> int:
-    """How many images `prior_bounds` holds against all draws at once."""
+    """How many images `prior_bounds` evaluates under all draws in one pass."""
     return max(1, KEPT // max(draws, vae.levels * math.prod(vae.shape)))
 
 
 def _one_hot(target: Tensor, levels: int) -> Tensor:
-    """float32 (N, levels·C·H·W), in the order of the decoder's logits, of grey levels (N, C, H, W)."""
+    """Grey levels (N, C, H, W) as one-hot vectors in the order of the decoder's logits: float32 (N, levels·C·H·W)."""
     zeros = torch.zeros(len(target), levels, *target.shape[1:], device=target.device)
     return zeros.scatter_(1, target[:, None], 1.0).flatten(1)
 
 
 def fast_copy(vae: VAENetwork) -> VAENetwork:
-    """A copy in evaluation mode; on a CPU its convolutions take half the time with their channels last."""
+    """A copy in evaluation mode with channels-last weights.
+
+    On a CPU that halved the time of its convolutions (hardware, torch version and n not recorded, not measured again).
+    """
     return copy.deepcopy(vae).eval().requires_grad_(False).to(memory_format=torch.channels_last)

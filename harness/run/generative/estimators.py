@@ -1,4 +1,4 @@
-"""Why the reparameterisation trick is used: how noisy each way to the encoder's gradient is."""
+"""The variance of three estimates of the encoder's gradient, which shows why the reparameterisation trick is used."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from torch import Tensor
 
 from epsbench.harness.records import Metric
 from epsbench.harness.run.data.examples import Examples
-from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.vae import VAENetwork, log_likelihood, quantise
-
-Advance = Callable[[int], None]
 
 IMAGES = 128
 
 
 class Moments:
-    """Mean and total variance of vectors seen one at a time, in float64 (Welford, 1962)."""
+    """Mean and total variance of vectors that are added one at a time, in float64 (Welford, 1962)."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -29,7 +27,7 @@ class Moments:
         self._squares = torch.zeros((), dtype=torch.float64)
 
     def add(self, vector: Tensor) -> None:
-        """One more vector (d,)."""
+        """Add a vector (d,)."""
         vector = vector.double()
         self.n += 1
         before = vector - self.mean
@@ -51,21 +49,20 @@ def gradient_moments(
     draws: int,
     advance: Advance = lambda n: None,
 ) -> dict[str, Moments]:
-    """Mean and variance, over ``draws``, of three estimates of one gradient: of the mean ELBO in nats.
+    """Mean and variance, over ``draws``, of three estimates of the gradient of the mean ELBO in nats.
 
-    The mean is over the images (N of them); the gradient is with respect to ``parameters``, which ``posterior``
-    was computed from, its graph attached. With f(z) = log p(x, z) − log q(z|x), of which ``log_joint`` gives the
-    first term for z (N, z_dim) in nats (N,), and z = μ + σ·noise, ``noise(draw)`` being standard normal
-    (N, z_dim), a draw's estimate is
+    The mean is over N images. The gradient is with respect to ``parameters``; ``posterior`` was computed from them, and
+    its graph is attached. Let f(z) = log p(x, z) − log q(z|x), where ``log_joint`` returns the first term in nats (N,)
+    for z (N, z_dim), and z = μ + σ·noise with standard normal ``noise(draw)`` (N, z_dim). The estimates of a draw are
 
     - ``reparameterised``: ∇f(μ + σ·noise), through z and through q (Kingma and Welling, 2014);
-    - ``score``: f(z) ∇log q(z|x), z held fixed (REINFORCE: Williams, 1992). The whole gradient has a second term,
+    - ``score``: f(z) ∇log q(z|x) with z fixed (REINFORCE: Williams, 1992). The whole gradient has a second term,
       −∇log q(z|x) from inside f, whose expectation is 0; it is left out, as is usual;
-    - ``score_baseline``: (f(z) − b) ∇log q(z|x), where b is the mean of f over the image's other draws (leave one
-      out, so that it is independent of z and the estimate stays unbiased). Draws see each other through b, for which
-      the variance comes out too small by the squared gradient over (draws − 1)²: next to nothing.
+    - ``score_baseline``: (f(z) − b) ∇log q(z|x), where b is the mean of f over the image's other draws. So b is
+      independent of z, and the estimate stays unbiased. Draws are not independent of each other because of b: the
+      variance is too small by the squared gradient over (draws − 1)², which is negligible.
 
-    ``advance`` is told of draws, each of them twice.
+    ``advance`` is called with numbers of draws, 2·``draws`` in all.
 
     Raises `ValueError` for fewer than 2 draws.
     """
@@ -98,10 +95,10 @@ def gradient_moments(
 def estimators(
     vae: VAENetwork, examples: Examples, draws: int, seed: int, advance: Advance = lambda n: None
 ) -> Measured:
-    """Trace of the covariance of each estimate of the encoder's gradient, over draws of the noise.
+    """The trace of the covariance of each estimate of the encoder's gradient, over draws of the noise.
 
-    The batch is the first 128 examples, the same for every draw, so no part of the variance comes from the choice
-    of images. ``advance`` is told of draws, each of them twice. ``vae`` is left as it was.
+    The batch is the first 128 examples for every draw, so the choice of images adds no variance. ``advance`` is called
+    with numbers of draws, 2·``draws`` in all. ``vae`` is left as it was.
     """
     network = copy.deepcopy(vae).eval().requires_grad_(False)
     network.encoder.requires_grad_(True)

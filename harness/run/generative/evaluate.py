@@ -13,7 +13,7 @@ from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.bounds import bounds, bounds_work
 from epsbench.harness.run.generative.estimators import estimators
 from epsbench.harness.run.generative.latent import latent, latent_work
-from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.quality import STEPS, quality
 from epsbench.harness.run.generative.refinement import refinement, refinement_work
 from epsbench.harness.run.metrics import mean_metric
@@ -21,16 +21,19 @@ from epsbench.harness.run.progress import Reporter
 from epsbench.harness.run.training.vae import evaluate_vae
 from epsbench.models.vae import VAENetwork
 
-Advance = Callable[[int], None]
-
 
 @dataclass(frozen=True)
 class Measure:
-    """One kind of measure: what progress calls it, how many units of work it is, and how it is taken."""
+    """One kind of measure."""
 
     title: str
+    """What the progress line and the record's ``seconds`` call it."""
+
     work: int
+    """The number of units of work: what the calls of ``advance`` add up to."""
+
     take: Callable[[Advance], Measured]
+    """Takes the measure, and calls its argument as it proceeds."""
 
 
 def evaluate(
@@ -43,9 +46,10 @@ def evaluate(
     progress: Reporter,
     label: str,
 ) -> Measured:
-    """All measures of ``vae`` that ``evaluation`` asks for, in float32, with the seconds that each of them took.
+    """All measures of ``vae`` that ``evaluation`` asks for, in float32, and the seconds that each of them took.
 
-    Of a plain autoencoder only the distortion and the quality of its samples: it bounds no likelihood, and has no rate.
+    Of a plain autoencoder only the distortion and the quality of its samples are measured, because it bounds no
+    likelihood and has no rate.
     """
     began = time.perf_counter()
     measured, elbo_bpd = _elbo(vae, data, seed)

@@ -1,4 +1,4 @@
-"""The features that sample quality is measured on: those of a small classifier trained here, always the same way."""
+"""The features that sample quality is measured on: those of a small classifier, always trained in the same way."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from epsbench.models.defenses import NoDefense
 from epsbench.models.smallcnn import SmallCNNNetwork
 
 SEED = 0
-# Of the recipe below and of the code it stands on. Change it where the trained features change: distances measured on
-# other features do not compare.
+# The version of the recipe below and of the code that it uses. Change it when the trained features change: distances
+# on different features cannot be compared.
 VERSION = "ea90ecbd2bfd1f77"
 STEPS = 1200
 MOST_EPOCHS = 100
@@ -36,7 +36,7 @@ BATCH = 128
 def recipe(n: int) -> dict[str, Any]:
     """How the classifier is trained on ``n`` images: Adam on one cycle of about 1,200 steps, 3 epochs of MNIST.
 
-    Of very small sets, at most 100 epochs.
+    Very small data sets get at most 100 epochs.
     """
     epochs = min(MOST_EPOCHS, math.ceil(STEPS * BATCH / n))
     return RobustnessTraining(epochs=epochs, batch_size=BATCH, learning_rate=4e-3).model_dump()
@@ -45,13 +45,13 @@ def recipe(n: int) -> dict[str, Any]:
 def feature_network(data: Data, folder: Path) -> tuple[SmallCNNNetwork, dict[str, Any]]:
     """The classifier, and ``feature_weights_sha256`` and ``feature_accuracy`` (of the test images) for the record.
 
-    It is trained on the training images as they are, in float32, from a seed that no suite can change; the trained
-    weights are kept in ``folder``. Numbers measured on its features compare only where the weights' digest is the
-    same. Raises `InputError` for data it cannot be built for, and as `load_weights` does.
+    It is trained on the training images without augmentation, in float32, from a fixed seed, and saved in ``folder``.
+    Distances on its features can be compared only if the digests of the weights are equal. Raises `InputError` for data
+    that it cannot be built for, and as `load_weights` does.
     """
     description, architecture = data.description, SmallCNN()
     check_features(data)
-    # A SmallCNN builds a SmallCNNNetwork; its signature promises any module.
+    # A SmallCNN builds a SmallCNNNetwork, although its signature says only that it is a module.
     network = cast(SmallCNNNetwork, seeded(lambda: architecture.build(description), SEED)).to(data.train.device)
     training = recipe(len(data.train))
     key = digest(
@@ -67,13 +67,13 @@ def feature_network(data: Data, folder: Path) -> tuple[SmallCNNNetwork, dict[str
         info = load_weights(folder, key, network)
         if info is None:
             with arithmetic("float32"):
-                # The library's own layers: numbers compare only while these weights stay what they are.
+                # Torch's own layers only, because these weights must not change: see VERSION.
                 train_classifier(
                     network, NoDefense(), data, "none", training, Settings(SEED, "float32", subpixel=False)
                 )
                 info = save_weights(folder, key, network, {"accuracy": accuracy(network, data.test, "float32")})
-    said = {"feature_weights_sha256": info["weights_sha256"], "feature_accuracy": info["accuracy"]}
-    return network.eval().requires_grad_(False), said
+    entries = {"feature_weights_sha256": info["weights_sha256"], "feature_accuracy": info["accuracy"]}
+    return network.eval().requires_grad_(False), entries
 
 
 def check_features(data: Data) -> None:
@@ -92,7 +92,7 @@ def features(network: SmallCNNNetwork, pixels: Tensor) -> Tensor:
 
     ``pixels`` is (n, C, H, W) in [0, 1], on the network's device.
     """
-    # All layers but the last, which makes logits of the units.
+    # All layers but the last, which computes the logits.
     hidden = network.layers[:-1]
 
     def units(rows: slice) -> Tensor:

@@ -1,9 +1,8 @@
-"""What the latent space holds: rates, units in use, information about the image, and whether a line can read it."""
+"""Measures of the latent space: rates, active units, mutual information with the image, and a linear probe."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,29 +10,26 @@ from torch.nn import functional as F
 
 from epsbench.harness.records import Metric
 from epsbench.harness.run.data.examples import Data
-from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import BATCH, Posterior, encode
 from epsbench.harness.run.machine.memory import in_chunks
-from epsbench.harness.run.metrics import mean_metric
+from epsbench.harness.run.metrics import mean_metric, proportion
 from epsbench.harness.run.noise import KeyedNoise
-from epsbench.harness.statistics import wilson
 from epsbench.models.priors import Prior, StandardNormal
 from epsbench.models.vae import VAENetwork
 
-Advance = Callable[[int], None]
-
 KL_SAMPLES = 100
 ACTIVE = 0.01  # variance of the posterior mean over images above which a unit is active
-PAIRS = 1 << 22  # of a draw and a posterior looked at once: 32 MiB in float64
+PAIRS = 1 << 22  # pairs of a draw and a posterior in memory at once: 32 MiB in float64
 L2 = 1e-4  # of the linear probe, a mean over examples: large enough for one solution, too small to cost accuracy
 
 
 def latent(vae: VAENetwork, data: Data, seed: int, advance: Advance = lambda n: None) -> Measured:
-    """Rates, active units, information and a linear probe, on the test set; only the probe learns, on the training set.
+    """Rates, active units, mutual information and a linear probe on the test set; the probe learns on the training set.
 
-    Rates and information are in nats an image. `kl_closed_nats` and `dimension_rate_nats` are left out under a prior
-    that is not standard normal: there is no closed form, and the rate is no sum over dimensions. ``advance`` is told
-    of images; `latent_work` says how many there will be. The mode of ``vae`` is left at eval.
+    Rates and information are in nats per image. `kl_closed_nats` and `dimension_rate_nats` are left out if the prior is
+    not standard normal: then there is no closed form, and the rate is not a sum over dimensions. ``advance`` is called
+    with numbers of images, `latent_work` in all. ``vae`` is left in evaluation mode.
     """
     vae.eval()
     posterior, training = encode(vae, data.test, advance), encode(vae, data.train, advance)
@@ -51,12 +47,12 @@ def latent(vae: VAENetwork, data: Data, seed: int, advance: Advance = lambda n: 
         metrics["kl_closed_nats"] = mean_metric(rates.sum(1))
         curves["dimension_rate_nats"] = rates.mean(0).tolist()
     classes = data.description.classes
-    right = linear_probe(training.mean, data.train.labels, posterior.mean, classes) == data.test.labels
-    return Measured(metrics | {"probe_accuracy": _share(right)}, curves)
+    correct = linear_probe(training.mean, data.train.labels, posterior.mean, classes) == data.test.labels
+    return Measured(metrics | {"probe_accuracy": proportion(correct.cpu().numpy())}, curves)
 
 
 def latent_work(data: Data) -> int:
-    """How many images `latent` looks at: what its ``advance`` adds up to."""
+    """How many images `latent` calls its ``advance`` with, in all."""
     return len(data.train) + 3 * len(data.test)
 
 
@@ -88,7 +84,7 @@ def kl_monte_carlo(
 def mean_variance(posterior: Posterior) -> Tensor:
     """Variance over images of each dimension's posterior mean, float64 (z_dim,).
 
-    A unit whose variance is above 0.01 is active: it tells images apart (Burda et al., 2016, section 5).
+    A unit whose variance is above 0.01 is active: it differs between images (Burda et al., 2016, section 5).
     """
     return posterior.mean.double().var(0, correction=0)
 
@@ -96,11 +92,11 @@ def mean_variance(posterior: Posterior) -> Tensor:
 def information_and_marginal(
     posterior: Posterior, prior: Prior, seed: int, advance: Advance = lambda n: None
 ) -> tuple[Tensor, Tensor]:
-    """What the rate is made of (Hoffman and Johnson, "ELBO surgery", 2016), in nats, each float64 (n,).
+    """The two parts of the rate (Hoffman and Johnson, "ELBO surgery", 2016) in nats, each float64 (n,).
 
-    With the aggregated posterior q(z) = 1/n Σ q(z|x_i) of these n images, and one z an image from its q(z|x):
-    log q(z|x) − log q(z), whose mean estimates the mutual information of image and z and is at most log n; and
-    log q(z) − log p(z), whose mean estimates KL(q(z) ‖ p(z)). Their sum is the rate at those z.
+    q(z) = 1/n Σ q(z|x_i) is the aggregated posterior of these n images, and each image has one z from its q(z|x). The
+    first part is log q(z|x) − log q(z). Its mean estimates the mutual information of image and z, and is at most log n.
+    The second is log q(z) − log p(z). Its mean estimates KL(q(z) ‖ p(z)). Their sum is the rate at those z.
     """
     row = torch.arange(len(posterior), device=posterior.mean.device)
     z = posterior.draw(KeyedNoise(seed, row, torch.zeros_like(row)).normal(posterior.mean.shape[1]))
@@ -112,8 +108,8 @@ def information_and_marginal(
 def log_aggregated(z: Tensor, posterior: Posterior, advance: Advance = lambda n: None) -> Tensor:
     """log q(z) in nats, float64 (N,), under the mean of all posteriors, for z (N, z_dim).
 
-    The exponent of every z under every posterior is quadratic in z: two matrix products, in float64, for the
-    terms of a narrow posterior are large and cancel.
+    The exponent is quadratic in z, so for all z and all posteriors it is two matrix products. They are in float64,
+    because the terms of a narrow posterior are large and cancel.
     """
     mean, log_std = posterior.mean.double(), posterior.log_std.double()
     precision = (-2 * log_std).exp()
@@ -132,8 +128,8 @@ def log_aggregated(z: Tensor, posterior: Posterior, advance: Advance = lambda n:
 def linear_probe(features: Tensor, labels: Tensor, unseen: Tensor, classes: int) -> Tensor:
     """Labels (m,) of the ``unseen`` features (m, d), by multinomial logistic regression on features (n, d).
 
-    Features are standardised as those learnt from are. The loss is convex and starts at zero weights, so nothing
-    is random.
+    All features are standardised by mean and standard deviation of ``features``. The loss is convex and the weights
+    start at zero, so nothing is random.
     """
     mean, std = features.double().mean(0), features.double().std(0, correction=0).clamp_min(1e-6)
     seen, unseen = ((part.double() - mean) / std for part in (features, unseen))
@@ -150,8 +146,3 @@ def linear_probe(features: Tensor, labels: Tensor, unseen: Tensor, classes: int)
     optimizer.step(loss)
     with torch.no_grad():
         return (unseen @ weight + bias).argmax(1)
-
-
-def _share(right: Tensor) -> Metric:
-    low, high = wilson(int(right.sum()), len(right))
-    return Metric(value=right.double().mean().item(), low=low, high=high, n=len(right))

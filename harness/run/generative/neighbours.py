@@ -1,16 +1,13 @@
-"""Nearest training images: does a model draw what it learnt, or what it memorised?"""
+"""Distances to the nearest training images, which show whether a model has memorised them."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy import special
 from torch import Tensor
 
-from epsbench.harness.records import Metric
 from epsbench.harness.run.generative.measured import Measured
 from epsbench.harness.run.machine.memory import in_chunks
-from epsbench.harness.statistics import CONFIDENCE
+from epsbench.harness.run.metrics import median_metric
 from epsbench.models.vae import rescale
 
 BATCH = 256
@@ -20,9 +17,9 @@ SHOWN = 8
 def neighbours(samples: Tensor, test: Tensor, train: Tensor, levels: int) -> Measured:
     """Euclidean distances, in pixels [0, 1], of samples and of test images to their nearest training image.
 
-    All three are grey levels, uint8 (·, C, H, W). ``neighbour_distance`` is the median over the samples, to be held
-    against ``floor_neighbour_distance``, that of the test images: samples much nearer than those are copies. The
-    picture ``neighbours`` (2, 8, C, H, W) has the first samples above their nearest training images.
+    All three are grey levels, uint8 (·, C, H, W). ``neighbour_distance`` is the median over the samples and
+    ``floor_neighbour_distance`` the median over the test images. Samples that are much nearer than test images are
+    copies. The picture ``neighbours`` (2, 8, C, H, W) shows the first samples above their nearest training images.
     """
     distance, index = nearest(samples, train)
     floor, _ = nearest(test, train)
@@ -37,10 +34,10 @@ def neighbours(samples: Tensor, test: Tensor, train: Tensor, levels: int) -> Mea
 
 
 def nearest(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
-    """Euclidean distance, float32 (n,) in grey levels, to the nearest of ``among``, and which it is, int64 (n,).
+    """Euclidean distance, float32 (n,) in grey levels, to the nearest of ``among``, and its index, int64 (n,).
 
-    Both are uint8 (·, C, H, W) grey levels. Among images whose squared distances agree to about 10⁻⁷ of the squared
-    norms, any may be the one; on 16 levels of MNIST nothing is rounded, and it is the first of the nearest.
+    Both are uint8 (·, C, H, W) grey levels. If squared distances differ by less than about 10⁻⁷ of the squared norms,
+    the index may be that of any of these images. On 16 levels of MNIST nothing is rounded: the first of the nearest.
     """
     others = among.flatten(1).float()
     squares = others.square().sum(1)
@@ -52,18 +49,6 @@ def nearest(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
     index = in_chunks(which, len(images), BATCH)
     distance = in_chunks(lambda rows: _distance(images[rows], among[index[rows]]), len(images), BATCH)
     return distance, index
-
-
-def median_metric(values: Tensor) -> Metric:
-    """The median of (n,) values, with the 95 % interval between two of them, whatever their distribution.
-
-    The ranks are those of the sign test: the number of values below the median is binomial (Conover, Practical
-    Nonparametric Statistics, 1999, section 3.2). Fewer than six values have no interval.
-    """
-    n, ordered = len(values), values.double().sort().values
-    rank = int((special.bdtr(np.arange(n), n, 0.5) <= (1 - CONFIDENCE) / 2).sum())
-    interval = (ordered[rank - 1].item(), ordered[n - rank].item()) if rank else (None, None)
-    return Metric(value=ordered.quantile(0.5).item(), low=interval[0], high=interval[1], n=n)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

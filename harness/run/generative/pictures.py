@@ -21,8 +21,8 @@ Pictures = dict[str, np.ndarray]
 def samples(vae: VAENetwork, seed: int, n: int = SAMPLES) -> np.ndarray:
     """``n`` images from the prior, float32 (n, C, H, W).
 
-    The same random numbers for the same seed, so that the pictures of two epochs show the same points of the latent
-    space, wherever a learned prior does not move them.
+    The same seed gives the same random numbers. So the pictures of two epochs show the same points of the latent space,
+    unless a learned prior moves them.
     """
     device = next(vae.parameters()).device
     index = torch.arange(n, device=device)
@@ -31,12 +31,15 @@ def samples(vae: VAENetwork, seed: int, n: int = SAMPLES) -> np.ndarray:
 
 
 def last_pictures(vae: VAENetwork, examples: Examples) -> Pictures:
-    """What is drawn of a trained model: reconstructions and interpolations of examples, and a latent plane."""
+    """Pictures of a trained model: reconstructions and interpolations of examples, and a latent plane.
+
+    The plane is drawn on quantiles of the prior, so only for two dimensions and a standard normal prior.
+    """
     original = examples.pixels(slice(0, RECONSTRUCTIONS))
     pictures = {"reconstructions": torch.stack([original, vae.reconstruct(original)]).cpu().numpy()}
     if len(examples) > 1:
         pictures["interpolations"] = interpolations(vae, examples)
-    plane = vae.z_dim == 2 and isinstance(vae.prior, StandardNormal)  # whose quantiles the plane is drawn on
+    plane = vae.z_dim == 2 and isinstance(vae.prior, StandardNormal)
     return pictures | ({"manifold": manifold(vae)} if plane else {})
 
 
@@ -44,8 +47,8 @@ def last_pictures(vae: VAENetwork, examples: Examples) -> Pictures:
 def interpolations(vae: VAENetwork, examples: Examples, walks: int = WALKS, steps: int = STEPS) -> np.ndarray:
     """Mean images on straight lines through the latent space: float32 (walks, steps, C, H, W).
 
-    Each walk leads from the posterior mean of one example to that of the next, two new examples for every walk; at
-    least two examples are needed.
+    Each walk leads from the posterior mean of one example to that of the next. Every walk has two examples of its own,
+    so at least two examples are needed.
     """
     walks = min(walks, len(examples) // 2)
     mean, _ = vae.encode(quantise(examples.pixels(slice(0, 2 * walks)), vae.levels))
@@ -55,9 +58,9 @@ def interpolations(vae: VAENetwork, examples: Examples, walks: int = WALKS, step
 
 
 def manifold(vae: VAENetwork, side: int = MANIFOLD_SIDE) -> np.ndarray:
-    """Mean images (side², C, H, W) over the two latent dimensions: the first runs down, the second across.
+    """Mean images (side², C, H, W) over two latent dimensions: the first changes by row, the second by column.
 
-    The grid is even in probability: the quantiles of the standard normal at (i + ½) / side.
+    Each dimension takes the quantiles of the standard normal at (i + ½) / side.
     """
     device = next(vae.parameters()).device
     quantiles = torch.special.ndtri((torch.arange(side, device=device) + 0.5) / side)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.generative.measured import Advance
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.models.priors import log_normal
 from epsbench.models.vae import VAENetwork, quantise
@@ -18,10 +18,13 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Posterior:
-    """Diagonal normals, one an image: ``mean`` and ``log_std`` are float32 (n, z_dim)."""
+    """Diagonal normal distributions, one for each image."""
 
     mean: Tensor
+    """float32 (n, z_dim)."""
+
     log_std: Tensor
+    """The logarithms of the standard deviations, float32 (n, z_dim)."""
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -34,12 +37,12 @@ class Posterior:
         return self.mean + self.log_std.exp() * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log q(z|x) in nats, (n,), of one z (n, z_dim) an image."""
+        """log q(z|x) in nats, (n,), for one z (n, z_dim) per image."""
         return log_normal(z, self.mean, self.log_std)
 
 
-def encode(vae: VAENetwork, examples: Examples, advance: Callable[[int], None] = lambda n: None) -> Posterior:
-    """The posterior of every image, by the network in its present mode. ``advance`` is told of images encoded."""
+def encode(vae: VAENetwork, examples: Examples, advance: Advance = lambda n: None) -> Posterior:
+    """The posterior of every image, by the network in its current mode. ``advance`` is given numbers of images."""
 
     def parts(rows: slice) -> Tensor:
         both = torch.stack(vae.encode(quantise(examples.pixels(rows), vae.levels)), dim=1)

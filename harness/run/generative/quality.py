@@ -1,9 +1,9 @@
-"""How good samples are, against test images: distances of distributions, and what of either the other covers."""
+"""The quality of samples: distances between their distribution and that of test images, precision and coverage."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.records import Metric
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.features import check_features, feature_network, features
-from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.neighbours import neighbours
 from epsbench.harness.run.generative.sampling import draw_levels, levels_of
 from epsbench.harness.run.metrics import mean_metric, proportion
@@ -32,24 +32,24 @@ def quality(
     evaluation: Mapping[str, int],
     seed: int,
     weights_folder: Path,
-    advance: Callable[[int], None] = lambda n: None,
+    advance: Advance = lambda n: None,
 ) -> Measured:
-    """Samples of ``vae`` against test images, and as their floor (``floor_``) test images against training images.
+    """Measures of samples of ``vae`` against test images, and of test images against training images (``floor_``).
 
-    Of each, ``evaluation["generated"]`` images or as many as the test and the training set have; 0 measures
-    nothing. Pixels of the samples are drawn from p(x|z), and test and training images are put on the model's grey
-    levels first: no distance is then due to the grid. The features are those of `feature_network`, which sees the
-    images as [0, 1] pixels. Measured are the Fréchet and the kernel distance, precision, recall, density and
-    coverage, and the distance to the nearest of all training images. Precision and density say nothing alone: noise
-    that falls into the wide balls of a few outlying images has a high precision, and a low coverage. ``advance`` is
-    told of each of `STEPS` steps.
+    The floor is what images of the data set itself reach. Of each set ``evaluation["generated"]`` images are used, or
+    as many as both the test and the training set have; with 0 nothing is measured. Pixels of the samples are drawn from
+    p(x|z). Test and training images are quantised to the model's grey levels first, so that no distance is due to the
+    levels. The features are those of `feature_network`, on pixels in [0, 1]. The measures are the Fréchet and the kernel
+    distance, precision, recall, density, coverage, and the distance to the nearest of all training images. Precision
+    and density mean little alone: noise that falls into the wide balls of a few outlying images has a high precision
+    and a low coverage. ``advance`` is called after each of `STEPS` steps.
 
     Raises `InputError` as `images_of` and `feature_network` do.
     """
     n = images_of(data, evaluation)
     if n == 0:
         return Measured()
-    network, said = feature_network(data, weights_folder)
+    network, entries = feature_network(data, weights_folder)
     advance(1)
     test, train = (levels_of(part, len(part), vae.levels) for part in (data.test, data.train))
     samples = draw_levels(vae, n, seed)
@@ -63,16 +63,16 @@ def quality(
     advance(1)
     floor = compare(features_of(train), of_test, seed)
     advance(1)
-    measured = Measured(metrics | {f"floor_{name}": metric for name, metric in floor.items()}, evaluation=said)
+    measured = Measured(metrics | {f"floor_{name}": metric for name, metric in floor.items()}, evaluation=entries)
     measured |= neighbours(samples, test[:n], train, vae.levels)
     advance(1)
     return measured
 
 
 def images_of(data: Data, evaluation: Mapping[str, int]) -> int:
-    """How many images sample quality is measured on; 0 where it is not.
+    """The number of images that sample quality is measured on; 0 if it is not measured.
 
-    Raises `InputError` for too few to have neighbours, and for data that the classifier of the features cannot take.
+    Raises `InputError` if there are too few images to have neighbours, or if the feature network cannot take the data.
     """
     n = min(evaluation["generated"], len(data.test), len(data.train))
     if 0 < n <= NEIGHBOURS:
@@ -88,7 +88,7 @@ def images_of(data: Data, evaluation: Mapping[str, int]) -> int:
 def compare(real: Tensor, generated: Tensor, seed: int) -> dict[str, Metric]:
     """All measures of ``generated`` features (m, d) against ``real`` ones (n, d).
 
-    The interval of a share or a mean is over the images it counts, those of the other set held as they are.
+    The interval of a share or a mean is over the images that it counts; those of the other set are taken as fixed.
     """
     overlap = Overlap.of(real, generated)
     return {
@@ -105,34 +105,35 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """The squared Fréchet distance of two normals with the means and covariances of two sets of features.
 
     ‖μ − ν‖² + tr(S + T − 2·(S·T)^½) (Dowson & Landau, 1982), in float64; ``real`` is (n, d), ``generated`` (m, d).
-    Not to be held against distances on another network's features.
+    It cannot be compared with distances on the features of another network.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance  # seconds to import, and only this needs it
+    from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds to import, and is needed only here
 
-    # On the CPU: eigenvalues of a matrix this small are no faster elsewhere.
+    # On the CPU, where every build of torch can compute the eigenvalues. The matrix is small.
     metric = FrechetInceptionDistance(_Ready(real.shape[1]))
     metric.update(real.cpu(), real=True)
     metric.update(generated.cpu(), real=False)
-    return max(0.0, metric.compute().item())  # of equal sets, 0 but for rounding
+    return max(0.0, metric.compute().item())  # rounding can make that of equal sets negative
 
 
 def kernel_distance(real: Tensor, generated: Tensor, seed: int) -> float:
     """The unbiased squared maximum mean discrepancy of two sets of features, (n, d) and (m, d).
 
-    Under the kernel (x·y / d + 1)³ (Bińkowski et al., 2018), in float64: the mean over 100 subsets of 1,000 a side,
-    which ``seed`` draws; of all at once where neither side has more than 1,000 and both as many. It may be below 0.
+    The kernel is (x·y / d + 1)³ (Bińkowski et al., 2018), in float64. The distance is the mean over 100 pairs of
+    subsets of 1,000, drawn from ``seed``. If both sets have the same size of at most 1,000, all of
+    their points are used once. It may be below 0.
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(SUBSET_SIZE, len(real), len(generated))
     subsets = 1 if size == max(len(real), len(generated)) else SUBSETS
     with warnings.catch_warnings():
-        # It warns, always, that it keeps all features; here they are no more than exist already.
+        # It always warns that it keeps all features in memory. Here they are in memory anyway.
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
         metric = KernelInceptionDistance(_Ready(real.shape[1]), subsets=subsets, subset_size=size).to(real.device)
     metric.update(real, real=True)
     metric.update(generated, real=False)
-    # It draws subsets from the CPU's global state alone: torch.manual_seed would touch a GPU's as well.
+    # It draws subsets from the CPU's global generator. torch.manual_seed would change the GPU's generator too.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         mean, _ = metric.compute()
@@ -140,7 +141,7 @@ def kernel_distance(real: Tensor, generated: Tensor, seed: int) -> float:
 
 
 class _Ready(nn.Module):
-    """Features that are computed already, where torchmetrics expects a network that makes them."""
+    """Returns its input: torchmetrics expects a network, but the features are computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -152,25 +153,31 @@ class _Ready(nn.Module):
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two sets of points under closed balls, each reaching from a point to its k-th nearest of its own set.
+    """How n real and m generated points overlap.
 
-    ``realistic`` (m,): the generated point lies in a ball of a real one; its share is the precision.
-    ``reached`` (n,): the real point lies in a ball of a generated one; its share is the recall (Kynkäänniemi
-    et al., 2019, equations 1 and 2). ``density`` (m,): the balls of real points around the generated one, over k;
-    ``covered`` (n,): the ball of the real point holds a generated one. Their means are the density and the coverage
-    of Naeem et al. (2020, section 3): of many points from one distribution on both sides 1 and 1 − 2⁻ᵏ.
+    Each point has a closed ball that reaches to its k-th nearest neighbour in its own set. The shares of ``realistic``
+    and ``reached`` are precision and recall (Kynkäänniemi et al., 2019, equations 1 and 2). The means of ``density``
+    and ``covered`` are density and coverage (Naeem et al., 2020, section 3). If both sets are many points of the same
+    distribution, these are 1 and 1 − 2⁻ᵏ.
     """
 
     realistic: Tensor
+    """Bool (m,): the generated point lies in the ball of a real point."""
+
     reached: Tensor
+    """Bool (n,): the real point lies in the ball of a generated point."""
+
     density: Tensor
+    """Float (m,): the number of balls of real points that the generated point lies in, over k."""
+
     covered: Tensor
+    """Bool (n,): the ball of the real point contains a generated point."""
 
     @classmethod
     def of(cls, real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> Overlap:
         """The overlap of points ``real`` (n, d) and ``generated`` (m, d).
 
-        Raises `ValueError` where a set has no k neighbours for each point.
+        Raises `ValueError` if a set has too few points for k neighbours.
         """
         around_real, around_generated = radii(real, k), radii(generated, k)
         balls = torch.zeros(len(generated), dtype=torch.int64, device=generated.device)
@@ -196,7 +203,7 @@ def radii(points: Tensor, k: int) -> Tensor:
 def distances(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distances (n, m) of points (n, d) and (m, d).
 
-    Differences are squared, not products subtracted: equal points are at distance 0, and the k-th neighbour of a
-    point is at the very distance that is its radius.
+    They are computed from differences and not from products. So equal points are at distance 0, and the k-th neighbour
+    of a point is exactly at the distance that is its radius.
     """
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

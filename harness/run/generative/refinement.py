@@ -1,4 +1,4 @@
-"""How much of the ELBO's gap the encoder leaves: every image's posterior, refined on its own."""
+"""The part of the ELBO's gap that is due to the encoder, measured by refining the posterior of every image."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from torch import Tensor
 
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.generative.bounds import fast_copy, latents_at_once
-from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.metrics import mean_metric
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.vae import VAENetwork, bits_per_dimension, log_likelihood, quantise
 
-Advance = Callable[[int], None]
 NegativeELBO = Callable[[Posterior, Tensor], Tensor]
 
 IMAGES = {"cpu": 128, "cuda": 4096}  # refined at once
@@ -27,9 +26,9 @@ RATE = 0.05  # of Adam, at the start; it falls to 0 along a cosine
 def refine(posterior: Posterior, negative_elbo: NegativeELBO, noise: Callable[[int], Tensor], steps: int) -> Posterior:
     """The means and log-stds after ``steps`` steps of Adam on each image's own negative ELBO.
 
-    ``negative_elbo`` takes a posterior and standard normal noise (n, z_dim), and gives nats (n,), each of which may
-    depend on its own row alone; ``noise(step)``, for steps 1 to ``steps``, gives that noise. Rows do not see each
-    other: how many there are changes nothing.
+    ``negative_elbo`` takes a posterior and standard normal noise (n, z_dim) and returns nats (n,), each of which may
+    depend on its own row only. ``noise(step)`` returns the noise of steps 1 to ``steps``. Rows are independent of each
+    other, so their number does not change the result.
     """
     means = posterior.mean.detach().clone().requires_grad_()
     log_stds = posterior.log_std.detach().clone().requires_grad_()
@@ -48,9 +47,9 @@ def refined_bpd(
 ) -> Tensor:
     """The negative ELBO of the first ``images`` examples under refined posteriors: float64 (n,), bits per dimension.
 
-    It is a bound as the ELBO is, of the same model with the same family of posteriors; only the encoder's word is
-    not the last. Steps see noise keyed by (seed, image, step); the bound is then taken with the noise that the ELBO
-    itself is measured with, which no step has seen. ``advance`` is told of images × steps.
+    Like the ELBO it is a bound for the same model with the same family of posteriors; the encoder only gives the start.
+    The noise of a step is keyed by (seed, image, step). The bound is then evaluated with the noise of the ELBO itself,
+    which no step has used. ``advance`` is called with images × steps in all.
     """
     network = fast_copy(vae)
 
@@ -87,12 +86,12 @@ def refinement(
     elbo_bpd: Tensor,
     advance: Advance = lambda n: None,
 ) -> Measured:
-    """The refined bound, and what it lies below the ELBO: the amortisation gap.
+    """The refined bound and the amortisation gap, which is the negative ELBO minus the refined bound.
 
-    Cremer, Li and Duvenaud, "Inference suboptimality in variational autoencoders" (2018), eq. 3: the ELBO misses
-    log p(x) by this gap, for the encoder, and by that of the approximation, for the family. Enough steps are needed
-    for it to be all of the gap; with few it is a lower estimate. ``elbo_bpd`` (n,) is the negative ELBO of every
-    example; ``evaluation`` has ``refinement_steps`` and ``refined_images``.
+    The ELBO differs from log p(x) by the amortisation gap, due to the encoder, and the approximation gap, due to the
+    family of posteriors (Cremer, Li and Duvenaud, "Inference suboptimality in variational autoencoders", 2018, eq. 3).
+    With too few steps the result underestimates the amortisation gap. ``elbo_bpd`` (n,) is the negative
+    ELBO of every example; ``evaluation`` has ``refinement_steps`` and ``refined_images``.
     """
     bpd = refined_bpd(
         vae, examples, evaluation["refinement_steps"], seed, advance, images=evaluation["refined_images"]
@@ -102,5 +101,5 @@ def refinement(
 
 
 def refinement_work(n: int, evaluation: Mapping[str, int]) -> int:
-    """Images × steps for ``n`` examples: what the ``advance`` of `refinement` adds up to. 0: none is asked for."""
+    """Images × steps for ``n`` examples: what `refinement` calls ``advance`` with in all, 0 if none are asked for."""
     return evaluation["refinement_steps"] * min(n, evaluation["refined_images"])

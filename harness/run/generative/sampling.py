@@ -13,16 +13,16 @@ from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.vae import VAENetwork, quantise
 
 BATCH = 256
-# Of the decoder's logits at once; 256 grey levels of a colour image are 786,432 numbers an image.
+# Logits of the decoder in memory at once. A 32×32 colour image with 256 grey levels has 786,432.
 MOST_NUMBERS = 1 << 25
 
 
 def draw_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
-    """``n`` images from the model: z from its prior, every pixel from p(x|z). Grey levels, uint8 (n, C, H, W).
+    """``n`` images from the model, z from its prior and every pixel from p(x|z): grey levels, uint8 (n, C, H, W).
 
-    The numbers of image i are keyed by (seed, i) and a pixel is the inverse of its distribution function at a
-    uniform number, so that images depend neither on the batch nor on how many are drawn, but for a pixel on the
-    edge between two levels that the decoder rounds differently.
+    The random numbers of image i are keyed by (seed, i), and a pixel is the inverse of its distribution function at a
+    uniform number. So an image does not depend on the batch or on ``n``, except that a pixel between two levels may
+    change if the decoder rounds differently in another batch.
     """
     device = next(vae.parameters()).device
     batch = max(1, min(BATCH, MOST_NUMBERS // (vae.levels * math.prod(vae.shape))))
@@ -33,7 +33,7 @@ def draw_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
         with torch.inference_mode():
             share_below = vae.decoder(vae.prior.draw(noise)).float().softmax(1).cumsum(1)
             level = (share_below <= noise.uniform(*vae.shape).unsqueeze(1)).sum(1)
-        # The shares of all levels may sum to just under 1.
+        # The probabilities of all levels may sum to slightly less than 1.
         return level.clamp(max=vae.levels - 1).to(torch.uint8)
 
     return in_chunks(drawn, n, batch)

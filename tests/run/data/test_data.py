@@ -97,7 +97,7 @@ def test_the_folder_comes_from_the_environment(tmp_path, monkeypatch):
         load_data("mnist", None, CPU)
 
 
-def test_damaged_files_are_told(tmp_path):
+def test_damaged_files_raise_a_clear_error(tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
@@ -128,15 +128,15 @@ def test_an_augmented_image_is_one_of_the_possible_crops(name, margin, flips):
     x = torch.rand(40, 3, 8, 10)
     augmented = AUGMENTATIONS[name](x, torch.Generator().manual_seed(0))
     assert augmented.shape == x.shape
-    found = []
+    offsets = []
     for image, changed in zip(x, augmented, strict=True):
         possible = windows(image, margin) + (windows(image.flip(2), margin) if flips else [])
         matches = [number for number, window in enumerate(possible) if torch.equal(window, changed)]
         assert matches
-        found.append(matches[0])
-    assert len(set(found)) > 10  # each image at an offset of its own
+        offsets.append(matches[0])
+    assert len(set(offsets)) > 10  # each image at an offset of its own
     if flips:
-        assert {number >= len(possible) // 2 for number in found} == {True, False}
+        assert {number >= len(possible) // 2 for number in offsets} == {True, False}
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

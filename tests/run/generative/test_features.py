@@ -32,11 +32,11 @@ def trained(small, folder):
 
 
 def test_it_learns_the_classes_and_says_which_weights_it_has(trained, small):
-    network, said = trained
+    network, entries = trained
     logits = network(small.test.pixels())
-    assert said["feature_accuracy"] == pytest.approx((logits.argmax(1) == small.test.labels).float().mean().item())
-    assert said["feature_accuracy"] > 0.85
-    assert said["feature_weights_sha256"] == digest(network.state_dict())
+    assert entries["feature_accuracy"] == pytest.approx((logits.argmax(1) == small.test.labels).float().mean().item())
+    assert entries["feature_accuracy"] > 0.85
+    assert entries["feature_weights_sha256"] == digest(network.state_dict())
     assert not network.training
     assert not any(weight.requires_grad for weight in network.parameters())
 
@@ -50,8 +50,8 @@ def test_the_same_weights_whatever_the_global_random_state(trained, small, tmp_p
 
 def test_trained_once_a_folder(trained, small, folder, monkeypatch):
     monkeypatch.setattr(module, "train_classifier", None)
-    network, said = feature_network(small, folder)
-    assert said == trained[1]
+    network, entries = feature_network(small, folder)
+    assert entries == trained[1]
     assert torch.equal(features(network, small.test.pixels()), features(trained[0], small.test.pixels()))
 
 

@@ -202,7 +202,7 @@ def test_an_autoencoder_has_no_bound(context):
     ]  # fmt: skip
 
 
-def test_too_few_images_for_sample_quality_are_told_before_training(context):
+def test_too_few_images_for_sample_quality_raise_before_training(context):
     few = cell(limit=5)
     with pytest.raises(InputError, match="needs more images than 5; raise limit or generated"):
         preflight([Job(few.weights_key, "generation", (few,))], context)

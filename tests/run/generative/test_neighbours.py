@@ -8,7 +8,8 @@ import torch
 from scipy import stats
 
 from epsbench.harness.run.generative import neighbours as module
-from epsbench.harness.run.generative.neighbours import median_metric, nearest, neighbours
+from epsbench.harness.run.generative.neighbours import nearest, neighbours
+from epsbench.harness.run.metrics import median_metric
 
 
 def images(n, seed, shape=(1, 4, 4)):
@@ -27,7 +28,7 @@ def test_against_a_loop(batch, monkeypatch):
         assert distance[i].item() == pytest.approx(min(each))
 
 
-def test_copies_are_found_out():
+def test_copies_are_at_distance_0():
     train = images(30, 2)
     measured = neighbours(train[10:22], images(12, 3), train, 16)
     assert measured.metrics["neighbour_distance"].value == 0

@@ -101,9 +101,9 @@ def test_overlap_against_loops(batch, monkeypatch):
 
 
 def test_what_one_distribution_gives():
-    found = shares(Overlap.of(points(2000), points(2000, seed=1)))
-    assert found["density"] == pytest.approx(1, abs=0.06)
-    assert found["covered"] == pytest.approx(1 - 2**-5, abs=0.02)
+    overlap = shares(Overlap.of(points(2000), points(2000, seed=1)))
+    assert overlap["density"] == pytest.approx(1, abs=0.06)
+    assert overlap["covered"] == pytest.approx(1 - 2**-5, abs=0.02)
 
 
 def test_no_neighbours():
@@ -158,9 +158,9 @@ def test_kernel_distance_of_subsets(monkeypatch):
 
 
 def test_kernel_distance_of_one_distribution_is_about_zero_either_way():
-    found = [kernel_distance(points(100, seed=2 * i), points(100, seed=2 * i + 1), 0) for i in range(30)]
-    assert min(found) < 0 < max(found)
-    assert abs(np.mean(found)) < 3 * np.std(found) / 30**0.5
+    measured = [kernel_distance(points(100, seed=2 * i), points(100, seed=2 * i + 1), 0) for i in range(30)]
+    assert min(measured) < 0 < max(measured)
+    assert abs(np.mean(measured)) < 3 * np.std(measured) / 30**0.5
 
 
 def test_intervals():
@@ -199,7 +199,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("weights")
 
 
-def test_a_generator_of_training_images_is_as_good_as_they_are_and_found_out(small, folder):
+def test_a_generator_of_training_images_scores_like_them_and_shows_as_copies(small, folder):
     calls = []
     measured = quality(Album(small.train.pixels()), small, {"generated": 10_000}, 0, folder, calls.append)
     metrics = measured.metrics
@@ -255,9 +255,9 @@ def test_pixels_are_drawn_as_often_as_their_chances_say():
     drawn = draw_levels(Even(torch.zeros(1, 1, 10, 10), levels=4), 400, 0)
     assert drawn.shape == (400, 1, 10, 10)
     assert drawn.dtype == torch.uint8
-    found = torch.bincount(drawn.flatten().long(), minlength=4) / drawn.numel()
-    assert found[1] == 0
-    assert found.tolist() == pytest.approx([0.5, 0, 0.25, 0.25], abs=0.01)  # four standard errors
+    frequencies = torch.bincount(drawn.flatten().long(), minlength=4) / drawn.numel()
+    assert frequencies[1] == 0
+    assert frequencies.tolist() == pytest.approx([0.5, 0, 0.25, 0.25], abs=0.01)  # four standard errors
 
 
 def test_samples_depend_on_the_seed_and_their_index_alone(monkeypatch):
@@ -274,8 +274,8 @@ def test_a_vaes_samples_have_the_mean_of_its_likelihood(prior):
     vae = VAENetwork((1, 8, 8), 2, filters=4, prior=prior)
     index = torch.arange(3000)
     expected = vae.mean_image(vae.prior.draw(KeyedNoise(5, index, torch.zeros_like(index)))).mean(0)
-    found = rescale(draw_levels(vae, 3000, 5), 16).mean(0)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.025)  # over four standard errors of 0.3 / √3000
+    mean = rescale(draw_levels(vae, 3000, 5), 16).mean(0)
+    torch.testing.assert_close(mean, expected, rtol=0, atol=0.025)  # over four standard errors of 0.3 / √3000
 
 
 def test_data_on_the_models_levels(small):

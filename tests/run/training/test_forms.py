@@ -1,4 +1,4 @@
-"""Forms of a training step: the fastest is found by trying, and one that computes something else is not used."""
+"""Forms of a training step: the fastest is chosen by timing, and one that computes something else is not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier's training that is stopped and goes on ends where one that nobody stopped does."""
+"""A training that is stopped and resumed ends with the same weights as one that is not stopped."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def stop(now):
 
 
 class Watched(Silent):
-    """Keeps what the progress line is told, and stops the run at one of its calls."""
+    """Keeps what the progress line is given, and stops the run at one of its calls."""
 
     def __init__(self, stop_at=None):
         self.calls, self.stop_at = [], stop_at

@@ -44,13 +44,13 @@ def weights(folder, cell):
 
 def test_training_begins_with_the_starts_trained_weights(tmp_path):
     suite, records = run(tmp_path, 2)
-    scratch, begun = suite.cells
-    record = records[begun.id]
+    scratch, started = suite.cells
+    record = records[started.id]
     assert record.description == "What do other weights buy?"
     assert "start_weights_sha256" not in records[scratch.id].training
-    lent, moved, fresh = (weights(tmp_path, cell) for cell in (begun.start, begun, scratch))
+    source, moved, fresh = (weights(tmp_path, cell) for cell in (started.start, started, scratch))
     assert record.training["start_weights_sha256"] != record.training["weights_sha256"]
-    for other in (lent, fresh):
+    for other in (source, fresh):
         assert any(not torch.equal(moved[name], other[name]) for name in moved)
 
 
@@ -72,9 +72,9 @@ def test_with_nothing_more_to_learn_the_starts_weights_are_kept(tmp_path, monkey
     trained: list[bool] = []
     monkeypatch.setattr(classifiers, "train_classifier", once)
     suite, _ = run(tmp_path, 1, '[[robustness.exclude]]\nstart = "scratch"\n')
-    (begun,) = suite.cells
-    lent, moved = weights(tmp_path, begun.start), weights(tmp_path, begun)
-    assert all(torch.equal(lent[name], moved[name]) for name in lent)
+    (started,) = suite.cells
+    source, moved = weights(tmp_path, started.start), weights(tmp_path, started)
+    assert all(torch.equal(source[name], moved[name]) for name in source)
 
 
 def test_weights_of_a_run_load_as_a_model_from_a_file(tmp_path):

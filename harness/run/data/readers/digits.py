@@ -11,7 +11,7 @@ from epsbench.harness.run.data.readers.source import Stored
 
 
 def read(description: DataDescription, root: Path) -> tuple[Stored, None]:
-    """Images (1797, 1, 8, 8) with grey levels 0 to 16, and labels (1797,); they come with scikit-learn."""
+    """Images (1797, 1, 8, 8) with grey levels 0 to 16, and labels (1797,). They are part of scikit-learn."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

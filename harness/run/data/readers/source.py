@@ -1,4 +1,4 @@
-"""How a data set is read."""
+"""The types of a reader and of what it returns."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from torch import Tensor
 
 from epsbench.harness.plan.data import DataDescription
 
-# The stored images and labels of the training pool, and of the test set where there is one of its own.
 Stored = tuple[Tensor, Tensor]
+"""Images, uint8 (n, C, H, W), and labels, int64 (n,), as they are stored."""
 
 Reader = Callable[[DataDescription, Path], tuple[Stored, Stored | None]]
+"""Reads a data set from a folder: the training pool, and the test set if the data set has a separate one."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """How a data set is read: the reader, and the value of a white pixel."""
+    """How a data set is read."""
 
     read: Reader
+    """Reads it from a folder."""
+
     brightest: int = 255
+    """The stored value of a white pixel."""
