@@ -133,10 +133,13 @@ def run(
     if verify:
         from epsbench.harness.run.verify import verify as verify_results
 
-        raise typer.Exit(verify_results(loaded, results, options, sample, typer.echo))
+        raise typer.Exit(verify_results(loaded, results, options, sample, _echo))
     made = make_plan(loaded, results)
     if not made.pending and not profile:
-        typer.echo(_unchanged_report(results))
+        from epsbench.harness.listing import nothing_to_do
+
+        _echo(nothing_to_do(made))
+        _echo(_unchanged_report(results))
         raise typer.Exit(1 if made.void else 0)
     require_writable(results)
     from epsbench.harness.run.runner import INTERRUPTED, run_suite
@@ -145,7 +148,7 @@ def run(
     if code != INTERRUPTED:
         from epsbench.harness.report.build import report as build_report
 
-        typer.echo(build_report(results, Format.TEXT, None))
+        _echo(build_report(results, Format.TEXT, None))
     raise typer.Exit(code)
 
 
@@ -181,7 +184,7 @@ def report(
 
     wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
     text = build_report(results, wanted, output, out)
-    typer.echo(f"wrote {output}" if output else text)
+    _echo(f"wrote {output}" if output else text)
 
 
 @app.command()
@@ -192,7 +195,7 @@ def check(
     from epsbench.harness.report.gates.check import check_suite
 
     code, text = check_suite(*_load(suite, out, limit, precision), junit, _step_summary())
-    typer.echo(text)
+    _echo(text)
     raise typer.Exit(code)
 
 
@@ -206,7 +209,7 @@ def compare(
     from epsbench.harness.report.gates.compare import compare as compare_results
 
     code, text = compare_results(a, b, junit, _step_summary())
-    typer.echo(text)
+    _echo(text)
     raise typer.Exit(code)
 
 
@@ -228,7 +231,7 @@ def audit(
 
     wanted = precision or Precision.AUTO
     code, text = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_dir)
-    typer.echo(text)
+    _echo(text)
     raise typer.Exit(code)
 
 
@@ -247,7 +250,7 @@ def schema() -> None:
     """Print the JSON Schema of suite files."""
     from epsbench.harness.plan.suite import schema_text
 
-    typer.echo(schema_text(), nl=False)
+    _echo(schema_text(), end="")
 
 
 def main() -> None:
@@ -260,8 +263,13 @@ def main() -> None:
         app()
     except InputError as error:
         for message in error.messages:
-            typer.echo(f"epsbench: {message}", err=True)
+            print(f"epsbench: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+def _echo(text: str, end: str = "\n") -> None:
+    """Print to standard output in its own encoding. Click's echo would write UTF-8 where that is ASCII."""
+    print(text, end=end, flush=True)
 
 
 def _load(suite: str, out: Path | None, limit: int | None, precision: Precision | None) -> tuple[Suite, Path]:

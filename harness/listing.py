@@ -17,6 +17,7 @@ from epsbench.harness.plan.names.parameters import Parameter
 from epsbench.harness.plan.names.registry import KINDS, Source, known_names, parameters, resolve
 from epsbench.harness.plan.plan import Plan
 from epsbench.harness.plan.suite import load_suite, shipped_suites
+from epsbench.harness.plan.training_text import how_trained
 
 
 def empty_table(title: str, *columns: str) -> Table:
@@ -71,14 +72,14 @@ LISTS: dict[str, Callable[[], Table]] = {
 def plan_table(plan: Plan) -> Table:
     """One row a job: its model, its cells, how many are recorded, and the gradients that its attacks take at most."""
     table = empty_table(
-        f"plan of {plan.suite.name}", "job", "trains once", "cells", "done", "to do", "gradients to do, at most"
+        f"plan of {plan.suite.name}", "job", "model", "training", "cells", "done", "to do", "gradients to do, at most"
     )
     pending = {cell.id for cell in plan.pending}
     for job in plan.jobs:
         left = [cell for cell in job.cells if cell.id in pending]
         gradients = sum(plan.predicted_gradients(cell) for cell in left)
         table.add_row(
-            job.key[:8], escape(_trained(job.cells[0])), str(len(job.cells)),
+            job.key[:8], escape(_trained(job.cells[0])), _training(job.cells[0]), str(len(job.cells)),
             str(len(job.cells) - len(left)), str(len(left)), f"{gradients:,}",
         )  # fmt: skip
     return table
@@ -91,6 +92,20 @@ def plan_summary(plan: Plan) -> str:
         f"{total} cells in {len(plan.jobs)} jobs: {len(plan.done)} done, {len(plan.void)} void, "
         f"{len(plan.failed)} failed (run again), {len(plan.pending)} to do in {len(plan.pending_jobs)} jobs"
     )
+
+
+def nothing_to_do(made: Plan) -> str:
+    """The first line of a run without work: since when every cell has its record."""
+    newest = made.records.newest([cell.id for cell in made.suite.cells])
+    when = f" by {newest:%Y-%m-%d %H:%M} UTC" if newest else ""
+    many = len(made.suite.cells)
+    return f"nothing to do: {f'all {many:,} cells were' if many > 1 else 'the cell was'} recorded{when}"
+
+
+def _training(cell: Cell) -> str:
+    """``"trains 10 epochs on 45,000 images"`` or ``"as given"``."""
+    how = how_trained(cell)
+    return how if how.startswith("as ") else f"trains {how}"
 
 
 def _trained(cell: Cell) -> str:

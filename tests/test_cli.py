@@ -150,6 +150,23 @@ def test_a_recorded_suite_is_reported_again_at_once_and_without_torch(tmp_path):
     assert time.perf_counter() - began < 2
     assert again.returncode == first.returncode
     assert "smallcnn" in again.stdout
+    newest = max(json.loads(path.read_text())["finished"] for path in (tmp_path / "out" / "cells").glob("*.json"))
+    recorded = f"nothing to do: all 2 cells were recorded by {newest[:16].replace('T', ' ')} UTC"
+    assert again.stdout.splitlines()[0] == recorded
+
+
+def test_a_plan_says_what_is_trained_and_what_is_as_given(call, tmp_path):
+    axes = 'model = "smallcnn", attack = "noise", eps = 0.1, subset = ["all", "first-half"]'
+    part = f'[robustness]\ndata = "digits"\ntraining = {{ epochs = 3 }}\nmatrix = {{ {axes} }}\n'
+    (tmp_path / "trained.toml").write_text(part)
+    (tmp_path / "given.toml").write_text(part.replace("epochs = 3", "epochs = 0"))
+    _, out, _ = call("plan", "trained.toml")
+    assert "trains 3 epochs on 1,197 images" in out
+    assert "trains 3 epochs on 598 images" in out
+    assert "trains 3 epochs on 20 images" in call("plan", "trained.toml", "--limit", 40)[1]
+    _, out, _ = call("plan", "given.toml")
+    assert "as given" in out
+    assert "trains" not in out
 
 
 def test_an_ending_chooses_the_format(call, tmp_path):
@@ -161,10 +178,24 @@ def test_an_ending_chooses_the_format(call, tmp_path):
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_what_a_terminal_cannot_show_is_replaced(tmp_path, encoding):
-    (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
-    for arguments in (["plan", "tiny.toml"], ["list", "attacks"]):
+    bound = "[[robustness.expect]]\nclean_accuracy = { min = 0.0 }\n"
+    (tmp_path / "tiny.toml").write_text(f'description = "ε → ∞, 数字"\n{TINY}{bound}', encoding="utf-8")
+
+    def stdout(*arguments: str) -> bytes:
         done = subprocess.run(
             [sys.executable, "-m", "epsbench", *arguments], cwd=tmp_path, capture_output=True, check=False,
-            env=os.environ | {"PYTHONIOENCODING": encoding},
+            env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert done.returncode in (0, 1), done.stderr
+        assert b"Traceback" not in done.stderr
+        return done.stdout
+
+    assert b"smallcnn" in stdout("plan", "tiny.toml")
+    assert b"Robust accuracy on digits, L?" in stdout("run", "tiny.toml")
+    assert stdout("run", "tiny.toml").startswith(b"nothing to do: all 2 cells")
+    for arguments in (["report", "results/tiny"], ["report", "results/tiny", "--format", "csv"], ["list"]):
+        assert stdout(*arguments)
+    assert b"bounds hold" in stdout("check", "tiny.toml")
+    assert b"no difference" in stdout("compare", "results/tiny", "results/tiny")
+    page = (tmp_path / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert "L∞" in page

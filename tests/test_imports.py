@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
-SHARED = ("harness.errors", "harness.migrations", "harness.isolation", "harness.statistics", "harness.records", "harness.options",
-          "harness.findings")  # fmt: skip
+SHARED = ("harness.errors", "harness.migrations", "harness.isolation", "harness.statistics", "harness.records",
+          "harness.options", "harness.findings")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress")
@@ -64,11 +64,11 @@ MAY_IMPORT = {
     REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.page", *SHARED),
     f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", *SHARED),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
-    f"{REPORT}.robustness": (f"{REPORT}.robustness", *DRAWING, *SHARED),
-    f"{REPORT}.generative": (f"{REPORT}.generative", *DRAWING, *SHARED),
+    f"{REPORT}.robustness": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
+    f"{REPORT}.generative": (f"{REPORT}.generative", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.formats": (f"{REPORT}.formats", *DRAWING, *SHARED),
     f"{REPORT}.gates": (f"{REPORT}.gates", f"{REPORT}.formats.markdown", f"{REPORT}.results", "harness.plan", *SHARED),
-    f"{REPORT}.overview": (f"{REPORT}.robustness", *DRAWING, *SHARED),
+    f"{REPORT}.overview": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.reading": CONTENT,
     f"{REPORT}.content": CONTENT,
     f"{REPORT}.page": (*CONTENT, f"{REPORT}.content"),

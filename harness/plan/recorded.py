@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ class Entry:
     cost: Mapping[str, Any] = field(default_factory=dict)
     """Forwards and backwards, as in the record."""
 
+    finished: str = ""
+    """When it was measured, UTC, ISO 8601."""
+
     verdicts: Verdicts | None = None
     """Of a measured robustness cell whose attack followed the gradients of the model itself, else None."""
 
@@ -62,6 +66,7 @@ class Entry:
             cost={key: record.cost[key] for key in COST_KEYS if key in record.cost},
             verdicts=record.verdicts if white_box and record.status == "ok" else None,
             model=model_key(record.cell, record.code),
+            finished=record.finished,
         )
 
 
@@ -104,6 +109,19 @@ class RecordIndex:
     def is_unchanged(self, identity: str) -> bool:
         """Whether the file is still the one that was last read or added."""
         return self._stamps.get(identity) == self._stamp(identity) is not None
+
+    def newest(self, identities: Iterable[str]) -> datetime | None:
+        """When the newest record of these cells was measured, UTC; None where no record says it."""
+        times: list[datetime] = []
+        for identity in identities:
+            entry = self.entry(identity)
+            try:
+                time = datetime.fromisoformat(entry.finished) if entry else None
+            except ValueError:
+                time = None
+            if time is not None:
+                times.append(time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC))
+        return max(times, default=None)
 
     def of_weights(self, weights: str) -> list[Entry]:
         """The records of models with these trained weights (SHA-256), sorted by id.

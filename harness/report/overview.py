@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
+from epsbench.harness.plan.training_text import how_trained_record
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table
 from epsbench.harness.report.results.cells import flat
@@ -128,7 +128,7 @@ def cells_table(results: Results) -> Table:
             Entry(record.status, state="" if record.status == "ok" else record.status),
             Entry(results.names.cell(record.cell)),
             _result(record),
-            Entry(_trained(record.training)),
+            Entry(_trained(record)),
             Entry(visible(record.finished)[:19]),
         )
         for record in results.current
@@ -149,9 +149,10 @@ def _result(record: Record) -> Entry:
     return absent if bound is None else Entry(bits(bound.value), bits_range(bound.low, bound.high))
 
 
-def _trained(training: dict[str, Any]) -> str:
-    parts = [plural(training["epochs"], "epoch")] if isinstance(training.get("epochs"), int) else []
-    if isinstance(seconds := training.get("seconds"), int | float):
+def _trained(record: Record) -> str:
+    training = record.training
+    parts = [how] if training and (how := how_trained_record(record.cell)) else []
+    if isinstance(seconds := training.get("seconds"), int | float) and seconds > 0:
         parts.append(duration(seconds))
     if isinstance(parameters := training.get("parameters"), int):
         parts.append(plural(parameters, "parameter"))

@@ -107,3 +107,15 @@ def test_the_folder_may_have_another_path(tmp_path, monkeypatch, read):
     monkeypatch.chdir("/")
     assert moved.of_weights(SHA) == [moved.entry(record(1).id)]
     assert read == [record(1).id]
+
+
+def test_the_newest_record_of_some_cells(tmp_path):
+    times = {1: "2026-11-02T14:03:59+00:00", 2: "2026-11-02T16:30:00+05:00", 3: "", 4: "yesterday"}
+    for number, finished in times.items():
+        write_record(tmp_path, record(number).model_copy(update={"finished": finished}))
+    index = RecordIndex(tmp_path)
+    ids = [record(number).id for number in times]
+    assert f"{index.newest(ids):%Y-%m-%d %H:%M}" == "2026-11-02 14:03"
+    assert f"{index.newest(ids[1:]):%Y-%m-%d %H:%M}" == "2026-11-02 11:30"
+    assert index.newest(ids[2:]) is None
+    assert index.newest(["ffffffff"]) is None

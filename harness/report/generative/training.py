@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from epsbench.harness.plan.training_text import how_trained_record
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.generative.columns import HEAD, head
@@ -11,7 +12,7 @@ from epsbench.harness.report.generative.settings import Setting
 from epsbench.harness.report.results.cells import distinct_texts
 from epsbench.harness.report.results.units import ABSENT, duration, number
 
-FOLDED = frozenset({"data", "precision", "device"})
+FOLDED = frozenset({"data", "trains", "precision", "device"})
 
 
 def training_table(settings: Sequence[Setting]) -> Table | None:
@@ -22,7 +23,8 @@ def training_table(settings: Sequence[Setting]) -> Table | None:
     columns = (
         Column("data"),
         *HEAD,
-        *(Column(title, True) for title in ("epochs", "parameters", "training", "images/s", "evaluation")),
+        Column("trains"),
+        *(Column(title, True) for title in ("parameters", "training", "images/s", "evaluation")),
         *(Column(title) for title in ("precision", "device")),
     )
     lines = tuple((Entry(setting.data), *head(setting), *_costs(setting)) for setting in rows)
@@ -33,7 +35,7 @@ def training_table(settings: Sequence[Setting]) -> Table | None:
 def _costs(setting: Setting) -> tuple[Entry, ...]:
     records = setting.measured
     return (
-        _mean([_number(record, "epochs") for record in records], number),
+        Entry(how_trained_record(records[0].cell) or ABSENT),
         _mean([_number(record, "parameters") for record in records], number),
         _mean([_number(record, "seconds", "training_seconds") for record in records], duration),
         _mean([_number(record, "images_per_second", "training_images_per_second") for record in records], number),

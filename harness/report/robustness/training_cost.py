@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
+from epsbench.harness.plan.training_text import AS_GIVEN, how_trained_record
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import numbers
 from epsbench.harness.report.results.units import ABSENT, duration, number, scalar
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 
-FOLDED = frozenset({"data", "model", "augmentation", "setting", "epochs", "precision", "device"})
+FOLDED = frozenset({"data", "model", "augmentation", "setting", "trains", "precision", "device"})
 CAPTION = (
     "The time of training and validation, without the checks for overfitting; means over seeds. × undefended: relative "
     "to the same model without a defense."
@@ -33,15 +34,15 @@ def training_table(boards: Sequence[Board]) -> Table | None:
     """The cost of each way of training, for every data set with at least two; None where there is none."""
     columns = (
         *(Column(title, label=title in ("model", "defense")) for title in ("data", "model", "defense")),
-        *(Column(title) for title in ("augmentation", "setting")),
-        *(Column(title, True) for title in ("epochs", "an epoch", "training", "× undefended", "images/s")),
+        *(Column(title) for title in ("augmentation", "setting", "trains")),
+        *(Column(title, True) for title in ("an epoch", "training", "× undefended", "images/s")),
         *(Column(title) for title in ("precision", "device")),
     )
     rows: list[tuple[Entry, ...]] = []
     starts: list[int] = []
     shown: set[str] = set()
     for board in boards:  # the boards of two norms have the same trainings
-        trained = [row for row in board.rows if training_seconds(row)]
+        trained = [row for row in board.rows if training_seconds(row) or _as_given(row)]
         if len(trained) > 1 and board.data not in shown:
             shown.add(board.data)
             starts.append(len(rows))
@@ -61,10 +62,10 @@ def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
         whole = isinstance(epochs, int) and epochs > 0
         yield (
             *(Entry(text) for text in (data, row.model, row.defense, row.augmentation, row.extra or ABSENT)),
-            Entry(str(epochs) if whole else ABSENT),
+            Entry(how_trained_record(record.cell) or ABSENT),
             Entry(duration(seconds / epochs) if whole and isinstance(epochs, int) else ABSENT),
-            Entry(duration(seconds)),
-            Entry(f"{seconds / base:.3g} ×" if base else ABSENT),
+            Entry(duration(seconds) if seconds else ABSENT),
+            Entry(f"{seconds / base:.3g} ×" if base and seconds else ABSENT),
             Entry(_speed(row.records)),
             Entry(scalar(record.training.get("precision", ABSENT))),
             Entry(scalar(record.cost.get("device", ABSENT))),
@@ -76,8 +77,14 @@ def _alike(row: Row) -> tuple[str, ...]:
     return row.model, row.augmentation, row.extra, scalar(row.records[0].cost.get("device", ""))
 
 
+def _as_given(row: Row) -> bool:
+    """Whether the row's models were measured as they were built."""
+    return how_trained_record(row.records[0].cell) == AS_GIVEN and any(record.training for record in row.records)
+
+
 def _seconds(row: Row) -> float:
-    return mean(training_seconds(row).values())
+    """The mean over seeds; 0 for models that were not trained."""
+    return mean(training_seconds(row).values() or [0.0])
 
 
 def _speed(records: Sequence[Record]) -> str:

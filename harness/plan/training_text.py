@@ -1,0 +1,38 @@
+"""How a model is trained, in a few words, the same in plans, progress lines and reports. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from epsbench.harness.plan.cell import Cell
+from epsbench.harness.plan.data import DATASETS, SUBSETS
+
+AS_GIVEN = "as given"
+
+
+def how_trained(cell: Cell) -> str:
+    """``"10 epochs on 45,000 images"`` for a cell; ``"as given"`` where its model is measured as it is built."""
+    return how_trained_record(cell.canonical())
+
+
+def how_trained_record(cell: Mapping[str, Any]) -> str:
+    """As `how_trained`, for a cell in the form of a record; empty where the record names no epochs."""
+    training = cell.get("training")
+    epochs = training.get("epochs") if isinstance(training, Mapping) else None
+    if isinstance(epochs, bool) or not isinstance(epochs, int):
+        return ""
+    if not epochs:
+        return "as it starts" if "start" in cell else AS_GIVEN
+    images = training_images(cell)
+    spelled = f"{epochs:,} epoch{'' if epochs == 1 else 's'}"
+    return f"{spelled} on {images:,} images" if images else spelled
+
+
+def training_images(cell: Mapping[str, Any]) -> int | None:
+    """How many images an epoch of this cell's training takes; None where its data set is not known here."""
+    data, limit = DATASETS.get(str(cell.get("data"))), cell.get("limit")
+    if data is None or cell.get("subset", "all") not in SUBSETS:
+        return None
+    size = data.sizes[0] if limit is None else min(data.sizes[0], int(limit))
+    return len(range(size)[SUBSETS[cell.get("subset", "all")](size)])
