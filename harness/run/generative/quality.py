@@ -39,10 +39,10 @@ def quality(
     The floor is what images of the data set itself reach. Of each set ``evaluation["generated"]`` images are used, or
     as many as both the test and the training set have; with 0 nothing is measured. Pixels of the samples are drawn from
     p(x|z). Test and training images are quantised to the model's grey levels first, so that no distance is due to the
-    levels. The features are those of `feature_network`, on pixels in [0, 1]. The measures are the Fréchet and the kernel
-    distance, precision, recall, density, coverage, and the distance to the nearest of all training images. Precision
-    and density mean little alone: noise that falls into the wide balls of a few outlying images has a high precision
-    and a low coverage. ``advance`` is called after each of `STEPS` steps.
+    levels. The features are those of `feature_network`, on pixels in [0, 1]. The measures are the Fréchet and the
+    kernel distance, precision, recall, density, coverage, and the distance to the nearest of all training images.
+    Precision and density mean little alone: noise that falls into the wide balls of a few outlying images has a high
+    precision and a low coverage. ``advance`` is called after each of `STEPS` steps.
 
     Raises `InputError` as `images_of` and `feature_network` do.
     """
