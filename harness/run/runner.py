@@ -102,7 +102,7 @@ def _context(work: Plan, results: Path, options: Options) -> Context:
         batch_size=options.batch_size,
         profile=options.profile,
         compile=options.compile,
-        environment=describe(device),
+        environment=describe(device, suite.base),
         progress=Silent(),
         records=work.records,
     )

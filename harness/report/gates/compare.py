@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +13,9 @@ from epsbench.harness.records import Metric, Record
 from epsbench.harness.report.gates.junit import Case, Outcome, write_junit
 from epsbench.harness.report.gates.summary import append_summary
 from epsbench.harness.report.results.cells import ATTACKING, canonical
-from epsbench.harness.report.results.loading import load_results
+from epsbench.harness.report.results.loading import Results, load_results
 from epsbench.harness.report.results.names import Names
-from epsbench.harness.report.results.units import bits, p_value, percent, plural, points, visible
+from epsbench.harness.report.results.units import bits, p_value, percent, plural, points, some_of, visible
 from epsbench.harness.statistics import (
     difference_test,
     holm,
@@ -27,6 +27,7 @@ from epsbench.harness.statistics import (
 
 # Two-sided, for the whole family: an unchanged result is called worse in at most 1 of 200 comparisons.
 ALPHA = 0.01
+LONGEST_VERSION = 8
 SAME_OR_BETTER, WORSE, NOT_COMPARABLE = 0, 1, 2
 
 Verdict = Literal["worse", "better", "no difference"]
@@ -51,6 +52,8 @@ class Test:
     """The number of examples whose verdict changed."""
     n: int | None = None
     """The number of examples."""
+    code: str = ""
+    """Which part of the code differs between A and B, such as ``"attack 1 → 2"``; empty where none does."""
 
     __test__ = False  # pytest would take a class of this name for a test case
 
@@ -66,8 +69,9 @@ class Skipped:
 
 
 def compare(a: Path, b: Path, junit: Path | None = None, summary: Path | None = None) -> tuple[int, str]:
-    """Compare results ``b`` with results ``a``, cell by cell of the same id.
+    """Compare results ``b`` with results ``a``, cell by cell of the same settings.
 
+    The code behind the cells may differ, as between two commits; each line then says which part of it does.
     Robust and clean verdicts are compared by McNemar's exact paired test, bits per dimension by an unpaired z-test
     on their intervals; p-values are adjusted by Holm over all tests. ``junit`` is a file for the verdicts as XML;
     ``summary`` is one that they are appended to as Markdown. Returns the exit code and the text. The code is 0 when
@@ -77,7 +81,7 @@ def compare(a: Path, b: Path, junit: Path | None = None, summary: Path | None = 
     """
     before, after = load_results(a), load_results(b)
     names = Names(record.cell for record in (*before.current, *after.current))
-    records_b = {record.id: record for record in after.current}
+    records_b = {canonical(record.cell): record for record in after.current}
     tests: list[Test] = []
     skipped: list[Skipped] = []
     clean_seen: set[str] = set()
@@ -85,10 +89,12 @@ def compare(a: Path, b: Path, junit: Path | None = None, summary: Path | None = 
         if record.status != "ok":
             continue
         label = names.cell(record.cell)
-        if (why := _incomparable(record, records_b.get(record.id))) is not None:
-            skipped.append(Skipped(label, why))
+        other = records_b.get(canonical(record.cell))
+        if other is None or (why := _incomparable(record, other)) is not None:
+            skipped.append(Skipped(label, "missing in B: no cell with these settings" if other is None else str(why)))
             continue
-        tests += _tests(record, records_b[record.id], names, clean_seen)
+        code = changed_code(record, other)
+        tests += [replace(test, code=code) for test in _tests(record, other, names, clean_seen)]
     adjusted, verdicts = judge(tests)
     cases = list(_cases(tests, adjusted, verdicts, skipped))
     total = _summary(verdicts, skipped, len(tests))
@@ -101,6 +107,7 @@ def compare(a: Path, b: Path, junit: Path | None = None, summary: Path | None = 
         for test, p, verdict in zip(tests, adjusted, verdicts, strict=True)
     ]
     lines += [f"{'not compared':<13}  {skip.cell}: {skip.why}" for skip in skipped]
+    lines += [f"{side}: {text}" for side, text in (("A", commits(before)), ("B", commits(after))) if text]
     code = WORSE if "worse" in verdicts else NOT_COMPARABLE if skipped or not tests else SAME_OR_BETTER
     return code, "\n".join([*lines, total])
 
@@ -111,10 +118,34 @@ def judge(tests: Sequence[Test]) -> tuple[list[float], list[Verdict]]:
     return adjusted, [_verdict(test, p) for test, p in zip(tests, adjusted, strict=True)]
 
 
-def _incomparable(a: Record, b: Record | None) -> str | None:
+def changed_code(a: Record, b: Record) -> str:
+    """The parts of the code behind a cell whose versions differ: ``"attack 1 → 2, model 3f2a91c0 → e81b77d4"``."""
+    parts = [part for part in dict.fromkeys((*a.code, *b.code)) if a.code.get(part) != b.code.get(part)]
+    return ", ".join(f"{visible(part)} {_version(a.code.get(part))} → {_version(b.code.get(part))}" for part in parts)
+
+
+def _version(version: str | None) -> str:
+    return "none" if version is None else visible(version[:LONGEST_VERSION])
+
+
+def commits(results: Results) -> str:
+    """The commits that the records name, of the repository under test and of epsbench; empty where there are none."""
+    texts = []
+    for key, what in (("repository", "commit"), ("git", "epsbench commit")):
+        seen: dict[str, None] = {}
+        for record in results.current:
+            git = record.environment.get(key)
+            if isinstance(git, dict) and isinstance(git.get("commit"), str):
+                seen[visible(git["commit"])[:12] + (" with uncommitted changes" if git.get("dirty") else "")] = None
+        if seen:
+            texts.append(f"{what} {some_of(list(seen), 4)}")
+    return "; ".join(texts)
+
+
+def _incomparable(a: Record, b: Record) -> str | None:
     """Why a cell measured in A cannot be compared with B; None when it can."""
-    if b is None:
-        return "missing in B (not run, or run with different code)"
+    if a.code.get("data") != b.code.get("data"):
+        return "A and B were measured on other examples: the data or their split differ"
     if b.status != "ok":
         reason = visible(f": {b.failure.type}: {b.failure.message}") if b.failure is not None else ""
         return f"{b.status} in B{reason}"
@@ -190,6 +221,7 @@ def _line(test: Test, adjusted: float, family: int) -> str:
         # At the level of Holm's first step, the strictest, so that it holds for every one of the tests.
         smallest = smallest_detectable_difference(test.changed, test.n, ALPHA / family)
         line += f", smallest detectable difference {100 * smallest:.1f} points"
+    line += f"; code changed: {test.code}" if test.code else ""
     return f"{line}  [{test.cell}]"
 
 

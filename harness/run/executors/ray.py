@@ -99,7 +99,7 @@ def _work(job: Job, context: Context) -> list[Record]:
     records = _WORKER_RECORDS.setdefault(context.results, context.records)
     records.list_again()
     # The worker describes its own environment: its node may differ from the driver's.
-    return list(run_job(job, replace(context, environment=describe(context.device), records=records)))
+    return list(run_job(job, replace(context, environment=describe(context.device, context.base), records=records)))
 
 
 _WORKER_RECORDS: dict[Path, RecordIndex] = {}

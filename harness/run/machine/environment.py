@@ -17,6 +17,15 @@ import torch
 from epsbench import __version__
 from epsbench.harness.errors import InputError
 
+# Inside a git hook, these would have git look at the hook's checkout instead of a folder's.
+_OF_ANOTHER_CHECKOUT = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_PREFIX",
+)
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "safetensors")
 
 
@@ -34,8 +43,12 @@ def choose_device(wanted: str | None) -> torch.device:
     return device
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """The environment as it goes into every record."""
+def describe(device: torch.device, base: Path | None = None) -> dict[str, Any]:
+    """The environment as it goes into every record.
+
+    ``base`` is the folder of the suite and of the user's own code: where it lies in a git checkout other than that of
+    epsbench, ``repository`` has the commit of that checkout.
+    """
     described: dict[str, Any] = {
         "epsbench": __version__,
         "python": platform.python_version(),
@@ -43,8 +56,10 @@ def describe(device: torch.device) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": {"type": device.type, "name": _device_name(device)},
         "threads": torch.get_num_threads(),
-        "git": _git(),
+        "git": _git(Path(__file__).parent),
     } | arithmetic_flags(device)
+    if base is not None and (under_test := _under_test(base)):
+        described["repository"] = under_test
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         described["device"] |= {
@@ -133,9 +148,16 @@ def _device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def _git() -> dict[str, Any]:
-    """The commit of the running source and whether it has uncommitted changes; empty outside a checkout."""
-    folder = Path(__file__).parent
+def _under_test(base: Path) -> dict[str, Any]:
+    """`_git` of the checkout that holds a folder of the user's; empty outside a checkout, and inside epsbench's own."""
+    top, own = (
+        _output("git", "-C", str(each), "rev-parse", "--show-toplevel") for each in (base, Path(__file__).parent)
+    )
+    return _git(base) if top is not None and top != own else {}
+
+
+def _git(folder: Path) -> dict[str, Any]:
+    """The commit of a folder's checkout and whether it has uncommitted changes; empty outside a checkout."""
     commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
     if commit is None:
         return {}
@@ -144,8 +166,9 @@ def _git() -> dict[str, Any]:
 
 def _output(*command: str) -> str | None:
     """What a command prints; None if it is not installed or fails."""
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_CHECKOUT}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -99,9 +99,40 @@ def test_no_common_cell_exits_with_two_and_worse_with_one_even_if_a_cell_is_miss
     assert compare(*sets(tmp_path / "2", [one(500), one(500, eps="0.1")], [one(100)]))[0] == 1
 
 
-def test_a_cell_of_other_code_is_not_compared(tmp_path):
-    a, b = sets(tmp_path, [one(500, code={"attack": "1"})], [one(500, code={"attack": "2"})])
-    assert compare(a, b)[0] == 2
+def test_cells_of_two_commits_pair_by_their_settings_and_the_line_says_which_code_changed(tmp_path):
+    old, new = {"attack": "1", "model": "0123456789abcdef"}, {"attack": "2", "model": "fedcba9876543210"}
+    a = [one(500, code=old), one(500, code=old, eps="0.1"), one(500, code=old, eps="0.2")]
+    b = [one(100, code=new), one(500, code=old | {"attack": "2"}, eps="0.1"), one(500, code=old, eps="0.2")]
+    code, text = compare(*sets(tmp_path, a, b))
+    assert code == 1
+    lines = {line.split(" ε ")[1].split(",")[0]: line for line in text.splitlines() if "robust accuracy" in line}
+    assert "worse" in lines["0.3"]
+    assert "code changed: attack 1 → 2, model 01234567 → fedcba98" in lines["0.3"]
+    assert "code changed: attack 1 → 2  [" in lines["0.1"]
+    assert "code changed" not in lines["0.2"]
+
+
+def test_the_newest_record_of_the_settings_is_compared(tmp_path):
+    a = one(500, code={"attack": "1"})
+    b = one(100, code={"attack": "2"}, started="2026-02-02T00:00:00+00:00")
+    assert compare(*sets(tmp_path, [a], [a, b]))[0] == 1
+
+
+def test_other_data_are_not_compared_image_by_image(tmp_path):
+    code, text = compare(*sets(tmp_path, [one(500, code={"data": "1"})], [one(500, code={"data": "2"})]))
+    assert code == 2
+    assert "other examples" in text
+
+
+def test_the_commits_are_shown(tmp_path):
+    def at(commit: str, *, dirty: bool):
+        made = one(500)
+        environment = made.environment | {"repository": {"commit": commit, "dirty": dirty}}
+        return made.model_copy(update={"environment": environment})
+
+    _, text = compare(*sets(tmp_path, [at("a" * 40, dirty=False)], [at("b" * 40, dirty=True)]))
+    assert "A: commit aaaaaaaaaaaa; epsbench commit 000000000000\n" in text
+    assert "B: commit bbbbbbbbbbbb with uncommitted changes; epsbench commit 000000000000\n" in text
 
 
 def test_cells_that_a_did_not_measure_are_ignored(tmp_path):

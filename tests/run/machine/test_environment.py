@@ -1,0 +1,59 @@
+"""A record names the commit of the repository under test, and no path."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from epsbench.harness.run.machine.environment import describe
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[3]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    author = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *author, "-C", folder, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    (tmp_path / "mine" / "model.py").write_text("X = 1\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    return tmp_path
+
+
+def test_the_commit_is_that_of_the_folder_with_the_users_code(checkout):
+    described = describe(CPU, checkout / "mine" / "deep")
+    assert described["repository"] == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": False}
+    assert described["git"] == describe(CPU)["git"]
+    assert str(checkout) not in json.dumps(described)
+    (checkout / "mine" / "model.py").write_text("X = 2\n")
+    assert describe(CPU, checkout / "mine")["repository"]["dirty"] is True
+
+
+def test_inside_a_git_hook_of_another_checkout_too(checkout, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q")
+    commit = git(checkout, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert describe(CPU, checkout)["repository"]["commit"] == commit
+
+
+@pytest.mark.parametrize("inside", ["suites", ""])
+def test_a_suite_of_epsbench_is_no_repository_under_test(inside):
+    assert "repository" not in describe(CPU, ROOT / inside)
+
+
+def test_outside_a_checkout_there_is_none(tmp_path):
+    assert "repository" not in describe(CPU, tmp_path)
+    assert "repository" not in describe(CPU, tmp_path / "gone")
+    assert "repository" not in describe(CPU)
