@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import site
 import sysconfig
 import traceback
@@ -33,7 +34,7 @@ def without_places(text: str, context: Context) -> str:
     """The text without this machine's folders: paths begin at the suite's folder, the package's, or the library's."""
     libraries = [sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib")]
     places = {
-        str(Path.home()): "~",
+        os.path.expanduser("~"): "~",  # noqa: PTH111 - `Path.home` raises for a user without a home
         str(Path.cwd()): ".",
         **dict.fromkeys(map(str, [*libraries, *site.getsitepackages()]), "lib"),
         str(context.results.resolve()): "results",

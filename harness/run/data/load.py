@@ -35,7 +35,8 @@ def load_data(name: str, root: Path | None, device: torch.device, limit: int | N
         raise InputError(f"data {name!r} is not known{did_you_mean(name, DATASETS)}")
     description, source = DATASETS[name], SOURCES[name]
     folder = root or Path(os.environ.get("EPSBENCH_DATA") or DEFAULT_ROOT)
-    pool, own_test = source.read(description, folder.expanduser())
+    # Not `Path.expanduser`, which raises for a user without a home; digits need no folder.
+    pool, own_test = source.read(description, Path(os.path.expanduser(folder)))  # noqa: PTH111
 
     def part(stored: Stored, index: Tensor) -> Examples:
         images, labels = (tensor[index[:limit]].to(device) for tensor in stored)

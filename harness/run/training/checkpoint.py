@@ -86,4 +86,5 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file: the training is finished."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            if self._path.exists():  # in a folder that cannot be written there is nothing to remove
+                self._path.unlink(missing_ok=True)

@@ -146,3 +146,14 @@ def test_augmentations_follow_their_generator_and_leave_their_input(name):
     first, second = (AUGMENTATIONS[name](x, torch.Generator().manual_seed(4)) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(x, before)
+
+
+def test_a_user_without_a_home_can_use_what_needs_no_folder(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("EPSBENCH_DATA", raising=False)
+
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert len(load_data("digits", None, torch.device("cpu"), 20).test) == 20
