@@ -85,6 +85,5 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the file: the training is finished."""
-        if self._path is not None:
-            if self._path.exists():  # in a folder that cannot be written there is nothing to remove
-                self._path.unlink(missing_ok=True)
+        if self._path is not None and self._path.exists():  # there is nothing to remove in a read-only folder
+            self._path.unlink(missing_ok=True)
