@@ -189,12 +189,19 @@ def report(
 
 @app.command()
 def check(
-    suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None, junit: Junit = None
+    suite: SuiteArgument,
+    out: Out = None,
+    limit: Limit = None,
+    precision: PrecisionOption = None,
+    junit: Junit = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The results folder that costs can be relative to.")
+    ] = None,
 ) -> None:
     """Compare records with the suite's bounds. Exit code 0: all hold, 1: one is broken, 2: a cell is not measured."""
     from epsbench.harness.report.gates.check import check_suite
 
-    code, text = check_suite(*_load(suite, out, limit, precision), junit, _step_summary())
+    code, text = check_suite(*_load(suite, out, limit, precision), junit, _step_summary(), baseline)
     _echo(text)
     raise typer.Exit(code)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,16 @@ from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCe
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.registry import KINDS, make, name_with_parameters, norm_versions, versions
-from epsbench.harness.plan.schema import MOST_CELLS, Bound, GenerationPart, Part, RobustnessPart, SuitePart, TaskPart
+from epsbench.harness.plan.schema import (
+    MOST_CELLS,
+    Bound,
+    Cost,
+    GenerationPart,
+    Part,
+    RobustnessPart,
+    SuitePart,
+    TaskPart,
+)
 
 Problems = list[str]
 
@@ -40,6 +49,8 @@ class Expectation:
     """The cells whose records must keep the bounds."""
     label: str
     """Where the suite says so, for messages: ``"robustness.expect[0] (attack = pgd)"``."""
+    others: Mapping[str, tuple[tuple[str, ...], tuple[Cell, ...]]] = field(default_factory=dict)
+    """Cost → the axes in which the cell that it is relative to differs, and the cells with the wanted values there."""
 
 
 def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expectation, ...]]:
@@ -268,6 +279,12 @@ def _expectations(
                 strict=expect.strict,
                 cells=tuple(cells[index] for index in chosen),
                 label=f"{path} ({condition or 'every cell'})",
+                others={
+                    name: (tuple(bound.relative_to), tuple(cells[index] for index in others))
+                    for name, bound in expect.bounds.items()
+                    if isinstance(bound, Cost) and isinstance(bound.relative_to, dict)
+                    for others in [matching(bound.relative_to, points, f"{path}.{name}.relative_to", base, problems)]
+                },
             )
         )
     return tuple(expectations)

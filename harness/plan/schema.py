@@ -103,6 +103,26 @@ class Share(Bound):
     max: float | None = Field(default=None, ge=0, le=1)
 
 
+class Cost(Bound):
+    """A bound on a cost, or on its ratio to the cost of another cell or of a baseline."""
+
+    relative_to: RobustnessWhere | Literal["baseline"] | None = Field(
+        default=None,
+        description='makes min and max ratios: to the same cell of `check --baseline DIR` ("baseline"), or to the cell '
+        "that differs only in these axes",
+    )
+
+
+class Time(Cost):
+    """A bound on a ratio of times. A time by itself is that of one machine, so it has no bound."""
+
+    @model_validator(mode="after")
+    def _is_relative(self) -> Time:
+        if self.relative_to is None:
+            raise ValueError('differs between machines; give relative_to = "baseline" or relative_to = { attack = … }')
+        return self
+
+
 class Expect(Part):
     """Bounds on the metrics of every cell that ``where`` matches; of every cell, without it."""
 
@@ -133,6 +153,10 @@ class RobustnessExpect(Expect):
     floor_share: Share | None = Field(
         default=None, description="the least time these gradients can take on the device, over the time they took"
     )
+    gradients_per_image: Cost | None = None
+    seconds: Time | None = None
+    images_per_second: Time | None = None
+    peak_bytes: Cost | None = None
 
 
 class GenerationExpect(Expect):

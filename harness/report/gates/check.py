@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Metric, Record, find_record
+from epsbench.harness.report.gates.costs import MACHINE_FREE, References, cost
 from epsbench.harness.report.gates.junit import Case, Outcome, write_junit
 from epsbench.harness.report.gates.summary import append_summary
 from epsbench.harness.report.results.names import Names
@@ -21,6 +21,7 @@ from epsbench.harness.report.results.units import (
     percent,
     percent_range,
     plural,
+    scalar,
     visible,
 )
 
@@ -37,8 +38,8 @@ OUTCOMES: dict[Verdict, Outcome] = {
     "not measured": "error",
 }
 HOLDS, BROKEN, NOT_MEASURED = 0, 1, 2
-RATIOS = frozenset({"floor_share"})
-SHARES = RATIOS | {
+SHARES = {
+    "floor_share",
     "clean_accuracy",
     "robust_accuracy",
     "attack_success_rate",
@@ -48,6 +49,7 @@ SHARES = RATIOS | {
     "coverage",
 }
 """Metrics in [0, 1], shown in percent."""
+RATIO = "ratio"
 LACKING = {
     "floor_share": ": the floor is timed only where that takes much less time than the attack; use more examples or "
     "more steps"
@@ -91,20 +93,28 @@ def judge(metric: Metric, bound: Bound, *, strict: bool) -> Verdict:
     return "within noise"
 
 
-def check_suite(suite: Suite, results: Path, junit: Path | None = None, summary: Path | None = None) -> tuple[int, str]:
+def check_suite(
+    suite: Suite,
+    results: Path,
+    junit: Path | None = None,
+    summary: Path | None = None,
+    baseline: Path | None = None,
+) -> tuple[int, str]:
     """Judge every bound of a suite on every cell that it matches.
 
     Returns the exit code and the text. The code is 0 when all bounds hold, 1 when at least one is broken, and 2 when
     none is broken but at least one could not be judged, because its cell is missing, failed or void. ``junit`` is a
     file for the verdicts as XML; ``summary`` is one that they are appended to as Markdown.
-    Raises `InputError` for a suite without expectations and for a corrupt record.
+    ``baseline`` is the results folder of an earlier run, which costs can be relative to.
+    Raises `InputError` for a suite without expectations, for a corrupt record and for a baseline without records.
     """
     if not suite.expectations:
         raise InputError(
             f"{suite.path}: expect: the suite has no bounds, so there is nothing to check; add an [[robustness.expect]]"
         )
     names = Names(cell.canonical() for cell in suite.cells)
-    lines = [line for expectation in suite.expectations for line in _lines(expectation, suite, results, names)]
+    references = References.read(results, baseline)
+    lines = [line for expectation in suite.expectations for line in _lines(expectation, suite, references, names)]
     counts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in OUTCOMES}
     code = BROKEN if counts["broken"] else NOT_MEASURED if counts["not measured"] else HOLDS
     hold = counts["holds"] + counts["within noise"]
@@ -124,12 +134,18 @@ def check_suite(suite: Suite, results: Path, junit: Path | None = None, summary:
     return code, "\n".join([*map(str, lines), total])
 
 
-def _lines(expectation: Expectation, suite: Suite, results: Path, names: Names) -> Iterator[Line]:
+def _lines(expectation: Expectation, suite: Suite, references: References, names: Names) -> Iterator[Line]:
     for cell in expectation.cells:
-        record = find_record(results, cell.id)
+        record = find_record(references.results, cell.id)
         for name, bound in expectation.bounds.items():
             text = f"{name} {_bound(bound, name)}" + (" (strict)" if expectation.strict else "")
-            verdict, value = _measured(record, name, bound, suite, results, strict=expectation.strict)
+            verdict, value = _measured(record, name, bound, suite, references.results, strict=expectation.strict)
+            if record is not None and record.status == "ok" and (relative_to := getattr(bound, "relative_to", None)):
+                ratio = references.ratio(record, name, cell, expectation)
+                text = f"{name} {_bound(bound, RATIO)} × {_reference(relative_to)}"
+                verdict, value = ("not measured", ratio) if isinstance(ratio, str) else (
+                    judge(ratio, bound, strict=True), f"{number(ratio.value)} ×"
+                )  # fmt: skip
             yield Line(expectation.task, verdict, text, value, names.cell(cell.canonical()), cell.id)
 
 
@@ -141,18 +157,19 @@ def _measured(
         return "not measured", f"there is no record of this cell and the present code; `{again}` measures it"
     if record.status != "ok":
         return "not measured", f"the cell is {record.status}: {_reason(record)}"
-    metric = record.metrics.get(name) or _ratio(record, name)
+    metric = record.metrics.get(name)
+    if metric is None and name in MACHINE_FREE and (value := cost(record, name)) is not None:
+        metric = Metric(value=value)
     if metric is None:
         return "not measured", f"the record has no {name}{LACKING.get(name, '')}"
     return judge(metric, bound, strict=strict), _metric(metric, name)
 
 
-def _ratio(record: Record, name: str) -> Metric | None:
-    """A cost that is a ratio of times in one run, and can be compared between machines; other costs have no bounds."""
-    value = record.cost.get(name) if name in RATIOS else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return Metric(value=value)
+def _reference(relative_to: Any) -> str:
+    """What a cost is relative to: ``"baseline"`` or ``"attack fgsm"``."""
+    if isinstance(relative_to, str):
+        return relative_to
+    return ", ".join(f"{axis} {scalar(value)}" for axis, value in relative_to.items())
 
 
 def _reason(record: Record) -> str:

@@ -93,8 +93,8 @@ def compare(a: Path, b: Path, junit: Path | None = None, summary: Path | None = 
         if other is None or (why := _incomparable(record, other)) is not None:
             skipped.append(Skipped(label, "missing in B: no cell with these settings" if other is None else str(why)))
             continue
-        code = changed_code(record, other)
-        tests += [replace(test, code=code) for test in _tests(record, other, names, clean_seen)]
+        changed = changed_code(record, other)
+        tests += [replace(test, code=changed) for test in _tests(record, other, names, clean_seen)]
     adjusted, verdicts = judge(tests)
     cases = list(_cases(tests, adjusted, verdicts, skipped))
     total = _summary(verdicts, skipped, len(tests))

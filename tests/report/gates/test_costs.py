@@ -1,0 +1,110 @@
+"""Costs can be bounded: as they are, relative to another cell, and relative to a baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import factory
+import numpy as np
+import pytest
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.suite import Suite, load_suite
+from epsbench.harness.records import Record
+from epsbench.harness.report.gates.check import check_suite
+
+SUITE = """
+[robustness]
+data = "digits"
+[robustness.matrix]
+model = "smallcnn"
+attack = ["fgsm", {{ name = "pgd", steps = 40 }}]
+eps = ["1/10", "2/10"]
+[[robustness.expect]]
+where = {{ attack = "pgd" }}
+{bound}
+"""
+
+
+def suite_with(folder: Path, bound: str) -> Suite:
+    path = folder / "costs.toml"
+    path.write_text(SUITE.format(bound=bound), encoding="utf-8")
+    return load_suite(str(path))
+
+
+def measured(suite: Suite, folder: Path, gradients: float = 20.0, code: str = "") -> Path:
+    for cell in suite.cells:
+        taken = gradients if cell.attack.name == "pgd" else 1.0
+        record = factory.robustness(np.ones(10, dtype=bool), np.ones(10, dtype=bool))
+        record = record.model_copy(
+            update={
+                "id": cell.id if not code else factory.identity(cell.canonical(), {"attack": code}),
+                "cell": cell.canonical(),
+                "cost": {"gradients_per_image": taken, "seconds": taken / 2, "peak_bytes": 0},
+            }
+        )
+        factory.write(folder, Record.model_validate(record.model_dump()))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("bound", "code", "says"),
+    [
+        ("gradients_per_image = { max = 20 }", 0, "gradients_per_image ≤ 20: 20 "),
+        ("gradients_per_image = { max = 19.5 }", 1, "gradients_per_image ≤ 19.5: 20 "),
+        (
+            'seconds = { min = 19, max = 21, relative_to = { attack = "fgsm" } }',
+            0,
+            "≥ 19 and ≤ 21 × attack fgsm: 20 × ",
+        ),
+        ('gradients_per_image = { max = 25, relative_to = { attack = "fgsm" } }', 0, "≤ 25 × attack fgsm: 20 × "),
+        ('gradients_per_image = { max = 15, relative_to = { attack = "fgsm" } }', 1, "≤ 15 × attack fgsm: 20 × "),
+        ('gradients_per_image = { max = 1, relative_to = { eps = "1/10" } }', 0, "≤ 1 × eps 1/10: 1 × "),
+        ('peak_bytes = { max = 2, relative_to = { attack = "fgsm" } }', 2, "missing or 0 in what it is relative to"),
+        ('seconds = { max = 2, relative_to = "baseline" }', 2, "give its results folder with --baseline DIR"),
+        ("floor_share = { min = 0.5 }", 2, "the record has no floor_share"),
+    ],
+)
+def test_a_bound_on_a_cost(tmp_path, bound, code, says):
+    suite = suite_with(tmp_path, bound)
+    outcome, text = check_suite(suite, measured(suite, tmp_path / "results"))
+    lines = text.splitlines()[:-1]
+    assert outcome == code
+    assert len(lines) == 2
+    assert all(says in line for line in lines)
+
+
+@pytest.mark.parametrize(("gradients", "code"), [(20.0, 0), (22.0, 0), (23.0, 1)])
+def test_a_cost_relative_to_a_baseline_of_other_code(tmp_path, gradients, code):
+    suite = suite_with(tmp_path, 'gradients_per_image = { max = 1.1, relative_to = "baseline" }')
+    before = measured(suite, tmp_path / "before", 20.0, code="1")
+    outcome, text = check_suite(suite, measured(suite, tmp_path / "after", gradients), baseline=before)
+    assert outcome == code
+    assert f"gradients_per_image ≤ 1.1 × baseline: {gradients / 20:.3g} ×" in text
+
+
+def test_what_a_cost_is_relative_to_may_be_missing(tmp_path):
+    suite = suite_with(tmp_path, 'seconds = { max = 9, relative_to = { attack = "fgsm" } }')
+    results = measured(suite, tmp_path / "results")
+    for cell in suite.cells:
+        if cell.attack.name == "fgsm":
+            (results / "cells" / f"{cell.id}.json").unlink()
+    code, text = check_suite(suite, results)
+    assert (code, text.count("the cell that it is relative to is not measured")) == (2, 2)
+    with pytest.raises(InputError, match="--baseline"):
+        check_suite(suite, results, baseline=tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("bound", "says"),
+    [
+        ('seconds = { max = 2, relative_to = { attack = "gone" } }', "attack"),
+        ('seconds = { max = 2, relative_to = { atack = "fgsm" } }', "'atack' is no axis"),
+        ('seconds = { relative_to = "baseline" }', "bounds nothing"),
+        ("seconds = { max = 9 }", "differs between machines"),
+        ('clean_accuracy = { max = 1, relative_to = "baseline" }', "relative_to"),
+    ],
+)
+def test_a_wrong_bound_is_a_message(tmp_path, bound, says):
+    with pytest.raises(InputError, match=says):
+        suite_with(tmp_path, bound)
