@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.speed.accelerate import LONG, accelerate
 from epsbench.harness.run.speed.batch_size import find_batch
-from epsbench.harness.run.speed.floor import Rates, measure_rates
+from epsbench.harness.run.speed.floor import Floor, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.judging import lay_out
 from epsbench.harness.run.speed.prepare import prepare
 
@@ -52,17 +53,21 @@ class Attacker:
     engine: Engine
     """Drives the attacks."""
 
-    rates: Rates | None
-    """The time of a single gradient and of a single verdict; None where the work was too short to measure them."""
+    floor: Floor | None
+    """The least time of gradients and verdicts; None where the work was too short to measure it."""
 
     weights: str = ""
     """SHA-256 of the weights that the gradients come from, where that model is not the one that judges."""
 
     def floor_share(self, outcome: Outcome) -> float | None:
-        """The least time that these gradients and verdicts can take on this device, over the time they took."""
-        if self.rates is None or not outcome.seconds:
+        """The least time that these gradients and verdicts can take on this device, over the time they took.
+
+        None where it is not known: the work was too short, or the device too busy with other things.
+        """
+        if self.floor is None or not outcome.seconds:
             return None
-        return self.rates.floor(outcome.backwards + outcome.shared_backwards, outcome.judge_forwards) / outcome.seconds
+        gradients = outcome.backwards + outcome.shared_backwards
+        return self.floor.share(gradients, outcome.judge_forwards, outcome.seconds)
 
 
 def make_attacker(
@@ -79,7 +84,8 @@ def make_attacker(
     batch = subject.context.batch_size or find_batch(victim, subject.targets, max(gradients, images))
     batch, rates = _tuned(victim, subject, max(1, min(batch, images)), gradients, cells * images)
     engine = Engine(victim, subject.judge, subject.targets, batch, keep=KEPT, white_box=weights is None)
-    return Attacker(engine, rates, weights or "")
+    measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch)
+    return Attacker(engine, Floor(rates, measure) if rates else None, weights or "")
 
 
 def _gradients(stream: Stream) -> int:

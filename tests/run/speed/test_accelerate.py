@@ -18,7 +18,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.speed import accelerate as tuning
 from epsbench.harness.run.speed.accelerate import accelerate
 from epsbench.harness.run.speed.batch_size import find_batch
-from epsbench.harness.run.speed.floor import Rates, measure_rates
+from epsbench.harness.run.speed.floor import Floor, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.graphs import graphed
 from epsbench.harness.run.speed.prepare import prepare
 
@@ -77,6 +77,22 @@ def test_the_floor_is_gradients_and_verdicts_at_their_bare_rates(network, target
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     rates = measure_rates(victim, Judge(network, CPU), targets, 64)
     assert rates.gradient > rates.verdict > 0
+
+
+def test_a_floor_above_the_time_taken_is_measured_again(network, targets):
+    slow, fast = Rates(gradient=3.0, verdict=0.0), Rates(gradient=0.5, verdict=1.0)
+    floor = Floor(slow, lambda: fast)
+    assert floor.share(10, 0, 40.0) == 0.75
+    assert floor.rates is slow  # a share that is possible is kept
+    assert floor.share(10, 0, 10.0) == 0.5
+    assert (floor.rates.gradient, floor.rates.verdict) == (0.5, 0.0)
+    trials = []
+    stuck = Floor(slow, lambda: trials.append(1) or slow)
+    assert stuck.share(10, 0, 10.0) is None
+    assert len(trials) == 3
+    victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+    assert uncounted_rates(victim, Judge(network, CPU), targets, 64).gradient > 0
+    assert (victim.forwards, victim.backwards) == (0, 0)
 
 
 def test_short_work_pays_no_compilation(network, targets, monkeypatch):
