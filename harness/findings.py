@@ -74,6 +74,11 @@ CODES: dict[str, Code] = {
         "Moving pixels by less than one level of a byte changes the logits much: the model reads their last bits.",
         "remove the switch on exact pixel values; round pixels only where their logits stay close",
     ),
+    "discontinuous": Code(
+        "warning",
+        "Logits jump between nearly equal images: the model switches between networks, looks images up, or rounds.",
+        "gradients know nothing of jumps: remove them, or use attacks without gradients",
+    ),
     "knows-test-images": Code(
         "warning",
         "The model is clearly more accurate on test images than on training images.",

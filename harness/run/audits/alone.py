@@ -83,9 +83,10 @@ def _in_every_precision(auditor: Auditor, network: nn.Module, attacked: str) -> 
     """Findings about forms and precisions that the model cannot run in, and about gradients that precision loses."""
     probe = auditor.probe
     victim = prepare(network, probe.judge.device, attacked, probe.x[:64], probe.y[:64])
-    for precision in (
-        () if not auditor.shares else dict.fromkeys((*PRECISIONS[probe.judge.device.type], victim.precision))
-    ):
+    findings = [*victim.findings, *auditor.in_depth(victim)]
+    if not auditor.shares:  # it has no gradient, which a finding says
+        return findings
+    for precision in dict.fromkeys((*PRECISIONS[probe.judge.device.type], victim.precision)):
         with suppress(RuntimeError):  # it cannot run in that precision, which is then not the chosen one
             auditor.precision(victim, precision)
-    return [*victim.findings, *(zero_gradients(auditor.shares, victim.precision) if auditor.shares else ())]
+    return [*findings, *zero_gradients(auditor.shares, victim.precision)]

@@ -26,13 +26,14 @@ from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
 from epsbench.harness.run.audits.guard import guarded
 from epsbench.harness.run.audits.history import History, Seen
+from epsbench.harness.run.audits.jumps import audit_jumps
 from epsbench.harness.run.audits.model import audit_model, not_finite
 from epsbench.harness.run.audits.off_grid import audit_off_grid
 from epsbench.harness.run.audits.points import points
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.reattack import IMAGES as REATTACKED
 from epsbench.harness.run.audits.reattack import audit_reattack
-from epsbench.harness.run.audits.same_function import audit_same_function
+from epsbench.harness.run.audits.same_function import audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.slope import audit_slope
 from epsbench.harness.run.audits.unseen import audit_unseen
 from epsbench.harness.run.data.examples import Examples
@@ -42,6 +43,7 @@ from epsbench.models.base import DataShape
 # The audits of a model look at one in 64 of the test images, at least at 32 and at most at 64.
 ONE_IN, FEWEST, IMAGES = 64, 32, 64
 LOOKS_ROBUST = 0.5  # an attack along gradients that fools a smaller share is doubted, and others are tried
+NEAR = Fraction(3, 2)  # what holds at an ε is taken to hold up to so many times that ε
 OTHERS = 512  # training images that the search by scores knows
 
 
@@ -75,10 +77,12 @@ class Auditor:
         self._history = History(self._step_success)
         self._shared = 0.0
         self._original, self._train = original, train
+        self._right: tuple[int, int] | None = None
+        self._in_depth_done = False
         self._reattacked: dict[tuple[str, Fraction], list[Finding]] = {}
 
     def model(self, logits: Tensor | None = None, labels: Tensor | None = None) -> list[Finding]:
-        """Audit the model.
+        """Audit the model's outputs and gradients.
 
         ``logits`` (n, classes) and ``labels`` (n,) are those of all clean images, where they are known.
         """
@@ -95,9 +99,24 @@ class Auditor:
                     "the model's gradients",
                     lambda: audit_gradients(self.probe, gradient, self.probe.logits(self.probe.x)),
                 )
-            if logits is not None and labels is not None and not voids(self.findings):
-                self.findings += self._in_depth(gradient, int((logits.argmax(1) == labels).sum()), len(labels))
+            if logits is not None and labels is not None:
+                self._right = int((logits.argmax(1) == labels).sum()), len(labels)
+                self.findings += [] if voids(self.findings) else audit_chance(*self._right, self.shape.classes)
         return self.findings
+
+    def in_depth(self, victim: Victim) -> list[Finding]:
+        """Audit once what only shows on moved images: is the model one function, with the gradient of its outputs?
+
+        It takes some thousands of passes, so a run asks only where an attack fools few images. The findings join
+        those of the model.
+        """
+        if self._in_depth_done or voids(self.findings):
+            return []
+        self._in_depth_done = True
+        with self._timed():
+            findings = list(self._on_moved_images(victim))
+        self.findings += findings
+        return findings
 
     def _gradient(self) -> Tensor | None:
         """The float32 gradient at the probe, or None where the model cannot be differentiated."""
@@ -108,20 +127,22 @@ class Auditor:
                 raise
             return None  # the victim's findings say so: `epsbench.harness.run.speed.prepare`
 
-    def _in_depth(self, gradient: Tensor | None, right: int, n: int) -> Iterator[Finding]:
-        """Findings about a model whose outputs on clean images are sound; it is right on ``right`` of ``n``."""
+    def _on_moved_images(self, victim: Victim) -> Iterator[Finding]:
         probe, train = self.probe, self._train
+        gradient = self._gradient()
         moved = points(probe, gradient)
-        yield from audit_chance(right, n, self.shape.classes)
         if train is not None and gradient is not None:  # first: it asks about images that no other audit has shown
             yield from guarded("the order of calls", lambda: audit_call_order(probe, train))
         yield from guarded(
             "the model, called in several ways", lambda: audit_same_function(probe, moved, self._original)
         )
         yield from guarded("pixels off the grid", lambda: audit_off_grid(probe, moved))
+        yield from guarded("jumps", lambda: audit_jumps(probe, moved))
         if gradient is not None:
+            yield from guarded("the attacked copy's gradient", lambda: audit_same_gradient(probe, victim))
             yield from guarded("finite differences", lambda: audit_slope(probe, moved))
-        if train is not None:
+        if train is not None and self._right is not None:
+            right, n = self._right
             yield from guarded("training images", lambda: audit_unseen(probe, train, right, n))
 
     def precision(self, victim: Victim, precision: str) -> float:
@@ -173,24 +194,28 @@ class Auditor:
                                                                                batch))  # fmt: skip
         return findings
 
-    def reattack(self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome) -> list[Finding]:
-        """Findings of the audits' own attacks, tried once at an ε at which attacks along gradients fool few images.
+    def doubt(self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome) -> list[Finding]:
+        """Look closer where an attack that asks the model fools few images: `in_depth`, and attacks of the audits' own.
 
-        They are of the model, whatever the attack of the cell.
+        The latter are tried once a norm and ε. Their findings are of the model, whatever the attack of the cell.
         """
+        asks = outcome.forwards + outcome.backwards + outcome.shared_backwards > 0
+        if not asks or not outcome.eps or float(outcome.fooled.mean()) > LOOKS_ROBUST:
+            return []
+        findings = self.in_depth(engine.victim)
+        if not self.shares or voids(findings):
+            return findings
         with self._timed():
-            return self._own_attacks(engine, attack, outcome)
+            return [*findings, *self._own_attacks(engine, attack, outcome)]
 
     def _own_attacks(self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome) -> list[Finding]:
-        uses_gradients = outcome.backwards + outcome.shared_backwards > 0
-        if not uses_gradients or not outcome.eps or float(outcome.fooled.mean()) > LOOKS_ROBUST:
-            return []
         if any(each.code == "at-chance" for each in self.findings):  # what it withstands means nothing anyway
             return []
-        key = (attack.norm.name, outcome.eps)
-        norm = NORMS.get(attack.norm.name)
+        name, norm = attack.norm.name, NORMS.get(attack.norm.name)
         if norm is None:
             return []
+        near = [eps for other, eps in self._reattacked if other == name and eps <= outcome.eps < NEAR * eps]
+        key = (name, max(near, default=outcome.eps))
         if key not in self._reattacked:
             at = torch.arange(min(REATTACKED, len(engine.targets)), device=self.probe.x.device)
             x, y = engine.targets.pixels(at), engine.targets.labels[at]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from epsbench.harness.run.audits.probe import Probe
 
-NOISE, STEPS = 0.1, (8 / 255, 0.1, 0.3)  # how far images are moved, in L∞
+FAR = 0.1  # how far images are moved, in L∞
 
 
 def random_signs(x: Tensor, seed: int) -> Tensor:
@@ -20,10 +20,9 @@ def random_signs(x: Tensor, seed: int) -> Tensor:
 
 def points(probe: Probe, gradient: Tensor | None) -> Mapping[str, Tensor]:
     """Images (N, C, H, W) by name; ``gradient`` is that of the probe, None where the model has none."""
-    made = {"clean": probe.x, "noise": (probe.x + NOISE * random_signs(probe.x, 1)).clamp(0, 1)}
-    for size in STEPS if gradient is not None else ():
-        assert gradient is not None
-        made[f"one step of {size:.3g}"] = (probe.x + size * gradient.sign()).clamp(0, 1)
+    made = {"clean": probe.x, "random signs": (probe.x + FAR * random_signs(probe.x, 1)).clamp(0, 1)}
+    if gradient is not None:
+        made["one step"] = (probe.x + FAR * gradient.sign()).clamp(0, 1)
     return made
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from epsbench.harness.findings import Finding, finding
+from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.points import changed, spread
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.machine.memory import in_chunks
@@ -20,6 +22,7 @@ DIFFERS = 0.01  # of the spread of the logits; kernels for other batch sizes rou
 FEWEST = 2  # images; a single one may lie on an edge of a network that rounds inside
 IMAGES = 16  # for each kind of call
 SIZES = (1, 2, 3, 7, 33, 128)  # of batches
+SAME_WAY = 0.5  # cosine of two gradients; low precision turns them by far less
 
 Call = Callable[[Tensor], Tensor]
 
@@ -51,6 +54,23 @@ def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.
                 reported.add(code)
                 fact = f"{how}, logits of {rows} of {len(few)} images differ ({name})"
                 yield finding(code, fact, images=rows, of=len(few), where=name, call=how)
+
+
+def audit_same_gradient(probe: Probe, victim: Victim) -> Iterator[Finding]:
+    """Compare the gradient of the copy that is attacked with that of the judge's network, at the probed images."""
+    few, y = probe.x[:IMAGES], probe.y[:IMAGES]
+    expected = probe.gradient_of(_rise, few, y)
+    cosine = F.cosine_similarity(victim.slope(few, y).flatten(1), expected.flatten(1))
+    known = expected.flatten(1).abs().amax(1) > 0
+    rows = int((known & ~(cosine > SAME_WAY)).sum())
+    if rows > len(few) / 2:
+        fact = f"on {rows} of {len(few)} images the attacked copy's gradient points elsewhere than the model's"
+        yield finding("copy-differs-under-attack", fact, images=rows, of=len(few), call="the attacked copy's gradient")
+
+
+def _rise(logits: Tensor, y: Tensor) -> Tensor:
+    """As `epsbench.harness.run.attack.victim.Victim.slope` has it."""
+    return logits.gather(1, y[:, None]).squeeze(1) - logits.mean(1)
 
 
 _HALF = (torch.float16, torch.bfloat16)

@@ -143,7 +143,7 @@ class Bench:
             codes = {finding.code for finding in findings}
             seen = Seen.of(cell.id, cell.canonical(), cost, self.classifier.right, self.classifier.robust(outcome))
             findings += [finding for finding in self.auditor.among(seen) if finding.code not in codes]
-            findings += self.auditor.reattack(attacker.engine, stream.attack, outcome)
+            findings += self.auditor.doubt(attacker.engine, stream.attack, outcome)
         return findings
 
 

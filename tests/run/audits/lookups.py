@@ -202,3 +202,25 @@ class FrozenWeights(Robust):
 
     def robust(self, x: Tensor) -> bool:
         return not next(self.network.parameters()).requires_grad
+
+
+class CoarseBit(Robust):
+    """By one bit of a pixel that any attack changes."""
+
+    def robust(self, x: Tensor) -> Tensor:
+        return (x[:, 0, 4, 4] * 10).round() % 2 == 1
+
+
+class FarFromImages(Robust):
+    """By the distance from the nearest training image."""
+
+    def robust(self, x: Tensor) -> Tensor:
+        return self.nearest.distance(x) > 0.05
+
+
+class SoftNearest(Robust):
+    """The mean label of training images, weighted by their distance: smooth, and flat nearly everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = (-200 * torch.cdist(x.flatten(1), self.nearest.x) ** 2).softmax(1)
+        return SURE * weights @ nn.functional.one_hot(self.nearest.y, 10).float()

@@ -113,10 +113,10 @@ def test_earlier_records_count_only_with_the_same_clean_verdicts():
     robust = np.zeros(N, bool)
 
     def recalled(right: np.ndarray) -> Entry:
-        return Entry("old", "ok", "sha", cell, cost, Verdicts.pack(right, robust))
+        return Entry("old", "ok", weights="sha", cell=cell, cost=cost, verdicts=Verdicts.pack(right, robust))
 
     new = Seen.of("new", cell | {"eps": "0.2"}, cost, RIGHT, RIGHT.copy())
     for right, codes in ((RIGHT, ["eps-not-monotone"]), (~RIGHT, [])):
         few = History(half_step)
-        few.recall([recalled(right), Entry("failed", "failed", "sha", cell)], RIGHT, "")
+        few.recall([recalled(right), Entry("failed", "failed", weights="sha", cell=cell)], RIGHT, "")
         assert [each.code for each in few.compare(new)] == codes

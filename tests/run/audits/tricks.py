@@ -25,6 +25,8 @@ from hidden_gradients import (
     zeroed,
 )
 from lookups import (
+    CoarseBit,
+    FarFromImages,
     FrozenWeights,
     HiddenBit,
     LargeBatches,
@@ -42,6 +44,7 @@ from lookups import (
     Robust,
     SeededByImage,
     SingleImages,
+    SoftNearest,
     StraightThrough,
     ToTestImages,
     ToTestImagesNearby,
@@ -73,6 +76,9 @@ TRICKS: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str]]] = {
     "hidden bit": (HiddenBit, {"off-grid"}),
     "parity": (ParityOfBits, {"off-grid"}),
     "noise by the image": (SeededByImage, {"off-grid"}),
+    "coarse bit": (CoarseBit, {"discontinuous"}),
+    "far from training images": (FarFromImages, {"discontinuous", "decoy-gradient"}),
+    "soft nearest training image": (SoftNearest, {"score-search-beats-gradient", "zero-gradient", "masked"}),
     "large batches": (LargeBatches, {"batch-dependent"}),
     "single images": (SingleImages, {"batch-dependent"}),
     "odd batches": (OddBatches, {"batch-dependent"}),

@@ -60,6 +60,7 @@ def measure(
     precision: str = "float32",
     data: Data | None = None,
     weights: str | None = None,
+    profile: bool = False,
 ) -> list[Record]:
     """Records of a network under attacks, as a run makes them; its weights are taken as they are."""
     text = SUITE.format(precision=precision, attacks=", ".join(attacks), norm=norm, eps=list(eps))
@@ -67,7 +68,14 @@ def measure(
     suite = load_suite(str(folder / "audit.toml"))
     (job,) = plan(suite, folder / "results").jobs
     context = Context(
-        results=folder / "results", weights=folder, device=CPU, suite="audit", base=folder, compile="off", boards=False
+        results=folder / "results",
+        weights=folder,
+        device=CPU,
+        suite="audit",
+        base=folder,
+        compile="off",
+        boards=False,
+        profile=profile,
     )
     training = {"weights_sha256": weights} if weights else {}
     bench = Bench(network, job.streams, data or digits(), context, training)

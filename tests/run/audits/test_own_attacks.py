@@ -1,0 +1,115 @@
+"""The audits' own attacks, and what a model is recognised by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from broken_models import Scaled
+from lookups import Robust
+from torch import nn
+from zoo import DIGITS, codes, digits, measure
+
+from epsbench.attacks.norms import NORMS
+from epsbench.harness.plan.recorded import model_key
+from epsbench.harness.records import write_record
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.audits.auditor import Auditor
+from epsbench.harness.run.audits.chance import audit_chance
+from epsbench.harness.run.audits.history import History, Seen
+from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.audits.reattack import along_gradient, audit_reattack
+from epsbench.harness.run.audits.same_function import audit_same_gradient
+from epsbench.harness.run.audits.search import score_search
+
+CPU = torch.device("cpu")
+
+
+def probe_of(network: nn.Module, images: int = 48) -> Probe:
+    test = digits().test
+    return Probe(Judge(network.eval(), CPU), test.pixels(slice(0, images)), test.labels[:images], 64)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.2), ("l2", 1.0)])
+def test_the_search_fools_an_undefended_model_within_the_ball_and_repeats_itself(honest, norm, eps):
+    probe = probe_of(honest)
+    others = digits().train.pixels(slice(0, 200))
+    fooled = score_search(probe, probe.x, probe.y, NORMS[norm], eps, others)
+    assert fooled.float().mean() > 0.4
+    assert score_search(probe, probe.x, probe.y, NORMS[norm], eps, others).equal(fooled)
+    few = score_search(probe, probe.x[:5], probe.y[:5], NORMS[norm], eps, others)
+    assert few.equal(fooled[:5])
+    assert not score_search(probe, probe.x, probe.y, NORMS[norm], 1e-4, others)[
+        honest(probe.x).argmax(1) == probe.y
+    ].any()
+
+
+def test_the_search_beats_gradients_where_images_are_looked_up(honest):
+    probe = probe_of(Robust(honest))
+    linf, others = NORMS["linf"], digits().train.pixels(slice(0, 512))
+    stands = along_gradient(probe, probe.x, probe.y, linf, 0.3, probe.gradient)
+    assert score_search(probe, probe.x, probe.y, linf, 0.3, others).float().mean() > (~stands).float().mean()
+
+
+def test_margin_steps_fool_where_the_cross_entropy_is_saturated(honest):
+    for network, expected in ((honest, []), (Scaled(honest, 200.0), ["margin-beats-cross-entropy"])):
+        probe = probe_of(network)
+        findings = list(audit_reattack(probe, probe.x, probe.y, NORMS["linf"], 0.2, probe.x))
+        assert [each.code for each in findings] == expected
+        assert all(each.evidence["margin"] > each.evidence["cross_entropy"] + 0.15 for each in findings)
+
+
+def test_another_gradient_in_the_attacked_copy_is_reported(honest):
+    probe = probe_of(honest)
+
+    def mirrored(x: torch.Tensor) -> torch.Tensor:
+        return probe.judge.network(2 * x.detach() - x)
+
+    assert not list(audit_same_gradient(probe, Victim(probe.judge.network, CPU, "float32", "plain")))
+    (finding,) = audit_same_gradient(probe, Victim(mirrored, CPU, "float32", "plain"))
+    assert finding.code == "copy-differs-under-attack"
+
+
+def test_a_step_of_saturated_logits_is_measured_all_the_same(honest):
+    """So that scaled logits are not taken for catastrophic overfitting."""
+    test = digits().test
+    made = [
+        Auditor(Judge(network.eval(), CPU), test.pixels(slice(0, 64)), test.labels[:64], 64, DIGITS)
+        for network in (honest, Scaled(honest, 1000.0))
+    ]
+    plain, scaled = (auditor._step_success("linf", 0.2) for auditor in made)
+    assert abs(plain[0] - scaled[0]) <= 2  # rounding
+    assert plain[0] > 10
+
+
+@pytest.mark.parametrize(("images", "expected"), [(1, set()), (400, {"catastrophic-overfitting"})])
+def test_overfitting_needs_enough_images(images, expected):
+    right = np.ones(images, bool)
+    attacks = [("fgsm", 1, right.copy()), ("pgd", 10, ~right)]
+    few = History(lambda norm, eps: (round(0.3 * images), images))
+    findings = []
+    for name, steps, robust in attacks:
+        cell = {"attack": {"name": name, "steps": steps, "random_start": False}, "norm": "linf", "eps": "0.1"}
+        findings += few.compare(Seen.of(name, cell, {"backwards": 1}, right, robust))
+    assert {each.code for each in findings} == expected
+
+
+def test_the_same_weights_in_another_network_are_another_model(honest, tmp_path):
+    weak = '{ name = "pgd", relative_step_size = 0.02 }'
+    (first,) = measure(honest, tmp_path, [weak], [0.15], weights="abc")
+    other = first.model_copy(update={"cell": first.cell | {"model": {"name": "another", "scale": 30.0}}})
+    assert model_key(first.cell, first.code) != model_key(other.cell, other.code)
+    assert model_key(first.cell, first.code) != model_key(first.cell, first.code | {"model": "newer"})
+    write_record(tmp_path / "results", other)
+    (record,) = measure(honest, tmp_path, ['"fgsm"'], [0.15], weights="abc")
+    assert "one-step-beats-many" not in codes([record])
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "classes", "reported"),
+    [(30, 300, 10, True), (28, 300, 10, True), (0, 1000, 10, True), (60, 300, 10, False), (2, 20, 10, False),
+     (250, 500, 2, True), (290, 500, 2, False), (0, 0, 10, False), (5, 5, 1, False)],
+)  # fmt: skip
+def test_a_model_at_chance_is_reported_where_images_are_enough(right, n, classes, reported):
+    assert [each.code for each in audit_chance(right, n, classes)] == (["at-chance"] if reported else [])
