@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import mean
 
+from epsbench.harness.records import Record
 from epsbench.harness.report.results.cells import Cell, canonical, start_label, way
 from epsbench.harness.report.results.units import and_list, number
 from epsbench.harness.report.robustness.leaderboard import Board, Row, effort
@@ -100,22 +101,26 @@ def _efforts(board: Board) -> Iterator[str]:
     """
     eps, spelled = board.ranked
     for row in board.rows[:MOST_PAIRS]:
-        speeds: dict[tuple[int, str], list[float]] = defaultdict(list)
+        attacks: dict[str, list[Record]] = defaultdict(list)
         for record in records_at(row, eps):
             speed = record.cost.get("images_per_second")
-            name = record.cell["attack"]["name"]
             if not record.cell.get("early_stop", True) and isinstance(speed, int | float) and speed > 0:
-                speeds[effort(record.cell["attack"]), name].append(speed)
-        taken = sorted(key for key in speeds if key[0])
-        if len(taken) < 2:
+                attacks[canonical(record.cell["attack"])].append(record)
+        taken = sorted((group for group in attacks.values() if effort(group) > 0), key=effort)
+        if len(taken) < 2 or effort(taken[0]) == effort(taken[-1]):
             continue
-        (few, least), (many, most) = taken[0], taken[-1]
-        times = mean(speeds[few, least]) / mean(speeds[many, most])
-        change = difference(under_attack(row, eps, least, few), under_attack(row, eps, most, many))
+        least, most = (group[0].cell["attack"] for group in (taken[0], taken[-1]))
+        times = _speed(taken[0]) / _speed(taken[-1])
+        change = difference(*(under_attack(row, eps, attack["name"], attack) for attack in (least, most)))
+        few, many = (number(effort(group)) for group in (taken[0], taken[-1]))
         yield (
-            f"On {row.label}, {most} with {many} gradients an image takes {number(times)} × the time of {least} with "
-            f"{few}, and changes the robust accuracy at ε = {spelled} by {change}."
+            f"On {row.label}, {most['name']} with {many} gradients an image takes {number(times)} × the time of "
+            f"{least['name']} with {few}, and changes the robust accuracy at ε = {spelled} by {change}."
         )
+
+
+def _speed(records: Sequence[Record]) -> float:
+    return mean(record.cost["images_per_second"] for record in records)
 
 
 def _changes(board: Board, before: Row, after: Row) -> str:

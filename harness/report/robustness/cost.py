@@ -96,20 +96,22 @@ def gradients(row: Row, results: Results) -> dict[tuple[Fraction, str], float]:
     return {place: mean(counts) for place, counts in taken.items() if counts}
 
 
-def _reading_order(results: Results) -> Callable[[Sequence[Record]], tuple[int, int, str]]:
+def _reading_order(results: Results) -> Callable[[Sequence[Record]], tuple[int, float, str]]:
     """A sort key: models in the order of their first record, their attacks by effort."""
     seen: dict[str, int] = {}
     for record in results.robustness:
         seen.setdefault(_place(record), len(seen))
 
-    def order(group: Sequence[Record]) -> tuple[int, int, str]:
-        return seen[_place(group[0])], effort(group[0].cell["attack"]), results.names.attack(group[0].cell)
+    def order(group: Sequence[Record]) -> tuple[int, float, str]:
+        return seen[_place(group[0])], effort(group), results.names.attack(group[0].cell)
 
     return order
 
 
 def _costs(group: Sequence[Record], key: str) -> list[float]:
-    return numbers([record.cost for record in group], key)
+    """The recorded costs, without shares of the floor above 1: old records have some, and no attack is that fast."""
+    values = numbers([record.cost for record in group], key)
+    return [value for value in values if value <= 1] if key == "floor_share" else values
 
 
 def _speed(group: Sequence[Record]) -> float:

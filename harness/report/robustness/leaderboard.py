@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import ATTACKING, canonical, way
+from epsbench.harness.report.results.cells import ATTACKING, canonical, numbers, way
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import and_list, scalar
@@ -89,8 +89,8 @@ class Board:
     """The labels of the attacks at each ε."""
     rows: tuple[Row, ...]
     """The models, the most robust first."""
-    efforts: Mapping[str, int] = field(default_factory=dict)
-    """Steps times restarts of each attack, by its label."""
+    efforts: Mapping[str, float] = field(default_factory=dict)
+    """The `effort` of each attack, by its label."""
     curves: frozenset[str] = frozenset()
     """The kinds of its curves over ε: ``"each"``, ``"nested"``, ``"bisect"``."""
     transferred: bool = False
@@ -150,17 +150,24 @@ def rank(rows: Iterable[Row], eps: Fraction) -> list[Row]:
     ]
 
 
-def effort(attack: Mapping[str, Any]) -> int:
-    """Steps times restarts, by which tables order attacks; 0 for noise, which has no steps."""
+def effort(records: Sequence[Record]) -> float:
+    """The most gradients for an image that one of an attack's cells took, as it was measured; 0 for noise.
+
+    Only where no cell was measured it is steps times restarts: an attack may take fewer gradients, or more.
+    """
+    measured = numbers((record.cost for record in records if record.status == "ok"), "gradients_per_image")
+    if measured:
+        return max(measured)
+    attack = records[0].cell["attack"]
     counts = [attack.get("steps", 0), attack.get("restarts", 1)]
-    return math.prod(count for count in counts if isinstance(count, int))
+    return float(math.prod(count for count in counts if isinstance(count, int)))
 
 
 def _board(data: str, norm: str, records: list[Record], results: Results) -> Board:
     ways: dict[str, list[Record]] = defaultdict(list)
     spelled: dict[Fraction, str] = {}
     attacks: dict[Fraction, dict[str, None]] = defaultdict(dict)
-    efforts: dict[str, int] = {}
+    by_attack: dict[str, list[Record]] = defaultdict(list)
     kinds: dict[str, str] = {}
     for record in records:
         cell = record.cell
@@ -168,7 +175,9 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
         eps = Fraction(cell["eps"])
         spelled.setdefault(eps, scalar(cell["eps"]))
         attacks[eps][name := results.names.attack(cell)] = None
-        efforts[name], kinds[name] = effort(cell["attack"]), canonical(cell["attack"])
+        by_attack[name].append(record)
+        kinds[name] = canonical(cell["attack"])
+    efforts = {name: effort(group) for name, group in by_attack.items()}
     eps_ascending = sorted(spelled)
     by_eps = {eps: tuple(sorted(attacks[eps], key=lambda name: (efforts[name], name))) for eps in eps_ascending}
     extras = differences([group[0] for group in ways.values()], SHOWN_IN_COLUMNS)

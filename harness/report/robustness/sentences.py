@@ -69,7 +69,7 @@ def _gap(row: Row, board: Board) -> tuple[Fraction, str, str, str] | None:
     its kind. The intervals must agree."""
     for eps, spelled in reversed(board.eps):
         known = {name: row.attacks[eps, name] for name in board.attacks[eps] if row.attacks[eps, name].state == "ok"}
-        kinds = [[n for n in known if board.efforts[n] == 1], [n for n in known if board.efforts[n] > 1]]
+        kinds = [[n for n in known if 0 < board.efforts[n] <= 1], [n for n in known if board.efforts[n] > 1]]
         if not all(kinds) or row.clean.low is None:
             continue
         one, several = (min(names, key=lambda name: known[name].value or 0.0) for names in kinds)

@@ -43,8 +43,8 @@ class Matrix:
     """The label of the attack."""
     extra: str
     """What else distinguishes its recipe from that of other matrices; empty where nothing does."""
-    effort: int
-    """Steps times restarts of the attack."""
+    effort: float
+    """The most gradients for an image that the attack took."""
     eps: tuple[tuple[Fraction, str], ...]
     """Every ε with its spelling in the suite, ascending."""
     sources: tuple[str, ...]
@@ -164,7 +164,7 @@ def _matrix(own: list[Record], transferred: list[Record], extra: str, names: Nam
         cell["norm"],
         names.attack({key: value for key, value in cell.items() if key not in ("source", "early_stop")}),
         extra,
-        effort(cell["attack"]),
+        effort(transferred),
         tuple(sorted(spelled.items())),
         tuple(dict.fromkeys([*victims, *(source for _, source, _ in seeds)])),
         tuple(victims),

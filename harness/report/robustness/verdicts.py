@@ -11,7 +11,7 @@ import numpy as np
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.results.units import points
-from epsbench.harness.report.robustness.leaderboard import Row, effort
+from epsbench.harness.report.robustness.leaderboard import Row
 from epsbench.harness.report.robustness.scores import worst_case
 from epsbench.harness.statistics import mean_interval, paired_difference_interval
 
@@ -46,12 +46,12 @@ def clean(row: Row) -> Bits:
     return {seed: _verdicts(record)[0] for seed, record in first.items()}
 
 
-def under_attack(row: Row, eps: Fraction, name: str, gradients: int | None = None) -> Bits:
-    """Verdicts under the first attack of this name at this ε; with ``gradients``, under one of this effort."""
+def under_attack(row: Row, eps: Fraction, name: str, parameters: Mapping[str, Any] | None = None) -> Bits:
+    """Verdicts under the first attack of this name at this ε; with ``parameters``, under the one that has them."""
     bits: dict[Any, np.ndarray] = {}
     for record in records_at(row, eps):
         attack = record.cell["attack"]
-        if attack["name"] == name and gradients in (None, effort(attack)):
+        if attack["name"] == name and parameters in (None, attack):
             bits.setdefault(record.cell["seed"], _verdicts(record)[1])
     return bits
 

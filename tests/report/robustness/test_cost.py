@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.lines import Line2D
 
+from epsbench.harness.records import Record
 from epsbench.harness.report.build import report
+from epsbench.harness.report.content import Content
 from epsbench.harness.report.drawing.style import DARK, LIGHT, figure, legend, svg
-from epsbench.harness.report.results.loading import Results
+from epsbench.harness.report.results.loading import Results, load_results
 from epsbench.harness.report.robustness import figures
 from epsbench.harness.report.robustness.cost import cost_table, gradients
 from epsbench.harness.report.robustness.illustrations import MOST_PRICES, price_figures
@@ -152,3 +154,29 @@ def test_the_page_shows_the_figure_beside_the_table(tmp_path):
     section = page[page.index('id="cost"') :]
     assert section.index("What an attack costs") < section.index("Robust accuracy against gradients")
     assert section.index("Robust accuracy against gradients") < section.index("Where a line is flat")
+
+
+def test_gradients_are_those_that_were_measured_not_steps_times_restarts(tmp_path):
+    """An attack with a loop of its own says nothing of its steps, or something wrong: what it computed counts."""
+
+    def taking(gradients: float, **attack: object) -> Record:
+        made = factory.robustness([True] * 99, [gradients < 2] * 99, attack=attack, early_stop=False)
+        return made.model_copy(update={"cost": made.cost | {"gradients_per_image": gradients}})
+
+    own, pgd = taking(70.0, name="mine.py:Own", steps=1), taking(20.0, name="pgd", steps=20)
+    one = taking(1.0, name="fgsm")
+    content = Content(load_results(factory.write(tmp_path, own, pgd, one)))
+    assert content.boards[0].names == ["fgsm", "pgd(steps=20)", "mine.py:Own"]
+    assert [row[0].text for row in content.cost.rows] == ["fgsm L∞", "pgd(steps=20) L∞", "mine.py:Own L∞"]
+    reading = " ".join(content.reading)
+    assert "mine.py:Own with 70 gradients an image takes 1 × the time of fgsm with 1" in reading
+    assert "keeps 100.0 % under fgsm but 0.0 % under" in reading
+
+
+def test_a_share_of_the_floor_above_one_is_not_shown(tmp_path):
+    made = factory.robustness([True] * 9, [True] * 9)
+    for share, shown in ((1.186, False), (0.9, True)):
+        record = made.model_copy(update={"cost": made.cost | {"floor_share": share}})
+        table = Content(load_results(factory.write(tmp_path, record))).cost
+        assert ("of the floor" in [column.title for column in table.columns]) == shown
+        assert ("90.0 %" in [entry.text for entry in table.rows[0]]) == shown
