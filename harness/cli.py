@@ -307,7 +307,7 @@ def _console() -> Console:
     from rich.console import Console
 
     # A pipe has no width, and the program that reads it wants whole lines.
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return Console(emoji=False) if sys.stdout.isatty() else Console(width=160, emoji=False)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import InputError, printable
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.names.loading import load_object
@@ -20,9 +20,14 @@ from epsbench.harness.plan.suite import load_suite, shipped_suites
 from epsbench.harness.plan.training_text import how_trained
 
 
+def plain(text: str) -> str:
+    """Text that a console shows as it is: no markup of rich's, and control characters written out."""
+    return escape(printable(text))
+
+
 def empty_table(title: str, *columns: str) -> Table:
     """A table without rows; its cells wrap at words."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=plain(title), title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
@@ -79,7 +84,7 @@ def plan_table(plan: Plan) -> Table:
         left = [cell for cell in job.cells if cell.id in pending]
         gradients = sum(plan.predicted_gradients(cell) for cell in left)
         table.add_row(
-            job.key[:8], escape(_trained(job.cells[0])), _training(job.cells[0]), str(len(job.cells)),
+            job.key[:8], plain(_trained(job.cells[0])), _training(job.cells[0]), str(len(job.cells)),
             str(len(job.cells) - len(left)), str(len(left)), f"{gradients:,}",
         )  # fmt: skip
     return table

@@ -176,6 +176,24 @@ def test_an_ending_chooses_the_format(call, tmp_path):
     assert len(json.loads((tmp_path / "r.json").read_text())) == 2
 
 
+def test_a_plan_shows_markup_in_names_as_it_is(call, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def net(channels=1, note=''):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+    )
+    note = "[bold]x[/bold][/red]:smile:\\u001b[31m"
+    (tmp_path / "s[bold].toml").write_text(
+        TINY.replace('"smallcnn"', f'{{ name = "mine.py:net", note = "{note}" }}'), encoding="utf-8"
+    )
+    code, out, err = call("plan", "s[bold].toml")
+    assert code == 0, err
+    assert "plan of s[bold]" in out
+    cells = "".join(line.split("│")[2].strip() for line in out.splitlines() if line.startswith("│"))
+    assert "[bold]x[/bold][/red]:smile:\\x1b[31m" in cells
+    assert "\x1b" not in out
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_what_a_terminal_cannot_show_is_replaced(tmp_path, encoding):
     bound = "[[robustness.expect]]\nclean_accuracy = { min = 0.0 }\n"
