@@ -120,10 +120,11 @@ def _in_batches(network: nn.Module, size: int) -> Call:
 
 
 def _fresh(model: nn.Module) -> Call:
-    """Each call with a copy of its own, so that none remembers an earlier call."""
+    """Each call with a copy of its own, so that none remembers an earlier call, not even one of ``model`` itself."""
+    untouched = copy.deepcopy(model)
 
     def call(x: Tensor) -> Tensor:
-        return _evaluated(copy.deepcopy(model))(x)
+        return _evaluated(copy.deepcopy(untouched))(x)
 
     return call
 

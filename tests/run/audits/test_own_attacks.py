@@ -7,6 +7,7 @@ import pytest
 import torch
 from broken_models import Scaled
 from lookups import Robust
+from memories import Remembers
 from torch import nn
 from zoo import DIGITS, codes, digits, measure
 
@@ -18,9 +19,10 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.history import History, Seen
+from epsbench.harness.run.audits.points import points
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.reattack import along_gradient, audit_reattack
-from epsbench.harness.run.audits.same_function import audit_same_gradient
+from epsbench.harness.run.audits.same_function import audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.search import score_search
 
 CPU = torch.device("cpu")
@@ -69,6 +71,17 @@ def test_another_gradient_in_the_attacked_copy_is_reported(honest):
     assert not list(audit_same_gradient(probe, Victim(probe.judge.network, CPU, "float32", "plain")))
     (finding,) = audit_same_gradient(probe, Victim(mirrored, CPU, "float32", "plain"))
     assert finding.code == "copy-differs-under-attack"
+
+
+def test_a_copy_that_saw_nothing_shows_what_a_model_remembers(honest):
+    """Though the model itself is asked first, about the clean images."""
+    original = Remembers(honest).eval()
+    probe = probe_of(original)
+    probe.logits(probe.x)
+    moved = points(probe, probe.gradient(probe.x, probe.y))
+    assert "copy-differs-under-attack" in {each.code for each in audit_same_function(probe, moved, original)}
+    probe = probe_of(honest)
+    assert not list(audit_same_function(probe, moved, honest))
 
 
 def test_a_step_of_saturated_logits_is_measured_all_the_same(honest):
