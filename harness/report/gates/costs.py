@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Metric, Record, find_record, read_records
@@ -36,6 +37,8 @@ class References:
     baseline: Mapping[str, Record] | None = None
     """The newest record of each cell of the baseline's folder, by the cell's settings; None without a baseline."""
     _same: dict[str, Record | None] = field(default_factory=dict)
+    _by_rest: dict[tuple[str, str], dict[str, list[Cell]]] = field(default_factory=dict)
+    """By expectation and cost: the cells that it can be relative to, grouped by their other settings."""
 
     @classmethod
     def read(cls, results: Path, baseline: Path | None) -> References:
@@ -65,8 +68,12 @@ class References:
                 return "it is relative to a baseline: give its results folder with --baseline DIR"
             return self.baseline.get(canonical(cell.canonical()), "the baseline has no cell with these settings")
         axes, cells = expectation.others[name]
-        rest = _without(cell, axes)
-        matching = [other for other in cells if _without(other, axes) == rest]
+        place = expectation.label, name
+        if place not in self._by_rest:
+            groups = self._by_rest[place] = defaultdict(list)
+            for other in cells:
+                groups[_without(other, axes)].append(other)
+        matching = self._by_rest[place].get(_without(cell, axes), [])
         if len(matching) != 1:
             return f"{len(matching) or 'no'} cells differ from this one only in {', '.join(axes)}, and one is needed"
         identity = matching[0].id
@@ -75,5 +82,6 @@ class References:
         return self._same[identity] or "the cell that it is relative to is not measured"
 
 
-def _without(cell: Cell, axes: tuple[str, ...]) -> dict[str, Any]:
-    return {key: value for key, value in cell.canonical().items() if key not in axes}
+def _without(cell: Cell, axes: tuple[str, ...]) -> str:
+    """A cell's settings without some axes, the same for cells that differ in these alone."""
+    return canonical({key: value for key, value in cell.canonical().items() if key not in axes})
