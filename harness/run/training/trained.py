@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.names import registry
+from epsbench.harness.plan.training_text import how_trained
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.lock import turn
@@ -117,6 +118,7 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
 def _progress(cell: Cell, title: str, context: Context) -> Iterator[Hooks]:
     """Hooks that show how far a training is, on the terminal and in TensorBoard."""
     epochs = dict(cell.training)["epochs"]
+    title = f"{title}: {how_trained(cell)}"
     with context.progress.task(title, epochs) as task, closing(context.board(cell.weights_key)) as board:
         shown: dict[str, float] = {}
 
