@@ -147,7 +147,7 @@ def test_the_docs_messages_are_the_messages(tmp_path):
 
 
 def test_the_transfer_of_the_docs_has_the_cells_it_says(tmp_path):
-    _, transfer, _ = blocks(SUITES, "toml")
+    _, transfer, *_ = blocks(SUITES, "toml")
     (tmp_path / "transfer.toml").write_text('[robustness]\ndata = "digits"\n' + transfer, encoding="utf-8")
     cells = load_suite(str(tmp_path / "transfer.toml")).cells
     assert len(cells) == 4

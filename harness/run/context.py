@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,37 @@ class NoBoard:
 
     def close(self) -> None:
         pass
+
+
+class GuardedBoard:
+    """TensorBoard's writer. Where it cannot write, the training goes on without it: the record has the curves too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer: Board = NoBoard()
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder))
+        except (OSError, ImportError) as error:
+            self._give_up(error)
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Write one value; see the class."""
+        try:
+            self._writer.add_scalar(tag, value, step)
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Write what is left; see the class."""
+        try:
+            self._writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._writer = NoBoard()
+        sys.stderr.write(f"epsbench: no curves for TensorBoard ({error}); the records have them\n")
 
 
 @dataclass
@@ -100,12 +132,7 @@ class Context:
 
     def board(self, key: str) -> Board:
         """Where a model's training curves go for TensorBoard: ``RESULTS/tensorboard/<key>``."""
-        if not self.boards:
-            return NoBoard()
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer: Board = SummaryWriter(str(self.results / "tensorboard" / key))
-        return writer
+        return GuardedBoard(self.results / "tensorboard" / key) if self.boards else NoBoard()
 
     def clock(self) -> str:
         """Now, in UTC, ISO 8601."""
