@@ -104,6 +104,11 @@ CODES: dict[str, Code] = {
         "The model cannot be differentiated: attacks along its gradients fail, the others run.",
         "attack a differentiable approximation of the model, or use attacks without gradients",
     ),
+    "writes-input": Code(
+        "warning",
+        "The model writes into the images that it is given, so it is given a copy of them.",
+        "compute x - mean instead of x.sub_(mean), and the like: the copy costs time and memory",
+    ),
     "at-chance": Code(
         "warning",
         "The model is no better than guessing on clean images.",

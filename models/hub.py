@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from epsbench.models.base import DataShape
-from epsbench.models.layers import Normalise
+from epsbench.models.layers import CopiesInput, Normalise
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -109,6 +109,8 @@ def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.M
 def verified(network: Any, data: DataShape, name: str) -> nn.Module:
     """Return ``network`` after checking that it turns the data's images into logits (N, classes).
 
+    A network that writes into the images is returned behind a copy of them.
+
     Raises `ValueError` when it is no module, does not take the images, or returns something else.
     """
     if not isinstance(network, nn.Module):
@@ -120,9 +122,10 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
         )
     was_training = network.training
     _set_mode(network, False)
+    probe = torch.full((2, *data.shape), 0.5)
     try:
         with torch.no_grad():
-            logits = network(torch.full((2, *data.shape), 0.5))
+            logits = network(probe)
     except _REFUSALS as error:
         shape = "×".join(map(str, data.shape))
         raise ValueError(f"model {name} does not take the {shape} images of {data.name}: {error}") from error
@@ -133,7 +136,8 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
         raise ValueError(
             f"model {name} gives {outputs} for 2 images of {data.name}; logits of shape (2, {data.classes}) are needed"
         )
-    return network
+    writes = bool((probe != 0.5).any()) or getattr(probe, "_version", 0) > 0
+    return CopiesInput(network) if writes else network
 
 
 def _set_mode(network: nn.Module, training: bool) -> None:

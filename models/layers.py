@@ -8,6 +8,21 @@ import torch
 from torch import Tensor, nn
 
 
+class CopiesInput(nn.Module):
+    """A network that writes into the images it is given, such as by ``x.sub_(mean)``, behind a copy of them.
+
+    Images are shared: by the attack that made them, by the next batch, by the judge.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the network gives for a copy of ``x``."""
+        return self.network(x.clone())
+
+
 class Normalise(nn.Module):
     """(x − mean) / std per channel, for pixels (N, C, H, W) in [0, 1].
 

@@ -12,8 +12,10 @@ import sys
 import sysconfig
 import tokenize
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from epsbench.harness.plan.names.repository import is_own, roots_of
@@ -22,25 +24,40 @@ Mention = tuple[Path | None, str, tuple[str, ...]]
 """An import: the folder it is relative to, if any, the module, and the names taken from it."""
 
 
-def imported_files(path: Path) -> tuple[set[Path], set[tuple[str, str]]]:
-    """The user's files that ``path`` imports, directly or through others, and what all of them import from epsbench."""
+@dataclass
+class Imports:
+    """What files of a user's import."""
+
+    files: set[Path] = field(default_factory=set)
+    """Files of hers, with those of the packages on the way to them."""
+
+    of_epsbench: set[tuple[str, str]] = field(default_factory=set)
+    """Modules of epsbench, each with a name taken from it, or with none."""
+
+    installed: set[str] = field(default_factory=set)
+    """Top-level names of installed packages."""
+
+
+def imports_of(path: Path) -> Imports:
+    """What a file of a user's imports, directly or through other files of hers."""
     path = path.resolve()
-    roots = roots_of(path)
+    roots = tuple(root for root in roots_of(path) if root not in installed())  # of a package that is installed itself
     importlib.invalidate_caches()  # files may have come since Python last looked
-    files, used, pending = {path}, set(), [path]
+    whole, pending = Imports({path}), [path]
     while pending:
-        direct, of_epsbench = _imports(pending.pop(), roots)
-        used |= of_epsbench
-        fresh = direct - files
-        files |= fresh
+        direct = _imports(pending.pop(), roots)
+        whole.of_epsbench |= direct.of_epsbench
+        whole.installed |= direct.installed
+        fresh = direct.files - whole.files
+        whole.files |= fresh
         pending += fresh
-    return files - {path}, used
+    return whole
 
 
-def _imports(path: Path, roots: tuple[Path, ...]) -> tuple[set[Path], set[tuple[str, str]]]:
-    """The user's files that one file imports itself, with the packages on the way to them; what it has of epsbench."""
-    files: set[Path] = set()
-    used: set[tuple[str, str]] = set()
+def _imports(path: Path, roots: tuple[Path, ...]) -> Imports:
+    """What one file imports itself."""
+    direct = Imports()
+    files, used = direct.files, direct.of_epsbench
     status = path.stat()
     for folder, name, leaves in _mentions(path, status.st_mtime_ns, status.st_size):
         top = name.partition(".")[0]
@@ -55,7 +72,9 @@ def _imports(path: Path, roots: tuple[Path, ...]) -> tuple[set[Path], set[tuple[
                 files |= _resolved(places, name, leaves)
             elif (elsewhere := _elsewhere(top, path)) is not None:
                 files |= _resolved(list(elsewhere), name, leaves)
-    return files, used
+            elif top not in sys.stdlib_module_names:
+                direct.installed.add(top)
+    return direct
 
 
 @cache
@@ -157,9 +176,24 @@ def _elsewhere(top: str, path: Path) -> tuple[str, ...] | None:
     return None
 
 
+def is_installed(path: Path) -> bool:
+    """Whether a file belongs to the standard library or to an installed package."""
+    return any(path.resolve().is_relative_to(folder) for folder in installed())
+
+
 @cache
 def installed() -> tuple[Path, ...]:
     """The folders of the standard library and of installed packages."""
     named = [sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     return tuple(dict.fromkeys(Path(folder).resolve() for folder in (*named, *site.getsitepackages(),
                                                                       site.getusersitepackages())))  # fmt: skip
+
+
+@cache
+def package_version(top: str) -> str:
+    """The version of the installed package that a top-level name belongs to; empty where there is none."""
+    try:
+        return version(top)
+    except (PackageNotFoundError, ValueError):  # the package may have another name than what it installs
+        names = packages_distributions().get(top, ())
+    return ", ".join(version(name) for name in sorted(set(names)))

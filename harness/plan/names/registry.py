@@ -5,6 +5,7 @@ Nothing here imports torch. The built-in attacks, defenses and architectures imp
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,6 +46,8 @@ class Kind:
     """Prefix before a colon → the address that it stands for, and the parameter that takes what follows the colon."""
     hidden: Collection[str] = ("name",)
     """Parameters that the harness sets, and a suite cannot."""
+    uncalled: Mapping[str, str] = field(default_factory=dict)
+    """Methods that a class may define in the belief that they are called → what to do instead."""
 
     @property
     def addresses(self) -> list[str]:
@@ -64,6 +67,10 @@ KINDS: dict[str, Kind] = {
         group="epsbench.attacks",
         bases=("epsbench.attacks.base:Attack", "epsbench.attacks.base:GradientAttack"),
         hidden=("name", "norm"),
+        uncalled={
+            "loss": "gradients are of the cross-entropy; for another loss define perturb(victim, x, y, eps, noise)",
+            "targeted": "attacks are untargeted; for targets of your own define perturb(victim, x, y, eps, noise)",
+        },
     ),
     "defense": Kind(
         noun="defense",
@@ -269,4 +276,7 @@ def _checked(kind: Kind, name: str, factory: Any) -> Any:
     if bases and not (isinstance(factory, type) and issubclass(factory, bases)):
         wanted = " or ".join(kind.bases).replace(":", ".")
         raise InputError(f"{name!r} is no {kind.noun}: it must be a class derived from {wanted}")
+    for method, remedy in kind.uncalled.items():
+        if inspect.isfunction(getattr(factory, method, None)):
+            raise InputError(f"{name!r} defines {method}(), which nothing calls: {remedy}, or rename the method")
     return factory

@@ -14,11 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from epsbench.harness.plan.names.imports import imported_files
+from epsbench.harness.plan.names.imports import imports_of, is_installed, package_version
 
 # What stands between two statements and says nothing of its own.
 _LAYOUT = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
 _FOREIGN = sys.stdlib_module_names | {"torch"}
+_RECORDED = frozenset({"torch", "numpy"})  # everything depends on them, and a record's environment names their versions
 # Parts of epsbench whose classes declare versions, and whose import brings no torch.
 _VERSIONED = ("epsbench.attacks", "epsbench.models.base", "epsbench.models.catalogue", "epsbench.models.defenses",
               "epsbench.models.generative")  # fmt: skip
@@ -56,9 +57,9 @@ def code_version(obj: Any, *files: Path) -> str:
 
     - the bare source of the file of every class of its MRO, down to the first that declares a version,
     - the bare source of every file of the user's that these import, at the top or inside a function,
-    - the declared versions of what these import from epsbench.
+    - the declared versions of what these import from epsbench, and the versions of the installed packages they import.
 
-    The standard library, torch and installed packages apart from the object's own are not looked into.
+    The standard library, torch and NumPy do not count: a record's environment has their versions.
     """
     if (declared := _declared(obj)) is not None:
         return declared
@@ -74,12 +75,16 @@ def code_version(obj: Any, *files: Path) -> str:
         path = _source_path(module)
         if path is None:
             parts.add("no source")
+        elif part is not obj and is_installed(path):
+            top = module.partition(".")[0]
+            parts.add(f"{top} {package_version(top)}")
         else:
             seen.add(path)
     for path in list(seen):
-        closure, of_epsbench = imported_files(path)
-        seen |= closure
-        parts |= {_epsbench_version(module, name) for module, name in of_epsbench}
+        imports = imports_of(path)
+        seen |= imports.files
+        parts |= {_epsbench_version(module, name) for module, name in imports.of_epsbench}
+        parts |= {f"{top} {package_version(top)}" for top in imports.installed - _RECORDED}
     return _digest("\n".join(sorted(parts | {_file_digest(path, *_stamp(path)) for path in seen})))
 
 

@@ -12,6 +12,7 @@ from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.statistics import mcnemar_exact
 from epsbench.models.base import DataShape
+from epsbench.models.layers import CopiesInput
 
 # Logits vary if they differ by more than this share of the largest. Kernels for another batch size round differently,
 # by 1e-6 to 1e-5 of it.
@@ -30,7 +31,17 @@ def audit_model(probe: Probe, shape: DataShape) -> list[Finding]:
     broken = list(not_finite(logits))
     if broken:
         return broken
-    return [*_not_a_function(probe, logits), *_probabilities(logits), *_normalisation(probe, logits, shape)]
+    return [
+        *_not_a_function(probe, logits),
+        *_probabilities(logits),
+        *_normalisation(probe, logits, shape),
+        *_writes_input(probe),
+    ]
+
+
+def _writes_input(probe: Probe) -> Iterator[Finding]:
+    if isinstance(probe.judge.network, CopiesInput):
+        yield finding("writes-input", "the model changed the images of a trial in place")
 
 
 def not_finite(logits: Tensor) -> Iterator[Finding]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.names.imports import imports_of
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.registry import name_with_parameters, versions
 
@@ -187,3 +189,54 @@ def test_a_broken_file_is_named_and_loads_once_it_is_mended(repo):
         load_object("victim.py:load", repo)
     write(repo, models__resnet="WIDTH = 4\n")
     assert load_object("victim.py:load", repo).__globals__["WIDTH"] == 4
+
+
+def test_another_version_of_an_installed_package_she_imports_is_another_version(repo, monkeypatch):
+    from epsbench.harness.plan.names import imports, versions
+
+    write(repo, utils="import attacks.mine\nimport sklearn.datasets\nimport numpy\n")
+    before = version(repo)
+    assert imports.package_version("sklearn") == metadata.version("scikit-learn")
+    monkeypatch.setattr(versions, "package_version", lambda top: "99")
+    changed = version(repo)
+    assert changed != before
+    monkeypatch.setattr(versions, "package_version", lambda top: {"sklearn": "99"}[top])  # of none but this one
+    assert version(repo) == changed
+
+
+@pytest.mark.parametrize("method", ["loss", "targeted"])
+def test_a_method_of_an_attack_that_nothing_calls_is_refused_with_what_to_write(tmp_path, method):
+    write(tmp_path, mine="from dataclasses import dataclass\nfrom epsbench.attacks import PGD\n\n"
+                         "@dataclass(frozen=True, kw_only=True)\nclass Mine(PGD):\n"
+                         f"    def {method}(self, logits, y):\n        return logits\n")  # fmt: skip
+    with pytest.raises(InputError, match=rf"'mine\.py:Mine' defines {method}\(\), which nothing calls: .*perturb\("):
+        name_with_parameters("attack", "mine.py:Mine", tmp_path)
+
+
+def test_a_class_that_derives_from_an_installed_one_is_versioned_by_that_package(tmp_path):
+    write(
+        tmp_path,
+        mine="from torchvision.models.resnet import ResNet, BasicBlock\n\nclass Mine(ResNet):\n"
+        "    def __init__(self, num_classes=10):\n"
+        "        super().__init__(BasicBlock, [1, 1, 1, 1])\n",
+    )
+    before = version(tmp_path, "mine.py:Mine")
+    assert imports_of(tmp_path / "mine.py").files == {(tmp_path / "mine.py").resolve()}
+    assert imports_of(tmp_path / "mine.py").installed == {"torchvision"}
+    assert version(tmp_path, "mine.py:Mine") == before
+
+
+def test_an_attack_in_an_installed_package_is_versioned_by_that_packages_files(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    write(
+        site,
+        plugin__INIT="",
+        plugin__base="SHARE = 0.5\n",
+        other__INIT="",
+        plugin__attack="import other\nfrom plugin.base import SHARE\nfrom .base import SHARE as again\n",
+    )
+    monkeypatch.setattr("epsbench.harness.plan.names.imports.installed", lambda: (site.resolve(),))
+    monkeypatch.syspath_prepend(str(site))
+    found = imports_of(site / "plugin" / "attack.py")
+    assert {path.name for path in found.files} == {"attack.py", "base.py", "__init__.py"}
+    assert found.installed == {"other"}

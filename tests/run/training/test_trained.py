@@ -28,6 +28,18 @@ class Viewing(nn.Module):
         x = self.second(self.first(x).relu()).relu()
         return self.last(x.view(x.size(0), -1))
 
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+    def forward(self, x):
+        x.sub_(0.3).div_(0.4)
+        return self.fc(x.flatten(1))
+
+class OutOfPlace(InPlace):
+    def forward(self, x):
+        return self.fc(((x - 0.3) / 0.4).flatten(1))
+
 class Permuted(nn.Module):
     def __init__(self):
         super().__init__()
@@ -156,3 +168,16 @@ def test_divergence_in_fp16_names_another_remedy_than_in_float32():
         losses.keep(torch.tensor(float("nan")))
         with pytest.raises(TrainingDiverged, match=remedy):
             losses.mean()
+
+
+def test_a_model_that_writes_into_its_images_is_measured_as_one_that_does_not(run):
+    attacks = '["noise", "fgsm", { name = "pgd", steps = 5 }]'
+    numbers = [
+        {
+            record.cell["attack"]["name"]: (record.verdicts, record.curves["train_loss"])
+            for record in run(model, attacks=attacks)
+        }
+        for model in ("InPlace", "OutOfPlace")
+    ]
+    assert numbers[0] == numbers[1]
+    assert all("writes-input" in {each.code for each in record.findings} for record in run("InPlace", attacks=attacks))
