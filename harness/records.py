@@ -7,6 +7,7 @@ A record is a JSON file, ``RESULTS/cells/<id>.json``. Its pictures, if it has an
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import os
 import tempfile
@@ -162,6 +163,10 @@ def keep(path: Path, content: bytes) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise InputError(cannot_write(path, error)) from error
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors that every further file would meet as well: a run stops at them."""
 
 
 def cannot_write(path: Path, error: OSError) -> str:

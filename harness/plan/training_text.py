@@ -31,8 +31,8 @@ def how_trained_record(cell: Mapping[str, Any]) -> str:
 
 def training_images(cell: Mapping[str, Any]) -> int | None:
     """How many images an epoch of this cell's training takes; None where its data set is not known here."""
-    data, limit = DATASETS.get(str(cell.get("data"))), cell.get("limit")
-    if data is None or cell.get("subset", "all") not in SUBSETS:
+    data, limit, subset = DATASETS.get(str(cell.get("data"))), cell.get("limit"), cell.get("subset", "all")
+    if data is None or not isinstance(subset, str) or subset not in SUBSETS or not isinstance(limit, int | None):
         return None
-    size = data.sizes[0] if limit is None else min(data.sizes[0], int(limit))
-    return len(range(size)[SUBSETS[cell.get("subset", "all")](size)])
+    size = data.sizes[0] if limit is None else max(0, min(data.sizes[0], limit))
+    return len(range(size)[SUBSETS[subset](size)])

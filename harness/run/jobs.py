@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.plan import Job
-from epsbench.harness.records import Record, cannot_write, write_record
+from epsbench.harness.records import NO_ROOM, Record, cannot_write, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.generative.job import run_generation_job
@@ -23,9 +22,6 @@ RUNNERS: dict[str, Callable[[Any, Context], Iterator[Record]]] = {
     "robustness": run_robustness_job,
     "generation": run_generation_job,
 }
-
-# Errors that every further cell would raise as well: the run stops.
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def run_job(job: Job, context: Context) -> Iterator[Record]:

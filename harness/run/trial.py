@@ -36,11 +36,13 @@ def _modes(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
         method: Callable[[], object] = getattr(network, name)
         try:
             returned = method()
-        except Exception as error:  # noqa: BLE001 - a method of the user's; its error is part of the message
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a method of the user's; its error is part of the message
             returned = error
         if not isinstance(returned, nn.Module):
             classes = sorted({type(module).__name__ for module in network.modules() if _redefines_modes(module)})
-            outcome = f"raises {_short(returned)}" if isinstance(returned, Exception) else f"returns {_short(returned)}"
+            outcome = (
+                f"raises {_short(returned)}" if isinstance(returned, BaseException) else f"returns {_short(returned)}"
+            )
             yield (
                 f"{', '.join(classes)} has a {name}() of its own, which {outcome}; that of torch.nn.Module returns the "
                 "module: give the method another name, such as fit, or let it call super() and return self"
@@ -60,7 +62,7 @@ def _evaluates(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
         try:
             with torch.no_grad():
                 logits = network(x.clone())
-        except Exception as error:  # noqa: BLE001 - see above
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
             yield f"it raises for {_count(size)}: {_short(error)}"
             return
         yield from _not_logits(logits, size, data.description.classes)
@@ -90,7 +92,7 @@ def _copies(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
         network(other)  # so that what the model remembers of its last images belongs to others
         try:
             copied = copy.deepcopy(network)(x.clone())
-        except Exception as error:  # noqa: BLE001 - see above
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
             yield f"a copy of it does not work ({_short(error)}); {remedy}"
             return
     if torch.equal(first, again) and not torch.allclose(copied, first, rtol=1e-3, atol=1e-5, equal_nan=True):
@@ -109,7 +111,7 @@ def _trains(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
         problems = list(_not_logits(logits, batch, data.description.classes))
         if not problems:
             F.cross_entropy(logits.float(), data.train.labels[index]).backward()
-    except Exception as error:  # noqa: BLE001 - see above
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
         if "more than 1 value per channel" in str(error):
             yield f"batch norm needs more than one image a batch in training; this one has {batch}: raise batch_size"
         else:

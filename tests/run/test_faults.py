@@ -246,9 +246,10 @@ class Prints(nn.Module):
 class Exits(nn.Module):
     def __init__(self, classes):
         super().__init__()
-        self.net = nn.Linear(64, classes)
+        self.net, self.calls = nn.Linear(64, classes), 0
     def forward(self, x):
-        if self.training:
+        self.calls += self.training
+        if self.calls > {after}:
             sys.exit(0)
         return self.net(x.flatten(1))
 """
@@ -264,7 +265,14 @@ def test_what_a_model_prints_stays_out_of_standard_output(tmp_path, capsys):
 
 
 def test_a_model_that_exits_is_a_failed_cell(tmp_path):
-    (tmp_path / "own.py").write_text(PRINTS)
+    (tmp_path / "own.py").write_text(PRINTS.replace("{after}", "1"))
     suite = suite_of(tmp_path, TINY.replace('"smallcnn"', '"own.py:Exits"'))
     assert run_suite(suite, tmp_path / "results", QUIET) == 1
     assert {record.failure.type for record in read_records(tmp_path / "results")} == {"SystemExit"}
+
+
+def test_a_model_that_exits_at_once_is_refused_before_training(tmp_path):
+    (tmp_path / "own.py").write_text(PRINTS.replace("{after}", "0"))
+    suite = suite_of(tmp_path, TINY.replace('"smallcnn"', '"own.py:Exits"'))
+    with pytest.raises(InputError, match=r"in train mode it raises for .* images: SystemExit: 0"):
+        run_suite(suite, tmp_path / "results", QUIET)

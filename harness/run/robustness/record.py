@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from epsbench.harness.errors import InputError
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.records import Metric, Record, Verdicts, write_pictures
+from epsbench.harness.records import NO_ROOM, Metric, Record, Verdicts, write_pictures
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context
@@ -96,12 +97,20 @@ def side_output(what: str, write: Callable[[], object]) -> list[Finding]:
     """Write something beside the record. What cannot be written is a finding and fails no measurement."""
     try:
         write()
+    except InputError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM:
+            raise  # there is no room for the record either
+        return _not_written(what, error)
     # A profiler or a file system may raise anything; the record itself is written with its own errors.
     except Exception as error:  # noqa: BLE001
-        reason = str(error).splitlines()[0] if str(error) else ""
-        fact = f"{what} could not be written ({type(error).__name__}: {reason})"
-        return [finding("output-failed", fact, output=what, error=type(error).__name__)]
+        return _not_written(what, error)
     return []
+
+
+def _not_written(what: str, error: Exception) -> list[Finding]:
+    reason = str(error).splitlines()[0] if str(error) else ""
+    fact = f"{what} could not be written ({type(error).__name__}: {reason})"
+    return [finding("output-failed", fact, output=what, error=type(error).__name__)]
 
 
 def cost_of(outcome: Outcome, attacker: Attacker, context: Context) -> dict[str, Any]:
