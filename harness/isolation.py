@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+AFTERWARDS: list[Callable[[], None]] = []
+"""Called whenever a user's code has run in one of the contexts here."""
 
 
 @contextmanager
@@ -25,6 +28,8 @@ def global_state_kept() -> Iterator[None]:
         yield
     finally:
         _restore(before)
+        for clean_up in AFTERWARDS:
+            clean_up()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import site
 import sys
 import sysconfig
@@ -20,8 +21,28 @@ from pathlib import Path
 
 from epsbench.harness.plan.names.repository import is_own, roots_of
 
+EVERYTHING = "**"
+"""Stands among the names of an import for every file of the project."""
+
+_IMPORTERS = frozenset({"import_module", "__import__", "spec_from_file_location"})
+_ALL = "__all__"
+_MOST_FILES = 5_000  # of a project that one unreadable import stands for; beyond, its own folder must do
+_ELSEWHERE = frozenset({"node_modules", "site-packages", "build", "dist", "venv", "env"})
+
 Mention = tuple[Path | None, str, tuple[str, ...]]
 """An import: the folder it is relative to, if any, the module, and the names taken from it."""
+
+
+def _project(path: Path, roots: tuple[Path, ...]) -> set[Path]:
+    """Every Python file of the project that a file belongs to, without environments and hidden folders."""
+    files: set[Path] = set()
+    for folder, below, names in os.walk(roots[-1] if roots else path.parent):
+        below[:] = [each for each in below if each[0] != "." and each not in _ELSEWHERE
+                    and not (Path(folder) / each / "pyvenv.cfg").exists()]  # fmt: skip
+        files |= {(Path(folder) / name).resolve() for name in names if name.endswith(".py")}
+        if len(files) > _MOST_FILES:
+            return {file.resolve() for file in path.parent.glob("*.py")}
+    return files
 
 
 @dataclass
@@ -61,7 +82,9 @@ def _imports(path: Path, roots: tuple[Path, ...]) -> Imports:
     status = path.stat()
     for folder, name, leaves in _mentions(path, status.st_mtime_ns, status.st_size):
         top = name.partition(".")[0]
-        if folder is None and top == "epsbench":
+        if leaves == (EVERYTHING,):
+            files |= _project(path, roots)
+        elif folder is None and top == "epsbench":
             used |= {(name, leaf) for leaf in leaves} or {(name, "")}
         elif folder is not None:
             files |= _resolved([str(folder)], name, leaves)
@@ -91,23 +114,38 @@ def _mentions(path: Path, modified: int, size: int) -> tuple[Mention, ...]:
 def _imports_of(tree: ast.Module, path: Path) -> Iterator[Mention]:
     """Every import below a syntax tree.
 
-    ``*`` among the names stands for every module of a package: ``import_module(f"models.{name}")`` may mean any.
+    ``*`` among the names stands for every module of a package: ``import_module(f"models.{name}")`` may mean any. A call
+    whose module cannot be read from the source may mean every file of the project.
     """
+    importers = set(_IMPORTERS)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in {"importlib", "importlib.util"}:
+            importers |= {alias.asname for alias in node.names if alias.name in _IMPORTERS and alias.asname}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield None, alias.name, ()
         elif isinstance(node, ast.ImportFrom):
             folder = path.parents[node.level - 1] if 0 < node.level <= len(path.parents) else None
-            leaves = tuple(alias.name for alias in node.names if alias.name != "*")
-            yield folder, node.module or "", leaves
-        elif isinstance(node, ast.Call) and node.args and _called(node.func) in {"import_module", "__import__"}:
-            text, whole = _beginning(node.args[0])
-            folder = path.parent if text.startswith(".") else None
-            if whole and text:
-                yield folder, text.lstrip("."), ()
-            elif "." in text.lstrip("."):
-                yield folder, text.lstrip(".").rpartition(".")[0], ("*",)
+            yield folder, node.module or "", tuple(_ALL if alias.name == "*" else alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node.func) in importers:
+            yield _by_call(node, path)
+
+
+def _by_call(node: ast.Call, path: Path) -> Mention:
+    """What a call of ``import_module`` or the like imports."""
+    given = [*node.args[:2], *(keyword.value for keyword in node.keywords if keyword.arg in {"name", "package"})]
+    text, whole = _beginning(given[0]) if given and _called(node.func) != "spec_from_file_location" else ("", False)
+    bare = text.lstrip(".")
+    if text.startswith("."):
+        package, known = _beginning(given[1]) if len(given) > 1 else ("", False)
+        up = len(text) - len(bare) - 1
+        if known:
+            return None, ".".join([*package.split(".")[: len(package.split(".")) - up], *filter(None, [bare])]), ("*",)
+        return path.parents[up], bare if whole else bare.rpartition(".")[0], () if whole else ("*",)
+    if whole and text:
+        return None, text, ()
+    return (None, text.rpartition(".")[0], ("*",)) if "." in text else (None, "", (EVERYTHING,))
 
 
 def _called(function: ast.expr) -> str:
@@ -143,9 +181,27 @@ def _resolved(places: list[str], name: str, leaves: tuple[str, ...]) -> set[Path
     for leaf in leaves:
         if leaf == "*":
             files |= {file.resolve() for place in places for file in Path(place).rglob("*.py")}
+        elif leaf == _ALL:
+            for each in (spec for name in _all_of(places) if (spec := PathFinder.find_spec(name, places)) is not None):
+                files |= _file(each)
         elif places and (spec := PathFinder.find_spec(leaf, places)) is not None:
             files |= _file(spec)
     return files
+
+
+def _all_of(places: list[str]) -> list[str]:
+    """The names that ``from package import *`` takes, where the package lists them as text."""
+    names: list[str] = []
+    for init in (Path(place) / "__init__.py" for place in places):
+        try:
+            tree = ast.parse(init.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, ValueError):
+            continue
+        lists = (node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)
+                 and any(isinstance(target, ast.Name) and target.id == _ALL for target in node.targets))  # fmt: skip
+        names += [each.value for value in lists if isinstance(value, ast.List | ast.Tuple) for each in value.elts
+                  if isinstance(each, ast.Constant) and isinstance(each.value, str)]  # fmt: skip
+    return names
 
 
 def _file(spec: ModuleSpec) -> set[Path]:

@@ -66,7 +66,11 @@ def _load_file(address: str, path: Path) -> ModuleType:
         return repository_of(path).load(path)
     except ModuleNotFoundError as error:
         missing = error.name or ""
-        remedy = _old_name(missing) or f"install {missing.partition('.')[0]!r}, or put it beside {path.name}"
+        remedy = (
+            _old_name(missing)
+            or f"install {missing.partition('.')[0]!r}, or put it beside {path.name}; "
+            "at the root of its project it is found where that has a .git or a pyproject.toml"
+        )
         raise InputError(f"{address!r}: {path} does not import ({_reason(error)}); {remedy}") from error
     except _IMPORT_FAILURES as error:
         raise InputError(f"{address!r}: {path} does not import ({_reason(error)}); correct the file") from error

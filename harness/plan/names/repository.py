@@ -16,12 +16,13 @@ import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any
+from types import CodeType, FrameType, ModuleType
+from typing import Any, ClassVar
 
-from epsbench.harness.isolation import importing
+from epsbench.harness.isolation import AFTERWARDS, importing
 
 OWN_ROOT = Path(__file__).resolve().parents[3]
 """The folder of the package ``epsbench`` itself."""
@@ -89,6 +90,8 @@ class Repository:
         """`importlib.import_module` as her code sees it."""
         if not name.startswith(".") and self._owns(name.partition(".")[0]):
             name = f"{self.package}.{name}"
+        elif name.startswith(".") and package and self._owns(package.partition(".")[0]):
+            package = f"{self.package}.{package}"
         try:
             return importlib.import_module(name, package)
         except ModuleNotFoundError as error:
@@ -230,7 +233,55 @@ class _Finder:
         return spec
 
 
+class _Borrower:
+    """Finds her modules by their own names for code that works for hers, such as the unpickling of a model.
+
+    The names are taken away again when her code has run: see `epsbench.harness.isolation.AFTERWARDS`.
+    """
+
+    names: ClassVar[set[str]] = set()
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            repository = _REPOSITORIES.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
+            if repository is not None and repository._owns(name.partition(".")[0]):
+                try:
+                    module = importlib.import_module(f"{repository.package}.{name}")
+                except ModuleNotFoundError:
+                    return None
+                cls.names.add(name)
+                return ModuleSpec(name, _Borrowed(module), is_package=hasattr(module, "__path__"))
+            frame = frame.f_back
+        return None
+
+    @classmethod
+    def give_back(cls) -> None:
+        """Forget every borrowed name."""
+        for name in cls.names:
+            sys.modules.pop(name, None)
+        cls.names.clear()
+
+
+class _Borrowed(Loader):
+    """Gives a module that is loaded already."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec  # the import system has put that of the borrowed name there
+
+
 sys.meta_path.insert(0, _Finder)
+sys.meta_path.append(_Borrower)
+AFTERWARDS.append(_Borrower.give_back)
 
 
 class _Importlib(ModuleType):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.names.imports import imports_of
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.registry import name_with_parameters, versions
@@ -240,3 +242,48 @@ def test_an_attack_in_an_installed_package_is_versioned_by_that_packages_files(t
     found = imports_of(site / "plugin" / "attack.py")
     assert {path.name for path in found.files} == {"attack.py", "base.py", "__init__.py"}
     assert found.installed == {"other"}
+
+
+FORMS = {
+    "relative": "import models\n\ndef load():\n    return models.get('part')\n",
+    "star": "from models import *\n",
+    "variable": "import importlib\nname = 'models.part'\nimportlib.import_module(name)\n",
+    "keyword": "from importlib import import_module\narch = 'part'\nimport_module(name=f'models.{arch}')\n",
+    "join": "from importlib import import_module\nimport_module('.'.join(['models', 'part']))\n",
+    "alias": "from importlib import import_module as im\nim('models.part')\n",
+    "with package": "from importlib import import_module\nimport_module('.part', 'models')\n",
+    "by path": "from importlib.util import spec_from_file_location\nspec_from_file_location('x', 'models/part.py')\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_edit_counts_however_the_file_is_imported(tmp_path, form):
+    get = "from importlib import import_module\ndef get(n):\n    return import_module(f'.{n}', __name__)\n"
+    write(
+        tmp_path,
+        models__INIT=f"__all__ = ['part']\n{get}",
+        models__part="x = 1\n",
+        net=f"{FORMS[form]}\ndef build():\n    return None\n",
+    )
+    load_object("net.py:build", tmp_path)
+    before = version(tmp_path, "net.py:build")
+    write(tmp_path, models__part="x = 2\n")
+    assert version(tmp_path, "net.py:build") != before
+
+
+def test_a_whole_model_is_unpickled_with_her_classes_and_no_name_stays_behind(tmp_path):
+    net = "from torch import nn\n\nclass Net(nn.Module):\n    pass\n"
+    load = ("import torch\nfrom pathlib import Path\n\ndef load():\n"
+            "    return torch.load(Path(__file__).with_name('whole.pt'), weights_only=False)\n")  # fmt: skip
+    for name in ("one", "two"):
+        write(tmp_path / name, models__net=net, victim=load)
+        script = "import torch\nfrom models.net import Net\ntorch.save(Net(), 'whole.pt')\n"
+        subprocess.run([sys.executable, "-c", script], cwd=tmp_path / name, check=True)
+    networks = []
+    for name in ("one", "two"):
+        build = load_object("victim.py:load", tmp_path / name)
+        with isolated(0):
+            networks.append(build())
+    assert type(networks[0]) is not type(networks[1])
+    assert type(networks[0]).__module__.endswith("models.net")
+    assert "models.net" not in sys.modules
