@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.run.attack.judge import in_float32
 from epsbench.harness.run.data.examples import Data
 
 Problem = str
@@ -23,7 +24,7 @@ def problem_of(network: nn.Module, cell: RobustnessCell, data: Data) -> Problem 
     """
     recipe = dict(cell.training)
     images = data.train if recipe["epochs"] else data.test
-    for check in (_modes, _evaluates, _copies, *((_trains, _keeps) if recipe["epochs"] else ())):
+    for check in (_modes, _evaluates, _copies, _in_float32, *((_trains, _keeps) if recipe["epochs"] else ())):
         with isolated(cell.seed):
             for problem in check(network, data, min(recipe["batch_size"], len(images))):
                 return problem
@@ -36,7 +37,7 @@ def _modes(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
         method: Callable[[], object] = getattr(network, name)
         try:
             returned = method()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a method of the user's; its error is part of the message
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a method of the user's; the error is in the message
             returned = error
         if not isinstance(returned, nn.Module):
             classes = sorted({type(module).__name__ for module in network.modules() if _redefines_modes(module)})
@@ -99,6 +100,18 @@ def _copies(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
         yield f"a copy of it computes something else than the model; {remedy}"
 
 
+def _in_float32(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
+    """The judge is a copy with float32 weights where the model's are half precision."""
+    try:
+        with torch.no_grad():
+            in_float32(copy.deepcopy(network))(_images(data, 2).clone())
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+        yield (
+            f"its float32 copy, which decides every verdict, raises ({_short(error)}); let forward() take the type of "
+            "the weights, and not call .half() or .bfloat16() itself"
+        )
+
+
 def _trains(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
     """There has to be something to train, and a batch has to go forward and backward in train mode."""
     if not any(weight.requires_grad for weight in network.parameters()):
@@ -113,7 +126,7 @@ def _trains(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
             F.cross_entropy(logits.float(), data.train.labels[index]).backward()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
         if "more than 1 value per channel" in str(error):
-            yield f"batch norm needs more than one image a batch in training; this one has {batch}: raise batch_size"
+            yield f"batch norm needs more than one image a batch in training, not {batch}; raise batch_size"
         else:
             yield f"in train mode it raises for {_count(batch)}: {_short(error)}"
         return

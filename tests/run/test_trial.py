@@ -132,6 +132,15 @@ class Classes(Net):
         return (super().forward(x) * 100).long()
 
 
+class Half(Net):
+    def __init__(self):
+        super().__init__()
+        self.half()
+
+    def forward(self, x):
+        return super().forward(x.half())
+
+
 class OnlyTrainRaises(Net):
     def forward(self, x):
         if self.training:
@@ -161,6 +170,7 @@ def frozen() -> nn.Module:
         (Locked, r"a copy of it does not work \(TypeError: cannot pickle"),
         (Extra, r"its state dict holds what is no tensor \(_extra_state\)"),
         (AsArray, "it gives a ndarray, not a tensor"),
+        (Half, r"its float32 copy, which decides every verdict, raises.*\.half\(\)"),
         (AsTuple, "it gives a tuple, not a tensor"),
         (Classes, "torch.int64 outputs"),
         (OnlyTrainRaises, "in train mode it raises for 20 images: RuntimeError: no training here"),
