@@ -10,10 +10,8 @@ from typing import Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import digest
+from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
 from epsbench.harness.records import LARGEST_RECORD, Record, Status, Verdicts, find_record, record_path
-
-Stamp = tuple[int, int, int, int]
-"""Two times, the size and the number of a file. Records are replaced, never changed, so a new one has another stamp."""
 
 CELL_KEYS = ("attack", "norm", "eps")
 COST_KEYS = ("forwards", "backwards", "shared_backwards")
@@ -77,7 +75,7 @@ class RecordIndex:
         """``results`` is the results folder; it need not exist."""
         self.results = results
         self._entries: dict[str, Entry] = {}
-        self._stamps: dict[str, Stamp] = {}
+        self._stamps: dict[str, FileStamp] = {}
         self._by_weights: dict[str, dict[str, Entry]] | None = None
         self._unreadable: dict[str, InputError] = {}
 
@@ -162,7 +160,7 @@ class RecordIndex:
         for entry in self._entries.values():
             self._by_weights.setdefault(entry.weights, {})[entry.id] = entry
 
-    def _keep(self, entry: Entry, stamp: Stamp) -> None:
+    def _keep(self, entry: Entry, stamp: FileStamp) -> None:
         self._entries[entry.id], self._stamps[entry.id] = entry, stamp
         if self._by_weights is not None:
             self._by_weights.setdefault(entry.weights, {})[entry.id] = entry
@@ -174,12 +172,9 @@ class RecordIndex:
         if entry is not None and self._by_weights is not None:
             self._by_weights[entry.weights].pop(identity, None)
 
-    def _stamp(self, identity: str) -> Stamp | None:
+    def _stamp(self, identity: str) -> FileStamp | None:
         path = record_path(self.results, identity)
-        if not path.exists():
-            return None
-        status = path.stat()
-        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+        return stamp_of(path) if path.exists() else None
 
 
 def _content(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 
 from epsbench.harness.plan.names.repository import is_own, roots_of
+from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
 
 EVERYTHING = "**"
 """Stands among the names of an import for every file of the project."""
@@ -79,8 +80,7 @@ def _imports(path: Path, roots: tuple[Path, ...]) -> Imports:
     """What one file imports itself."""
     direct = Imports()
     files, used = direct.files, direct.of_epsbench
-    status = path.stat()
-    for folder, name, leaves in _mentions(path, status.st_mtime_ns, status.st_size):
+    for folder, name, leaves in _mentions(path, stamp_of(path)):
         top = name.partition(".")[0]
         if leaves == (EVERYTHING,):
             files |= _project(path, roots)
@@ -101,8 +101,8 @@ def _imports(path: Path, roots: tuple[Path, ...]) -> Imports:
 
 
 @cache
-def _mentions(path: Path, modified: int, size: int) -> tuple[Mention, ...]:
-    """Every import of a file as it was at that time; none where Python cannot read it."""
+def _mentions(path: Path, stamp: FileStamp) -> tuple[Mention, ...]:
+    """Every import of a file as it was at that stamp; none where Python cannot read it."""
     try:
         with tokenize.open(path) as file:
             tree = ast.parse(file.read())

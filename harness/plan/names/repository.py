@@ -9,12 +9,10 @@ statements inside its files look there first, now and later.
 from __future__ import annotations
 
 import builtins
-import hashlib
 import importlib
 import importlib.util
 import itertools
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -23,6 +21,7 @@ from types import CodeType, FrameType, ModuleType
 from typing import Any, ClassVar
 
 from epsbench.harness.isolation import AFTERWARDS, importing
+from epsbench.harness.plan.names.stamp import Reading
 
 OWN_ROOT = Path(__file__).resolve().parents[3]
 """The folder of the package ``epsbench`` itself."""
@@ -31,7 +30,6 @@ OWN_FOLDERS = frozenset({"attacks", "harness", "models", "suites"})
 """Folders of epsbench that were importable by these names before there was one package."""
 
 PROJECT_MARKS = ("pyproject.toml", ".git")
-_RACY_NS = 50_000_000  # a file read so soon after it was written may change without a new time stamp
 
 
 class Repository:
@@ -43,7 +41,7 @@ class Repository:
         """``roots`` are the folders that absolute imports are looked up in, in this order."""
         self.roots = [str(root) for root in roots]
         self.package = f"epsbench_user_{next(self._numbers)}"
-        self._read: dict[Path, _Stamp] = {}
+        self._read: dict[Path, Reading] = {}
         self._owned: dict[str, bool] = {}
         self._builtins = vars(builtins) | {"__import__": self._import}
         self._importlib = _Importlib(self)
@@ -78,12 +76,11 @@ class Repository:
 
     def is_current(self) -> bool:
         """Whether every file that was read is still what it was."""
-        return all(stamp.holds(path) for path, stamp in self._read.items())
+        return all(reading.is_current(path) for path, reading in self._read.items())
 
     def source(self, path: Path) -> bytes:
         """A file's content; from now on `is_current` looks after it."""
-        stamp, content = _Stamp.of(path)
-        self._read[path] = stamp
+        self._read[path], content = Reading.of(path)
         return content
 
     def import_module(self, name: str, package: str | None = None) -> ModuleType:
@@ -293,35 +290,3 @@ class _Importlib(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib, name)
-
-
-class _Stamp:
-    """What a file was like when it was read."""
-
-    def __init__(self, key: tuple[int, ...], digest: bytes, read_ns: int) -> None:
-        self._key, self._digest, self._read_ns = key, digest, read_ns
-
-    @classmethod
-    def of(cls, path: Path) -> tuple[_Stamp, bytes]:
-        """The stamp of a file, and the content that it stands for."""
-        key, now = cls._key_of(path), time.time_ns()
-        content = path.read_bytes()
-        return cls(key, hashlib.sha256(content).digest(), now), content
-
-    def holds(self, path: Path) -> bool:
-        """Whether the file is still the same. It is read again only where its time stamps cannot tell."""
-        try:
-            if self._key_of(path) == self._key and self._read_ns - self._key[0] > _RACY_NS:
-                return True
-            fresh, _ = self.of(path)
-        except OSError:
-            return False
-        if fresh._digest != self._digest:
-            return False
-        self._key, self._read_ns = fresh._key, fresh._read_ns
-        return True
-
-    @staticmethod
-    def _key_of(path: Path) -> tuple[int, ...]:
-        status = path.stat()
-        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

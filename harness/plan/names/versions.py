@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.plan.names.imports import imports_of, is_installed, package_version
+from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
 
 # What stands between two statements and says nothing of its own.
 _LAYOUT = {tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
@@ -85,7 +86,7 @@ def code_version(obj: Any, *files: Path) -> str:
         seen |= imports.files
         parts |= {_epsbench_version(module, name) for module, name in imports.of_epsbench}
         parts |= {f"{top} {package_version(top)}" for top in imports.installed - _RECORDED}
-    return _digest("\n".join(sorted(parts | {_file_digest(path, *_stamp(path)) for path in seen})))
+    return _digest("\n".join(sorted(parts | {_file_digest(path, stamp_of(path)) for path in seen})))
 
 
 def _declared(part: Any) -> str | None:
@@ -106,16 +107,11 @@ def _epsbench_version(module: str, name: str) -> str:
         if inspect.isclass(imported) and hasattr(imported, "version"):
             return code_version(imported)
     path = _source_path(module)
-    return _file_digest(path, *_stamp(path)) if path else "no source"
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
+    return _file_digest(path, stamp_of(path)) if path else "no source"
 
 
 @cache
-def _file_digest(path: Path, modified: int, size: int) -> str:
+def _file_digest(path: Path, stamp: FileStamp) -> str:
     """A digest of a file; of Python's, of its bare source where it can be read as such."""
     content = path.read_bytes()
     if path.suffix == ".py":
