@@ -19,6 +19,16 @@ model = "smallcnn"
 attack = ["noise", "fgsm", { name = "pgd", steps = 3, random_start = true }]
 eps = [0.05, 0.2]
 """
+TINY = """
+[robustness]
+data = "digits"
+[robustness.training]
+epochs = 6
+[robustness.matrix]
+model = "smallcnn"
+attack = ["noise", "fgsm"]
+eps = [0.05, 0.2]
+"""
 
 
 def suite_of(folder: Path, text: str = SMALL) -> Suite:

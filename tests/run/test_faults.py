@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import TINY, suite_of
 
 from epsbench.harness import records
 from epsbench.harness.errors import InputError
 from epsbench.harness.options import Options
 from epsbench.harness.plan.plan import plan
-from epsbench.harness.plan.suite import Suite, load_suite
+from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import read_records
 from epsbench.harness.report.build import report
 from epsbench.harness.run import context as context_module
@@ -25,28 +26,12 @@ from epsbench.harness.run.failure import LONGEST_MESSAGE
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.training import trained as classifiers
 
-TINY = """
-[robustness]
-data = "digits"
-[robustness.training]
-epochs = 6
-[robustness.matrix]
-model = "smallcnn"
-attack = ["noise", "fgsm"]
-eps = [0.05, 0.2]
-"""
 QUIET = Options(quiet=True, device="cpu")
 
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
     return suite_of(tmp_path, TINY)
-
-
-def suite_of(folder: Path, text: str) -> Suite:
-    path = folder / "tiny.toml"
-    path.write_text(text, encoding="utf-8")
-    return load_suite(str(path), limit=200)
 
 
 def verdicts(results: Path) -> dict[str, object]:

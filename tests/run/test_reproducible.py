@@ -9,30 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import TINY, suite_of
 
 from epsbench.harness.options import Options
-from epsbench.harness.plan.suite import Suite, load_suite
+from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import read_records
 from epsbench.harness.run.machine.environment import arithmetic, arithmetic_flags
 from epsbench.harness.run.runner import run_suite
 
-TINY = """
-[robustness]
-data = "digits"
-[robustness.training]
-epochs = 6
-[robustness.matrix]
-model = "smallcnn"
-attack = ["noise", "fgsm"]
-eps = [0.05, 0.2]
-"""
 QUIET = Options(quiet=True, device="cpu")
 
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
-    (tmp_path / "tiny.toml").write_text(TINY, encoding="utf-8")
-    return load_suite(str(tmp_path / "tiny.toml"), limit=200)
+    return suite_of(tmp_path, TINY)
 
 
 def verdicts(results: Path) -> dict[str, object]:
