@@ -23,6 +23,16 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message; empty where it has none."""
+    return str(error).splitlines()[0] if str(error) else ""
+
+
+def summary(error: BaseException) -> str:
+    """Type and first line of an exception."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'pgd'?"`` when a known name is similar, else ``"; known: fgsm, noise, pgd"``."""
     from difflib import get_close_matches

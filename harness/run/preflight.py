@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import InputError, first_line
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
 from epsbench.harness.plan.plan import Job
@@ -65,6 +65,6 @@ def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:
             problem = problem_of(network, cell, data)
     # The model is the user's code: it may raise anything, or even try to exit.
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error) if str(error) else type(error).__name__
         return f"{model} cannot be built for {cell.data}: {reason}"
     return f"{model} cannot be used on {cell.data}: {problem}" if problem else None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from epsbench.harness.errors import summary
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.run.attack.judge import in_float32
@@ -155,6 +156,5 @@ def _count(size: int) -> str:
 
 def _short(value: object) -> str:
     if isinstance(value, BaseException):
-        text = str(value).splitlines()[0] if str(value) else ""
-        return f"{type(value).__name__}: {text}"[:300]
+        return summary(value)[:300]
     return "nothing" if value is None else f"a {type(value).__name__}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import InputError, first_line
 from epsbench.harness.findings import Finding, voids
 from epsbench.harness.plan.names import registry
 from epsbench.harness.run.attack.judge import Judge
@@ -59,7 +59,7 @@ def audit_alone(
         raise
     # The model is the user's code and may raise anything, or even try to exit.
     except (Exception, SystemExit) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error) if str(error) else type(error).__name__
         raise InputError(f"model {model!r} cannot be audited on {data}: {reason}") from error
     right = int((logits.argmax(1) == y).sum())
     head = f"{model} on {len(x)} test images of {data}: {right} right"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import InputError, summary
 from epsbench.harness.findings import Finding, finding
 
-LONGEST = 300  # characters of the exception's message
+LONGEST = 300  # characters of the exception's type and message
 
 
 def guarded(name: str, audit: Callable[[], Iterable[Finding]]) -> list[Finding]:
@@ -21,11 +21,5 @@ def guarded(name: str, audit: Callable[[], Iterable[Finding]]) -> list[Finding]:
         raise
     # Audits call the user's model, which may raise anything, or even try to exit.
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        return [finding("audit-failed", f"the audit of {name} raises {summary(error)}", audit=name,
+        return [finding("audit-failed", f"the audit of {name} raises {summary(error)[:LONGEST]}", audit=name,
                         error=type(error).__name__)]  # fmt: skip
-
-
-def summary(error: BaseException) -> str:
-    """Type and first line of an exception."""
-    text = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {text}"[:LONGEST]

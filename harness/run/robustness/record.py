@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import InputError, summary
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.records import NO_ROOM, Metric, Record, Verdicts, write_pictures
@@ -108,8 +108,7 @@ def side_output(what: str, write: Callable[[], object]) -> list[Finding]:
 
 
 def _not_written(what: str, error: Exception) -> list[Finding]:
-    reason = str(error).splitlines()[0] if str(error) else ""
-    fact = f"{what} could not be written ({type(error).__name__}: {reason})"
+    fact = f"{what} could not be written ({summary(error)})"
     return [finding("output-failed", fact, output=what, error=type(error).__name__)]
 
 
