@@ -1,18 +1,21 @@
-"""What an attack is: a frozen value whose fields are its hyper-parameters.
+"""What an attack is: a frozen value whose fields are its hyper-parameters, and one step that is a pure function.
 
-The engine (`epsbench.harness.run.attack.engine`) does all that depends on the data: random starts, the ε of each
-row, projection on the ball and on the box [0, 1], restarts, early stopping, precision and counting. So an attack is a
-few lines long and cannot leave its ball by mistake. This module does not import torch.
+The engine (`epsbench.harness.run.attack.engine`) does all that depends on the data: the rows of each ε, projection on
+the ball and on the box [0, 1], queries, attempts, early stopping, precision and counting. So an attack is a few lines
+long and cannot leave its ball by mistake. `epsbench.attacks.plain` is the same in one plain loop, and defines what an
+attack means. This module does not import torch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, RowNoise
+from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,18 +37,121 @@ class Network(Protocol):
         ...
 
 
+def later(default: Any, **options: Any) -> Any:
+    """A field added after the first records: at its default it is left out of the id, so that old ids stay valid."""
+    return field(default=default, metadata={"later": True}, **options)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """An attack with a loop of its own, for what is no plain gradient step.
+    """An attack, as a step over rows. Its fields are its hyper-parameters.
 
-    Its fields are its hyper-parameters.
+    Only `step` is required. An attack that loops itself derives from `BatchAttack`.
     """
 
     version: ClassVar[int | str] = 1
     """Part of the id of every record made with the attack; another value makes those records stale."""
 
+    query: ClassVar[str] = "gradient"
+    """What a row asks for: ``gradient`` (with logits), ``logits``, or ``nothing``, when the start is all.
+
+    ``jacobian`` asks for the gradients of all classes at once, at the price of one each.
+    """
+
+    loss = CROSS_ENTROPY
+    """The loss whose gradient is asked for. An attack that lets a suite choose it makes it a field."""
+
+    samples = 1
+    """Gradients that are averaged at each point, against a model that is random. A field where a suite may set it."""
+
+    same_every_step: ClassVar[bool] = False
+    """Whether one more step may be taken from any point, without a history of steps: audits try one."""
+
     norm: Norm = field(default=NORMS["linf"], repr=False)
     """The norm that bounds the perturbation; the suite's ``norm`` axis sets it."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take a class that defines `perturb` for a `BatchAttack`, which it may derive from."""
+        super().__init_subclass__(**options)
+        if "perturb" in vars(cls):
+            cls.query = "own"
+            cls.step = _takes_no_steps  # type: ignore[method-assign]
+
+    @abstractmethod
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        """The next points to ask, (N, C, H, W), and the new state. They need not lie in the ball: they are projected.
+
+        After the last step the points are judged without being asked.
+        """
+
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        """The first points to ask, and the state before them."""
+        return rows.x, {}
+
+    def budget(self) -> int:
+        """How many answers one attempt has at most."""
+        return getattr(self, "steps", 1)
+
+    def attempts(self, classes: int) -> int:
+        """How many attempts there are on an image that withstands; ``classes`` is the number of the model's classes."""
+        return getattr(self, "restarts", 1)
+
+    def target(self, rows: Rows) -> Tensor:
+        """The class (N,) that each row aims at. Default: none, which is the label."""
+        return rows.y
+
+    def radius(self, rows: Rows, state: State) -> Tensor | None:
+        """The radius (N, 1, 1, 1) of the ball that proposals are projected on. Default: None, for ε itself.
+
+        Only points within ε count, whatever the radius.
+        """
+        return None
+
+    def done(self, rows: Rows, answer: Answer, state: State) -> Tensor | None:
+        """Which rows (N,) need no further answer; ``state`` is the new one. Default: None, for no row."""
+        return None
+
+    def starts_clean(self) -> bool:
+        """Whether every row starts at the clean image, and asks for the gradient that other attacks ask for there."""
+        return False
+
+    def check(self, classes: int) -> None:
+        """Raise `ValueError` where the attack cannot be used on data with so many classes."""
+        if self.query != "own" and classes < self.loss.classes:
+            raise ValueError(
+                f"its loss {type(self.loss).__name__} needs {self.loss.classes} classes, and the data has {classes}; "
+                'choose another loss, such as loss = "margin"'
+            )
+
+    def adapted(self, classes: int) -> dict[str, Any]:
+        """What the attack changes because there are few classes, for the record; empty where nothing."""
+        return {}
+
+    def members(self, classes: int) -> tuple[tuple[str, Attack], ...]:
+        """The attacks that an ensemble consists of, with their names; empty for a single attack."""
+        return ()
+
+    def losses(self, classes: int) -> tuple[Loss, ...]:
+        """The losses whose gradients it asks for."""
+        return (self.loss,) if self.query in ("gradient", "jacobian") else ()
+
+    def gradients(self, classes: int) -> int:
+        """How many gradients it takes of one image at most; 0 where that is unknown."""
+        price = {"gradient": self.samples, "jacobian": classes}.get(self.query, 0)
+        return price * self.budget() * self.attempts(classes)
+
+    def forwards(self, classes: int) -> int:
+        """How many forward passes without a gradient it takes of one image at most; 0 where that is unknown."""
+        return self.budget() * self.attempts(classes) if self.query == "logits" else 0
+
+
+def _takes_no_steps(self: Attack, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+    raise TypeError(f"{type(self).__name__} loops itself (perturb), so it has no step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchAttack(Attack):
+    """An attack with a loop of its own, such as one of another library."""
 
     @abstractmethod
     def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
@@ -57,11 +163,10 @@ class Attack(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientAttack(ABC):
-    """An attack that starts somewhere in the ball and moves along gradients of the cross-entropy."""
+class GradientAttack(Attack):
+    """An attack that starts somewhere in the ball and moves along gradients of a loss."""
 
-    version: ClassVar[int | str] = 1
-    """As in `Attack`."""
+    same_every_step: ClassVar[bool] = True
 
     steps: int = 1
     """How many gradients are taken at most."""
@@ -72,8 +177,8 @@ class GradientAttack(ABC):
     random_start: bool = False
     """Whether it starts at a random point of the ball instead of the image."""
 
-    norm: Norm = field(default=NORMS["linf"], repr=False)
-    """As in `Attack`."""
+    loss: Loss = later(CROSS_ENTROPY, repr=False)
+    """The loss whose gradient is followed."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -82,6 +187,14 @@ class GradientAttack(ABC):
             raise ValueError(f"restarts must be at least 1, not {self.restarts}")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts above 1 repeat the same path unless random_start = true")
+        if "target" in self.loss.inputs and type(self).target is Attack.target:
+            raise ValueError(
+                f'its loss {type(self.loss).__name__} needs a target class; use apgd-t, or loss = "margin"'
+            )
+        if "y" not in self.loss.inputs and not self.random_start:
+            raise ValueError(
+                f"its loss {type(self.loss).__name__} has no gradient at the clean image; set random_start = true"
+            )
 
     @abstractmethod
     def update(self, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor) -> Tensor:
@@ -97,3 +210,14 @@ class GradientAttack(ABC):
     def move(self, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State) -> tuple[Tensor, State]:
         """`update` for an attack with state, which it returns beside the images."""
         return self.update(x_adv, gradient, eps, step), state
+
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        x = rows.x
+        return (x + self.norm.start(rows.noise, x, rows.eps) if self.random_start else x), self.state(x)
+
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        assert answer.gradient is not None
+        return self.move(answer.x, answer.gradient, rows.eps, rows.step.view(-1, 1, 1, 1), state)
+
+    def starts_clean(self) -> bool:
+        return not self.random_start and self.loss == CROSS_ENTROPY

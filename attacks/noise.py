@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, Network
-from epsbench.attacks.norms.base import RowNoise
+from epsbench.attacks.base import Attack, State
+from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
-    """One point drawn uniformly from the ball of radius ε around the image."""
+    """One point drawn uniformly from the ball of radius ε around the image. It asks nothing."""
 
     version: ClassVar[str] = "5cd9cadc02b2d4bf"
 
-    def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
-        return x + self.norm.start(noise, x, eps)
+    query: ClassVar[str] = "nothing"
+
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        return rows.x + self.norm.start(rows.noise, rows.x, rows.eps), {}
+
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        raise TypeError("noise takes no step")
+
+    def budget(self) -> int:
+        return 0

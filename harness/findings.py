@@ -99,6 +99,16 @@ CODES: dict[str, Code] = {
         "The model is far more accurate on normalised pixels, so its own normalisation is missing.",
         "add the normalisation that it was trained with as its first layer",
     ),
+    "black-box-beats-gradient": Code(
+        "warning",
+        "In an ensemble, an attack by scores alone fools images that every attack along gradients left.",
+        "suspect masked gradients: attack an approximation of the model with useful gradients",
+    ),
+    "adapted-to-few-classes": Code(
+        "warning",
+        "The data has fewer classes than the attack is made for, so it was adapted.",
+        "state the adaptation beside the number: it is not comparable with the attack as published",
+    ),
     "not-differentiable": Code(
         "warning",
         "The model cannot be differentiated: attacks along its gradients fail, the others run.",

@@ -76,6 +76,21 @@ class Verdicts(_Part):
         return unpack_bits(self.clean, self.n), unpack_bits(self.robust, self.n)
 
 
+class Part(_Part):
+    """One part of an ensemble of attacks: what it was tried on, and what it left."""
+
+    name: str
+    """Its name, such as ``apgd-t``."""
+    robust_accuracy: Metric
+    """The robust accuracy after it."""
+    attacked: int = Field(ge=0)
+    """How many images it was tried on: those that withstood the parts before."""
+    fooled: str
+    """Bits as base64: which test images it fooled."""
+    cost: dict[str, Any] = Field(default_factory=dict)
+    """Seconds and passes."""
+
+
 class Record(BaseModel):
     """Everything that is kept of one cell."""
 
@@ -106,6 +121,10 @@ class Record(BaseModel):
     """Numbers by epoch, by number of samples or by latent dimension."""
     verdicts: Verdicts | None = None
     """The verdicts of a robustness cell on every example."""
+    parts: tuple[Part, ...] = ()
+    """Of an ensemble of attacks: its parts, in their order."""
+    adapted: dict[str, Any] = Field(default_factory=dict)
+    """What the attack changed because the data has few classes."""
     findings: tuple[Finding, ...] = ()
     """Remarks of the audits."""
     failure: Failure | None = None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Region = dict[str, "Tensor"]
+"""Where the images of some rows may lie: tensors by name, the first axis of each is the row."""
 
 
 class RowNoise(Protocol):
@@ -24,7 +28,7 @@ class RowNoise(Protocol):
 
 @dataclass(frozen=True)
 class Norm(ABC):
-    """A norm on perturbations δ, one value a row."""
+    """A norm on perturbations δ, one value a row. It owns the ball and how the ball meets the box [0, 1]."""
 
     version: ClassVar[int | str] = 1
 
@@ -45,6 +49,24 @@ class Norm(ABC):
     @abstractmethod
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         """The nearest δ within the ball of radius ε."""
+
+    def surface(self, noise: RowNoise, x: Tensor, eps: Tensor) -> Tensor:
+        """A random δ of size ε: a point of the ball, scaled to its surface."""
+        inside = self.start(noise, x, eps)
+        return inside * (eps / per_row(self.size(inside)).clamp_min(1e-12))
+
+    def largest(self, shape: Sequence[int]) -> float:
+        """The size of the largest change within the box [0, 1], for images of this shape; no ε above it makes sense."""
+        return float("inf")
+
+    def region(self, x: Tensor, eps: Tensor) -> Region:
+        """Where the images of rows may lie, for `within`: made once of ``x`` (N, C, H, W) and ε (N, 1, 1, 1)."""
+        return {"x": x}
+
+    def within(self, region: Region, point: Tensor, eps: Tensor) -> Tensor:
+        """The nearest point to ``point`` of the ε-ball, clamped to the box; a new tensor. See `region`."""
+        x = region["x"]
+        return (x + self.project(point - x, eps)).clamp_(0.0, 1.0)
 
 
 def per_row(values: Tensor) -> Tensor:

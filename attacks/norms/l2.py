@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod, sqrt
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.norms.base import Norm, RowNoise, per_row
@@ -33,3 +35,9 @@ class L2(Norm):
 
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta * (eps / per_row(self.size(delta)).clamp_min(1e-12)).clamp_max(1.0)
+
+    def surface(self, noise: RowNoise, x: Tensor, eps: Tensor) -> Tensor:
+        return self.direction(noise.normal(*x.shape[1:])) * eps
+
+    def largest(self, shape: Sequence[int]) -> float:
+        return sqrt(prod(shape))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.norms.base import Norm, RowNoise
+from epsbench.attacks.norms.base import Norm, Region, RowNoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,3 +29,15 @@ class LInf(Norm):
 
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta.clamp(-eps, eps)
+
+    def largest(self, shape: Sequence[int]) -> float:
+        return 1.0
+
+    def region(self, x: Tensor, eps: Tensor) -> Region:
+        """The ball and the box meet in a box, so its two corners are enough, and a step is projected in one pass."""
+        if type(self).project is not LInf.project:  # a subclass with a ball of its own
+            return super().region(x, eps)
+        return {"low": (x - eps).clamp_(min=0.0), "high": (x + eps).clamp_(max=1.0)}
+
+    def within(self, region: Region, point: Tensor, eps: Tensor) -> Tensor:
+        return point.clamp(region["low"], region["high"]) if "low" in region else super().within(region, point, eps)

@@ -69,8 +69,15 @@ class Named:
 
     def label(self) -> str:
         """``"pgd(steps=40)"``: the name with the parameters that differ from their defaults."""
-        shown = ", ".join(f"{key}={thaw(value)}" for key, value in self.params if key in self.changed)
+        shown = ", ".join(f"{key}={_shown(thaw(value))}" for key, value in self.params if key in self.changed)
         return f"{self.name}({shown})" if shown else self.name
+
+
+def _shown(value: Any) -> str:
+    """A parameter's value in a label; of an attack or a loss, its name."""
+    if isinstance(value, dict) and "name" in value:
+        return str(value["name"])
+    return "+".join(map(_shown, value)) if isinstance(value, list) else str(value)
 
 
 def recipe(training: Items) -> dict[str, Any]:

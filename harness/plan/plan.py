@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from epsbench.attacks.base import Attack, GradientAttack
+from epsbench.attacks.base import Attack
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import DATASETS
@@ -32,14 +32,20 @@ class Stream:
     base: Path
     """The folder against which names such as ``mine.py:Attack`` resolve."""
 
-    attack: Attack | GradientAttack = field(compare=False)
+    attack: Attack = field(compare=False)
     """With its norm."""
 
     @classmethod
     def of(cls, cells: Iterable[RobustnessCell], base: Path) -> Stream:
         """The stream of these cells. Raises `InputError` where the attack refuses its parameters."""
         cells = tuple(cells)
-        return cls(cells, base, make("attack", cells[0].attack, base, norm=cells[0].norm))
+        first = cells[0]
+        attack = make("attack", first.attack, base, norm=first.norm)
+        try:
+            attack.check(DATASETS[first.data].classes)
+        except ValueError as error:
+            raise InputError(f"{first.attack.name}: on {first.data}, {error}") from error
+        return cls(cells, base, attack)
 
     @property
     def source(self) -> RobustnessCell | None:
@@ -131,18 +137,18 @@ class Plan:
         return tuple(job for job in left if job.cells)
 
     def predicted_gradients(self, cell: Cell) -> int:
-        """Input gradients that the cell's attack takes at most: steps × restarts × test examples.
+        """Input gradients that the cell's attack takes at most: steps × attempts × test examples.
 
         Fewer are needed for examples that are misclassified or soon fooled. An attack with a loop of its own counts
         as 0.
         """
         attack = self._attacks.get(cell.id)
-        if not isinstance(attack, GradientAttack):
+        if attack is None:
             return 0
-        return attack.steps * attack.restarts * examples(cell)
+        return attack.gradients(DATASETS[cell.data].classes) * examples(cell)
 
     @cached_property
-    def _attacks(self) -> dict[str, Attack | GradientAttack]:
+    def _attacks(self) -> dict[str, Attack]:
         return {cell.id: stream.attack for job in self.jobs for stream in job.streams for cell in stream.cells}
 
 

@@ -15,6 +15,7 @@ from epsbench.harness.report.results.units import and_list
 from epsbench.harness.report.robustness.cost import cost_table
 from epsbench.harness.report.robustness.leaderboard import Board, boards
 from epsbench.harness.report.robustness.movement import movement_tables
+from epsbench.harness.report.robustness.parts import parts_table
 from epsbench.harness.report.robustness.tables import leaderboard_table
 from epsbench.harness.report.robustness.training_cost import training_table
 from epsbench.harness.report.robustness.transfer import Matrix, matrices, transfer_table
@@ -57,6 +58,11 @@ class Content:
         return [transfer_table(matrix) for matrix in self.matrices]
 
     @cached_property
+    def parts(self) -> Table | None:
+        """What each part of an ensemble of attacks adds."""
+        return parts_table(self.results)
+
+    @cached_property
     def cost(self) -> Table | None:
         """What an attack costs."""
         return cost_table(self.results)
@@ -85,7 +91,7 @@ class Content:
     def tables(self) -> list[Table]:
         """The tables of text and Markdown, in the order of reading."""
         leaderboards = [leaderboard_table(board) for board in self.boards]
-        last = [self.cost, self.training_cost, *self.generative.all, findings_table(self.results)]
+        last = [self.parts, self.cost, self.training_cost, *self.generative.all, findings_table(self.results)]
         return [*leaderboards, *self.movements, *self.transfers, *(table for table in last if table is not None)]
 
     @cached_property

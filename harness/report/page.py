@@ -40,6 +40,7 @@ def page_parts(content: Content) -> dict[str, Any]:
         "left_out": left_out,
         "movements": content.movements,
         "transfers": _captioned_once(content.transfers),
+        "parts": content.parts,
         "cost": content.cost,
         "training_cost": content.training_cost,
         "price_figures": list(price_figures(content.boards, results)),

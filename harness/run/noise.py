@@ -21,11 +21,16 @@ class KeyedNoise:
     sequences of one example, such as those of its restarts, its posterior samples or its training steps.
     """
 
-    def __init__(self, seed: int, example: Tensor, stream: Tensor) -> None:
-        """``example`` and ``stream`` are int64 (N,), on the device on which the numbers are needed."""
+    def __init__(self, seed: int, example: Tensor, stream: Tensor, step: Tensor | None = None) -> None:
+        """``example``, ``stream`` and ``step`` are int64 (N,), on the device on which the numbers are needed.
+
+        Each step of a stream has a sequence of its own, and so has the stream before its first step (None).
+        """
         key = _mix(torch.full_like(example, seed) + _GOLDEN)
         key = _mix(key ^ (example * _MIX_1))
         self._key = _mix(key ^ (stream * _MIX_2))
+        if step is not None:
+            self._key = _mix(self._key ^ ((step + 1) * _GOLDEN))
         self._draws = 0
 
     def uniform(self, *shape: int) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.base import Attack
 from epsbench.attacks.norms.base import RowNoise
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Trainee(Protocol):
         """Float32 logits (N, classes) of the network in train mode; ``y`` only counts which of them are right."""
         ...
 
-    def attack(self, attack: GradientAttack, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    def attack(self, attack: Attack, x: Tensor, y: Tensor, eps: float) -> Tensor:
         """Detached adversarial images within ``eps`` (pixel units) of ``x``."""
         ...
 

@@ -22,6 +22,8 @@ class Parameter:
     default: Any = None
     required: bool = False
     """Whether it has no default."""
+    later: bool = False
+    """Whether it was added after the first records: at its default it is no part of the cell, so old ids stay valid."""
 
 
 def parameters_of(factory: Callable[..., Any], hidden: Collection[str] = ()) -> dict[str, Parameter]:
@@ -44,12 +46,14 @@ def check_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, An
     for key, parameter in parameters.items():
         if key in given:
             try:
-                values[key] = freeze(_fit(parameter, given[key]))
+                value = _fit(parameter, given[key])
+                if not (parameter.later and value == parameter.default):
+                    values[key] = freeze(value)
             except (ValueError, TypeError) as error:
                 problems.append(f"{key}: {error}")
         elif parameter.required:
             problems.append(f"{key} is missing; give {key} = <{parameter.type}>")
-        else:
+        elif not parameter.later:
             try:
                 values[key] = freeze(parameter.default)
             except TypeError:  # JSON cannot hold this default: it is no part of the cell, and the object sets it itself
@@ -62,7 +66,8 @@ def _fields(factory: Any) -> list[Parameter]:
     for field in fields(factory):
         if field.init:
             default = field.default_factory() if field.default_factory is not MISSING else field.default
-            parameters.append(Parameter(field.name, _text(field.type), default, required=default is MISSING))
+            required, later = default is MISSING, bool(field.metadata.get("later"))
+            parameters.append(Parameter(field.name, _text(field.type), default, required, later))
     return parameters
 
 

@@ -91,7 +91,8 @@ def code_version(obj: Any, *files: Path) -> str:
 
 def _declared(part: Any) -> str | None:
     """The version that a class or function states itself; what it inherits is not its own."""
-    declared = vars(part).get("version") if hasattr(part, "__dict__") else None
+    own = vars(part) if hasattr(part, "__dict__") else {}
+    declared = own.get("record_version", own.get("version"))  # the first where `version` is a parameter
     if isinstance(declared, str):
         return declared
     return f"v{declared}" if isinstance(declared, int) else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from epsbench.attacks.base import Attack
+from epsbench.attacks.base import BatchAttack
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
@@ -36,8 +37,7 @@ class Batches:
         schedule: Each,
         size: int,
     ) -> None:
-        assert isinstance(run.attack, Attack)
-        self.attack, self.seed, self.white_box = run.attack, run.seed, not run.last_only
+        self.attack, self.seed, self.white_box = cast(BatchAttack, run.attack), run.seed, not run.last_only
         self.victim, self.judge, self.targets, self.ledger, self.schedule = victim, judge, targets, ledger, schedule
         self.size = size
 

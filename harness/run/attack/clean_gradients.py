@@ -21,6 +21,7 @@ class CleanGradients:
         """``batch`` images are computed at a time."""
         self._victim, self._targets, self._batch = victim, targets, batch
         self.known: Tensor | None = None
+        self._logits = targets.labels.new_zeros(0, dtype=torch.float32)
         self.seconds = 0.0
 
     def fits(self) -> bool:
@@ -28,18 +29,23 @@ class CleanGradients:
         one = self._targets.pixels(self._targets.index.new_zeros(1))
         return one.numel() * 4 * len(self._targets) <= self.LIMIT
 
-    def at(self, positions: Tensor) -> Tensor:
-        """Gradients (k, C, H, W) of the targets at these positions."""
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients (k, C, H, W) and logits (k, classes) of the targets at these positions."""
         if self.known is None:
             started = time.perf_counter()
             everything = torch.arange(len(self._targets), device=positions.device)
 
+            logits: list[Tensor] = []
+
             def gradients(rows: slice) -> Tensor:
                 x = self._victim.laid_out(self._targets.pixels(everything[rows]))
-                return self._victim.gradient(x, self._targets.labels[rows])[0]
+                gradient, there = self._victim.gradient(x, self._targets.labels[rows])
+                logits.append(there)
+                return gradient
 
             self.known = self._victim.laid_out(in_chunks(gradients, len(everything), self._batch))
+            self._logits = torch.cat(logits)[-len(everything) :]
             if positions.is_cuda:
                 torch.cuda.synchronize()
             self.seconds = time.perf_counter() - started
-        return self.known[positions]
+        return self.known[positions], self._logits[positions]

@@ -1,21 +1,27 @@
-"""The engine: one attack at several ε against one victim, whatever kind of attack it is.
+"""The engine: one attack at several ε against one victim, whatever the attack asks for.
 
-Gradient attacks run as a packed stream (`epsbench.harness.run.attack.stream`). An attack with a loop of its own is
-called batch by batch (`epsbench.harness.run.attack.batches`). Both are projected and judged here, so no attack can
-leave its ball or its box, or decide for itself what counts as fooled.
+Attacks run as a packed stream of rows (`epsbench.harness.run.attack.stream`). An attack with a loop of its own is
+called batch by batch (`epsbench.harness.run.attack.batches`), and an ensemble part by part
+(`epsbench.harness.run.attack.ensemble`). All are projected and judged here, so no attack can leave its ball or its box,
+or decide for itself what counts as fooled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from epsbench.attacks.base import Attack, GradientAttack
+import torch
+from torch import Tensor
+
+from epsbench.attacks.base import Attack
 from epsbench.attacks.norms import NORMS
+from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.batches import Batches
 from epsbench.harness.run.attack.clean_gradients import CleanGradients
+from epsbench.harness.run.attack.ensemble import Store, run_ensemble
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
 from epsbench.harness.run.attack.schedule import CURVES, Each
@@ -59,38 +65,61 @@ class Engine:
     def __post_init__(self) -> None:
         self.clean = CleanGradients(self.victim, self.targets, self.batch)
         self.poll = self.poll or (1 if self.victim.device.type == "cpu" else 8)
+        self._logits: Tensor | None = self.targets.logits
+
+    def clean_logits(self) -> Tensor:
+        """The judge's logits (n, classes) at the clean images, computed where nobody has yet."""
+        if self._logits is None:
+            everyone = torch.arange(len(self.targets), device=self.targets.labels.device)
+            parts = [self.judge.logits(self.targets.pixels(at), self.batch) for at in everyone.split(self.batch)]
+            self._logits = torch.cat(parts)
+        return self._logits
+
+    def on(self, positions: Tensor) -> Engine:
+        """An engine for the targets at these positions (k,) alone, ascending."""
+        keep = int((positions < self.keep).sum())
+        targets = replace(self.targets, logits=self.clean_logits()).subset(positions)
+        return Engine(self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box)
 
     def run(
         self,
-        attack: Attack | GradientAttack,
+        attack: Attack,
         eps: Sequence[Fraction],
         *,
         seed: int,
         early_stop: bool = True,
         curve: str = "each",
+        store: Store | None = None,
     ) -> Iterator[Outcome]:
         """An `Outcome` for each ε (pixel units, ascending), in order, each as soon as it is complete.
 
         ``curve`` is how the ε relate (`epsbench.harness.run.attack.schedule`): "each", "nested" or "bisect".
+        ``store`` keeps the finished parts of an ensemble, which is then not begun anew.
         """
-        run = AttackRun(attack, tuple(eps), seed, early_stop and self.white_box, last_only=not self.white_box)
+        if attack.query == "parts":
+            yield from run_ensemble(self, attack, eps, seed=seed, early_stop=early_stop, store=store)
+            return
+        attempts = attack.attempts(self.clean_logits().shape[1]) if len(self.targets) else 1
+        stops_early = early_stop and self.white_box
+        run = AttackRun(attack, tuple(eps), seed, attempts, stops_early, last_only=not self.white_box)
         # Sizes are measured by the harness's own norm of that name, whatever the attack makes of the one it was given.
         norm = NORMS.get(attack.norm.name, attack.norm)
         ledger = Ledger(self.judge, self.targets, norm, run.eps, self.keep)
         if not len(self.targets):
             yield from ledger.outcomes
             return
-        stops = run.early_stop and isinstance(attack, GradientAttack) and attack.steps > 1
-        price = (STEPS_WHERE_IT_FOOLS if stops else 1.0) / run.restarts
-        schedule = CURVES[curve]([float(e) for e in eps], len(self.targets), run.restarts, price)
-        if isinstance(attack, GradientAttack):
-            yield from self._stream(run, ledger, schedule)
-        else:
+        stops = run.early_stop and attack.query != "own" and attack.budget() > 1
+        price = (STEPS_WHERE_IT_FOOLS if stops else 1.0) / run.attempts
+        schedule = CURVES[curve]([float(e) for e in eps], len(self.targets), run.attempts, price)
+        if attack.query == "own":
             yield from self._batches(run, ledger, schedule)
+        else:
+            yield from self._stream(run, ledger, schedule)
 
     def _stream(self, run: AttackRun, ledger: Ledger, schedule: Each) -> Iterator[Outcome]:
         slots = min(self.batch, len(self.targets) * len(run.eps))
-        stream = Stream(run, self.victim, self.targets, ledger, self.clean, schedule, slots=slots, poll=self.poll)
+        asks = Asks(run.attack, self.victim, self.clean, self.clean_logits)
+        stream = Stream(run, asks, self.targets, ledger, schedule, slots=slots, poll=self.poll)
         for outcome in stream.run():
             if stream.size < slots:  # memory ran out; later streams begin with what fitted
                 self.batch = stream.size

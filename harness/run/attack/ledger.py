@@ -19,6 +19,32 @@ from epsbench.harness.run.attack.targets import Targets
 
 
 @dataclass
+class Part:
+    """One part of an ensemble at one ε."""
+
+    name: str
+    """Its name."""
+
+    fooled: np.ndarray
+    """Positions of the targets that it fooled, (k,) int64, ascending."""
+
+    attacked: int
+    """How many images it was tried on."""
+
+    forwards: int = 0
+    """Rows that went forward through the victim."""
+
+    backwards: int = 0
+    """Rows that went backward through it."""
+
+    judge_forwards: int = 0
+    """Rows that the judge was asked about."""
+
+    seconds: float = 0.0
+    """What it took, its verdicts included."""
+
+
+@dataclass
 class Outcome:
     """One attack at one ε, on n targets, and what it cost. What was not measured on a target is NaN there."""
 
@@ -75,6 +101,9 @@ class Outcome:
 
     short: int = 0
     """Of those: images that the attack returned without the step of its last gradient."""
+
+    parts: list[Part] = field(default_factory=list)
+    """Of an ensemble: its finished parts, in their order."""
 
     returned: Returned = field(default_factory=Returned)
     """Of an attack with a loop of its own: where the images were that it returned, before they were projected."""

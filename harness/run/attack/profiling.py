@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, tensorboard_trace_handler
 
-from epsbench.attacks.base import Attack, GradientAttack
+from epsbench.attacks.base import Attack
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.run.attack.engine import Engine
-from epsbench.harness.run.attack.targets import Targets
 
 _LONGEST_NAME = 120  # bytes, well below what file systems allow
 _BATCHES = 2  # of rows, so that the trace shows slots being refilled
 
 
-def profile_attack(engine: Engine, attack: Attack | GradientAttack, cell: RobustnessCell, results: Path) -> Path:
+def profile_attack(engine: Engine, attack: Attack, cell: RobustnessCell, results: Path) -> Path:
     """Write ``RESULTS/profiles/<model, defense, attack>/*.pt.trace.json``, for TensorBoard and Perfetto."""
     rows = min(len(engine.targets), _BATCHES * engine.batch)
     source = f"-from-{cell.source.trained_label()}" if cell.source else ""
     text = f"{cell.model.name}-{cell.defense.name}-{cell.attack.label()}-{cell.norm}{source}"
     label = _folder_name(text)
     folder = results / "profiles" / label
-    targets = Targets(engine.targets.pixels, engine.targets.labels[:rows], engine.targets.index[:rows])
-    if isinstance(attack, GradientAttack):
-        attack = replace(attack, restarts=1)
+    targets = engine.targets.subset(torch.arange(rows, device=engine.targets.labels.device))
+    if any(each.name == "restarts" and each.init for each in fields(attack)):
+        attack = replace(attack, restarts=1)  # type: ignore[call-arg]
     activities = [ProfilerActivity.CPU]
     if engine.victim.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)

@@ -1,4 +1,4 @@
-"""One step of a gradient attack, projected; and rows that take no further step."""
+"""Rows that take no further step, and attacks that write into what they were given."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-
-from epsbench.attacks.base import GradientAttack, State
-from epsbench.harness.run.attack.projection import within
 
 
 @contextmanager
@@ -34,15 +31,3 @@ def hold(rows: Tensor, before: Tensor, after: Tensor, *, owned: bool = False) ->
         at = rows.nonzero().squeeze(1)
         return (after if owned else after.clone()).index_copy_(0, at, before[at])
     return torch.where(rows.view(-1, *[1] * (after.dim() - 1)), before, after)
-
-
-def advance(
-    attack: GradientAttack, region: State, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor, state: State
-) -> tuple[Tensor, State]:
-    """One move of the attack from ``x_adv``, projected. ``eps`` and ``step`` have shape (N, 1, 1, 1).
-
-    ``region`` is what `epsbench.harness.run.attack.projection.allowed` makes of the clean images, once for all steps.
-    """
-    with unchanged(x_adv, eps, step):
-        moved, state = attack.move(x_adv, gradient, eps, step, state)
-    return within(attack.norm, region, moved, eps), state

@@ -1,4 +1,4 @@
-"""Gradient attacks as one stream of rows through fixed-size slots."""
+"""An attack as one stream of rows through fixed-size slots."""
 
 from __future__ import annotations
 
@@ -9,51 +9,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.base import Attack, State
+from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.plain import roaming
+from epsbench.attacks.rows import Rows
+from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
-from epsbench.harness.run.attack.clean_gradients import CleanGradients
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
-from epsbench.harness.run.attack.projection import allowed, within
-from epsbench.harness.run.attack.schedule import Each
+from epsbench.harness.run.attack.projection import into_ball
+from epsbench.harness.run.attack.schedule import ROUNDING, Each
 from epsbench.harness.run.attack.slots import Bundle
-from epsbench.harness.run.attack.step import advance, hold
+from epsbench.harness.run.attack.step import hold, unchanged
 from epsbench.harness.run.attack.targets import Targets
-from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 
 NONE = np.empty(0, dtype=np.int64)
+_JUDGED = ("stopped", "margin", "threshold")  # what a row carries to the judge besides its image
 
 
 class Stream:
-    """One gradient attack over all its ε and restarts.
+    """One attack over all its ε and attempts.
 
     A turn: fill the free slots, take some steps, retire the rows that stopped, and judge the retired rows once enough
     of them wait.
     """
 
     def __init__(
-        self,
-        run: AttackRun,
-        victim: Victim,
-        targets: Targets,
-        ledger: Ledger,
-        clean: CleanGradients,
-        schedule: Each,
-        *,
-        slots: int,
-        poll: int,
+        self, run: AttackRun, asks: Asks, targets: Targets, ledger: Ledger, schedule: Each, *, slots: int, poll: int
     ) -> None:
         """``slots`` rows are attacked at a time; ``poll`` steps run between two looks at the device."""
-        assert isinstance(run.attack, GradientAttack)
         self.attack, self.seed, self.early_stop = run.attack, run.seed, run.early_stop
-        self.victim, self.targets, self.ledger, self.clean = victim, targets, ledger, clean
-        self.size, self.poll = slots, poll
+        self.asks, self.targets, self.ledger = asks, targets, ledger
+        self.victim, self.clean = asks.victim, asks.clean
+        self.size, self.poll, self.steps = slots, poll, run.attack.budget()
+        # Points of an attack that may leave the ball count only where they are inside.
+        self.roams = type(run.attack).radius is not Attack.radius
+        self.ends = type(run.attack).done is not Attack.done
         # Without early stopping a row may fool on the way and not at its end: its best iterate is kept too.
         self.keeps_best = not run.early_stop and not run.last_only
         self.device = targets.labels.device
         self.schedule = schedule
         self.eps = torch.tensor([float(e) for e in run.eps], device=self.device)
-        self.from_clean = not run.attack.random_start and clean.fits()
+        self.from_clean = run.attack.starts_clean() and asks.clean.fits()
+        self.region: tuple[str, ...] = ()
         self.slots, self.holes = Bundle(NONE, NONE, {}), NONE  # positions in the slots whose rows have left
         self.parked: list[Bundle] = []  # rows that go on where they stood as soon as there is a slot
         self.waiting: list[Bundle] = []  # rows that the judge has not seen
@@ -104,7 +102,7 @@ class Stream:
                 bundle = self._fresh(self.schedule.take(room))
             else:
                 break
-            if self.from_clean and self.attack.steps == 1:  # the shared gradient was its only step
+            if not len(bundle) or int(bundle.step[0]) >= self.steps:  # it asks nothing, or has had the shared gradient
                 self.waiting.append(bundle)
             else:
                 new.append(bundle)
@@ -113,37 +111,72 @@ class Stream:
             self.slots = self.slots.without(self.holes, Bundle.cat(new) if new else None)
             self.holes = NONE
 
-    def _fresh(self, rows: np.ndarray) -> Bundle:
-        """Rows at their start: a random point of the ball, or the clean image and the shared gradient's step."""
-        eps_index, restart, example = (torch.from_numpy(part).to(self.device) for part in self.schedule.split(rows))
-        x = self.victim.laid_out(self.targets.pixels(example))
-        eps = self.eps[eps_index].view(-1, 1, 1, 1)
-        norm, state = self.attack.norm, self.attack.state(x)
-        region = allowed(norm, x, eps)
-        step = torch.zeros_like(example)
-        if self.attack.random_start:
-            noise = self.targets.noise(self.seed, example, restart)
-            x_adv = within(norm, region, x + norm.start(noise, x, eps), eps)
-        elif self.from_clean:
-            gradient = self.clean.at(example)
-            x_adv, state = advance(self.attack, region, x, gradient, eps, step.view(-1, 1, 1, 1), state)
-            step += 1
-        else:
-            x_adv = x.clone()
-        tensors = {"x_adv": x_adv, "y": self.targets.labels[example], "eps": eps, "step": step} | region
+    def _fresh(self, ids: np.ndarray) -> Bundle:
+        """Rows before their first question, or after the shared answer at the clean image."""
+        eps_index, attempt, position = (torch.from_numpy(part).to(self.device) for part in self.schedule.split(ids))
+        x = self.victim.laid_out(self.targets.pixels(position))
+        tensors = {
+            "x": x,
+            "y": self.targets.labels[position],
+            "eps": per_row(self.eps[eps_index]),
+            "attempt": attempt,
+            "position": position,
+            "step": torch.zeros_like(position),
+            "target": self.targets.labels[position],
+        }
+        region = self.attack.norm.region(x, tensors["eps"])
+        self.region = tuple(region)
+        tensors |= region
+        tensors["target"] = self.attack.target(self._rows(tensors))
+        rows = self._rows(tensors)
+        with unchanged(x, tensors["eps"]):
+            point, state = self.attack.start(rows)
+        taken = int(self.from_clean)
+        if self.from_clean:
+            with unchanged(x, tensors["eps"], tensors["step"]):
+                point, state = self.attack.step(rows, self.asks.at_clean(position, rows), state)
+            tensors["step"] = tensors["step"] + 1
+        tensors["point"] = self._projected(rows, point, state)
         # A row goes to the judge when its margin is below its threshold. If the judge disagrees, the threshold drops
         # to that margin.
-        zero = torch.zeros_like(step, dtype=torch.float32)
-        tensors |= {"stopped": torch.zeros_like(step, dtype=torch.bool), "margin": zero, "threshold": zero.clone()}
+        zero = torch.zeros_like(attempt, dtype=torch.float32)
+        tensors |= {"stopped": torch.zeros_like(attempt, dtype=torch.bool), "margin": zero, "threshold": zero.clone()}
         if self.keeps_best:
-            tensors |= {"best": x_adv.clone(), "best_margin": zero.clone()}
+            tensors |= {"best": tensors["point"].clone(), "best_margin": zero.clone()}
+        if self.steps <= taken:  # it needs no slot, and the judge asks for no more than this
+            tensors = {name: tensors[name] for name in ("point", "y", "eps", "step", *_JUDGED, *self._best_names())}
+            state = {}
         shared = {f"state.{name}": value for name, value in state.items()}
-        return Bundle(rows, np.full_like(rows, int(self.from_clean)), tensors | shared, frozenset(shared))
+        return Bundle(ids, np.full_like(ids, taken), tensors | shared, frozenset(shared))
+
+    def _best_names(self) -> tuple[str, ...]:
+        return ("best", "best_margin") if self.keeps_best else ()
+
+    def _rows(self, tensors: State) -> Rows:
+        """The rows as the attack sees them."""
+        t, started = tensors, "point" in tensors
+        return Rows(
+            x=t["x"],
+            y=t["y"],
+            eps=t["eps"],
+            attempt=t["attempt"],
+            step=t["step"],
+            target=t["target"],
+            norm=self.attack.norm,
+            region={name: t[name] for name in self.region},
+            draw=lambda: self.targets.noise(self.seed, t["position"], t["attempt"], t["step"] if started else None),
+            clean=lambda: self.asks.clean_logits()[t["position"]],
+        )
+
+    def _projected(self, rows: Rows, point: Tensor, state: State) -> Tensor:
+        """The nearest points of each row's ball, or of the larger one its attack moves in, and of the box."""
+        radius = self.attack.radius(rows, state) if self.roams else None
+        return rows.project(point) if radius is None else roaming(rows, point, radius)
 
     def _burst(self) -> None:
         """Some steps of all slots without asking the device anything."""
-        longest = int((self.attack.steps - self.slots.step).min())
-        count, taken = (min(self.poll, longest) if self.early_stop else longest), 0
+        longest = int((self.steps - self.slots.step).min())
+        count, taken = (min(self.poll, longest) if self.early_stop or self.ends else longest), 0
         exhausted = False
         while taken < count and not exhausted:
             try:
@@ -161,31 +194,41 @@ class Stream:
 
     def _one_step(self) -> None:
         t = self.slots.tensors
-        gradient, logits = self.victim.gradient(t["x_adv"], t["y"])
-        state = {name[6:]: t[name] for name in self.slots.shared}
-        step = t["step"].view(-1, 1, 1, 1)
-        moved, new_state = advance(self.attack, t, t["x_adv"], gradient, t["eps"], step, state)
-        new = {"x_adv": moved} | {f"state.{name}": value for name, value in new_state.items()}
-        margin = self.victim.margin(logits, t["y"])
+        rows = self._rows(t)
+        answer = self.asks.at(t["point"], rows)
+        with unchanged(t["point"], t["x"], t["eps"], t["step"]):
+            proposal, state = self.attack.step(rows, answer, {name[6:]: t[name] for name in self.slots.shared})
+        new = {"point": self._projected(rows, proposal, state)}
+        new |= {f"state.{name}": value for name, value in state.items()}
+        margin = self.victim.margin(answer.logits, t["y"])
+        if self.roams:
+            inside = self.ledger.norm.size(t["point"] - t["x"]) <= t["eps"].flatten() + ROUNDING
+            margin = margin.masked_fill(~inside, torch.inf)
+        step = t["step"] + 1
+        if (done := self.attack.done(rows, answer, state)) is not None:
+            step = step.masked_fill(done, self.steps)
         if self.early_stop:
             stopped = t["stopped"] | (margin < t["threshold"])
-            new = {name: hold(stopped, t[name], value, owned=name == "x_adv") for name, value in new.items()}
-            new |= {"stopped": stopped, "step": t["step"] + ~stopped, "margin": margin}
+            new = {name: hold(stopped, t[name], value, owned=name == "point") for name, value in new.items()}
+            new |= {"stopped": stopped, "step": torch.where(stopped, t["step"], step), "margin": margin}
+        elif self.ends:
+            over = t["step"] >= self.steps
+            new = {name: hold(over, t[name], value) for name, value in (new | {"step": step}).items()}
         else:
-            new["step"] = t["step"] + 1
+            new["step"] = step
         if self.keeps_best:
             better = margin < t["best_margin"]
-            new["best"] = torch.where(better.view(-1, 1, 1, 1), t["x_adv"], t["best"])
+            new["best"] = torch.where(better.view(-1, 1, 1, 1), t["point"], t["best"])
             new["best_margin"] = torch.where(better, margin, t["best_margin"])
         t.update(new)  # only now: if anything above raises, the slots are as they were
 
     def _count(self, taken: int) -> None:
-        """Count the gradients that each ε took in a burst."""
+        """Count the passes that each ε took in a burst."""
         counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.eps))
-        self.work += 3 * taken * counts  # a gradient is a forward and, at twice its cost, a backward
+        self.work += self.asks.work * taken * counts
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
-            outcome.forwards += taken * count
-            outcome.backwards += taken * count
+            outcome.forwards += taken * count * (self.asks.gradients or 1)
+            outcome.backwards += taken * count * self.asks.gradients
 
     def _charge(self, seconds: float) -> None:
         """Split the seconds of whole turns, packing included, among the ε by the work they took."""
@@ -211,7 +254,9 @@ class Stream:
             answer = torch.where(t["stopped"], -1 - t["step"], t["step"]).cpu().numpy()
             stopped = answer < 0
             slots.step = np.where(stopped, -1 - answer, answer)
-        self.holes = np.flatnonzero(stopped | (slots.step >= self.attack.steps))
+        elif self.ends:
+            slots.step = slots.tensors["step"].cpu().numpy()
+        self.holes = np.flatnonzero(stopped | (slots.step >= self.steps))
         if len(self.holes):
             self.waiting.append(slots.take(self.holes))
 
@@ -221,19 +266,21 @@ class Stream:
         t = bundle.tensors
         eps_index, _, example = self.schedule.split(bundle.rows)
         x = self.targets.pixels(torch.from_numpy(example).to(self.device))
-        verdicts = self.ledger.verdicts(x, t["x_adv"], t["y"], self.size)
+        if self.roams:
+            t["point"] = into_ball(self.ledger.norm, x, t["point"], t["eps"])
+        verdicts = self.ledger.verdicts(x, t["point"], t["y"], self.size)
         asked = np.ones(len(bundle), dtype=int)
         if self.keeps_best:
             self._judge_best(bundle, x, verdicts, asked)
         fooled = verdicts[0] > 0
-        refused = ~fooled & (bundle.step < self.attack.steps)
+        refused = ~fooled & (bundle.step < self.steps)
         if refused.any():
             back = bundle.take(np.flatnonzero(refused))
             back.tensors["threshold"] = back.tensors["margin"].clone()
             back.tensors["stopped"] = torch.zeros_like(back.tensors["stopped"])
             self.parked.append(back)
         over = np.flatnonzero(~refused)
-        self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["x_adv"][torch.from_numpy(over)])
+        self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["point"][torch.from_numpy(over)])
         self.schedule.settle(bundle.rows[over], fooled[over], verdicts[1, over])
         counts = np.bincount(eps_index, weights=asked, minlength=len(self.eps))
         self.work += counts
@@ -251,4 +298,4 @@ class Stream:
         asked[doubtful] += 1
         better = again[0] > 0
         verdicts[:, doubtful[better]] = again[:, better]
-        t["x_adv"][rows[torch.from_numpy(better).to(self.device)]] = t["best"][rows][torch.from_numpy(better)]
+        t["point"][rows[torch.from_numpy(better).to(self.device)]] = t["best"][rows][torch.from_numpy(better)]

@@ -24,12 +24,20 @@ class Targets:
     index: Tensor
     """Indices (n,) of the examples in their split; they key the noise."""
 
+    logits: Tensor | None = None
+    """The judge's logits (n, classes) at the images, where they are known."""
+
     def __len__(self) -> int:
         return len(self.labels)
 
-    def noise(self, seed: int, positions: Tensor, restart: Tensor) -> KeyedNoise:
-        """The noise of some rows: of the targets at these positions (k,), in these restarts (k,)."""
-        return KeyedNoise(seed, self.index[positions], restart)
+    def noise(self, seed: int, positions: Tensor, attempt: Tensor, step: Tensor | None = None) -> KeyedNoise:
+        """The noise of some rows: of the targets at these positions (k,), in these attempts and steps (k,)."""
+        return KeyedNoise(seed, self.index[positions], attempt, step)
+
+    def subset(self, positions: Tensor) -> Targets:
+        """The targets at these positions (k,) alone. Their noise stays the same."""
+        logits = None if self.logits is None else self.logits[positions]
+        return Targets(lambda at: self.pixels(positions[at]), self.labels[positions], self.index[positions], logits)
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """``size`` images and their labels, for a trial; repeated where there are fewer targets."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.harness.findings import Finding
-from epsbench.harness.run.attack.gradient import input_gradient
+from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.machine.precision import autocast
 
 # How far a precision's logits may be off, as a share of the largest: four units in the last place.
@@ -50,8 +51,11 @@ class Victim:
     differentiable: bool = True
     """Whether its gradient can be computed at all."""
 
-    program: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
-    """`gradient` as a traced program, for two rows or more (`epsbench.harness.run.speed.program`)."""
+    programs: dict[Loss, Callable[..., tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    """`query` of a loss as a traced program, for two rows or more (`epsbench.harness.run.speed.program`)."""
+
+    forward_program: Callable[[Tensor], Tensor] | None = None
+    """`scores` as a traced program, for two rows or more."""
 
     fixed: tuple[int, Callable[[Tensor], Tensor]] | None = None
     """A compiled network, and the only batch size that it is for."""
@@ -64,19 +68,50 @@ class Victim:
         self.forwards += len(x)
         return self.bare_logits(x)
 
-    def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient of the summed cross-entropy at ``x`` (N, C, H, W), and the logits; both float32."""
+    @torch.no_grad()
+    def scores(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) for an attack that takes no gradient."""
+        self.forwards += len(x)
+        if self.forward_program and len(x) > 1:
+            return self.forward_program(self.laid_out(x))
+        return self.bare_logits(x)
+
+    def query(self, x: Tensor, loss: Loss, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of the summed loss at ``x`` (N, C, H, W), and the logits; both float32.
+
+        ``inputs`` are what the loss needs besides the logits.
+        """
         self.forwards += len(x)
         self.backwards += len(x)
-        if self.graph and self.graph[0] == len(x):
-            return self.graph[1](x, y)
-        if self.program and len(x) > 1:
-            return self.program(self.laid_out(x), y)
-        return self.bare_gradient(x, y)
+        if self.graph and self.graph[0] == len(x) and loss == CROSS_ENTROPY:
+            return self.graph[1](x, inputs[0])
+        program = self.programs.get(loss)
+        if program and len(x) > 1:
+            return program(self.laid_out(x), *inputs)
+        return self.bare_query(x, loss, *inputs)
+
+    def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """`query` of the cross-entropy with labels ``y`` (N,)."""
+        return self.query(x, CROSS_ENTROPY, y)
+
+    def bare_query(self, x: Tensor, loss: Loss, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """`query` as the network computes it, without a program or a graph, and without being counted."""
+        return loss_gradient(self.bare_logits, x, loss, inputs)
 
     def bare_gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """`gradient` as the network computes it, without a program or a graph, and without being counted."""
-        return input_gradient(self.bare_logits, x, y)
+        return self.bare_query(x, CROSS_ENTROPY, y)
+
+    @property
+    def program(self) -> Callable[..., tuple[Tensor, Tensor]] | None:
+        """The program of `gradient`."""
+        return self.programs.get(CROSS_ENTROPY)
+
+    @program.setter
+    def program(self, program: Callable[..., tuple[Tensor, Tensor]] | None) -> None:
+        self.programs.pop(CROSS_ENTROPY, None)
+        if program is not None:
+            self.programs[CROSS_ENTROPY] = program
 
     def slope(self, x: Tensor, y: Tensor) -> Tensor:
         """Gradient of the true class's logit over the mean logit, (N, C, H, W).

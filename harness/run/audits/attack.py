@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from epsbench.attacks.base import Attack, GradientAttack
+from epsbench.attacks.base import Attack
+from epsbench.attacks.rows import Answer, Rows
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.attack.ledger import Outcome
-from epsbench.harness.run.attack.projection import allowed
-from epsbench.harness.run.attack.step import advance
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.probe import log_odds
@@ -99,27 +98,32 @@ def _wasted(outcome: Outcome) -> Iterator[Finding]:
         yield finding("one-step-short", fact, images=outcome.short, of=outcome.withstood)
 
 
-def audit_convergence(
-    attack: Attack | GradientAttack, outcome: Outcome, victim: Victim, targets: Targets, batch: int
-) -> list[Finding]:
+def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets: Targets, batch: int) -> list[Finding]:
     """Take one more step on at most ``batch`` of the kept images that were not fooled: does the loss still rise?
 
     An attack with state takes the step with a new state, without what it remembers of its path.
     """
     kept = len(outcome.images)
     survivors = np.flatnonzero(outcome.attacked[:kept] & ~outcome.fooled[:kept])[:batch]
-    if not isinstance(attack, GradientAttack) or attack.steps == 1 or len(survivors) < FEWEST or outcome.eps == 0:
+    if not attack.same_every_step or attack.budget() == 1 or len(survivors) < FEWEST or outcome.eps == 0:
         return []
     chosen = torch.from_numpy(survivors)
     at = chosen.to(targets.labels.device)
     x, y, x_adv = targets.pixels(at), targets.labels[at], outcome.images[chosen].to(at.device)
-    eps, last = (x.new_full((len(x), 1, 1, 1), value) for value in (float(outcome.eps), attack.steps - 1))
-    gradient, logits = victim.bare_gradient(x_adv, y)
-    further, _ = advance(attack, allowed(attack.norm, x, eps), x_adv, gradient, eps, last.long(), attack.state(x))
+    eps, first = x.new_full((len(x), 1, 1, 1), float(outcome.eps)), torch.zeros_like(y)
+    rows = Rows(
+        x=x, y=y, eps=eps, attempt=first, step=first + attack.budget() - 1, target=y, norm=attack.norm,
+        region=attack.norm.region(x, eps), draw=lambda: targets.noise(0, at, first),
+        clean=lambda: victim.bare_gradient(x, y)[1],
+    )  # fmt: skip
+    inputs = tuple(getattr(rows, name) for name in attack.loss.inputs)
+    gradient, logits = victim.bare_query(x_adv, attack.loss, *inputs)
+    proposal, _ = attack.step(rows, Answer(x_adv, y, logits, gradient, attack.loss, inputs), attack.start(rows)[1])
+    further = rows.project(proposal)
     outer = [victim.bare_gradient(images, y)[1] for images in (x, further)]
     start, end, beyond = (float(log_odds(each, y).mean()) for each in (outer[0], logits, outer[1]))
     if beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start):
         share = (beyond - end) / (beyond - start)
-        fact = f"after {attack.steps} steps, one more step adds {share:.0%} of the whole rise in loss"
+        fact = f"after {attack.budget()} steps, one more step adds {share:.0%} of the whole rise in loss"
         return [finding("unconverged", fact, start=start, end=end, one_more=beyond, images=len(survivors))]
     return []

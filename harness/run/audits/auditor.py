@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epsbench.attacks.base import Attack, GradientAttack
+from epsbench.attacks.base import Attack
 from epsbench.attacks.norms import NORMS
 from epsbench.harness.findings import OWN_GRADIENTS, Finding, finding, voids
 from epsbench.harness.plan.recorded import RecordIndex
@@ -23,6 +23,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome
 from epsbench.harness.run.audits.call_order import audit_call_order
 from epsbench.harness.run.audits.chance import audit_chance
+from epsbench.harness.run.audits.ensemble import audit_ensemble
 from epsbench.harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
 from epsbench.harness.run.audits.guard import guarded
 from epsbench.harness.run.audits.history import History, Seen
@@ -171,9 +172,7 @@ class Auditor:
         self.precision(victim, victim.precision)
         return []
 
-    def cell(
-        self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome, clean_loss: np.ndarray
-    ) -> list[Finding]:
+    def cell(self, engine: Engine, attack: Attack, outcome: Outcome, clean_loss: np.ndarray) -> list[Finding]:
         """Findings about one cell on its own: about its model, its gradients and its attack.
 
         Images that were made on another model do not test this one's gradients and need not raise its loss, so those
@@ -187,6 +186,7 @@ class Auditor:
             if self.shape.classes < least:
                 fact = f"the attack needs {least} classes and the model has {self.shape.classes}"
                 findings.append(finding("few-classes", fact, classes=self.shape.classes, least=least))
+            findings += guarded("the parts of the attack", lambda: audit_ensemble(attack, outcome, self.shape.classes))
             findings += guarded("the attack", lambda: audit_outcome(outcome, clean_loss if engine.white_box else None))
             if engine.white_box and not voids(findings):
                 targets, batch = engine.targets, engine.batch
@@ -194,7 +194,7 @@ class Auditor:
                                                                                batch))  # fmt: skip
         return findings
 
-    def doubt(self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome) -> list[Finding]:
+    def doubt(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
         """Look closer where an attack that asks the model fools few images: `in_depth`, and attacks of the audits' own.
 
         The latter are tried once a norm and ε. Their findings are of the model, whatever the attack of the cell.
@@ -208,7 +208,7 @@ class Auditor:
         with self._timed():
             return [*findings, *self._own_attacks(engine, attack, outcome)]
 
-    def _own_attacks(self, engine: Engine, attack: Attack | GradientAttack, outcome: Outcome) -> list[Finding]:
+    def _own_attacks(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
         if any(each.code == "at-chance" for each in self.findings):  # what it withstands means nothing anyway
             return []
         name, norm = attack.norm.name, NORMS.get(attack.norm.name)

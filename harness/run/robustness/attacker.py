@@ -8,7 +8,6 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from epsbench.attacks.base import GradientAttack
 from epsbench.harness.plan.plan import Stream
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge
@@ -17,9 +16,9 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
-from epsbench.harness.run.speed.accelerate import LONG, accelerate
+from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate
 from epsbench.harness.run.speed.batch_size import find_batch
-from epsbench.harness.run.speed.floor import Floor, Rates, measure_rates, uncounted_rates
+from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.judging import lay_out
 from epsbench.harness.run.speed.prepare import prepare
 
@@ -45,6 +44,9 @@ class Subject:
     context: Context
     """The run."""
 
+    classes: int
+    """The number of the data's classes."""
+
 
 @dataclass(frozen=True)
 class Attacker:
@@ -67,7 +69,8 @@ class Attacker:
         if self.floor is None or not outcome.seconds:
             return None
         gradients = outcome.backwards + outcome.shared_backwards
-        return self.floor.share(gradients, outcome.judge_forwards, outcome.seconds)
+        passes = Passes(gradients, outcome.judge_forwards, max(0, outcome.forwards - outcome.backwards))
+        return self.floor.share(passes, outcome.seconds)
 
 
 def make_attacker(
@@ -80,22 +83,26 @@ def make_attacker(
     """
     victim = prepare(network, subject.context.device, subject.precision, *subject.probe)
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
-    gradients = images * sum(_gradients(stream) for stream in streams)
-    batch = subject.context.batch_size or find_batch(victim, subject.targets, max(gradients, images))
-    batch, rates = _tuned(victim, subject, max(1, min(batch, images)), gradients, cells * images)
+    work = _work(streams, images, subject.classes)
+    batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
+    batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
     engine = Engine(victim, subject.judge, subject.targets, batch, keep=KEPT, white_box=weights is None)
     measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch)
     return Attacker(engine, Floor(rates, measure) if rates else None, weights or "")
 
 
-def _gradients(stream: Stream) -> int:
-    """How many gradients a stream takes of one image at most."""
-    attack = stream.attack
-    return len(stream.cells) * attack.steps * attack.restarts if isinstance(attack, GradientAttack) else 0
+def _work(streams: Sequence[Stream], images: int, classes: int) -> Work:
+    """What the streams ask of the victim at most."""
+    attacks = [(stream.attack, len(stream.cells)) for stream in streams]
+    return Work(
+        images * sum(cells * attack.gradients(classes) for attack, cells in attacks),
+        images * sum(cells * attack.forwards(classes) for attack, cells in attacks),
+        tuple(dict.fromkeys(loss for attack, _ in attacks for loss in attack.losses(classes))),
+    )
 
 
-def _tuned(victim: Victim, subject: Subject, batch: int, gradients: int, verdicts: int) -> tuple[int, Rates | None]:
-    """Make the victim faster for that many gradients, and the judge for that many verdicts.
+def _tuned(victim: Victim, subject: Subject, batch: int, work: Work, verdicts: int) -> tuple[int, Rates | None]:
+    """Make the victim faster for that much work, and the judge for that many verdicts.
 
     Returns the batch size, halved while memory runs out, and the rates where the work is long enough to measure them.
     """
@@ -103,8 +110,8 @@ def _tuned(victim: Victim, subject: Subject, batch: int, gradients: int, verdict
     while True:
         exhausted = False
         try:
-            accelerate(victim, targets, batch, gradients, subject.context.compile)
-            if gradients < LONG * batch or not victim.differentiable:
+            accelerate(victim, targets, batch, work, subject.context.compile)
+            if work.gradients + work.forwards // 3 < LONG * batch or not victim.differentiable:
                 return batch, None
             lay_out(judge, targets, batch, verdicts)
             return batch, measure_rates(victim, judge, targets, batch)

@@ -27,6 +27,7 @@ from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
+from epsbench.harness.run.robustness.partial import PartialResults
 from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record, side_output
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.training.trained import trained
@@ -68,9 +69,9 @@ class Bench:
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
         self.auditor = Auditor(judge, x, y, batch, data.description, network, data.train)
         self.auditor.model(logits, data.test.labels)
-        targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions)
+        targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
-        self.subject = Subject(judge, targets, (x, y), precision, context)
+        self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
         training = {key: value for key, value in training.items() if key != "curves"}
         self.classifier = Classifier(training, curves, right.cpu().numpy(), targets)
         self.own = self._attacker(network, None, None)
@@ -109,17 +110,20 @@ class Bench:
         with self.context.progress.task(first.attack.label(), len(pending)) as task:
             try:
                 attacker = self.attacker(stream.source)
+                store = PartialResults(self.context.results, stream.cells, self._weights(attacker))
                 reset_peak(self.context.device)
                 for outcome in attacker.engine.run(
-                    stream.attack, eps, seed=first.seed, early_stop=first.early_stop, curve=first.curve
+                    stream.attack, eps, seed=first.seed, early_stop=first.early_stop, curve=first.curve, store=store
                 ):
                     cost = cost_of(outcome, attacker, self.context)
                     # With the last cell, so that its record can say that the profile could not be written.
                     failures = self._profile(stream, attacker) if len(pending) == 1 else []
                     findings = [*self._findings(pending[0], stream, attacker, outcome, cost), *failures]
                     cost["audit_seconds"] = self.auditor.charge()
-                    measured = Measurement(pending[0], attacker, outcome, cost, findings, started)
+                    adapted = stream.attack.adapted(self.subject.classes)
+                    measured = Measurement(pending[0], attacker, outcome, cost, findings, started, adapted)
                     yield make_record(measured, self.classifier, self.context)
+                    store.drop(outcome.eps)
                     pending = pending[1:]
                     task.advance()
             except InputError:  # the run cannot go on: no room to write, damaged weights
@@ -127,6 +131,10 @@ class Bench:
             # Attack and model are the user's code: they may raise anything, or even try to exit.
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 yield from (failed(cell, error, self.context, started) for cell in pending)
+
+    def _weights(self, attacker: Attacker) -> str:
+        """What decides an ensemble's partial results besides the cell: the weights of the model and of the source."""
+        return f"{self.classifier.training.get('weights_sha256', '')} {attacker.weights}"
 
     def _profile(self, stream: Stream, attacker: Attacker) -> list[Finding]:
         """Profile the attack where the run asks for it; a profile that fails is a finding."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from epsbench.harness.errors import InputError, summary
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.records import NO_ROOM, Metric, Record, Verdicts, write_pictures
+from epsbench.harness.records import NO_ROOM, Metric, Part, Record, Verdicts, pack_bits, write_pictures
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context
@@ -64,6 +64,9 @@ class Measurement:
     started: str
     """When the cell's stream began, UTC."""
 
+    adapted: dict[str, Any] = field(default_factory=dict)
+    """What the attack changed because the data has few classes."""
+
 
 def make_record(measured: Measurement, classifier: Classifier, context: Context) -> Record:
     """The record of a measured cell. Its pictures are written first, so that no record promises missing ones.
@@ -88,9 +91,32 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         evaluation={SOURCE_WEIGHTS: measured.attacker.weights} if cell.source else {},
         curves=classifier.curves,
         verdicts=Verdicts.pack(classifier.right, robust),
+        parts=_parts(classifier, outcome),
+        adapted=measured.adapted,
         findings=(*measured.findings, *failures),
         pictures=pictures and not failures,
     )
+
+
+def _parts(classifier: Classifier, outcome: Outcome) -> tuple[Part, ...]:
+    """The parts of an ensemble, each with the robust accuracy after it."""
+    robust, index, parts = classifier.right.copy(), classifier.targets.index.cpu().numpy(), []
+    for part in outcome.parts:
+        fooled = np.zeros_like(robust)
+        fooled[index[part.fooled]] = True
+        robust &= ~fooled
+        cost = {
+            "seconds": part.seconds, "forwards": part.forwards, "backwards": part.backwards,
+            "judge_forwards": part.judge_forwards,
+            "gradients_per_image": part.backwards / part.attacked if part.attacked else 0.0,
+        }  # fmt: skip
+        parts.append(
+            Part(
+                name=part.name, robust_accuracy=proportion(robust), attacked=part.attacked, fooled=pack_bits(fooled),
+                cost=cost,
+            )
+        )  # fmt: skip
+    return tuple(parts)
 
 
 def side_output(what: str, write: Callable[[], object]) -> list[Finding]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.harness.findings import slower
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
@@ -17,7 +20,7 @@ from epsbench.harness.run.speed.compiling import compiled
 from epsbench.harness.run.speed.graphs import graphed
 from epsbench.harness.run.speed.program import UNTRACEABLE
 
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # images and labels to gradients and logits
+Step = Callable[..., tuple[Tensor, Tensor]]  # images and the loss's inputs to gradients and logits
 
 LONG = 200  # batches of gradients; before so many, a few more for measuring are a small part of the work
 
@@ -40,23 +43,38 @@ EXPECTED_COMPILE_SECONDS = {"cpu": 45.0, "cuda": 60.0}
 SAME = {"float32": 0.005, "bf16": 0.04, "fp16": 0.01}
 
 
-def accelerate(victim: Victim, targets: Targets, batch: int, rows: int, wanted: str) -> None:
-    """Find faster ways to the victim's gradient for the ``rows`` ahead; keep what is faster and computes the same.
+@dataclass(frozen=True)
+class Work:
+    """What lies ahead of a victim."""
+
+    gradients: int
+    """Rows whose gradient will be asked for."""
+
+    forwards: int = 0
+    """Rows whose logits alone will be asked for."""
+
+    losses: tuple[Loss, ...] = (CROSS_ENTROPY,)
+    """The losses of the gradients."""
+
+
+def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted: str) -> None:
+    """Find faster ways to the victim's answers for the ``work`` ahead; keep what is faster and computes the same.
 
     On a CPU that is a program, on CUDA compilation and the step as a graph. ``wanted`` is "off" (none of it), "auto"
     (before a long run, what should pay for itself) or "on" (program and compilation at any price). Sets the victim's
-    ``program``, or its ``fixed`` network for exactly ``batch`` rows, its ``form`` and ``compile_seconds``. What is
+    ``programs``, or its ``fixed`` network for exactly ``batch`` rows, its ``form`` and ``compile_seconds``. What is
     refused gives a finding.
     """
     if len(targets) == 0 or wanted == "off" or not victim.differentiable:
         return
+    rows = work.gradients + work.forwards // 3
     if wanted == "auto" and rows < LONG * batch:
         return
     x, y = targets.batch(batch)
     eager = seconds(lambda: victim.gradient(x, y), victim.device)
     kind, ahead = victim.device.type, rows / batch * eager
     if kind == "cpu" and (wanted == "on" or _program_pays(victim, eager, ahead)):
-        _trace(victim, targets, x, y)
+        _trace(victim, targets, x, y, work)
     worth = victim.program is None and ahead * EXPECTED_GAIN[kind] > EXPECTED_COMPILE_SECONDS[kind]
     if wanted == "on" or worth:
         _compile(victim, x, y)
@@ -71,36 +89,65 @@ def _program_pays(victim: Victim, eager: float, ahead: float) -> bool:
     return ahead * gain > PROGRAM_SECONDS + PROGRAM_MODULE_SECONDS * modules + PROGRAM_BATCHES * eager
 
 
-def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor) -> None:
+def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -> None:
+    """Give the victim a program for every loss, and for logits alone, that is faster and computes the same."""
     started = time.perf_counter()
     # Imported here: it brings torch's compiler, which takes a second to import, and many runs trace nothing.
-    from epsbench.harness.run.speed.program.program import Program
+    from epsbench.harness.run.speed.program.program import ForwardProgram, Program
 
     few_x, few_y = targets.batch(5)
+    few_x = victim.laid_out(few_x)
     try:
-        program = Program(victim.bare_logits, victim.laid_out(few_x), few_y)
-        same = all(_computes_the_same(victim, program, x[:n]) for n in (64, 33) if len(x) > 1)
+        for loss in work.losses:
+            program = Program(victim.bare_logits, few_x, *trial_inputs(victim, loss, few_x, few_y), loss=loss)
+            same = all(_computes_the_same(victim, program, loss, x[:n]) for n in (64, 33) if len(x) > 1)
+            if not same:
+                victim.findings.append(slower("not-traced", "the program of this model computes something else", None))
+                return
+            inputs = trial_inputs(victim, loss, x, y)
+            if _faster(lambda: program(victim.laid_out(x), *inputs), lambda: victim.query(x, loss, *inputs), victim):
+                victim.programs[loss] = program
+        if work.forwards:
+            forward = ForwardProgram(victim.bare_logits, few_x)
+            with torch.no_grad():
+                same = apart(forward(victim.laid_out(x)), victim.bare_logits(x)) <= SAME[victim.precision]
+            if same and _faster(lambda: forward(victim.laid_out(x)), lambda: victim.scores(x), victim):
+                victim.forward_program = forward
     except UNTRACEABLE as error:
         if is_out_of_memory(error):
             raise
         victim.findings.append(slower("not-traced", "no program can be made of this model", error))
         return
-    victim.compile_seconds += time.perf_counter() - started
-    if not same:
-        victim.findings.append(slower("not-traced", "the program of this model computes something else", None))
-    elif _ratio(victim, x, y, program=program) < 0.98:
-        victim.program = program
+    finally:
+        victim.compile_seconds += time.perf_counter() - started
+    if victim.programs or victim.forward_program:
         victim.form += ", program"
 
 
-def _computes_the_same(victim: Victim, program: Step, x: Tensor) -> bool:
+def _faster(new: Callable[[], object], old: Callable[[], object], victim: Victim) -> bool:
+    """Whether one of two ways to the same answer is faster by at least 2 %; measured alternately."""
+    ratios = [seconds(new, victim.device, 1) / seconds(old, victim.device, 1) for _ in range(3)]
+    return statistics.median(ratios) < 0.98
+
+
+def trial_inputs(victim: Victim, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Inputs of a loss for a trial on images ``x`` (N, C, H, W), labels ``y`` (N,); the target is the nearest class."""
+    with torch.no_grad():
+        logits = victim.bare_logits(x)
+    wrong = logits.scatter(1, y[:, None], float("-inf"))
+    known = {"y": y, "target": wrong.argmax(1), "logits": logits}
+    return tuple(known[name] for name in loss.inputs)
+
+
+def _computes_the_same(victim: Victim, program: Step, loss: Loss, x: Tensor) -> bool:
     """Whether a program gives the victim's logits and gradients, within the rounding of the victim's precision.
 
     Compared for the least likely labels: the gradient of a confident example is mostly rounding.
     """
     exact = Victim(victim.network, victim.device, "float32", "", victim.channels_last)
-    y = victim.bare_logits(x).argmin(1)
-    expected, bare, ours = exact.bare_gradient(x, y), victim.bare_gradient(x, y), program(victim.laid_out(x), y)
+    inputs = trial_inputs(victim, loss, x, victim.bare_logits(x).argmin(1))
+    expected, bare = exact.bare_query(x, loss, *inputs), victim.bare_query(x, loss, *inputs)
+    ours = program(victim.laid_out(x), *inputs)
     # Not a negated comparison: NaN is not the same.
     return all(
         apart(mine, right) <= 1.25 * apart(its, right) + SAME[victim.precision]

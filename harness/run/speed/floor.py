@@ -11,6 +11,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.timing import seconds
 
 MOST_TRIALS = 3
+_RATES = ("gradient", "verdict", "forward")
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,26 @@ class Rates:
     verdict: float
     """Of a float32 forward of the judge."""
 
-    def floor(self, gradients: int, verdicts: int) -> float:
-        """The least seconds an attack of so many gradients and verdicts can take on this device."""
-        return gradients * self.gradient + verdicts * self.verdict
+    forward: float
+    """Of a bare forward at the victim's precision and batch."""
+
+    def floor(self, passes: Passes) -> float:
+        """The least seconds an attack of so many passes can take on this device."""
+        return passes.gradients * self.gradient + passes.verdicts * self.verdict + passes.forwards * self.forward
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The rows that an attack sent through victim and judge."""
+
+    gradients: int
+    """Forward and backward through the victim."""
+
+    verdicts: int
+    """Forward through the judge."""
+
+    forwards: int = 0
+    """Forward alone through the victim."""
 
 
 @dataclass
@@ -38,19 +56,19 @@ class Floor:
     measure: Callable[[], Rates]
     """Measures them once more."""
 
-    def share(self, gradients: int, verdicts: int, seconds: float) -> float | None:
-        """The floor of so many gradients and verdicts over the seconds that they took, in (0, 1].
+    def share(self, passes: Passes, seconds: float) -> float | None:
+        """The floor of so many passes over the seconds that they took, in (0, 1].
 
         A share above 1 shows that something else slowed the device while the rates were measured. None where it stays
         above 1 after `MOST_TRIALS` further measurements.
         """
         for trial in range(MOST_TRIALS + 1):
-            share = self.rates.floor(gradients, verdicts) / seconds
+            share = self.rates.floor(passes) / seconds
             if share <= 1:
                 return share
             if trial < MOST_TRIALS:
                 again = self.measure()
-                self.rates = Rates(min(self.rates.gradient, again.gradient), min(self.rates.verdict, again.verdict))
+                self.rates = Rates(*(min(getattr(self.rates, name), getattr(again, name)) for name in _RATES))
         return None
 
 
@@ -64,9 +82,10 @@ def uncounted_rates(victim: Victim, judge: Judge, targets: Targets, batch: int) 
 
 
 def measure_rates(victim: Victim, judge: Judge, targets: Targets, batch: int) -> Rates:
-    """The two rates at this batch, from a few bare calls."""
+    """The rates at this batch, from a few bare calls."""
     x, y = targets.batch(batch)
     gradient = seconds(lambda: victim.gradient(x, y), victim.device)
     judged, _ = targets.batch(max(batch, judge.batch))
     verdict = seconds(lambda: judge.logits(judged, batch), victim.device)
-    return Rates(gradient / len(x), verdict / len(judged))
+    forward = seconds(lambda: victim.scores(x), victim.device)
+    return Rates(gradient / len(x), verdict / len(judged), forward / len(x))

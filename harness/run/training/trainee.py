@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epsbench.attacks.base import GradientAttack
-from epsbench.harness.run.attack.gradient import input_gradient
-from epsbench.harness.run.attack.projection import allowed
-from epsbench.harness.run.attack.step import advance
+from epsbench.attacks.base import Attack
+from epsbench.attacks.losses import Loss
+from epsbench.attacks.plain import path
+from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.compiling import compiled
 
@@ -72,16 +72,21 @@ class ClassifierInTraining:
         self._seen += len(y)
         return logits
 
-    def attack(self, attack: GradientAttack, x: Tensor, y: Tensor, eps: float) -> Tensor:
-        """Adversarial images (N, C, H, W), crafted in eval mode."""
+    def attack(self, attack: Attack, x: Tensor, y: Tensor, eps: float) -> Tensor:
+        """Adversarial images (N, C, H, W), crafted in eval mode: where one attempt of the attack ends."""
         with self._looking() as look:
-            radius = x.new_full((len(x), 1, 1, 1), eps)
-            x_adv, state, region = x, attack.state(x), allowed(attack.norm, x, radius)
-            if attack.random_start:
-                x_adv = (x + attack.norm.start(self.noise(len(x)), x, radius)).clamp(0, 1)
-            for step in range(attack.steps):
-                gradient, _ = input_gradient(look, x_adv, y)
-                x_adv, state = advance(attack, region, x_adv, gradient, radius, torch.full_like(radius, step), state)
+
+            def ask(point: Tensor, loss: Loss, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+                return loss_gradient(look, point, loss, inputs)
+
+            def clean() -> Tensor:
+                with torch.no_grad():
+                    return look(x)
+
+            radius, first = x.new_full((len(x), 1, 1, 1), eps), torch.zeros_like(y)
+            x_adv = x
+            for x_adv in path(attack, ask, x, y, radius, first, lambda _: self.noise(len(x)), clean):  # noqa: B007
+                pass
         return x_adv
 
     def predict(self, x: Tensor) -> Tensor:

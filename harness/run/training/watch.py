@@ -12,7 +12,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.base import Attack
 from epsbench.attacks.fgsm import FGSM
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.run.data.examples import Examples
@@ -29,7 +29,7 @@ BATCH = 256
 
 ONE_STEP, HALF_STEP, MANY_STEPS = (f"validation_{name}_accuracy" for name in ("fgsm", "half_step", "pgd"))
 
-WATCHED: dict[str, tuple[GradientAttack, float]] = {
+WATCHED: dict[str, tuple[Attack, float]] = {
     ONE_STEP: (FGSM(), 1.0),
     HALF_STEP: (FGSM(), 0.5),
     MANY_STEPS: (PGD(steps=10), 1.0),

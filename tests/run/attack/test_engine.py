@@ -58,6 +58,7 @@ def test_rows_wait_for_a_judge_that_sees_more_at_a_time_and_none_is_lost(network
     expected, _ = attack_all(network, targets, attack, batch=16)
     engine = Engine(plain(network), Judge(network, CPU), targets, 16, keep=150)
     engine.judge.lay(torch.channels_last, 64)
+    engine.clean_logits()  # before the sizes of the batches are noted
     sizes: list[int] = []
     engine.judge.network.register_forward_hook(lambda module, given, logits: sizes.append(len(logits)))
     found = list(engine.run(attack, EPS, seed=0))

@@ -16,9 +16,9 @@ from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.speed import accelerate as tuning
-from epsbench.harness.run.speed.accelerate import accelerate
+from epsbench.harness.run.speed.accelerate import Work, accelerate
 from epsbench.harness.run.speed.batch_size import find_batch
-from epsbench.harness.run.speed.floor import Floor, Rates, measure_rates, uncounted_rates
+from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.graphs import graphed
 from epsbench.harness.run.speed.prepare import prepare
 
@@ -73,22 +73,22 @@ def test_little_work_is_not_spent_on_trials(network, targets, monkeypatch):
 
 
 def test_the_floor_is_gradients_and_verdicts_at_their_bare_rates(network, targets):
-    assert Rates(gradient=2.0, verdict=0.5).floor(10, 4) == 22.0
+    assert Rates(gradient=2.0, verdict=0.5, forward=0.25).floor(Passes(10, 4, 8)) == 24.0
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     rates = measure_rates(victim, Judge(network, CPU), targets, 64)
     assert rates.gradient > rates.verdict > 0
 
 
 def test_a_floor_above_the_time_taken_is_measured_again(network, targets):
-    slow, fast = Rates(gradient=3.0, verdict=0.0), Rates(gradient=0.5, verdict=1.0)
+    slow, fast = Rates(gradient=3.0, verdict=0.0, forward=0.0), Rates(gradient=0.5, verdict=1.0, forward=1.0)
     floor = Floor(slow, lambda: fast)
-    assert floor.share(10, 0, 40.0) == 0.75
+    assert floor.share(Passes(10, 0), 40.0) == 0.75
     assert floor.rates is slow  # a share that is possible is kept
-    assert floor.share(10, 0, 10.0) == 0.5
+    assert floor.share(Passes(10, 0), 10.0) == 0.5
     assert (floor.rates.gradient, floor.rates.verdict) == (0.5, 0.0)
     trials = []
     stuck = Floor(slow, lambda: trials.append(1) or slow)
-    assert stuck.share(10, 0, 10.0) is None
+    assert stuck.share(Passes(10, 0), 10.0) is None
     assert len(trials) == 3
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     assert uncounted_rates(victim, Judge(network, CPU), targets, 64).gradient > 0
@@ -98,8 +98,8 @@ def test_a_floor_above_the_time_taken_is_measured_again(network, targets):
 def test_short_work_pays_no_compilation(network, targets, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("compiled"))
     victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
-    accelerate(victim, targets, 64, 10_000, "auto")
-    accelerate(victim, targets, 64, 10**12, "off")
+    accelerate(victim, targets, 64, Work(10_000), "auto")
+    accelerate(victim, targets, 64, Work(10**12), "off")
     assert victim.compile_seconds == 0
 
 
@@ -109,7 +109,7 @@ def test_a_model_that_refuses_compilation_is_attacked_uncompiled(network, target
 
     monkeypatch.setattr(torch, "compile", refuses)
     victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
-    accelerate(victim, targets, 64, 10, "on")
+    accelerate(victim, targets, 64, Work(10), "on")
     assert [finding.code for finding in victim.findings] == ["not-compiled"]
     assert "planted" in victim.findings[0].message
     assert victim.fixed is None
@@ -118,7 +118,7 @@ def test_a_model_that_refuses_compilation_is_attacked_uncompiled(network, target
 def test_a_compiled_model_that_computes_something_else_is_not_used(network, targets, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda net, **options: lambda x: -net(x))
     victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
-    accelerate(victim, targets, 64, 10, "on")
+    accelerate(victim, targets, 64, Work(10), "on")
     assert [finding.code for finding in victim.findings] == ["not-compiled"]
     assert victim.fixed is None
 
@@ -130,7 +130,7 @@ def test_compiled_verdicts_equal_eager_ones(network, targets):
     found = []
     for wanted in ("off", "on"):
         victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
-        accelerate(victim, targets, 64, 10, wanted)
+        accelerate(victim, targets, 64, Work(10), wanted)
         assert not victim.findings
         assert (victim.compile_seconds > 0) is (wanted == "on")
         outcomes = Engine(victim, Judge(network, CPU), targets, 64).run(PGD(steps=6), eps, seed=0)
@@ -140,12 +140,12 @@ def test_compiled_verdicts_equal_eager_ones(network, targets):
 
 def test_long_work_on_a_cpu_makes_a_program_of_the_step_and_keeps_every_verdict(network, targets, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("compiled"))
-    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 0.5)
+    monkeypatch.setattr(tuning, "_faster", lambda *args: True)
     eps = [Fraction(1, 20), Fraction(1, 10)]
     found = []
     for wanted, precision in (("off", "float32"), ("auto", "float32"), ("auto", "bf16")):
         victim = prepare(network, CPU, precision, targets.pixels(torch.arange(8)), targets.labels[:8])
-        accelerate(victim, targets, 64, 10**9, wanted)
+        accelerate(victim, targets, 64, Work(10**9), wanted)
         assert not victim.findings
         assert (victim.program is not None) is (wanted == "auto")
         assert victim.form == "folded, channels-last" + (", program" if wanted == "auto" else "")
@@ -173,9 +173,9 @@ class StraightThrough(nn.Module):
 
 
 def test_a_program_that_is_no_faster_is_not_used(network, targets, monkeypatch):
-    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 1.0)
+    monkeypatch.setattr(tuning, "_faster", lambda *args: False)
     victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
-    accelerate(victim, targets, 64, 10**9, "auto")
+    accelerate(victim, targets, 64, Work(10**9), "auto")
     assert (victim.program, victim.form, victim.findings) == (None, "folded, channels-last", [])
 
 
@@ -203,11 +203,11 @@ class Branches(nn.Module):
 
 @pytest.mark.parametrize(("wrap", "told"), [(StraightThrough, "something else"), (Branches, "no program")])
 def test_a_model_that_is_more_than_its_graph_is_attacked_without_a_program(network, targets, monkeypatch, wrap, told):
-    monkeypatch.setattr(tuning, "_ratio", lambda *args, **options: 0.5)
+    monkeypatch.setattr(tuning, "_faster", lambda *args: True)
     model = wrap(network).eval()
     victim = prepare(model, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
     victim.findings.clear()
-    accelerate(victim, targets, 64, 10**9, "auto")
+    accelerate(victim, targets, 64, Work(10**9), "auto")
     assert [finding.code for finding in victim.findings] == ["not-traced"]
     assert told in victim.findings[0].message
     assert victim.program is None
@@ -263,7 +263,7 @@ def test_a_model_without_a_gradient_raises_rather_than_looks_robust(targets):
     victim = prepare(Argmax(), CPU, "bf16", targets.pixels(torch.arange(8)), targets.labels[:8])
     assert [finding.code for finding in victim.findings] == ["not-differentiable"]
     assert (victim.form, victim.precision) == ("plain", "float32")
-    accelerate(victim, targets, 64, 10**12, "on")
+    accelerate(victim, targets, 64, Work(10**12), "on")
     assert find_batch(victim, targets, 10**6) > 0
     with pytest.raises(RuntimeError, match="grad"):
         list(Engine(victim, Judge(Argmax(), CPU), targets, 64).run(PGD(steps=2), [Fraction(1, 10)], seed=0))

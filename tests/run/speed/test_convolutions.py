@@ -24,7 +24,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.machine.precision import autocast
-from epsbench.harness.run.speed.accelerate import accelerate
+from epsbench.harness.run.speed.accelerate import Work, accelerate
 from epsbench.harness.run.speed.convolutions import SubpixelConv2d, subpixel, subpixel_gradient, subpixel_gradients
 from epsbench.harness.run.speed.prepare import _forms, prepare
 from epsbench.harness.run.training.classifier import train_classifier
@@ -316,6 +316,6 @@ def test_it_compiles(data):
     assert not training.form.refused
     x, y = data.test.pixels(slice(0, 64)), data.test.labels[:64]
     victim = prepare(network, CPU, "float32", x[:16], y[:16])
-    accelerate(victim, Targets(lambda at: x[at], y, torch.arange(64)), 64, 10, "on")
+    accelerate(victim, Targets(lambda at: x[at], y, torch.arange(64)), 64, Work(10), "on")
     assert victim.compile_seconds > 0
     assert not victim.findings

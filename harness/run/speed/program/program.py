@@ -1,4 +1,4 @@
-"""The program of a victim: its logits and the gradient of its loss, computed without Python modules or autograd."""
+"""The programs of a victim: its logits, and the gradient of a loss, computed without Python modules or autograd."""
 
 from __future__ import annotations
 
@@ -7,38 +7,63 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from epsbench.harness.run.attack.gradient import input_gradient
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss
+from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.speed.program.forward import rewrite_forward
 from epsbench.harness.run.speed.program.packing import pack
 from epsbench.harness.run.speed.program.tracing import trace, values
 
 
 class Program:
-    """`epsbench.harness.run.attack.gradient.input_gradient` of one network, for images (N, C, H, W) and labels (N,).
+    """`epsbench.harness.run.attack.gradient.loss_gradient` of one network and loss, for images (N, C, H, W).
 
     N is 2 or more.
     """
 
-    def __init__(self, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
-        """Trace ``network``, its weights frozen, on images and labels like those to come, and rewrite it for a CPU.
+    def __init__(
+        self, network: Callable[[Tensor], Tensor], x: Tensor, *inputs: Tensor, loss: Loss = CROSS_ENTROPY
+    ) -> None:
+        """Trace ``network``, its weights frozen, on images and inputs of the loss like those to come.
+
+        It is rewritten for a CPU.
 
         Raises one of `epsbench.harness.run.speed.program.UNTRACEABLE`. Where a network hides something from autograd,
         as in a block without gradients or with a backward pass of its own, the program computes something else:
         compare it with the network before use.
         """
-        with torch.no_grad():
-            forward = trace(network, x)
-        rewrite_forward(forward, values(forward, x))
-        self._step = trace(lambda x, y: input_gradient(forward, x, y), x, y)
+        forward = _forward(network, x)
+        self._step = trace(lambda x, *inputs: loss_gradient(forward, x, loss, inputs), x, *inputs)
         if torch.backends.mkldnn.is_available():
-            pack(self._step, values(self._step, x, y))
+            pack(self._step, values(self._step, x, *inputs))
 
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            gradient, logits = self._step(x, y)
+            gradient, logits = self._step(x, *inputs)
         return gradient, logits
 
     @property
     def graph(self) -> fx.Graph:
         """What is computed, operation by operation."""
         return self._step.graph
+
+
+class ForwardProgram:
+    """The logits of one network, for images (N, C, H, W); N is 2 or more."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        """As `Program`, without a gradient."""
+        self._forward = _forward(network, x)
+        if torch.backends.mkldnn.is_available():
+            pack(self._forward, values(self._forward, x))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = self._forward(x)
+        return logits
+
+
+def _forward(network: Callable[[Tensor], Tensor], x: Tensor) -> fx.GraphModule:
+    with torch.no_grad():
+        forward = trace(network, x)
+    rewrite_forward(forward, values(forward, x))
+    return forward

@@ -1,0 +1,108 @@
+"""Auto-PGD: projected gradient steps with momentum, whose size is halved where the loss does not rise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
+
+from epsbench.attacks.base import Attack, State
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss
+from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.rows import Answer, Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RISES = 0.75  # ρ: with fewer rising steps between two checkpoints, the step size is too large
+MOMENTUM = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(Attack):
+    """Auto-PGD (Croce and Hein, 2020, algorithm 1), as its authors' code has it.
+
+    The first step is 2ε. At each checkpoint (section 3.2) a row halves its step and goes back to its best point, if
+    the loss rose in at most ρ of the steps since the last one, or if neither the step nor the best loss has changed
+    since. That code counts the first rise from 0, and looks at the second condition from the second checkpoint on.
+    """
+
+    version: ClassVar[int] = 1
+
+    steps: int = 100
+    """How many gradients are taken at most."""
+
+    restarts: int = 1
+    """How often the attack starts over, at another random point, on an image that withstood."""
+
+    loss: Loss = CROSS_ENTROPY
+    """The loss that is raised: ``cross-entropy``, ``dlr``, or another one that needs no target."""
+
+    samples: int = 1
+    """Gradients that are averaged at each point (Athalye et al., 2018), against a model that is random."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if self.restarts < 1:
+            raise ValueError(f"restarts must be at least 1, not {self.restarts}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, not {self.samples}")
+        if "target" in self.loss.inputs and type(self) is APGD:
+            raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; use apgd-t")
+
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        """A random point of the ball's surface."""
+        x = rows.project(rows.x + self.norm.surface(rows.noise, rows.x, rows.eps))
+        zero, none = x.new_zeros(len(x)), rows.y.new_zeros(len(x))
+        return x, {
+            "previous": x, "best": x, "best_gradient": x.new_zeros(x.shape), "size": 2 * rows.eps,
+            "loss": zero, "best_loss": zero - float("inf"), "checked_loss": zero, "rises": none,
+            "halved": none == 0,
+        }  # fmt: skip
+
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        assert answer.gradient is not None
+        first, length = rows.step == 0, self._interval(rows.step)
+        better = answer.loss > state["best_loss"]
+        best = _where(better, answer.x, state["best"])
+        best_gradient = _where(better, answer.gradient, state["best_gradient"])
+        best_loss = answer.loss.where(better, state["best_loss"])
+        rises = state["rises"] + ((answer.loss > state["loss"]) & ~first)
+
+        check = length > 0
+        stuck = ~state["halved"] & (state["checked_loss"] >= best_loss)
+        halve = check & ((rises <= RISES * length) | stuck)
+        size = _where(halve, state["size"] / 2, state["size"])
+        x, gradient = _where(halve, best, answer.x), _where(halve, best_gradient, answer.gradient)
+
+        z = rows.project(x + size * self.norm.direction(gradient))
+        momentum = per_row(MOMENTUM * (~first))  # eq. 3; the first step has none
+        proposal = x + (1 - momentum) * (z - x) + momentum * (x - state["previous"])
+        return proposal, {
+            "previous": x, "best": best, "best_gradient": best_gradient, "size": size,
+            "loss": answer.loss.masked_fill(first, 0.0), "best_loss": best_loss,
+            "checked_loss": best_loss.where(check | first, state["checked_loss"]),
+            "rises": rises.masked_fill(check, 0), "halved": halve.where(check, state["halved"]),
+        }  # fmt: skip
+
+    def _interval(self, step: Tensor) -> Tensor:
+        """The number of steps (N,) since the last checkpoint, where a row is at one after ``step`` steps; 0 elsewhere."""
+        return sum(((step == at) * length for at, length in checkpoints(self.steps)), step.new_zeros(len(step)))
+
+
+@cache
+def checkpoints(steps: int) -> tuple[tuple[int, int], ...]:
+    """The checkpoints of so many steps: after how many steps each is, and how many lie between it and the last one."""
+    interval, shortest, shrinks = (max(1, int(share * steps)) for share in (0.22, 0.06, 0.03))
+    points, at = [], interval
+    while at <= steps:
+        points.append((at, interval))
+        interval = max(interval - shrinks, shortest)
+        at += interval
+    return tuple(points)
+
+
+def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """``yes`` in these rows (N,), ``no`` elsewhere."""
+    return yes.where(per_row(rows), no)

@@ -1,0 +1,75 @@
+"""AutoAttack: the parameter-free ensemble by which this field compares defenses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from epsbench.attacks.apgd import APGD
+from epsbench.attacks.apgd_t import APGDT
+from epsbench.attacks.base import Attack
+from epsbench.attacks.ensemble import Ensemble
+from epsbench.attacks.fab import FAB
+from epsbench.attacks.fab_t import FABT
+from epsbench.attacks.losses import DLR, Margin
+from epsbench.attacks.square import Square
+
+VERSIONS = ("standard", "plus", "rand")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Ensemble):
+    """AutoAttack (Croce and Hein, 2020, section 6).
+
+    - ``standard``: APGD on the cross-entropy, APGD-T with 9 targets, FAB-T with 9 targets, Square with 5,000 queries.
+    - ``plus``: APGD on the cross-entropy and on DLR with 5 restarts each, FAB with 5 restarts, Square, APGD-T, FAB-T.
+    - ``rand``, for models that are random: APGD on the cross-entropy and on DLR, with 20 gradients a step.
+
+    With fewer than ten classes all wrong ones are targets. With two classes DLR is not defined: the margin takes its
+    place, and APGD on the margin that of APGD-T.
+    """
+
+    record_version: ClassVar[int] = 1
+    """`version` of other attacks, whose name is a parameter here."""
+
+    parts: ClassVar[tuple[Attack, ...]] = ()  # type: ignore[misc]
+
+    version: str = "standard"  # type: ignore[misc]
+    """``standard``, ``plus`` or ``rand``."""
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise ValueError(f"version must be one of {', '.join(VERSIONS)}, not {self.version!r}")
+        if self.norm.name not in ("linf", "l2"):
+            raise ValueError(f"autoattack knows the norms linf and l2, not {self.norm.name}")
+
+    def adapted(self, classes: int) -> dict[str, Any]:
+        left_out = {"apgd-t": "apgd-margin", "apgd-dlr": "apgd-margin"} if classes == 2 else {}
+        usual = dict.fromkeys(name for name, _ in self._members())
+        return super().adapted(classes) | {name: new for name, new in left_out.items() if name in usual}
+
+    def members(self, classes: int) -> tuple[tuple[str, Attack], ...]:
+        members = []
+        for name, part in self._members():
+            if classes == 2 and name in ("apgd-dlr", "apgd-t"):
+                restarts = part.restarts if isinstance(part, APGD) else 1
+                name, part = "apgd-margin", APGD(loss=Margin(), restarts=restarts, norm=self.norm)
+            if name not in dict(members):
+                members.append((name, part))
+        return tuple(members)
+
+    def _members(self) -> tuple[tuple[str, Attack], ...]:
+        norm = self.norm
+        apgd_t, fab_t, square = APGDT(norm=norm), FABT(norm=norm), Square(norm=norm)
+        if self.version == "standard":
+            return (("apgd-ce", APGD(norm=norm)), ("apgd-t", apgd_t), ("fab-t", fab_t), ("square", square))
+        if self.version == "rand":
+            return ("apgd-ce", APGD(samples=20, norm=norm)), ("apgd-dlr", APGD(loss=DLR(), samples=20, norm=norm))
+        return (
+            ("apgd-ce", APGD(restarts=5, norm=norm)),
+            ("apgd-dlr", APGD(loss=DLR(), restarts=5, norm=norm)),
+            ("fab", FAB(restarts=5, norm=norm)),
+            ("square", square),
+            ("apgd-t", apgd_t),
+            ("fab-t", fab_t),
+        )

@@ -1,0 +1,104 @@
+"""What an attack sees: its rows, and the answers to what it asked. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from epsbench.attacks.losses import Loss
+from epsbench.attacks.norms.base import Norm, Region, RowNoise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N rows in flight, each an attempt on one image at one ε. Rows never see each other. Read-only."""
+
+    x: Tensor
+    """The clean images, (N, C, H, W)."""
+
+    y: Tensor
+    """Their labels, (N,)."""
+
+    eps: Tensor
+    """The radius of each row's ball, (N, 1, 1, 1), in pixel units."""
+
+    attempt: Tensor
+    """Which restart, or which target class, (N,); counts from 0."""
+
+    step: Tensor
+    """How many answers each row has had, (N,)."""
+
+    target: Tensor
+    """The class that targeted losses aim at, (N,); the label where the attack has no target."""
+
+    norm: Norm
+    """The norm that bounds the perturbation."""
+
+    region: Region
+    """What `epsbench.attacks.norms.base.Norm.region` made of the images, once for all steps."""
+
+    draw: Callable[[], RowNoise]
+    """Makes `noise`."""
+
+    clean: Callable[[], Tensor]
+    """Gives `logits`."""
+
+    @cached_property
+    def noise(self) -> RowNoise:
+        """Random numbers keyed by (seed, image, attempt), and after the start by the step as well."""
+        return self.draw()
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """The model's logits at the clean images, (N, K)."""
+        return self.clean()
+
+    def project(self, point: Tensor) -> Tensor:
+        """The nearest points to ``point`` (N, C, H, W) of each row's ball and of the box [0, 1]; a new tensor."""
+        return self.norm.within(self.region, point, self.eps)
+
+    def ranked(self, rank: Tensor) -> Tensor:
+        """The class (N,) of this rank (N,) among the wrong ones at the clean image; rank 0 is the most likely."""
+        wrong = self.logits.scatter(1, self.y[:, None], float("-inf"))
+        return wrong.argsort(1, descending=True).gather(1, rank[:, None]).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of the points that were asked."""
+
+    x: Tensor
+    """The points, (N, C, H, W): what the attack proposed, projected."""
+
+    y: Tensor
+    """The labels, (N,)."""
+
+    logits: Tensor
+    """The logits there, (N, K), float32."""
+
+    gradient: Tensor | None
+    """The gradient of the attack's loss there, (N, C, H, W), float32; None where the attack asks for logits only.
+
+    For the query ``jacobian`` (N, K, C, H, W): of z_k − z_y, for every class k.
+    """
+
+    objective: Loss
+    """The attack's loss."""
+
+    inputs: tuple[Tensor, ...]
+    """What the loss needs besides the logits."""
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """The loss (N,) there. It rises towards a success."""
+        return self.objective(self.logits, *self.inputs)
+
+    @cached_property
+    def wrong(self) -> Tensor:
+        """Whether the model misclassifies the points, (N,)."""
+        return self.logits.argmax(1) != self.y

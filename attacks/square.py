@@ -1,0 +1,186 @@
+"""The square attack: random search by scores alone, one square window a query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import sqrt
+from typing import TYPE_CHECKING, ClassVar
+
+from epsbench.attacks.base import Attack, State
+from epsbench.attacks.losses import Margin
+from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.rows import Answer, Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HALVINGS = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)  # queries after which the window's area is halved
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """Square attack (Andriushchenko et al., 2020, algorithms 1 to 3), with the schedule of AutoAttack.
+
+    Each image draws its own windows and signs. A window that is smaller than the image never covers the last row and
+    column, as in the reference.
+    """
+
+    version: ClassVar[int] = 1
+
+    query: ClassVar[str] = "logits"
+
+    loss = Margin()
+
+    steps: int = 5_000
+    """How many queries are made at most."""
+
+    restarts: int = 1
+    """How often it starts over, with other random numbers, on an image that withstood."""
+
+    p: float = 0.8
+    """The first window's share of the image."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if self.restarts < 1:
+            raise ValueError(f"restarts must be at least 1, not {self.restarts}")
+        if not 0 < self.p <= 1:
+            raise ValueError(f"p must be above 0 and at most 1, not {self.p}")
+        if self.norm.name not in ("linf", "l2"):
+            raise ValueError(f"square knows the norms linf and l2, not {self.norm.name}")
+
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        """Vertical stripes of random sign under L∞, a grid of bumps of random sign under L2."""
+        x, zero = rows.x, rows.x.new_zeros(len(rows.x))
+        if self.norm.name == "linf":
+            delta = _signs(rows.noise.uniform(x.shape[1], 1, x.shape[3])).expand_as(x) * rows.eps
+        else:
+            delta = self.norm.direction(_tiles(rows)) * rows.eps
+        return x + delta, {"best": x, "best_loss": zero - float("inf")}
+
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        better = (answer.loss > state["best_loss"]) | answer.wrong
+        best = answer.x.where(per_row(better), state["best"])
+        best_loss = answer.loss.where(better, state["best_loss"])
+        propose = self._window_linf if self.norm.name == "linf" else self._windows_l2
+        return propose(rows, best), {"best": best, "best_loss": best_loss}
+
+    def _window_linf(self, rows: Rows, best: Tensor) -> Tensor:
+        """Algorithm 2: ±ε in one window, a sign a channel."""
+        channels, height, width = best.shape[1:]
+        share = self.p * 0.5 ** self._halvings(rows.step).float()
+        side = (share * (height * width)).sqrt().round().clamp(1, min(height, width))
+        inside = _window(rows.noise.uniform(2), side, best)
+        signs = _signs(rows.noise.uniform(channels, 1, 1))
+        return (rows.x + rows.eps * signs).where(inside, best)
+
+    def _windows_l2(self, rows: Rows, best: Tensor) -> Tensor:
+        """Algorithm 3: the mass of a second window moves into the first, as a bump of random sign a channel."""
+        channels, height, width = best.shape[1:]
+        sides, bumps = _bumps(self.p, height, width, best.device)
+        level = self._halvings(rows.step)
+        side, delta = sides[level], best - rows.x
+        corner = rows.noise.uniform(4)
+        first, second = (_window(corner[:, k : k + 2], side, best) for k in (0, 2))
+        total, either = self.norm.size(delta) ** 2, self.norm.size(delta * (first | second)) ** 2
+        free = (rows.eps.flatten() ** 2 - total).clamp_min(0) / channels + either
+
+        bump = _placed(bumps[level], corner[:, :2], side, best, rows.noise.uniform(1) > 0.5)
+        old = delta * first
+        new = bump * _signs(rows.noise.uniform(channels, 1, 1)) + old / _by_channel(old)
+        new = new / _by_channel(new) * per_row(free.sqrt())
+        moved = new.where(first, delta.masked_fill(second, 0.0))
+        return rows.x + self.norm.direction(moved) * rows.eps
+
+    def _halvings(self, step: Tensor) -> Tensor:
+        return sum(((step > at).long() for at in HALVINGS), step.new_zeros(len(step)))
+
+
+def _signs(uniform: Tensor) -> Tensor:
+    return (uniform < 0.5).float() * 2 - 1
+
+
+def _by_channel(delta: Tensor) -> Tensor:
+    """The Euclidean length of every channel, (N, C, 1, 1); at least a tiny number."""
+    return (delta**2).sum((2, 3), keepdim=True).sqrt() + 1e-12
+
+
+def _window(corner: Tensor, side: Tensor, x: Tensor) -> Tensor:
+    """Where each row's window lies, (N, 1, H, W) bool: ``corner`` (N, 2) is its place as a share of those there are."""
+    down, across = _offsets(corner, side, x)
+    return (((down >= 0) & (down < per_row(side))) & ((across >= 0) & (across < per_row(side)))).view(
+        len(x), 1, *x.shape[2:]
+    )
+
+
+def _offsets(corner: Tensor, side: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each pixel is below and right of the window's corner: (N, 1, H, 1) and (N, 1, 1, W)."""
+    height, width = x.shape[2:]
+    top = (corner[:, 0] * (height - side)).long()
+    left = (corner[:, 1] * (width - side)).long()
+    rows, columns = top.new_ones(height).cumsum(0) - 1, top.new_ones(width).cumsum(0) - 1
+    return rows.view(1, 1, -1, 1) - per_row(top), columns.view(1, 1, 1, -1) - per_row(left)
+
+
+def _placed(bump: Tensor, corner: Tensor, side: Tensor, x: Tensor, turned: Tensor) -> Tensor:
+    """Each row's bump (N, M, M) at its window, (N, 1, H, W), 0 elsewhere; transposed where ``turned`` (N, 1)."""
+    down, across = _offsets(corner, side, x)
+    inside = _window(corner, side, x)
+    bump = bump.transpose(1, 2).where(turned.view(-1, 1, 1), bump)
+    last = bump.shape[1] - 1
+    index = down.clamp(0, last) * bump.shape[1] + across.clamp(0, last)
+    return bump.flatten(1).gather(1, index.flatten(1)).view_as(inside) * inside
+
+
+def _tiles(rows: Rows) -> Tensor:
+    """A grid of 5 by 5 bumps of random sign in each channel (section 4.4), not normalised."""
+    x = rows.x
+    channels, height, width = x.shape[1:]
+    side = max(1, min(height, width) // 5)
+    down, across = height // side, width // side
+    top, left = (height - down * side) // 2, (width - across * side) // 2
+    bump = x.new_tensor(_bump(side)).repeat(down, across)
+    signs = _signs(rows.noise.uniform(channels, down, across)).repeat_interleave(side, 2).repeat_interleave(side, 3)
+    delta = x.new_zeros(x.shape)
+    delta[:, :, top : top + down * side, left : left + across * side] = bump * signs
+    return delta
+
+
+@cache
+def _bumps(p: float, height: int, width: int, device: object) -> tuple[Tensor, Tensor]:
+    """Of every level of `HALVINGS`: the side of the window, (L,), and its bump, (L, M, M), with 0 beyond its side."""
+    import torch
+
+    largest = min(height, width)
+    largest -= 1 - largest % 2
+    sides = [
+        min(max(round(sqrt(p * 0.5**level * height * width)), 3) | 1, largest) for level in range(len(HALVINGS) + 1)
+    ]
+    table = torch.zeros(len(sides), max(sides), max(sides))
+    for level, side in enumerate(sides):
+        table[level, :side, :side] = torch.tensor(_bump(side))
+    return torch.tensor(sides, device=device), table.to(device)  # type: ignore[call-overload]
+
+
+@cache
+def _bump(side: int) -> list[list[float]]:
+    """A bump up beside a bump down, of length 1, (side, side): the η of section 4.4, with a profile of 1/r²."""
+    upper = _rectangles(side // 2, side)
+    lower = _rectangles(side - side // 2, side)
+    whole = [*upper, *([-value for value in row] for row in lower)]
+    length = sqrt(sum(value * value for row in whole for value in row))
+    return [[value / length for value in row] for row in whole]
+
+
+def _rectangles(height: int, width: int) -> list[list[float]]:
+    """Nested rectangles around the middle whose heights add up as 1/r², of length 1, (height, width)."""
+    total = [[0.0] * width for _ in range(height)]
+    top, left = height // 2, width // 2
+    for r in range(max(top, left) + 1):
+        for i in range(max(0, top - r), min(top + r + 1, height)):
+            for j in range(max(0, left - r), min(left + r + 1, width)):
+                total[i][j] += 1 / (r + 1) ** 2
+    length = sqrt(sum(value * value for row in total for value in row)) or 1.0
+    return [[value / length for value in row] for row in total]

@@ -1,0 +1,82 @@
+"""What each part of an ensemble of attacks adds: the robust accuracy after it, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from epsbench.harness.records import Record
+from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.results.loading import Results
+from epsbench.harness.report.results.units import ABSENT, duration, norm_name, number, percent, percent_range, scalar
+
+CAPTION = (
+    "Each part attacks the images that are robust under the parts before it. After it: the share of all test images "
+    "that are still classified correctly, with the 95 % interval. Passes: forward passes without a gradient."
+)
+FOLDED = frozenset({"data", "seed"})
+
+
+def parts_table(results: Results) -> Table | None:
+    """One line a part of every measured ensemble; None where there is none."""
+    records = [record for record in results.robustness if record.status == "ok" and record.parts]
+    if not records:
+        return None
+    columns = (
+        *(Column(title, label=title in ("model", "defense", "attack")) for title in ("data", "model", "defense")),
+        Column("seed"),
+        Column("attack", label=True),
+        Column("ε", True),
+        Column("part", label=True),
+        *(
+            Column(title, True)
+            for title in ("tried on", "fooled", "after it", "gradients/image", "passes/image", "time")
+        ),
+    )
+    rows: list[tuple[Entry, ...]] = []
+    starts: list[int] = []
+    for record in records:
+        starts.append(len(rows))
+        rows += list(_lines(record, results))
+    table = Table(
+        "What each part of an attack adds", columns, tuple(rows), CAPTION, tuple(_notes(records, results)),
+        frozenset(starts),
+    )  # fmt: skip
+    return fold(table, FOLDED)
+
+
+def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:
+    cell, names = record.cell, results.names
+    head = [
+        scalar(cell["data"]),
+        names.label("model", cell["model"]),
+        names.label("defense", cell["defense"]),
+        scalar(cell["seed"]),
+        f"{names.attack(cell)} {norm_name(cell['norm'])}",
+        scalar(cell["eps"]),
+    ]
+    before = record.metrics.get("clean_accuracy")
+    last = before.value if before else None
+    for index, part in enumerate(record.parts):
+        after = part.robust_accuracy
+        low, high = after.low, after.high
+        interval = percent_range(low, high) if low is not None and high is not None else ""
+        lost = round((last - after.value) * (after.n or 0)) if last is not None else None
+        last = after.value
+        passes = max(0, part.cost.get("forwards", 0) - part.cost.get("backwards", 0))
+        yield (
+            *(Entry(text if index == 0 else "") for text in head),
+            Entry(part.name),
+            Entry(f"{part.attacked:,}"),
+            Entry(ABSENT if lost is None else f"{lost:,}"),
+            Entry(percent(after.value), interval),
+            Entry(number(part.cost.get("gradients_per_image", 0.0))),
+            Entry(number(passes / part.attacked) if part.attacked else ABSENT),
+            Entry(duration(part.cost.get("seconds", 0.0))),
+        )
+
+
+def _notes(records: list[Record], results: Results) -> Iterator[str]:
+    for record in records:
+        if record.adapted:
+            changes = ", ".join(f"{key}: {scalar(value)}" for key, value in record.adapted.items())
+            yield f"{results.names.attack(record.cell)} on {record.cell['data']}: adapted to few classes ({changes})"

@@ -1,0 +1,71 @@
+"""What rows ask of the victim: logits, a gradient, or the gradients of all classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from epsbench.attacks.base import Attack
+from epsbench.attacks.rows import Answer, Rows
+from epsbench.harness.run.attack.clean_gradients import CleanGradients
+from epsbench.harness.run.attack.victim import Victim
+
+# The work of one answer in forward passes: a backward pass takes about twice as long as a forward one.
+GRADIENT, FORWARD = 3, 1
+
+
+@dataclass(frozen=True)
+class Asks:
+    """The queries of one attack."""
+
+    attack: Attack
+
+    victim: Victim
+
+    clean: CleanGradients
+    """The gradients at the clean images, shared by all attacks that start there."""
+
+    clean_logits: Callable[[], Tensor]
+    """The judge's logits (n, classes) at the clean images."""
+
+    @property
+    def gradients(self) -> int:
+        """How many gradients an answer takes."""
+        if self.attack.query == "jacobian":
+            return self.clean_logits().shape[1]
+        return self.attack.samples if self.attack.query == "gradient" else 0
+
+    @property
+    def work(self) -> int:
+        """The work of an answer, in forward passes."""
+        return GRADIENT * self.gradients or FORWARD
+
+    def inputs(self, rows: Rows) -> tuple[Tensor, ...]:
+        """What the attack's loss needs besides the logits."""
+        return tuple(getattr(rows, name) for name in self.attack.loss.inputs)
+
+    def at(self, point: Tensor, rows: Rows) -> Answer:
+        """The victim's answer at some points (N, C, H, W)."""
+        loss, inputs = self.attack.loss, self.inputs(rows)
+        if self.attack.query == "logits":
+            return Answer(point, rows.y, self.victim.scores(point), None, loss, inputs)
+        if self.attack.query == "jacobian":
+            answers = [
+                self.victim.query(point, loss, rows.y, torch.full_like(rows.y, k)) for k in range(self.gradients)
+            ]
+            return Answer(point, rows.y, answers[0][1], torch.stack([each for each, _ in answers], 1), loss, inputs)
+        gradient, logits = self.victim.query(point, loss, *inputs)
+        for _ in range(self.attack.samples - 1):
+            more, logits = self.victim.query(point, loss, *inputs)
+            gradient = gradient + more
+        if self.attack.samples > 1:
+            gradient = gradient / self.attack.samples
+        return Answer(point, rows.y, logits, gradient, loss, inputs)
+
+    def at_clean(self, position: Tensor, rows: Rows) -> Answer:
+        """The shared answer at the clean images of the targets at these positions (N,)."""
+        gradient, logits = self.clean.at(position)
+        return Answer(rows.x, rows.y, logits, gradient, self.attack.loss, self.inputs(rows))

@@ -1,0 +1,84 @@
+"""The finished parts of an ensemble, kept on disk, so that a killed run goes on after the last of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.records import keep
+from epsbench.harness.run.attack.ledger import Outcome, Part
+from epsbench.harness.run.attack.returned import Returned
+
+_ARRAYS = ("fooled", "attacked", "size", "low", "high", "loss", "predicted")
+_COUNTS = ("forwards", "backwards", "seconds", "judge_forwards", "shared_backwards", "watched", "lost", "withstood",
+           "short")  # fmt: skip
+# What NumPy, json and zipfile raise on a file that was cut off or is of an older form.
+_DAMAGE = (ValueError, OSError, EOFError, LookupError, TypeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class PartialResults:
+    """`epsbench.harness.run.attack.ensemble.Store` in ``RESULTS/partial/<id>.npz``, one file a cell."""
+
+    results: Path
+    """The results folder."""
+
+    cells: Sequence[RobustnessCell]
+    """The cells of the ensemble, one an ε."""
+
+    weights: str
+    """SHA-256 of the weights of the attacked model and of the source: what other weights gave is not used."""
+
+    def path(self, eps: Fraction) -> Path:
+        """The file of the cell with this ε."""
+        cell = next(cell for cell in self.cells if cell.eps == eps)
+        return self.results / "partial" / f"{cell.id}.npz"
+
+    def load(self, eps: Fraction) -> Outcome | None:
+        """What was kept at this ε; None where nothing was, where it is damaged, or where the weights differ."""
+        try:
+            with np.load(self.path(eps), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            kept = json.loads(str(arrays.pop("kept")))
+        except _DAMAGE:  # the parts are computed again
+            return None
+        if kept.get("weights") != self.weights:
+            return None
+        outcome = Outcome(eps=eps, images=torch.from_numpy(arrays["images"]), **{n: arrays[n] for n in _ARRAYS})
+        for name in _COUNTS:
+            setattr(outcome, name, kept["counts"][name])
+        outcome.returned = Returned(**kept["returned"])
+        outcome.parts = [Part(fooled=arrays[f"part{n}"], **each) for n, each in enumerate(kept["parts"])]
+        return outcome
+
+    def save(self, outcome: Outcome) -> None:
+        """Keep the outcome after a further part. Raises `InputError` where it cannot be written."""
+        kept: dict[str, Any] = {
+            "weights": self.weights,
+            "counts": {name: getattr(outcome, name) for name in _COUNTS},
+            "returned": {each.name: getattr(outcome.returned, each.name) for each in fields(Returned)},
+            "parts": [
+                {each.name: getattr(part, each.name) for each in fields(Part) if each.name != "fooled"}
+                for part in outcome.parts
+            ],
+        }
+        arrays = {name: getattr(outcome, name) for name in _ARRAYS} | {"images": outcome.images.numpy()}
+        arrays |= {f"part{number}": part.fooled for number, part in enumerate(outcome.parts)}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, kept=json.dumps(kept), **arrays)
+        keep(self.path(outcome.eps), buffer.getvalue())
+
+    def drop(self, eps: Fraction) -> None:
+        """Delete what was kept at this ε: its record is written."""
+        self.path(eps).unlink(missing_ok=True)
