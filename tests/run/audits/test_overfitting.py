@@ -19,7 +19,7 @@ from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Settings
+from epsbench.harness.run.training.settings import Method, Settings
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.harness.run.training.watch import HALF_STEP, MANY_STEPS, ONE_STEP, watch
 from epsbench.models.catalogue import SmallCNN
@@ -119,7 +119,7 @@ def trained(data, defense, epochs):
         "schedule": "one-cycle", "step_epochs": 7, "gamma": 0.1, "weight_decay": 0.0,
     }  # fmt: skip
     network = seeded(lambda: SmallCNN().build(data.description), 0)
-    return train_classifier(network, defense, data, "none", recipe, Settings(seed=0, precision="float32"))
+    return train_classifier(network, data, Method(defense, "none", recipe), Settings(seed=0, precision="float32"))
 
 
 def test_training_on_large_single_steps_collapses_and_is_reported(data):

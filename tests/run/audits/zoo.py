@@ -19,7 +19,7 @@ from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.robustness.job import Bench
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Hooks, Settings
+from epsbench.harness.run.training.settings import Hooks, Method, Settings
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import Defense, FGSMLoss, NoDefense, PGDBatch
 from epsbench.models.layers import Normalise
@@ -98,10 +98,8 @@ def trained(
     }  # fmt: skip
     train_classifier(
         network,
-        defense or NoDefense(),
         digits(),
-        "none",
-        recipe,
+        Method(defense or NoDefense(), "none", recipe),
         Settings(seed=0, precision="float32"),
         Hooks(on_epoch=lambda epoch, values: None, on_step=lambda: None),
     )

@@ -29,7 +29,7 @@ from epsbench.harness.run.speed.convolutions import SubpixelConv2d, subpixel, su
 from epsbench.harness.run.speed.prepare import _forms, prepare
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Hooks, Settings, Training
+from epsbench.harness.run.training.settings import Hooks, Method, Settings, Training
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import TRADES, Defense, NoDefense, PGDBatch
@@ -202,7 +202,7 @@ def kinds(network: nn.Module) -> set[type[nn.Module]]:
 def trained(data: Data, defense: Defense = NoDefense(), **options: Any) -> tuple[nn.Module, Training]:  # noqa: B008
     network = seeded(lambda: SmallCNN().build(data.description), 0)
     return network, train_classifier(
-        network, defense, data, "none", RECIPE, Settings(seed=0, precision="float32", **options)
+        network, data, Method(defense, "none", RECIPE), Settings(seed=0, precision="float32", **options)
     )
 
 
@@ -211,10 +211,8 @@ def test_training_uses_it_and_gives_the_network_back_as_it_was(data):
     seen = []
     training = train_classifier(
         network,
-        NoDefense(),
         data,
-        "none",
-        RECIPE,
+        Method(NoDefense(), "none", RECIPE),
         Settings(seed=0, precision="float32"),
         Hooks(on_step=lambda: seen.append(kinds(network))),
     )
@@ -231,7 +229,11 @@ def test_training_that_stops_gives_the_network_back_as_it_was(data):
 
     with pytest.raises(KeyboardInterrupt):
         train_classifier(
-            network, NoDefense(), data, "none", RECIPE, Settings(seed=0, precision="float32"), Hooks(on_step=stop)
+            network,
+            data,
+            Method(NoDefense(), "none", RECIPE),
+            Settings(seed=0, precision="float32"),
+            Hooks(on_step=stop),
         )
     assert kinds(network) == {nn.Conv2d}
 
@@ -244,7 +246,10 @@ def test_training_learns_what_it_learned(data, defense):
         network = seeded(lambda: SmallCNN().build(data.description), 0)
         few = Data(data.description, data.train[:128], data.validation, data.test)
         train_classifier(
-            network, defense, few, "none", RECIPE | {"epochs": 1}, Settings(seed=0, precision="float32", **options)
+            network,
+            few,
+            Method(defense, "none", RECIPE | {"epochs": 1}),
+            Settings(seed=0, precision="float32", **options),
         )
         weights.append(torch.cat([value.flatten() for value in network.state_dict().values()]))
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)

@@ -19,7 +19,7 @@ from epsbench.harness.run.training import step_form as forms
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Hooks, Settings
+from epsbench.harness.run.training.settings import Hooks, Method, Settings
 from epsbench.harness.run.training.trainee import ClassifierInTraining, mirror
 from epsbench.models.defenses import NFGSM, TRADES, NoDefense, PGDReplace
 
@@ -66,7 +66,7 @@ def small():
 
 def train(data, network, compile, defense=PGDReplace(Fraction(1, 10), steps=2), hooks=Hooks(), **options):  # noqa: B008
     settings = Settings(seed=0, precision="float32", compile=compile, **options)
-    return train_classifier(network, defense, data, "none", RECIPE, settings, hooks)
+    return train_classifier(network, data, Method(defense, "none", RECIPE), settings, hooks)
 
 
 def state(network):
