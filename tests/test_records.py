@@ -28,7 +28,6 @@ from epsbench.harness.records import (
     read_records,
     record_path,
     unpack_bits,
-    write_atomically,
     write_pictures,
     write_record,
 )
@@ -174,37 +173,6 @@ def test_a_fuzzed_file_is_a_record_or_an_input_error(tmp_path, data):
     except InputError as error:
         read = error
     assert isinstance(read, Record) or str(path) in read.messages[0]
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
-def test_a_failing_write_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch, step):
-    path = tmp_path / "kept.json"
-    write_atomically(path, b"old")
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(records.os, step, fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_interrupted_write_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
-    path = tmp_path / "kept.json"
-    write_atomically(path, b"old")
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(records.os, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, b"new")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_half_written_temporary_file_is_no_record(tmp_path):

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.files import keep
 from epsbench.harness.plan.cell import GenerationCell
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.plan import Job
-from epsbench.harness.records import Record, keep, write_pictures
+from epsbench.harness.records import Record, write_pictures
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.evaluate import Subject, evaluate

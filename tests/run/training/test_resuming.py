@@ -10,6 +10,7 @@ import time
 from fractions import Fraction
 
 import pytest
+import small
 import torch
 from torch import nn
 
@@ -31,19 +32,12 @@ from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import NoDefense, PGDReplace
 from epsbench.models.generative import VAE
 
-RECIPE = {
-    "epochs": 4, "batch_size": 32, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
-    "schedule": "one-cycle", "step_epochs": 1, "gamma": 0.1,
-}  # fmt: skip
+LIMIT = 100
+RECIPE = small.RECIPE | {"epochs": 4, "batch_size": 32}
 
 
 class Stopped(Exception):  # noqa: N818 - it is what a kill would do
     pass
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", None, torch.device("cpu"), limit=100)
 
 
 class Dropout(nn.Sequential):

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import pytest
 import torch
+from small import RECIPE, flat
 from torch import nn
 
-from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.training.classifier import accuracy, train_classifier
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
 from epsbench.harness.run.training.recipe import SCHEDULES
@@ -18,21 +18,6 @@ from epsbench.harness.run.training.settings import Hooks, Method, Settings
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import FGSMLoss, NoDefense, PGDBatch
 
-RECIPE = {
-    "epochs": 2, "batch_size": 64, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
-    "schedule": "one-cycle", "step_epochs": 1, "gamma": 0.1,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", None, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def few():
-    return load_data("digits", None, torch.device("cpu"), limit=130)
-
 
 def classifier(data, seed=0, model=SmallCNN(), defense=NoDefense(), augmentation="none", precision="float32", **recipe):  # noqa: B008
     network = seeded(lambda: model.build(data.description), seed)
@@ -40,10 +25,6 @@ def classifier(data, seed=0, model=SmallCNN(), defense=NoDefense(), augmentation
         network, data, Method(defense, augmentation, RECIPE | recipe), Settings(seed=seed, precision=precision)
     )
     return network, training.curves
-
-
-def flat(network):
-    return torch.cat([value.flatten().float() for value in network.state_dict().values()])
 
 
 def test_a_classifier_learns_the_digits(data):
