@@ -88,23 +88,23 @@ TORCH_FREE = (
 def modules() -> dict[str, Path]:
     """Every module of the package by its name below ``epsbench``; the package itself is ``""``."""
     paths = [path for folder in ("attacks", "models", "suites", "harness") for path in (ROOT / folder).rglob("*.py")]
-    found = {}
+    by_name = {}
     for path in sorted([*ROOT.glob("*.py"), *paths]):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        by_name[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return by_name
 
 
 def imported(path: Path) -> set[str]:
     """Every module a file names in an import, at the top or inside a function."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def within(name: str, package: str) -> bool:

@@ -104,7 +104,7 @@ def damage_status(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (damage_torn, "not a record"),
         (lambda _: "", "not a record"),
@@ -115,14 +115,14 @@ def damage_status(text: str) -> str:
         (damage_status, "status"),
     ],
 )
-def test_damage_is_one_message_with_file_and_remedy(tmp_path, damage, says):
+def test_damage_is_one_message_with_file_and_remedy(tmp_path, damage, message):
     path = write_record(tmp_path, record())
     path.write_text(damage(path.read_text()))
     with pytest.raises(InputError) as caught:
         read_records(tmp_path)
     (message,) = caught.value.messages
     assert message.startswith(str(path))
-    assert says in message
+    assert message in message
     assert "delete the file" in message
 
 
@@ -181,7 +181,7 @@ def test_a_half_written_temporary_file_is_no_record(tmp_path):
     assert len(read_records(tmp_path)) == 1
 
 
-def test_pictures_come_back_and_damage_is_said(tmp_path):
+def test_pictures_come_back_and_damage_is_reported(tmp_path):
     kept = record(pictures=True)
     assert read_pictures(tmp_path, kept) == {}
     write_pictures(tmp_path, kept.id, {"original": np.ones((2, 1, 3, 3), dtype=np.float32)})

@@ -162,7 +162,7 @@ with only_run(Path(sys.argv[1])):
 """
 
 
-def test_a_second_run_on_the_same_folder_is_told_so_and_a_killed_one_leaves_no_lock(suite, tmp_path):
+def test_a_second_run_on_the_same_folder_is_refused_and_a_killed_one_leaves_no_lock(suite, tmp_path):
     results = tmp_path / "results"
     results.mkdir()
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(results)], stdout=subprocess.PIPE)

@@ -154,17 +154,17 @@ def test_clean_verdicts_are_compared_once_for_a_model_whatever_the_curve(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"),
+    ("cell", "message"),
     [
         ({"curve": 1}, "cell.curve: is not a string"),
         ({"curve_eps": "0.1"}, "not a list"),
         ({"early_stop": 1}, "true or false"),
     ],
 )
-def test_a_bad_curve_is_named(tmp_path, cell, says):
+def test_a_bad_curve_is_named(tmp_path, cell, message):
     record = pgd(500)
     factory.write(tmp_path, record.model_copy(update={"cell": record.cell | cell}))
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load_results(tmp_path)
 
 

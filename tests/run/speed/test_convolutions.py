@@ -40,9 +40,9 @@ def test_the_gradient_is_autograds_for_every_shape(shape, inputs, outputs, seed)
     result = F.conv2d(x, weight, None, stride, padding)
     gradient = torch.randn_like(result)
     (expected,) = torch.autograd.grad(result, x, gradient)
-    found = subpixel_gradient(gradient, weight, size, stride, padding)
-    assert found.shape == expected.shape
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    actual = subpixel_gradient(gradient, weight, size, stride, padding)
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 def all_gradients(layer: nn.Conv2d, x: Tensor) -> list[Tensor]:
@@ -59,8 +59,8 @@ def test_a_layer_gives_all_gradients(bias: bool):
     x = torch.randn(4, 3, 9, 11, dtype=torch.float64)
     expected = all_gradients(layer, x)
     assert subpixel(layer) == 1
-    for found, wanted in zip(all_gradients(layer, x), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
+    for actual, wanted in zip(all_gradients(layer, x), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
 
 
 def test_the_gradient_of_a_gradient_is_there_too():
@@ -84,8 +84,8 @@ def test_a_bias_alone_may_be_trained():
     quick = copy.deepcopy(layer)
     subpixel(quick)
     x = torch.rand(2, 1, 6, 6, dtype=torch.float64)
-    expected, found = (torch.autograd.grad(each(x).tanh().sum(), each.bias)[0] for each in (layer, quick))
-    torch.testing.assert_close(found, expected)
+    expected, actual = (torch.autograd.grad(each(x).tanh().sum(), each.bias)[0] for each in (layer, quick))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_one_image_without_a_batch_goes_the_usual_way():
@@ -118,8 +118,8 @@ def test_what_autocast_computes_goes_back_in_its_precision():
         assert x.grad is not None
         assert x.grad.dtype == each.weight.grad.dtype == torch.float32
         gradients.append((x.grad, each.weight.grad, each.bias.grad))
-    for found, wanted in zip(*reversed(gradients), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-2)
+    for actual, wanted in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=2e-2, atol=2e-2)
 
 
 def test_only_what_gains_is_changed():
