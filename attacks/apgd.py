@@ -87,7 +87,7 @@ class APGD(Attack):
         }  # fmt: skip
 
     def _interval(self, step: Tensor) -> Tensor:
-        """The number of steps (N,) since the last checkpoint, where a row is at one after ``step`` steps; 0 elsewhere."""
+        """The number of steps (N,) since the last checkpoint, where a row is at one after ``step`` steps, else 0."""
         return sum(((step == at) * length for at, length in checkpoints(self.steps)), step.new_zeros(len(step)))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.attacks.apgd import APGD
-from epsbench.attacks.losses import Loss, TargetedDLR
+from epsbench.attacks.losses import TARGETED_DLR, Loss, TargetedDLR
 from epsbench.attacks.rows import Rows
 from epsbench.attacks.targets import adapted_targets, check_targets, count_targets
 
@@ -20,7 +20,7 @@ class APGDT(APGD):
 
     version: ClassVar[int] = 1
 
-    loss: Loss = TargetedDLR()
+    loss: Loss = TARGETED_DLR
     """A loss with a target: ``dlr-targeted`` or ``logit-difference``."""
 
     targets: int | None = None

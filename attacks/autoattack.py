@@ -34,7 +34,7 @@ class AutoAttack(Ensemble):
 
     parts: ClassVar[tuple[Attack, ...]] = ()  # type: ignore[misc]
 
-    version: str = "standard"  # type: ignore[misc]
+    version: str = "standard"  # type: ignore[misc, assignment]
     """``standard``, ``plus`` or ``rand``."""
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class AutoAttack(Ensemble):
         return super().adapted(classes) | {name: new for name, new in left_out.items() if name in usual}
 
     def members(self, classes: int) -> tuple[tuple[str, Attack], ...]:
-        members = []
+        members: list[tuple[str, Attack]] = []
         for name, part in self._members():
             if classes == 2 and name in ("apgd-dlr", "apgd-t"):
                 restarts = part.restarts if isinstance(part, APGD) else 1

@@ -37,9 +37,8 @@ class Network(Protocol):
         ...
 
 
-def later(default: Any, **options: Any) -> Any:
-    """A field added after the first records: at its default it is left out of the id, so that old ids stay valid."""
-    return field(default=default, metadata={"later": True}, **options)
+LATER = {"later": True}
+"""Metadata of a field added after the first records: at its default it is left out of ids, so old ids stay valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +176,7 @@ class GradientAttack(Attack):
     random_start: bool = False
     """Whether it starts at a random point of the ball instead of the image."""
 
-    loss: Loss = later(CROSS_ENTROPY, repr=False)
+    loss: Loss = field(default=CROSS_ENTROPY, metadata=LATER, repr=False)
     """The loss whose gradient is followed."""
 
     def __post_init__(self) -> None:

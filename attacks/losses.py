@@ -43,7 +43,7 @@ class CrossEntropy(Loss):
 
 @dataclass(frozen=True)
 class Margin(Loss):
-    """max_{i≠y} z_i − z_y (Carlini and Wagner, 2017, f₆ with κ = ∞): above 0 exactly where the image is misclassified."""
+    """max_{i≠y} z_i − z_y (Carlini and Wagner, 2017, f₆ with κ = ∞): above 0 where the image is misclassified."""
 
     def __call__(self, logits: Tensor, *inputs: Tensor) -> Tensor:
         (y,) = inputs
@@ -110,11 +110,13 @@ class KLToClean(Loss):
 
 CROSS_ENTROPY: Loss = CrossEntropy()
 
+TARGETED_DLR: Loss = TargetedDLR()
+
 LOSSES: dict[str, Loss] = {
     "cross-entropy": CROSS_ENTROPY,
     "margin": Margin(),
     "dlr": DLR(),
-    "dlr-targeted": TargetedDLR(),
+    "dlr-targeted": TARGETED_DLR,
     "logit-difference": LogitDifference(),
     "kl": KLToClean(),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from math import sqrt
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.attacks.base import Attack, State
 from epsbench.attacks.losses import Margin
@@ -149,7 +149,7 @@ def _tiles(rows: Rows) -> Tensor:
 
 
 @cache
-def _bumps(p: float, height: int, width: int, device: object) -> tuple[Tensor, Tensor]:
+def _bumps(p: float, height: int, width: int, device: Any) -> tuple[Tensor, Tensor]:
     """Of every level of `HALVINGS`: the side of the window, (L,), and its bump, (L, M, M), with 0 beyond its side."""
     import torch
 
@@ -161,7 +161,7 @@ def _bumps(p: float, height: int, width: int, device: object) -> tuple[Tensor, T
     table = torch.zeros(len(sides), max(sides), max(sides))
     for level, side in enumerate(sides):
         table[level, :side, :side] = torch.tensor(_bump(side))
-    return torch.tensor(sides, device=device), table.to(device)  # type: ignore[call-overload]
+    return torch.tensor(sides, device=device), table.to(device)
 
 
 @cache

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epsbench.harness.choices import (
+    ENDINGS,
+    Compile,
+    Executor,
+    Format,
+    Junit,
+    Kind,
+    Limit,
+    Out,
+    Precision,
+    PrecisionOption,
+    SuiteArgument,
+)
 from epsbench.harness.errors import InputError
 from epsbench.harness.migrations import print_warnings
 
@@ -26,60 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class Precision(StrEnum):
-    """The number format that networks compute in."""
-
-    AUTO = "auto"
-    BF16 = "bf16"
-    FP16 = "fp16"
-    FLOAT32 = "float32"
-
-
-class Format(StrEnum):
-    """The format of a report."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    JSON = "json"
-    HTML = "html"
-
-
-ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".html": Format.HTML}
-
-
-class Compile(StrEnum):
-    """Whether networks are compiled, in training and under attack."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
-class Executor(StrEnum):
-    """Where jobs run."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
-class Kind(StrEnum):
-    """What ``epsbench list`` can list."""
-
-    ATTACKS = "attacks"
-    DEFENSES = "defenses"
-    MODELS = "models"
-    DATASETS = "datasets"
-    SUITES = "suites"
-
-
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The results folder; default: results/<suite name>.")]
-Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use at most N examples of each split.")]
-PrecisionOption = Annotated[Precision | None, typer.Option(help="Replaces the suite's own precision.")]
-Junit = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the verdicts as JUnit XML.")]
 
 
 @app.command()

@@ -99,7 +99,7 @@ CODES: dict[str, Code] = {
         "The model is far more accurate on normalised pixels, so its own normalisation is missing.",
         "add the normalisation that it was trained with as its first layer",
     ),
-    "black-box-beats-gradient": Code(
+    "black-box-finds-more": Code(
         "warning",
         "In an ensemble, an attack by scores alone fools images that every attack along gradients left.",
         "suspect masked gradients: attack an approximation of the model with useful gradients",

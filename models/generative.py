@@ -89,12 +89,4 @@ class ResidualVAE(VAE):
         from epsbench.models.residual_vae import residual_vae
 
         self.check(data, z_dim)
-        return residual_vae(
-            data.shape,
-            z_dim,
-            self.filters,
-            self.levels,
-            blocks=self.blocks,
-            hidden=self.hidden,
-            components=self.components,
-        )
+        return residual_vae(data.shape, z_dim, self)

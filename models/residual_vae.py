@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,18 +11,21 @@ from torch.nn import functional as F
 from epsbench.models.priors import MixtureOfNormals
 from epsbench.models.vae import VAENetwork
 
+if TYPE_CHECKING:
+    from epsbench.models.generative import ResidualVAE
 
-def residual_vae(
-    shape: tuple[int, int, int], z_dim: int, filters: int, levels: int, *, blocks: int, hidden: int, components: int
-) -> VAENetwork:
-    """The network of `epsbench.models.generative.ResidualVAE`; the sides of ``shape`` must be divisible by 4."""
+
+def residual_vae(shape: tuple[int, int, int], z_dim: int, architecture: ResidualVAE) -> VAENetwork:
+    """The network of an architecture, for images whose sides are divisible by 4."""
     return VAENetwork(
         shape,
         z_dim,
-        levels=levels,
-        encoder=ResidualEncoder(shape, z_dim, filters, blocks, hidden),
-        decoder=ResidualDecoder(shape, z_dim, filters, levels, blocks, hidden),
-        prior=MixtureOfNormals(z_dim, components) if components else None,
+        levels=architecture.levels,
+        encoder=ResidualEncoder(shape, z_dim, architecture.filters, architecture.blocks, architecture.hidden),
+        decoder=ResidualDecoder(
+            shape, z_dim, architecture.filters, architecture.levels, architecture.blocks, architecture.hidden
+        ),
+        prior=MixtureOfNormals(z_dim, architecture.components) if architecture.components else None,
     )
 
 

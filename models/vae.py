@@ -161,12 +161,6 @@ def log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
     return -F.cross_entropy(rows, target.flatten(), reduction="none").view(len(target), -1).sum(1)
 
 
-def kl_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(N(μ, σ²) ‖ N(0, 1)) summed over dimensions, in nats (N,) (Kingma & Welling, 2014, appendix B)."""
-    mean, log_std = mean.float(), log_std.float()
-    return StandardNormal(mean.shape[1]).rate(mean, log_std, mean)
-
-
 def bits_per_dimension(nats: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Nats an image as bits a pixel (and colour)."""
     return nats / (math.prod(shape) * math.log(2))

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
-SHARED = ("harness.errors", "harness.migrations", "harness.isolation", "harness.statistics", "harness.records",
-          "harness.options", "harness.findings")  # fmt: skip
+SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isolation", "harness.statistics",
+          "harness.records", "harness.options", "harness.findings")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress")
@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "suites": (),
     "harness": (),
     "harness.migrations": ("harness.errors",),
-    "harness.records": ("harness.errors", "harness.findings", "harness.migrations"),
+    "harness.files": ("harness.errors",),
+    "harness.records": ("harness.errors", "harness.files", "harness.findings", "harness.migrations"),
     "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors",
@@ -74,35 +75,36 @@ MAY_IMPORT = {
     f"{REPORT}.page": (*CONTENT, f"{REPORT}.content"),
     "harness.reference": ("harness.plan", "harness.errors"),
     "harness.listing": ("harness.plan", "harness.errors"),
-    "harness.cli": (RUN, "harness.report", "harness.plan", "harness.listing", *SHARED),
+    "harness.cli": (RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", *SHARED),
 }  # fmt: skip
 TORCH_FREE = (
     "", "attacks.base", "attacks.norms", "attacks.noise", "attacks.fgsm", "attacks.pgd", "attacks.mifgsm",
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
-    "harness.statistics", "harness.listing", "harness.cli", "harness.reference", "harness.findings",
+    "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
+    "harness.findings",
 )  # fmt: skip
 
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its name below ``epsbench``; the package itself is ``""``."""
     paths = [path for folder in ("attacks", "models", "suites", "harness") for path in (ROOT / folder).rglob("*.py")]
-    found = {}
+    by_name = {}
     for path in sorted([*ROOT.glob("*.py"), *paths]):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+        by_name[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return by_name
 
 
 def imported(path: Path) -> set[str]:
     """Every module a file names in an import, at the top or inside a function."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def within(name: str, package: str) -> bool:

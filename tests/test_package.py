@@ -56,8 +56,8 @@ def test_every_package_is_installed():
     root = Path(epsbench.__file__).parent
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = [path.parent for top in ("attacks", "harness", "models", "suites") for path in (root / top).rglob("*.py")]
-    found = {".".join(("epsbench", *folder.relative_to(root).parts)) for folder in folders}
-    assert sorted(found | {"epsbench"}) == settings["packages"]
+    packages = {".".join(("epsbench", *folder.relative_to(root).parts)) for folder in folders}
+    assert sorted(packages | {"epsbench"}) == settings["packages"]
     files = {
         path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix not in {".py", ".pyc"}
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.records import write_atomically
+from epsbench.harness.files import write_atomically
 from epsbench.harness.report.content import Content
 from epsbench.harness.report.results.loading import load_results
 

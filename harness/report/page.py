@@ -43,7 +43,7 @@ def page_parts(content: Content) -> dict[str, Any]:
         "parts": content.parts,
         "cost": content.cost,
         "training_cost": content.training_cost,
-        "price_figures": list(price_figures(content.boards, results)),
+        "price_figures": list(price_figures(content.boards)),
         "price_caption": PRICE_CAPTION,
         "generative": _generative(content) if content.settings else [],
         "blocks": pictured,
@@ -51,11 +51,11 @@ def page_parts(content: Content) -> dict[str, Any]:
         "findings": findings_table(results),
         "details": content.details,
         "long_environment": long_environment(results),
-        "tracebacks": {
-            results.names.cell(record.cell): visible(record.failure.traceback, keep="\n\t")
+        "tracebacks": [
+            (results.names.cell(record.cell), visible(record.failure.traceback, keep="\n\t"))
             for record in results.current
             if record.failure is not None
-        },
+        ],
     }
 
 

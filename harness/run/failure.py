@@ -37,10 +37,10 @@ def without_places(text: str, context: Context) -> str:
         os.path.expanduser("~"): "~",  # noqa: PTH111 - `Path.home` raises for a user without a home
         str(Path.cwd()): ".",
         **dict.fromkeys(map(str, [*libraries, *site.getsitepackages()]), "lib"),
-        str(context.results.resolve()): "results",
-        str(Path(__file__).resolve().parents[2]): "epsbench",
-        str(context.base.resolve()): ".",
     }
+    # A traceback names files as they were imported, which may be through a symbolic link.
+    for folder, name in ((context.results, "results"), (Path(__file__).parents[2], "epsbench"), (context.base, ".")):
+        places |= dict.fromkeys((str(folder.absolute()), str(folder.resolve())), name)
     for place in sorted(places, key=len, reverse=True):
         if len(place) > 1:
             text = text.replace(f"{place}/", f"{places[place]}/")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.files import NO_ROOM, cannot_write
 from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.plan import Job
-from epsbench.harness.records import NO_ROOM, Record, cannot_write, write_record
+from epsbench.harness.records import Record, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.generative.job import run_generation_job

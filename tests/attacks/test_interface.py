@@ -30,7 +30,7 @@ def test_attacks_are_frozen_hashable_values(attack):
 
 
 @pytest.mark.parametrize(
-    ("make", "word"),
+    ("make", "name"),
     [
         (lambda: PGD(steps=0), "steps"),
         (lambda: PGD(restarts=0, random_start=True), "restarts"),
@@ -40,8 +40,8 @@ def test_attacks_are_frozen_hashable_values(attack):
         (lambda: FGSM(steps=2), "steps"),
     ],
 )
-def test_impossible_hyper_parameters_are_refused(make, word):
-    with pytest.raises(ValueError, match=word):
+def test_impossible_hyper_parameters_are_refused(make, name):
+    with pytest.raises(ValueError, match=name):
         make()
 
 
@@ -83,8 +83,8 @@ def test_ten_lines_of_a_users_attack_equal_pgd(network, digits):
 
 
 def test_no_attack_can_leave_its_ball_or_its_box(network, digits):
-    found, engine = outcomes(network, digits, Unbounded())
-    for outcome in found:
+    ended, engine = outcomes(network, digits, Unbounded())
+    for outcome in ended:
         assert outcome.size.max() <= float(outcome.eps) + 1e-6
         assert outcome.low.min() >= 0
         assert outcome.high.max() <= 1

@@ -86,7 +86,7 @@ def compare(
 
 def floor_share(benches: list[Bench], batch: int, rounds: int) -> list[dict[str, object]]:
     """The floor over the time of PGD-40 without retirement, at each precision; the floor is timed around each run."""
-    found = []
+    lines = []
     for bench in benches:
         n, kinds = len(bench.y), len(bench.eps)
         for precision in PRECISIONS:
@@ -104,13 +104,13 @@ def floor_share(benches: list[Bench], batch: int, rounds: int) -> list[dict[str,
                 # Each ε is charged the shared gradient in full; here it was taken once.
                 taken = sum(o.seconds for o in outcomes) - (kinds - 1) * engine.clean.seconds
                 shares.append(floor / taken)
-            found.append(
+            lines.append(
                 {"model": bench.name, "precision": precision, "form": engine.victim.form,
                  "rows": kinds * n, "batch": engine.batch,
                  "gradients": gradients, "seconds": taken, "floor_share": statistics.median(shares),
                  "least": min(shares), "most": max(shares)}
             )  # fmt: skip
-    return found
+    return lines
 
 
 def main() -> None:
@@ -143,20 +143,20 @@ def main() -> None:
     environment = describe(device)
     if given.work == "floor":
         keep_freed(device)
-        found = floor_share(chosen.build(device), given.batch[0] if given.batch else 0, given.rounds)
-        shown = found
+        lines = floor_share(chosen.build(device), given.batch[0] if given.batch else 0, given.rounds)
+        shown = lines
     else:
         chosen.build(device)  # so that what has to be trained is trained once
         batches = given.batch or [32, 64, 128, 256, 512]
-        found = compare(WORKS[given.work], chosen, given.device, given.peers, given.rounds, batches, given.compile)
+        lines = compare(WORKS[given.work], chosen, given.device, given.peers, given.rounds, batches, given.compile)
         shown = [
             row | {"robust_accuracy": " | ".join(" ".join(f"{100 * a:.1f}" for a in m) for m in row["robust_accuracy"])}
-            for row in found
+            for row in lines
         ]
     print(f"{given.work}: {given.images} images a network, {given.rounds} rounds, {environment['device']['name']}")
     print(tabulate(shown, headers="keys", floatfmt=".3g"))
     if given.output:
-        given.output.write_text(json.dumps({"work": given.work, "found": found, "environment": environment}, indent=1))
+        given.output.write_text(json.dumps({"work": given.work, "lines": lines, "environment": environment}, indent=1))
 
 
 if __name__ == "__main__":

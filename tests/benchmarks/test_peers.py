@@ -43,8 +43,8 @@ def test_every_way_to_run_epsbench_finds_nearly_the_same(bench):
     expected = Contestant().run(bench, attack, 64)
     for curve in ("nested", "bisect"):
         for precision in ("float32", "bf16"):
-            found = Contestant(precision=precision, curve=curve).run(bench, attack, 64)
-            assert found == pytest.approx(expected, abs=0.02)
+            actual = Contestant(precision=precision, curve=curve).run(bench, attack, 64)
+            assert actual == pytest.approx(expected, abs=0.02)
 
 
 def test_an_untrained_network_is_labelled_as_it_sees_and_nothing_falls():

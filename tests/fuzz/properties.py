@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +69,11 @@ def tested(check: Callable[[st.DataObject], None], examples: int) -> Callable[[]
     return eased(given(data=st.data())(check))
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything within a document."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield (*path, key)
-        yield from places(item, (*path, key))
-
-
 def mutate(data: st.DataObject, tree: dict[str, Any], most: int = 3) -> dict[str, Any]:
     """A copy with a few places replaced, removed or doubled."""
     tree = json.loads(json.dumps(tree))
     for _ in range(data.draw(st.integers(1, most))):
-        *above, last = data.draw(st.sampled_from(list(places(tree))))
+        *above, last = data.draw(st.sampled_from(list(test_mutations.places(tree))))
         parent: Any = tree
         for key in above:
             parent = parent[key]

@@ -58,7 +58,7 @@ def test_what_other_tools_save_loads(tmp_path, trained, shape):
     torch.testing.assert_close(network(X), trained(X), rtol=tolerance, atol=tolerance)
 
 
-def test_what_was_chosen_is_said(tmp_path, trained):
+def test_the_choice_is_named(tmp_path, trained):
     torch.save({"state_dict": prefixed(trained.state_dict(), "model.")}, tmp_path / "c.pt")
     chosen = "'state_dict' without the prefix 'model.'"
     assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt") == chosen

@@ -15,7 +15,7 @@ EPS = [i / 1000 for i in THOUSAND]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (f"{PART}eps = 0.1\nseed = {list(range(2000))}", "robustness.matrix.seed: lists 2,000 values; at most 1,000"),
         (f"{PART}eps = {EPS}\nseed = {THOUSAND}", "makes 1,000,000 cells (1,000 seed × 1,000 eps); a part has at most"),
@@ -26,7 +26,7 @@ EPS = [i / 1000 for i in THOUSAND]
         (f"{PART}eps = 0.1\n[robustness.training]\nx = {'[' * 5000}{']' * 5000}", "not TOML: maximum recursion depth"),
     ],
 )
-def test_enormous_is_one_message_at_once(tmp_path, text, says):
+def test_enormous_is_one_message_at_once(tmp_path, text, message):
     path = tmp_path / "suite.toml"
     path.write_text(text)
     began = time.perf_counter()
@@ -35,7 +35,7 @@ def test_enormous_is_one_message_at_once(tmp_path, text, says):
     assert time.perf_counter() - began < 10
     (message,) = refused.value.messages
     assert message.startswith(f"{path}: ")
-    assert says in message
+    assert message in message
 
 
 def test_a_billion_cells_are_counted_not_made(tmp_path):

@@ -69,19 +69,20 @@ where = { z_dim = 2 }
 test_bpd = { max = 1.0 }
 """
 
-WORDS = [
+VOCABULARY = [
     "pgd", "pdg", "none", "linf", "eps", "name", "8/255", "1/0", "-1", "1e999999", "nan", "", "a:b", "x.py:Y", "timm:",
     "timm:resnet18", "file:gone", "builtins:dict", "os:path", ":", "..:x", "steps", "digits", "\0", "é", "\x1b[31m",
     "a\nb",
 ]  # fmt: skip
 SCALARS = st.one_of(
-    st.sampled_from(WORDS), st.text(max_size=8), st.booleans(), st.floats(), st.integers(-3, 300), st.integers(),
+    st.sampled_from(VOCABULARY), st.text(max_size=8), st.booleans(), st.floats(), st.integers(-3, 300), st.integers(),
     st.just(10**30),
 )  # fmt: skip
 VALUES = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=5), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(VOCABULARY) | st.text(max_size=5), inner, max_size=3)
     ),
     max_leaves=6,
 )
@@ -117,7 +118,7 @@ def mutants(draw: st.DrawFn) -> dict[str, Any]:
         elif isinstance(parent, list):
             parent.append(copy.deepcopy(parent[last]))
         else:
-            parent[draw(st.sampled_from(WORDS) | st.text(max_size=6))] = copy.deepcopy(parent[last])
+            parent[draw(st.sampled_from(VOCABULARY) | st.text(max_size=6))] = copy.deepcopy(parent[last])
             if change == "rename":
                 parent.pop(last)
     return document

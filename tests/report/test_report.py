@@ -206,7 +206,7 @@ def test_bad_input_is_one_clear_message(results, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"),
+    ("cell", "message"),
     [
         ({"task": "poetry"}, "cell.task"),
         ({"eps": "1/0"}, "cell.eps"),
@@ -216,11 +216,11 @@ def test_bad_input_is_one_clear_message(results, tmp_path):
         ({"model": {}}, "cell.model"),
     ],
 )
-def test_a_record_of_no_known_cell_is_named(tmp_path, cell, says):
+def test_a_record_of_no_known_cell_is_named(tmp_path, cell, message):
     record = factory.robustness(CLEAN, CLEAN)
     record = record.model_copy(update={"cell": record.cell | cell})
     factory.write(tmp_path, record)
-    with pytest.raises(InputError, match=re.escape(says)) as caught:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         report(tmp_path, "csv")
     assert str(record_path(tmp_path, record.id)) in str(caught.value)
 

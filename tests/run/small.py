@@ -1,8 +1,11 @@
-"""A small suite on the digits, and a run of it."""
+"""Small suites and a small recipe for the digits, and what several tests look at after a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import Suite, load_suite
@@ -29,6 +32,12 @@ model = "smallcnn"
 attack = ["noise", "fgsm"]
 eps = [0.05, 0.2]
 """
+QUIET = Options(quiet=True, device="cpu")
+RECIPE = {
+    "epochs": 2, "batch_size": 64, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
+    "schedule": "one-cycle", "step_epochs": 1, "gamma": 0.1,
+}  # fmt: skip
+"""A training of a classifier in a second."""
 
 
 def suite_of(folder: Path, text: str = SMALL) -> Suite:
@@ -40,3 +49,12 @@ def suite_of(folder: Path, text: str = SMALL) -> Suite:
 def run(suite: Suite, results: Path, **options: object) -> tuple[int, dict[str, Record]]:
     code = run_suite(suite, results, Options(quiet=True, device="cpu", **options))
     return code, {record.id: record for record in read_records(results)}
+
+
+def verdicts(results: Path) -> dict[str, object]:
+    return {record.id: record.verdicts for record in read_records(results)}
+
+
+def flat(network: nn.Module) -> torch.Tensor:
+    """Everything in the network's state dict as one vector."""
+    return torch.cat([value.flatten().float() for value in network.state_dict().values()])

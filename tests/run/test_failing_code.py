@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from small import SMALL, run, suite_of
 
 import epsbench
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import Record
+from epsbench.harness.run.context import Context
+from epsbench.harness.run.failure import without_places
 
 BROKEN = """
 from dataclasses import dataclass
@@ -140,3 +143,11 @@ def test_a_record_of_failure_holds_no_folder_of_this_machine(broken, tmp_path):
     assert not re.search(r'File "/', trace)
     for place in (str(Path.home()), str(Path(epsbench.__file__).parent), str(Path.cwd())):
         assert f"{place}/" not in broken["Raises"].model_dump_json()
+
+
+def test_folders_reached_through_a_link_are_left_out_too(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    context = Context(tmp_path / "link" / "results", tmp_path, torch.device("cpu"), suite="", base=tmp_path / "link")
+    text = without_places(f"{tmp_path}/link/own.py {tmp_path}/real/own.py {tmp_path}/link/results/cells", context)
+    assert text == "./own.py ./own.py results/cells"

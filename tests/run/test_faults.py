@@ -8,34 +8,19 @@ import stat
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import torch
-from small import TINY, suite_of
+from small import QUIET, TINY, suite_of, verdicts
 
-from epsbench.harness import records
 from epsbench.harness.errors import InputError
-from epsbench.harness.options import Options
 from epsbench.harness.plan.plan import plan
-from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import read_records
 from epsbench.harness.report.build import report
 from epsbench.harness.run import context as context_module
 from epsbench.harness.run.failure import LONGEST_MESSAGE
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.training import trained as classifiers
-
-QUIET = Options(quiet=True, device="cpu")
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Suite:
-    return suite_of(tmp_path, TINY)
-
-
-def verdicts(results: Path) -> dict[str, object]:
-    return {record.id: record.verdicts for record in read_records(results)}
 
 
 class Full:
@@ -52,7 +37,7 @@ class Full:
             self.left -= not folder
             really(handle)
 
-        monkeypatch.setattr(records.os, "fsync", fsync)
+        monkeypatch.setattr(os, "fsync", fsync)
 
 
 # Files in order: weights, then for each cell its pictures and its record.
@@ -177,7 +162,7 @@ with only_run(Path(sys.argv[1])):
 """
 
 
-def test_a_second_run_on_the_same_folder_is_told_so_and_a_killed_one_leaves_no_lock(suite, tmp_path):
+def test_a_second_run_on_the_same_folder_is_refused_and_a_killed_one_leaves_no_lock(suite, tmp_path):
     results = tmp_path / "results"
     results.mkdir()
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(results)], stdout=subprocess.PIPE)

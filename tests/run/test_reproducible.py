@@ -5,28 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
 import torch
-from small import TINY, suite_of
+from small import QUIET, verdicts
 
-from epsbench.harness.options import Options
-from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import read_records
 from epsbench.harness.run.machine.environment import arithmetic, arithmetic_flags
 from epsbench.harness.run.runner import run_suite
-
-QUIET = Options(quiet=True, device="cpu")
-
-
-@pytest.fixture
-def suite(tmp_path: Path) -> Suite:
-    return suite_of(tmp_path, TINY)
-
-
-def verdicts(results: Path) -> dict[str, object]:
-    return {record.id: record.verdicts for record in read_records(results)}
 
 
 def test_the_same_suite_twice_gives_the_same_verdicts(suite, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 
@@ -14,11 +15,11 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
-from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.trial import problem_of
 from epsbench.models.hub import verified
 
+LIMIT = 40
 SUITE = """
 [robustness]
 data = "digits"
@@ -29,11 +30,6 @@ model = "{model}"
 attack = ["noise", "fgsm"]
 eps = 0.1
 """
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", None, torch.device("cpu"), 40)
 
 
 @pytest.fixture
@@ -217,13 +213,9 @@ def test_torchscript_is_refused_with_what_to_give(data):
 
 
 def test_a_run_stops_before_training_with_the_message(tmp_path):
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\nclass Net(nn.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        self.fc = nn.Linear(64, 10)\n"
-        "    def forward(self, x):\n        return self.fc(x.flatten(1)).squeeze()\n",
-        encoding="utf-8",
-    )
-    (tmp_path / "s.toml").write_text(SUITE.format(epochs=1, batch=20, model="net.py:Net"), encoding="utf-8")
-    with pytest.raises(InputError, match=r"'net\.py:Net' cannot be used on digits: for one image"):
+    source = "\n".join(["from torch import nn", inspect.getsource(Net), inspect.getsource(Squeezing)])
+    (tmp_path / "net.py").write_text(source, encoding="utf-8")
+    (tmp_path / "s.toml").write_text(SUITE.format(epochs=1, batch=20, model="net.py:Squeezing"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"'net\.py:Squeezing' cannot be used on digits: for one image"):
         run_suite(load_suite(str(tmp_path / "s.toml")), tmp_path / "r", Options(quiet=True, device="cpu"))
     assert read_records(tmp_path / "r") == []

@@ -1,4 +1,4 @@
-"""Has a file changed since it was read? Its stamp tells, and where it cannot, the content does."""
+"""Whether a file has changed since it was read: by its stamp, and by its content where the stamp cannot show it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.records import write_atomically
+from epsbench.harness.files import write_atomically
 
 Outcome = Literal["passed", "failure", "error"]
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

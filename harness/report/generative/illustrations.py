@@ -16,12 +16,12 @@ from epsbench.harness.report.generative.settings import (
     best,
     by_data,
     by_likelihood,
-    distinct,
     families,
     likelihood_title,
     short_names,
     shorten,
 )
+from epsbench.harness.report.results.units import distinct
 
 MOST_BOUNDS = 8
 MOST_UNITS = 12

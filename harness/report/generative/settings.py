@@ -16,7 +16,7 @@ from epsbench.harness.records import Record, record_path
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import scalar
+from epsbench.harness.report.results.units import distinct, scalar
 from epsbench.harness.statistics import mean_interval
 
 SHOWN_IN_COLUMNS = frozenset({"task", "data", "model", "z_dim", "beta", "seed"})
@@ -251,12 +251,6 @@ def short_names(shown: Sequence[Setting]) -> list[str]:
     varying = [index for index in range(3) if len({part[index] for part in parts}) > 1] or [0, 1, 2]
     names = [", ".join(part[index] for index in varying) for part in parts]
     return distinct(names)
-
-
-def distinct(names: Sequence[str]) -> list[str]:
-    """The names, with a number after those that repeat an earlier one."""
-    before = [names[:index].count(name) for index, name in enumerate(names)]
-    return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
 
 
 def shorten(name: str) -> str:

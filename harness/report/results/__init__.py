@@ -1,1 +1,1 @@
-"""What is loaded: the records of one or several results folders, checked and named; how numbers are written."""
+"""The records of one or several results folders, checked and labelled, and the format of numbers in reports."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from epsbench.harness.report.results.units import ABSENT, scalar
@@ -32,17 +33,42 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return rows
 
 
-def attack_key(cell: Cell) -> str:
-    """What identifies an attack apart from ε and norm: its parameters, early stopping, and its kind of ε curve.
+@dataclass(frozen=True)
+class AttackKey:
+    """An attack apart from ε and norm. Cells that differ here are different attacks, in every table and figure."""
 
-    Cells that differ here are different attacks, in every table and figure.
-    """
-    return canonical([cell["attack"], cell.get("early_stop", True), *curve(cell), cell.get("source")])
+    name: str
+    """Its name in a suite."""
+    entry: str
+    """Its name and parameters, as `canonical` writes them."""
+    early_stop: bool
+    """Whether an image that is fooled is not attacked further."""
+    curve: str
+    """The kind of its curve over ε, and the ε on it, as `canonical` writes them."""
+    source: str
+    """The model whose gradients it follows, as `canonical` writes it: ``"null"`` for the attacked model itself."""
+
+
+def attack_key(cell: Cell) -> AttackKey:
+    """The attack of a cell, as a key for scores."""
+    attack, early_stop = cell["attack"], cell.get("early_stop", True)
+    return AttackKey(
+        attack["name"], canonical(attack), early_stop, canonical(curve(cell)), canonical(cell.get("source"))
+    )
+
+
+def model_key(axes: Cell, *details: Any) -> str:
+    """What identifies a trained model apart from its seed and recipe; ``details`` are what else does."""
+    return canonical([{key: value for key, value in way(axes).items() if key in MODEL_AXES}, *details])
 
 
 def curve(cell: Cell) -> tuple[str, list[Any]]:
     """The kind of a cell's curve over ε (``"each"``, ``"nested"``, ``"bisect"``) and the ε on it."""
     return cell.get("curve", "each"), cell.get("curve_eps", [])
+
+
+EACH = canonical(curve({}))
+"""The curve of attacks that are run for every ε separately."""
 
 
 def way(cell: Cell) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 ABSENT = "–"
@@ -109,6 +109,12 @@ def and_list(items: list[str]) -> str:
 def some_of(items: list[str], most: int = 8) -> str:
     """As `and_list`; of many items the first few, and how many more there are: ``"a, b and 5 more"``."""
     return and_list(items if len(items) <= most else [*items[: most - 1], f"{len(items) - most + 1:,} more"])
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number after those that repeat an earlier one."""
+    before = [names[:index].count(name) for index, name in enumerate(names)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
 
 
 def visible(text: str, keep: str = "") -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from statistics import mean
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import Cell, canonical, start_label, way
-from epsbench.harness.report.results.units import and_list, number
+from epsbench.harness.report.results.cells import EACH, AttackKey, Cell, attack_key, canonical, start_label, way
+from epsbench.harness.report.results.units import and_list, number, visible
 from epsbench.harness.report.robustness.leaderboard import Board, Row, effort
 from epsbench.harness.report.robustness.scores import score_entry
 from epsbench.harness.report.robustness.verdicts import clean, difference, records_at, share, under_attack, worst
@@ -40,19 +41,26 @@ def contrast_sentences(board: Board) -> list[str]:
 def _noise_and_fgsm(board: Board) -> Iterator[str]:
     """The ε with the largest gap between noise and FGSM, for the first undefended model tested with both."""
     for row in board.rows:
-        both = [eps for eps, _ in board.eps if {"noise", "fgsm"} <= set(board.attacks[eps])]
-        gaps = {eps: (under_attack(row, eps, "noise"), under_attack(row, eps, "fgsm")) for eps in both}
+        pairs = {eps: [_only(board, eps, name) for name in ("noise", "fgsm")] for eps, _ in board.eps}
+        attacks = {eps: (noise, fgsm) for eps, (noise, fgsm) in pairs.items() if noise and fgsm}
+        gaps = {eps: [under_attack(row, eps, attack) for attack in pair] for eps, pair in attacks.items()}
         gaps = {eps: pair for eps, pair in gaps.items() if all(pair)}
         if row.defense != "none" or not gaps:
             continue
         widest = max(gaps, key=lambda eps: share(gaps[eps][0]) - share(gaps[eps][1]))
-        noise, fgsm = (score_entry(row.attacks[widest, name]).text for name in ("noise", "fgsm"))
+        noise, fgsm = (score_entry(row.attacks[widest, attack]).text for attack in attacks[widest])
         of_several = f", the largest difference among {len(gaps)} ε" if len(gaps) > 1 else ""
         yield (
             f"At ε = {dict(board.eps)[widest]}, {row.label} keeps {noise} under noise and {fgsm} under FGSM: "
             f"{difference(*gaps[widest])}{of_several}."
         )
         return
+
+
+def _only(board: Board, eps: Fraction, name: str) -> AttackKey | None:
+    """The attack of this name that was run for this ε alone; None where several with other parameters have the name."""
+    named = [attack for attack in board.attacks[eps] if attack.name == name and attack.curve == EACH]
+    return named[0] if len({attack.entry for attack in named}) == 1 else None
 
 
 def _defenses(board: Board) -> Iterator[str]:
@@ -101,21 +109,21 @@ def _efforts(board: Board) -> Iterator[str]:
     """
     eps, spelled = board.ranked
     for row in board.rows[:MOST_PAIRS]:
-        attacks: dict[str, list[Record]] = defaultdict(list)
+        attacks: dict[AttackKey, list[Record]] = defaultdict(list)
         for record in records_at(row, eps):
             speed = record.cost.get("images_per_second")
             if not record.cell.get("early_stop", True) and isinstance(speed, int | float) and speed > 0:
-                attacks[canonical(record.cell["attack"])].append(record)
-        taken = sorted((group for group in attacks.values() if effort(group) > 0), key=effort)
-        if len(taken) < 2 or effort(taken[0]) == effort(taken[-1]):
+                attacks[attack_key(record.cell)].append(record)
+        efforts = {attack: effort(group) for attack, group in attacks.items() if effort(group) > 0}
+        if len(set(efforts.values())) < 2:
             continue
-        least, most = (group[0].cell["attack"] for group in (taken[0], taken[-1]))
-        times = _speed(taken[0]) / _speed(taken[-1])
-        change = difference(*(under_attack(row, eps, attack["name"], attack) for attack in (least, most)))
-        few, many = (number(effort(group)) for group in (taken[0], taken[-1]))
+        least, most = (choose(efforts, key=efforts.__getitem__) for choose in (min, max))
+        times = _speed(attacks[least]) / _speed(attacks[most])
+        change = difference(*(under_attack(row, eps, attack) for attack in (least, most)))
+        few, many = (number(efforts[attack]) for attack in (least, most))
         yield (
-            f"On {row.label}, {most['name']} with {many} gradients an image takes {number(times)} × the time of "
-            f"{least['name']} with {few}, and changes the robust accuracy at ε = {spelled} by {change}."
+            f"On {row.label}, {visible(most.name)} with {many} gradients an image takes {number(times)} × the time of "
+            f"{visible(least.name)} with {few}, and changes the robust accuracy at ε = {spelled} by {change}."
         )
 
 

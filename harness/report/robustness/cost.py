@@ -9,7 +9,7 @@ from statistics import mean, median
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
-from epsbench.harness.report.results.cells import attack_key, canonical, distinct_texts, numbers
+from epsbench.harness.report.results.cells import AttackKey, attack_key, canonical, distinct_texts, numbers
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, duration, memory, norm_name, number, percent, scalar
 from epsbench.harness.report.robustness.leaderboard import Row, effort
@@ -30,10 +30,10 @@ COMPILING = "Compile: the time of compilation, once a model; it is not part of t
 
 def cost_table(results: Results) -> Table | None:
     """One line an attack and model, over the ε and seeds it ran at; None where no cost is recorded."""
-    groups: dict[str, list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, AttackKey], list[Record]] = defaultdict(list)
     for record in results.robustness:
         if record.status == "ok" and record.cost:
-            groups[_place(record) + attack_key(record.cell)].append(record)
+            groups[_place(record), attack_key(record.cell)].append(record)
     if not groups:
         return None
     ordered = sorted(groups.values(), key=_reading_order(results))
@@ -86,12 +86,12 @@ def cost_table(results: Results) -> Table | None:
     return fold(table, FOLDED)
 
 
-def gradients(row: Row, results: Results) -> dict[tuple[Fraction, str], float]:
+def gradients(row: Row) -> dict[tuple[Fraction, AttackKey], float]:
     """Gradients for an image by ε and attack, averaged over seeds; failed cells are left out."""
-    taken: dict[tuple[Fraction, str], list[float]] = defaultdict(list)
+    taken: dict[tuple[Fraction, AttackKey], list[float]] = defaultdict(list)
     for record in row.records:
         if record.status == "ok":
-            place = Fraction(record.cell["eps"]), results.names.attack(record.cell)
+            place = Fraction(record.cell["eps"]), attack_key(record.cell)
             taken[place] += _costs([record], "gradients_per_image")
     return {place: mean(counts) for place, counts in taken.items() if counts}
 

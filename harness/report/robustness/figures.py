@@ -23,6 +23,7 @@ from epsbench.harness.report.drawing.style import (
     svg,
     text,
 )
+from epsbench.harness.report.results.cells import AttackKey
 from epsbench.harness.report.results.units import norm_name
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import Score
@@ -48,7 +49,7 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     """Accuracy against ε: a colour a model, a marker an attack, bands the 95 % intervals; the thick line is the worst
     case. At ε = 0 stands the clean accuracy."""
     drawing, axes = figure(theme, height=4.2)
-    attacks = _some(board.names, MOST_ATTACKS)
+    attacks = _some(list(board.labels), MOST_ATTACKS)
     labels = []
     for row, colour in zip(rows, theme.lines, strict=False):
         for attack, marker in zip(attacks, MARKERS * (1 + len(attacks) // len(MARKERS)), strict=False):
@@ -64,7 +65,7 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     axis_titles(axes, theme, f"ε ({norm_name(board.norm)}, pixel units)", f"accuracy on {board.data}")
     direct_labels(axes, labels, 0.06)
     handles = [
-        Line2D([], [], color=theme.faint, marker=marker, markersize=4, linewidth=1.0, label=text(attack))
+        Line2D([], [], color=theme.faint, marker=marker, markersize=4, linewidth=1.0, label=text(board.labels[attack]))
         for attack, marker in zip(attacks, MARKERS, strict=False)
     ]
     handles.append(Line2D([], [], color=theme.faint, linewidth=2.6, label="worst case"))
@@ -88,7 +89,7 @@ def _eps_ticks(board: Board) -> tuple[list[float], list[str]]:
 def _last(row: Row, board: Board) -> float:
     """The end of a row's lowest line: the place of its label where the worst case has no line to the end."""
     for eps, _ in reversed(board.eps):
-        values = [score.value for name in board.attacks[eps] if (score := row.attacks[eps, name]).value is not None]
+        values = [score.value for attack in board.attacks[eps] if (score := row.attacks[eps, attack]).value is not None]
         if values:
             return min(values)
     return row.clean.value or 0.0
@@ -124,7 +125,7 @@ def _line(
 
 
 def price(
-    board: Board, row: Row, taken: Mapping[tuple[Fraction, str], float], counts: Sequence[float], theme: Theme
+    board: Board, row: Row, taken: Mapping[tuple[Fraction, AttackKey], float], counts: Sequence[float], theme: Theme
 ) -> bytes:
     """Robust accuracy against gradients: a point an attack and ε, a line an ε, in a stronger colour as ε grows.
 
@@ -132,7 +133,7 @@ def price(
     attack without gradients stands at the left edge, outside the logarithmic axis, and no line joins it.
     """
     drawing, axes = figure(theme, height=4.0)
-    shown, attacks = _some([eps for eps, _ in board.eps], MOST_EPS), _some(board.names, MOST_ATTACKS)
+    shown, attacks = _some([eps for eps, _ in board.eps], MOST_EPS), _some(list(board.labels), MOST_ATTACKS)
     lowest = min(count for count in counts if count > 0)
     edge, right = lowest / 2, max(*counts, 2 * lowest) * 1.15
     shade = LinearSegmentedColormap.from_list("ε", [theme.paper, theme.lines[0]])
@@ -141,12 +142,12 @@ def price(
     for index, eps in enumerate(shown):
         colour = to_hex(shade(1 - 0.45 * (len(shown) - 1 - index) / max(1, len(shown) - 1)))
         points = [
-            (taken[eps, name], row.attacks[eps, name].value or 0.0, name)
-            for name in board.attacks[eps]
-            if name in markers and (eps, name) in taken and row.attacks[eps, name].value is not None
+            (taken[eps, attack], row.attacks[eps, attack].value or 0.0, attack)
+            for attack in board.attacks[eps]
+            if attack in markers and (eps, attack) in taken and row.attacks[eps, attack].value is not None
         ]
-        for count, value, name in points:
-            axes.plot([count or edge], [value], color=colour, marker=markers[name], markersize=5.5, clip_on=False)
+        for count, value, attack in points:
+            axes.plot([count or edge], [value], color=colour, marker=markers[attack], markersize=5.5, clip_on=False)
         line = sorted((count, value) for count, value, _ in points if count)
         axes.plot([x for x, _ in line], [y for _, y in line], color=colour, linewidth=1.8, clip_on=False)
         if line:
@@ -166,8 +167,8 @@ def price(
     axis_titles(axes, theme, "gradients for an image", f"robust accuracy on {board.data}")
     direct_labels(axes, labels, 0.065)
     handles = [
-        Line2D([], [], color=theme.faint, marker=marker, markersize=5, linewidth=0, label=text(name))
-        for name, marker in markers.items()
+        Line2D([], [], color=theme.faint, marker=marker, markersize=5, linewidth=0, label=text(board.labels[attack]))
+        for attack, marker in markers.items()
     ]
     legend(drawing, theme, handles)
     return svg(drawing)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from epsbench.harness.report.drawing.illustration import Illustration, both, curve, training, with_count
-from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import norm_name
+from epsbench.harness.report.results.units import distinct, norm_name
 from epsbench.harness.report.robustness import figures
 from epsbench.harness.report.robustness.cost import gradients
 from epsbench.harness.report.robustness.frontier import draw as draw_frontier
@@ -52,8 +51,8 @@ def robustness_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
                 )
         yield from frontier_figures(board)
         trained = {
-            row.label: lines
-            for row in board.rows
+            label: lines
+            for row, label in zip(board.rows, distinct([row.label for row in board.rows]), strict=True)
             if (lines := curve(row.records, validation="validation_accuracy", training="train_accuracy"))
         }
         if board.data not in drawn:
@@ -75,13 +74,13 @@ def frontier_figures(board: Board) -> Iterator[Illustration]:
         yield both(title, caption, partial(draw_frontier, board, points))
 
 
-def price_figures(boards: Sequence[Board], results: Results) -> Iterator[Illustration]:
+def price_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
     """Robust accuracy against gradients, one figure a model, for the first few models of every leaderboard.
 
     Models with fewer than two attacks are left out.
     """
     for board in boards:
-        prices = [(row, gradients(row, results)) for row in board.rows]
+        prices = [(row, gradients(row)) for row in board.rows]
         drawn = [
             (row, taken) for row, taken in prices if len({attack for _, attack in taken}) > 1 and any(taken.values())
         ]

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import ATTACKING, canonical, numbers, way
+from epsbench.harness.report.results.cells import ATTACKING, AttackKey, attack_key, canonical, numbers, way
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import and_list, scalar
+from epsbench.harness.report.results.units import and_list, distinct, scalar
 from epsbench.harness.report.robustness.scores import (
     STATE_NAMES,
     Score,
@@ -50,8 +50,8 @@ class Row:
     """The seeds that its scores are over."""
     clean: Score
     """The accuracy without an attack."""
-    attacks: Mapping[tuple[Fraction, str], Score]
-    """The robust accuracy, by ε and the attack's label."""
+    attacks: Mapping[tuple[Fraction, AttackKey], Score]
+    """The robust accuracy, by ε and attack."""
     worst: Mapping[Fraction, Score]
     """The share of images that are robust under every attack, by ε."""
     records: tuple[Record, ...]
@@ -85,12 +85,14 @@ class Board:
     """The name of the norm, as in a suite."""
     eps: tuple[tuple[Fraction, str], ...]
     """Every ε with its spelling in the suite, ascending."""
-    attacks: Mapping[Fraction, tuple[str, ...]]
-    """The labels of the attacks at each ε."""
+    attacks: Mapping[Fraction, tuple[AttackKey, ...]]
+    """The attacks at each ε, ordered by effort."""
     rows: tuple[Row, ...]
     """The models, the most robust first."""
-    efforts: Mapping[str, float] = field(default_factory=dict)
-    """The `effort` of each attack, by its label."""
+    labels: Mapping[AttackKey, str] = field(default_factory=dict)
+    """The label of each attack for tables, figures and sentences, ordered by effort; no two are equal."""
+    efforts: Mapping[AttackKey, float] = field(default_factory=dict)
+    """The `effort` of each attack."""
     curves: frozenset[str] = frozenset()
     """The kinds of its curves over ε: ``"each"``, ``"nested"``, ``"bisect"``."""
     transferred: bool = False
@@ -103,12 +105,7 @@ class Board:
         """The ε at which the worst case decides the ranks: the largest that all rows share, else the largest."""
         return next((eps for eps in self.eps if eps[0] == self.shared), self.eps[-1])
 
-    @property
-    def names(self) -> list[str]:
-        """The labels of all attacks, ordered by effort."""
-        return sorted(set().union(*self.attacks.values()), key=lambda name: (self.efforts.get(name, 0), name))
-
-    def eps_of(self, attack: str) -> list[tuple[Fraction, str]]:
+    def eps_of(self, attack: AttackKey) -> list[tuple[Fraction, str]]:
         """The ε at which any row has a cell of this attack."""
         return [(eps, spelled) for eps, spelled in self.eps if attack in self.attacks[eps]]
 
@@ -166,22 +163,22 @@ def effort(records: Sequence[Record]) -> float:
 def _board(data: str, norm: str, records: list[Record], results: Results) -> Board:
     ways: dict[str, list[Record]] = defaultdict(list)
     spelled: dict[Fraction, str] = {}
-    attacks: dict[Fraction, dict[str, None]] = defaultdict(dict)
-    by_attack: dict[str, list[Record]] = defaultdict(list)
-    kinds: dict[str, str] = {}
+    by_attack: dict[AttackKey, list[Record]] = defaultdict(list)
     for record in records:
         cell = record.cell
         ways[canonical(way(cell))].append(record)
         eps = Fraction(cell["eps"])
         spelled.setdefault(eps, scalar(cell["eps"]))
-        attacks[eps][name := results.names.attack(cell)] = None
-        by_attack[name].append(record)
-        kinds[name] = canonical(cell["attack"])
-    efforts = {name: effort(group) for name, group in by_attack.items()}
+        by_attack[attack_key(cell)].append(record)
+    efforts = {attack: effort(group) for attack, group in by_attack.items()}
+    names = {attack: results.names.attack(group[0].cell) for attack, group in by_attack.items()}
+    ordered = sorted(names, key=lambda attack: (efforts[attack], names[attack]))
+    labels = dict(zip(ordered, distinct([names[attack] for attack in ordered]), strict=True))
+    measured = {attack: {Fraction(record.cell["eps"]) for record in by_attack[attack]} for attack in ordered}
     eps_ascending = sorted(spelled)
-    by_eps = {eps: tuple(sorted(attacks[eps], key=lambda name: (efforts[name], name))) for eps in eps_ascending}
+    by_eps = {eps: tuple(attack for attack in ordered if eps in measured[attack]) for eps in eps_ascending}
     extras = differences([group[0] for group in ways.values()], SHOWN_IN_COLUMNS)
-    rows = [_row(group, extra, by_eps, kinds, results) for group, extra in zip(ways.values(), extras, strict=True)]
+    rows = [_row(group, extra, by_eps, labels, results) for group, extra in zip(ways.values(), extras, strict=True)]
     shared = set.intersection(*({Fraction(record.cell["eps"]) for record in row.records} for row in rows))
     at = max(shared, default=eps_ascending[-1])
     return Board(
@@ -190,6 +187,7 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
         tuple((eps, spelled[eps]) for eps in eps_ascending),
         by_eps,
         tuple(rank(rows, at)),
+        labels,
         efforts,
         frozenset(record.cell.get("curve", "each") for record in records),
         any((record.cell["data"], record.cell["norm"]) == (data, norm) for record in results.transfer),
@@ -200,14 +198,14 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
 def _row(
     records: list[Record],
     extra: str,
-    by_eps: Mapping[Fraction, tuple[str, ...]],
-    kinds: Mapping[str, str],
+    by_eps: Mapping[Fraction, tuple[AttackKey, ...]],
+    labels: Mapping[AttackKey, str],
     results: Results,
 ) -> Row:
     cell, names = records[0].cell, results.names
-    seeds: dict[str, dict[tuple[Fraction, str], Record]] = defaultdict(dict)
+    seeds: dict[str, dict[tuple[Fraction, AttackKey], Record]] = defaultdict(dict)
     for record in records:
-        key = Fraction(record.cell["eps"]), names.attack(record.cell)
+        key = Fraction(record.cell["eps"]), attack_key(record.cell)
         seeds[canonical(record.cell["seed"])][key] = record
     return Row(
         names.label("model", cell["model"]),
@@ -223,7 +221,7 @@ def _row(
         },
         {
             eps: over_seeds(
-                [_worst({attack: cells.get((eps, attack)) for attack in expected}, kinds) for cells in seeds.values()]
+                [_worst({attack: cells.get((eps, attack)) for attack in expected}, labels) for cells in seeds.values()]
             )
             for eps, expected in by_eps.items()
         },
@@ -236,15 +234,15 @@ def _clean(records: list[Record]) -> Score:
     return measured[0] if measured else score_of(records[0], "clean_accuracy")
 
 
-def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Score:
+def _worst(cells: Mapping[AttackKey, Record | None], labels: Mapping[AttackKey, str]) -> Score:
     """The worst case over the attacks of one ε and one seed; where an attack is missing, it is an upper bound.
 
-    ``kinds`` has the parameters of each label's attack. Labels with equal parameters are the same attack with another
-    kind of ε curve or without early stopping; one of them is enough.
+    Attacks with equal parameters are the same attack with another kind of ε curve or without early stopping; one of
+    them is enough. ``labels`` are for the note.
     """
     robust_by_attack: list[np.ndarray] = []
     weights: set[str] = set()
-    lacking: dict[str, State] = {}
+    lacking: dict[AttackKey, State] = {}
     for attack, record in cells.items():
         score = score_of(record)
         if record is None or score.state != "ok" or record.verdicts is None:
@@ -256,13 +254,11 @@ def _worst(cells: Mapping[str, Record | None], kinds: Mapping[str, str]) -> Scor
         return Score(next((state for state in ("failed", "void") if state in lacking.values()), "missing"))
     if len(weights) > 1 or len({len(robust) for robust in robust_by_attack}) > 1:
         return Score("missing", note=OTHER_WEIGHTS)
-    measured = {kinds[attack] for attack in cells if attack not in lacking}
-    lacking = {
-        attack: state for attack, state in lacking.items() if state != "missing" or kinds[attack] not in measured
-    }
+    measured = {attack.entry for attack in cells if attack not in lacking}
+    lacking = {attack: state for attack, state in lacking.items() if state != "missing" or attack.entry not in measured}
     robust = worst_case(robust_by_attack)
     right, n = int(robust.sum()), len(robust)
     low, high = wilson(right, n)
-    without = [f"{attack} ({STATE_NAMES[state]})" for attack, state in lacking.items()]
+    without = [f"{labels[attack]} ({STATE_NAMES[state]})" for attack, state in lacking.items()]
     note = f"without {and_list(without)}" if without else ""
     return Score("ok", right / n if n else None, low, high, n, bound=bool(without), note=note)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from statistics import mean
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table
-from epsbench.harness.report.results.cells import canonical, numbers
+from epsbench.harness.report.results.cells import EACH, AttackKey, attack_key, numbers
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, norm_name, number
 from epsbench.harness.report.robustness.leaderboard import Board
@@ -51,22 +52,19 @@ def _table(board: Board, results: Results) -> Table | None:
 
 def _pairs(records: tuple[Record, ...], results: Results) -> Iterator[tuple[str, dict[Fraction, list[Pair]]]]:
     """Each attack with dependent ε by its label, and by ε the pairs of its cells and those of curve "each"."""
-    kinds: dict[str, dict[str, Curve]] = defaultdict(lambda: defaultdict(dict))
+    curves: dict[AttackKey, Curve] = defaultdict(dict)
     for record in records:
-        cell = record.cell
         if record.status == "ok" and "robust_accuracy" in record.metrics:
-            attack = canonical([cell["attack"], cell.get("early_stop", True)])
-            label = "" if cell.get("curve", "each") == "each" else results.names.attack(cell)
-            kinds[attack][label][cell["seed"], Fraction(cell["eps"])] = record
-    for curves in kinds.values():
-        alone = curves.pop("", {})
-        for label, curve in sorted(curves.items()):
-            by_eps: dict[Fraction, list[Pair]] = defaultdict(list)
-            for (seed, eps), record in curve.items():
-                if (seed, eps) in alone and _same_weights(alone[seed, eps], record):
-                    by_eps[eps].append((alone[seed, eps], record))
-            if by_eps:
-                yield label, by_eps
+            curves[attack_key(record.cell)][record.cell["seed"], Fraction(record.cell["eps"])] = record
+    labels = {attack: results.names.attack(next(iter(cells.values())).cell) for attack, cells in curves.items()}
+    for attack in sorted(curves, key=labels.__getitem__):
+        alone = curves.get(replace(attack, curve=EACH), {}) if attack.curve != EACH else {}
+        by_eps: dict[Fraction, list[Pair]] = defaultdict(list)
+        for (seed, eps), record in curves[attack].items():
+            if (seed, eps) in alone and _same_weights(alone[seed, eps], record):
+                by_eps[eps].append((alone[seed, eps], record))
+        if by_eps:
+            yield labels[attack], by_eps
 
 
 Pair = tuple[Record, Record]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from epsbench.harness.report.results.cells import AttackKey
 from epsbench.harness.report.results.units import norm_name, plural, some_of
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import score_entry
@@ -18,9 +19,10 @@ def board_sentences(board: Board) -> list[str]:
     """What was measured, and the models at the head and at the end of the leaderboard."""
     eps, spelled = board.ranked
     images = f" over {board.examples:,} test images" if board.examples else ""
+    attacks = some_of(list(board.labels.values()))
     was = "was" if len(board.rows) == 1 else "were"
     sentences = [
-        f"On {board.data}, {plural(len(board.rows), 'trained model')} {was} attacked with {some_of(board.names)} "
+        f"On {board.data}, {plural(len(board.rows), 'trained model')} {was} attacked with {attacks} "
         f"at {norm_name(board.norm)} ε up to {board.eps[-1][1]}{images}."
     ]
     ranked = [row for row in board.rows if row.rank is not None]
@@ -55,27 +57,30 @@ def one_step_sentences(board: Board) -> list[str]:
     if not gaps:
         return []
     defended = any(row.defense != "none" for row, *_ in gaps)
-    return [*(_one_step(*gap) for gap in gaps), OVERFITTED if defended else f"{ONE_STEP}."]
+    return [*(_one_step(board, *gap) for gap in gaps), OVERFITTED if defended else f"{ONE_STEP}."]
 
 
-def _one_step(row: Row, eps: Fraction, spelled: str, one: str, several: str) -> str:
-    high, low = (score_entry(row.attacks[eps, name]).text for name in (one, several))
-    return f"{row.label} keeps {high} under {one} but {low} under {several} at ε = {spelled}."
+def _one_step(board: Board, row: Row, eps: Fraction, one: AttackKey, several: AttackKey) -> str:
+    high, low = (
+        f"{score_entry(row.attacks[eps, attack]).text} under {board.labels[attack]}" for attack in (one, several)
+    )
+    return f"{row.label} keeps {high} but {low} at ε = {dict(board.eps)[eps]}."
 
 
-def _gap(row: Row, board: Board) -> tuple[Fraction, str, str, str] | None:
-    """The largest ε, with its spelling, at which the attacks of one step leave a model more than half of its clean
+def _gap(row: Row, board: Board) -> tuple[Fraction, AttackKey, AttackKey] | None:
+    """The largest ε at which the attacks of one step leave a model more than half of its clean
     accuracy and an attack of several steps less than a quarter of that; and these two attacks, each the strongest of
     its kind. The intervals must agree."""
-    for eps, spelled in reversed(board.eps):
-        known = {name: row.attacks[eps, name] for name in board.attacks[eps] if row.attacks[eps, name].state == "ok"}
-        kinds = [[n for n in known if 0 < board.efforts[n] <= 1], [n for n in known if board.efforts[n] > 1]]
+    for eps, _ in reversed(board.eps):
+        scores = {attack: row.attacks[eps, attack] for attack in board.attacks[eps]}
+        known = {attack: score for attack, score in scores.items() if score.state == "ok"}
+        kinds = [[a for a in known if 0 < board.efforts[a] <= 1], [a for a in known if board.efforts[a] > 1]]
         if not all(kinds) or row.clean.low is None:
             continue
-        one, several = (min(names, key=lambda name: known[name].value or 0.0) for names in kinds)
+        one, several = (min(attacks, key=lambda attack: known[attack].value or 0.0) for attacks in kinds)
         least, most = known[one].low or 0.0, known[several].high
         if most is not None and least > (row.clean.value or 0.0) / 2 and most < least / 4:
-            return eps, spelled, one, several
+            return eps, one, several
     return None
 
 

@@ -21,7 +21,6 @@ TRANSFERRED = "Images made on another model are in the transfer tables and do no
 
 def leaderboard_table(board: Board) -> Table:
     """The leaderboard, one line a model and ε: the attacks at that ε, then the worst case over them."""
-    names = board.names
     extra = any(row.extra for row in board.rows)
     augmented = any(row.augmentation != "none" for row in board.rows)
     columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True)]
@@ -30,7 +29,7 @@ def leaderboard_table(board: Board) -> Table:
     columns += [
         Column("clean", True),
         Column("ε", True),
-        *(Column(name, True) for name in names),
+        *(Column(label, True) for label in board.labels.values()),
         Column("worst case", True),
     ]
     lines: list[tuple[Entry, ...]] = []
@@ -44,8 +43,10 @@ def leaderboard_table(board: Board) -> Table:
         head.append(score_entry(row.clean))
         for index, (eps, spelled) in enumerate(board.eps):
             scores = [
-                score_entry(row.attacks[eps, name]) if name in board.attacks[eps] else Entry(ABSENT, state="missing")
-                for name in names
+                score_entry(row.attacks[eps, attack])
+                if attack in board.attacks[eps]
+                else Entry(ABSENT, state="missing")
+                for attack in board.labels
             ]
             worst = score_entry(row.worst[eps])
             lines.append((*(head if index == 0 else [Entry("")] * len(head)), Entry(spelled), *scores, worst))

@@ -9,16 +9,16 @@ from fractions import Fraction
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table
-from epsbench.harness.report.results.cells import ATTACKING, MODEL_AXES, Cell, canonical, curve
+from epsbench.harness.report.results.cells import ATTACKING, MODEL_AXES, Cell, canonical, curve, model_key
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.names import Names
-from epsbench.harness.report.results.units import norm_name, plural, scalar
+from epsbench.harness.report.results.units import distinct, norm_name, plural, scalar
 from epsbench.harness.report.robustness.leaderboard import effort
 from epsbench.harness.report.robustness.scores import Score, over_seeds, score_entry, score_of
 
 Place = tuple[Fraction, str, str]
-"""An ε, the model that images are made on, and the model that they are tested on."""
+"""An ε, the key of the model that images are made on, and the key of the model that they are tested on."""
 
 MARK = "▪"
 CAPTION = (
@@ -33,7 +33,7 @@ CAPTION = (
 
 @dataclass(frozen=True)
 class Matrix:
-    """One attack in one threat model, between models that share their data and recipe. Models go by their labels."""
+    """One attack in one threat model, between models that share their data and recipe; each has its `model_key`."""
 
     data: str
     """The data set."""
@@ -51,6 +51,8 @@ class Matrix:
     """The models that images are made on."""
     victims: tuple[str, ...]
     """The models that images are tested on."""
+    labels: Mapping[str, str]
+    """The label of each model, for tables and sentences; no two are equal."""
     clean: Mapping[str, Score]
     """The clean accuracy of each victim."""
     scores: Mapping[Place, Score]
@@ -94,9 +96,9 @@ def transfer_table(matrix: Matrix) -> Table:
         starts.append(len(rows))
         for source in matrix.sources:
             entries = [_entry(matrix, eps, source, victim) for victim in matrix.victims]
-            rows.append((Entry(spelled if source == matrix.sources[0] else ""), Entry(source), *entries))
+            rows.append((Entry(spelled if source == matrix.sources[0] else ""), Entry(matrix.labels[source]), *entries))
     columns = (Column("ε", True), Column("made on ↓ tested on →", label=True))
-    victims = tuple(Column(victim, True) for victim in matrix.victims)
+    victims = tuple(Column(matrix.labels[victim], True) for victim in matrix.victims)
     extra = f" ({matrix.extra})" if matrix.extra else ""
     title = f"Transfer of {matrix.attack} on {matrix.data}, {norm_name(matrix.norm)}{extra}"
     notes = {score.seeds for score in matrix.scores.values() if score.seeds > 1}
@@ -125,7 +127,7 @@ def _sentences(matrix: Matrix) -> list[str]:
     ends = transferred if len(transferred) == 1 else [transferred[0], transferred[-1]]
     sentence = (
         f"On {matrix.data}, the accuracy of a model on images that {matrix.attack} makes on another model at "
-        f"{norm_name(matrix.norm)} ε = {spelled} is {' to '.join(_pair(*entry) for entry in ends)}"
+        f"{norm_name(matrix.norm)} ε = {spelled} is {' to '.join(_pair(matrix, *entry) for entry in ends)}"
     )
     own = sorted(matrix.own(eps), key=lambda score: score.value or 0.0)
     if own:
@@ -134,8 +136,8 @@ def _sentences(matrix: Matrix) -> list[str]:
     return [sentence + "."]
 
 
-def _pair(score: Score, source: str, victim: str) -> str:
-    return f"{score_entry(score).plain} (made on {source}, tested on {victim})"
+def _pair(matrix: Matrix, score: Score, source: str, victim: str) -> str:
+    return f"{score_entry(score).plain} (made on {matrix.labels[source]}, tested on {matrix.labels[victim]})"
 
 
 def _group(cell: Cell) -> str:
@@ -149,15 +151,19 @@ def _matrix(own: list[Record], transferred: list[Record], extra: str, names: Nam
     records = [*sorted(own, key=lambda record: not record.cell.get("early_stop", True)), *transferred]
     seeds: dict[Place, dict[int, Record]] = defaultdict(dict)
     clean: dict[str, dict[int, Record]] = defaultdict(dict)
+    labels: dict[str, str] = {}
     for record in records:
         cell = record.cell
-        victim = names.model(cell)
-        source = names.source(cell) if "source" in cell else victim
+        victim = source = model_key(cell)
+        labels[victim] = names.model(cell)
+        if "source" in cell:
+            source = _source_key(cell)
+            labels[source] = names.source(cell)
         seeds[Fraction(cell["eps"]), source, victim][cell["seed"]] = record
         if record.status == "ok" or cell["seed"] not in clean[victim]:
             clean[victim][cell["seed"]] = record
     cell = transferred[0].cell
-    victims = dict.fromkeys(names.model(record.cell) for record in records)
+    victims = dict.fromkeys(model_key(record.cell) for record in records)
     spelled = {Fraction(record.cell["eps"]): scalar(record.cell["eps"]) for record in transferred}
     return Matrix(
         scalar(cell["data"]),
@@ -168,9 +174,16 @@ def _matrix(own: list[Record], transferred: list[Record], extra: str, names: Nam
         tuple(sorted(spelled.items())),
         tuple(dict.fromkeys([*victims, *(source for _, source, _ in seeds)])),
         tuple(victims),
+        dict(zip(labels, distinct(list(labels.values())), strict=True)),
         {victim: _over(records, "clean_accuracy") for victim, records in clean.items()},
         {place: _over(records) for place, records in seeds.items() if place[0] in spelled},
     )
+
+
+def _source_key(cell: Cell) -> str:
+    """The model that images are made on: of the victim's own seed, or of another, which is then part of the key."""
+    source = cell["source"]
+    return model_key(source, *([source["seed"]] if source["seed"] != cell["seed"] else []))
 
 
 def _over(records: Mapping[int, Record], metric: str = "robust_accuracy") -> Score:

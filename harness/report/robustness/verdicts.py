@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.records import Record
+from epsbench.harness.report.results.cells import AttackKey, attack_key
 from epsbench.harness.report.results.units import points
 from epsbench.harness.report.robustness.leaderboard import Row
 from epsbench.harness.report.robustness.scores import worst_case
@@ -46,14 +47,10 @@ def clean(row: Row) -> Bits:
     return {seed: _verdicts(record)[0] for seed, record in first.items()}
 
 
-def under_attack(row: Row, eps: Fraction, name: str, parameters: Mapping[str, Any] | None = None) -> Bits:
-    """Verdicts under the first attack of this name at this ε; with ``parameters``, under the one that has them."""
-    bits: dict[Any, np.ndarray] = {}
-    for record in records_at(row, eps):
-        attack = record.cell["attack"]
-        if attack["name"] == name and parameters in (None, attack):
-            bits.setdefault(record.cell["seed"], _verdicts(record)[1])
-    return bits
+def under_attack(row: Row, eps: Fraction, attack: AttackKey) -> Bits:
+    """Verdicts under this attack at this ε."""
+    records = [record for record in records_at(row, eps) if attack_key(record.cell) == attack]
+    return {record.cell["seed"]: _verdicts(record)[1] for record in records}
 
 
 def worst(row: Row, eps: Fraction) -> Bits:

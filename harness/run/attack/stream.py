@@ -209,8 +209,9 @@ class Stream:
             step = step.masked_fill(done, self.steps)
         if self.early_stop:
             stopped = t["stopped"] | (margin < t["threshold"])
-            new = {name: hold(stopped, t[name], value, owned=name == "point") for name, value in new.items()}
-            new |= {"stopped": stopped, "step": torch.where(stopped, t["step"], step), "margin": margin}
+            over = stopped | (t["step"] >= self.steps) if self.ends else stopped
+            new = {name: hold(over, t[name], value, owned=name == "point") for name, value in new.items()}
+            new |= {"stopped": stopped, "step": torch.where(over, t["step"], step), "margin": margin}
         elif self.ends:
             over = t["step"] >= self.steps
             new = {name: hold(over, t[name], value) for name, value in (new | {"step": step}).items()}

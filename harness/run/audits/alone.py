@@ -14,6 +14,7 @@ from epsbench.harness.plan.names import registry
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.gradients import zero_gradients
+from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.environment import choose_device
 from epsbench.harness.run.speed.prepare import prepare
@@ -51,7 +52,7 @@ def audit_alone(
         network = _network(model, description, weights, context).to(context.device).eval()
         judge = Judge(network, context.device)
         logits = judge.logits(x, len(x))
-        auditor = Auditor(judge, x, y, len(x), description, network, context.data(data, None).train)
+        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, context.data(data, None).train)
         findings = list(auditor.model(logits, y))
         if not voids(findings):
             findings += _in_every_precision(auditor, network, context.precision(precision))

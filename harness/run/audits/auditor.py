@@ -16,7 +16,6 @@ from epsbench.attacks.norms import NORMS
 from epsbench.harness.findings import OWN_GRADIENTS, Finding, finding, voids
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.run.attack.engine import Engine
-from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.attack.victim import Victim
@@ -56,21 +55,14 @@ class Auditor:
     """
 
     def __init__(
-        self,
-        judge: Judge,
-        x: Tensor,
-        y: Tensor,
-        batch: int,
-        shape: DataShape,
-        original: nn.Module | None = None,
-        train: Examples | None = None,
+        self, probe: Probe, shape: DataShape, original: nn.Module | None = None, train: Examples | None = None
     ) -> None:
-        """``x`` (N, C, H, W) and ``y`` (N,) are a few test images; the judge takes ``batch`` of them at a time.
+        """``probe`` has the judge, and a few test images of ``shape``.
 
         ``original`` is the model that judge and victim are copies of, and ``train`` are its training images. Without
         one of them the audits that need it are left out.
         """
-        self.probe = Probe(judge, x, y, batch)
+        self.probe = probe
         self.shape = shape
         self.seconds = 0.0
         self.findings: list[Finding] = []

@@ -1,4 +1,4 @@
-"""Does the model answer by what it was asked before? Then a moved image gets the answer of the clean one."""
+"""Finds models whose answer depends on earlier calls: a moved image then gets the answer of the clean one."""
 
 from __future__ import annotations
 

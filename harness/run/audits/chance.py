@@ -1,4 +1,4 @@
-"""Is the model any better than guessing? Wrong labels, channels or checkpoints look like a model at chance."""
+"""Finds models that are no better than guessing, as they are with wrong labels, channels or checkpoints."""
 
 from __future__ import annotations
 

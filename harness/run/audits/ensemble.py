@@ -20,5 +20,5 @@ def audit_ensemble(attack: Attack, outcome: Outcome, classes: int) -> Iterator[F
         fooled, n = len(part.fooled), len(outcome.fooled)
         if member.query == "logits" and followed and fooled >= max(FEWEST, SHARE * n):
             fact = f"{name} fools {fooled} images that withstood {followed} attacks along gradients"
-            yield finding("black-box-beats-gradient", fact, part=name, fooled=fooled, attacked=part.attacked)
+            yield finding("black-box-finds-more", fact, part=name, fooled=fooled, attacked=part.attacked)
         followed += member.query in ("gradient", "jacobian")

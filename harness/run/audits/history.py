@@ -248,7 +248,7 @@ def _falling(old: Seen, new: Seen) -> Iterator[tuple[float, Finding]]:
 
 
 def _beaten(weak: Seen, strong: Seen, code: str, old: Seen) -> Iterator[tuple[float, Finding]]:
-    """Does the weak attack fool significantly more? Exact McNemar test on the images that only one of them fools."""
+    """Whether the weak attack fools significantly more images: an exact McNemar test on those that only one fools."""
     more = _more(weak, strong)
     if more < WORTH_REPORTING:
         return
@@ -261,5 +261,5 @@ def _beaten(weak: Seen, strong: Seen, code: str, old: Seen) -> Iterator[tuple[fl
 
 
 def _more(weak: Seen, strong: Seen) -> float:
-    """By what share of the images the weak attack fools more than the strong one."""
+    """The share of images that the weak attack fools, minus the share that the strong one fools."""
     return (weak.count - strong.count) / max(1, weak.n)

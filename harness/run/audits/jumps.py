@@ -1,4 +1,4 @@
-"""Do logits jump between images that are nearly the same? Then the model switches, looks something up, or rounds."""
+"""Finds logits that jump between images that are nearly the same: such a model switches, rounds, or has a table."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _writes_input(probe: Probe) -> Iterator[Finding]:
 
 
 def not_finite(logits: Tensor) -> Iterator[Finding]:
-    """For logits (N, classes) of clean images."""
+    """A finding if any of the logits (N, classes) of clean images is infinite or not a number."""
     broken = int((~logits.isfinite().all(1)).sum())
     if broken:
         fact = f"the model's logits are NaN or infinite on {broken} clean images"

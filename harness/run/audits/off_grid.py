@@ -1,4 +1,4 @@
-"""Does the model stay itself when pixels move by next to nothing, off the grid of stored images?
+"""Finds models that answer differently when pixels move by almost nothing, off the grid of stored images.
 
 Stored pixels are multiples of 1/255. A model that looks at their last bits can be another one under attack.
 """

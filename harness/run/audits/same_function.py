@@ -1,4 +1,4 @@
-"""Is the model one function, however it is called: with gradients, in any batch, and as a copy?
+"""Finds models that compute something else with gradients, in another batch, or as a copy.
 
 Models that answer attacks otherwise than clean images show it on moved images only, so those are compared too.
 """

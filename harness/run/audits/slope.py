@@ -1,4 +1,4 @@
-"""Is the gradient the derivative? A decoy gradient points elsewhere, or promises what no step delivers."""
+"""Finds gradients that are not the derivative: a decoy points elsewhere, or promises what no step delivers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the model better on the test images than on the training images? Then it knows them."""
+"""Finds models that are better on the test images than on the training images: they know the test images."""
 
 from __future__ import annotations
 

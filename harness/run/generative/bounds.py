@@ -54,28 +54,26 @@ def averaged(log_weights: Tensor, counts: Sequence[int]) -> Tensor:
 
 def log_weights(
     posterior: Posterior,
-    log_prior: Callable[[Tensor], Tensor],
-    log_likelihood: Callable[[Tensor, Tensor], Tensor],
+    log_joint: Callable[[Tensor, Tensor], Tensor],
     samples: int,
-    seed: int,
+    noise: Callable[[Tensor, Tensor], KeyedNoise],
     *,
-    first: int = 0,
     batch: int = BATCH["cpu"],
     advance: Advance = lambda n: None,
 ) -> Tensor:
     """log p(x|z) + log p(z) − log q(z|x) in nats at draws of q(z|x): float32 (n, samples).
 
-    ``log_prior`` takes z (N, z_dim). ``log_likelihood`` takes z and the row (N,) of the image that each z belongs to.
-    Both return nats (N,). The noise is keyed by (seed, ``first`` + row, sample), so the number ``batch`` of draws at a
-    time does not change the result. ``advance`` is called with numbers of draws.
+    ``log_joint`` takes z (N, z_dim) and the row (N,) of the image that each z belongs to, and returns log p(x, z) in
+    nats (N,). ``noise`` takes rows and numbers of samples, both (N,). It is keyed by them, so the number ``batch`` of
+    draws at a time does not change the result. ``advance`` is called with numbers of draws.
     """
 
     def weights_of(draws: slice) -> Tensor:
         index = torch.arange(draws.start, draws.stop, device=posterior.mean.device)
         row, sample = index // samples, index % samples
         here = posterior[row]
-        z = here.draw(KeyedNoise(seed, first + row, sample).normal(posterior.mean.shape[1]))
-        weights = log_likelihood(z, row) + log_prior(z) - here.log_prob(z)
+        z = here.draw(noise(row, sample).normal(posterior.mean.shape[1]))
+        weights = log_joint(z, row) - here.log_prob(z)
         advance(len(index))
         return weights
 
@@ -103,11 +101,9 @@ def importance_bounds(
         target = quantise(examples.pixels(rows), vae.levels)
         weights = log_weights(
             Posterior(*network.encode(target)),
-            network.prior.log_prob,
-            lambda z, row: log_likelihood(network.decoder(z), target[row]),
+            lambda z, row: log_likelihood(network.decoder(z), target[row]) + network.prior.log_prob(z),
             samples,
-            seed,
-            first=rows.start,
+            lambda row, sample: KeyedNoise(seed, rows.start + row, sample),
             batch=latents_at_once(vae, BATCH[examples.device.type]),
             advance=advance,
         )

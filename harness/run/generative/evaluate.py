@@ -36,25 +36,34 @@ class Measure:
     """Takes the measure, and calls its argument as it proceeds."""
 
 
-def evaluate(
-    vae: VAENetwork,
-    data: Data,
-    evaluation: Mapping[str, int],
-    seed: int,
-    *,
-    weights_folder: Path,
-    progress: Reporter,
-    label: str,
-) -> Measured:
-    """All measures of ``vae`` that ``evaluation`` asks for, in float32, and the seconds that each of them took.
+@dataclass(frozen=True)
+class Subject:
+    """A trained model, and how it is measured."""
 
-    Of a plain autoencoder only the distortion and the quality of its samples are measured, because it bounds no
-    likelihood and has no rate.
+    vae: VAENetwork
+    """The model."""
+
+    data: Data
+    """The images: of the test split, and those that it was trained on."""
+
+    evaluation: Mapping[str, int]
+    """How many samples, images or steps each measure takes; a measure with 0 of them is left out."""
+
+    seed: int
+    """Keys the noise of all measures."""
+
+
+def evaluate(subject: Subject, weights_folder: Path, progress: Reporter, label: str) -> Measured:
+    """All measures of the subject that its evaluation asks for, in float32, and the seconds that each of them took.
+
+    ``weights_folder`` keeps the weights of the network whose features compare samples. Progress is shown under
+    ``label``. Of a plain autoencoder only the distortion and the quality of its samples are measured, because it bounds
+    no likelihood and has no rate.
     """
     began = time.perf_counter()
-    measured, elbo_bpd = _elbo(vae, data, seed)
+    measured, elbo_bpd = _elbo(subject)
     seconds = {"elbo": time.perf_counter() - began}
-    for measure in _measures(vae, data, evaluation, seed, elbo_bpd, weights_folder):
+    for measure in _measures(subject, elbo_bpd, weights_folder):
         began = time.perf_counter()
         with progress.task(f"{measure.title} of {label}", measure.work) as task:
             measured |= measure.take(task.advance)
@@ -62,8 +71,9 @@ def evaluate(
     return measured | Measured(evaluation=measured.evaluation | {"seconds": seconds})
 
 
-def _elbo(vae: VAENetwork, data: Data, seed: int) -> tuple[Measured, torch.Tensor]:
+def _elbo(subject: Subject) -> tuple[Measured, torch.Tensor]:
     """Distortion, rate and their sum, and that sum of every test example, in bits per dimension."""
+    vae, data, seed = subject.vae, subject.data, subject.seed
     parts = evaluate_vae(vae, data.test, seed, "float32").cpu()
     distortion = {"distortion_bpd": mean_metric(parts[:, 0])}
     if vae.deterministic:
@@ -77,14 +87,8 @@ def _elbo(vae: VAENetwork, data: Data, seed: int) -> tuple[Measured, torch.Tenso
     return Measured(metrics), elbo_bpd
 
 
-def _measures(
-    vae: VAENetwork,
-    data: Data,
-    evaluation: Mapping[str, int],
-    seed: int,
-    elbo_bpd: torch.Tensor,
-    weights_folder: Path,
-) -> Iterator[Measure]:
+def _measures(subject: Subject, elbo_bpd: torch.Tensor, weights_folder: Path) -> Iterator[Measure]:
+    vae, data, evaluation, seed = subject.vae, subject.data, subject.evaluation, subject.seed
     if not vae.deterministic:
         if work := bounds_work(vae, len(data.test), evaluation):
             yield Measure("bounds", work, lambda advance: bounds(vae, data.test, evaluation, seed, elbo_bpd, advance))

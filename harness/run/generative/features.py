@@ -18,7 +18,7 @@ from epsbench.harness.run.machine.lock import turn
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.training.classifier import EVALUATION_BATCH, accuracy, train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Settings
+from epsbench.harness.run.training.settings import Method, Settings
 from epsbench.harness.run.training.weights import load_weights, save_weights
 from epsbench.models.catalogue import SmallCNN
 from epsbench.models.defenses import NoDefense
@@ -69,7 +69,7 @@ def feature_network(data: Data, folder: Path) -> tuple[SmallCNNNetwork, dict[str
             with arithmetic("float32"):
                 # Torch's own layers only, because these weights must not change: see VERSION.
                 train_classifier(
-                    network, NoDefense(), data, "none", training, Settings(SEED, "float32", subpixel=False)
+                    network, data, Method(NoDefense(), "none", training), Settings(SEED, "float32", subpixel=False)
                 )
                 info = save_weights(folder, key, network, {"accuracy": accuracy(network, data.test, "float32")})
     entries = {"feature_weights_sha256": info["weights_sha256"], "feature_accuracy": info["accuracy"]}

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.files import keep
 from epsbench.harness.plan.cell import GenerationCell
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.plan import Job
-from epsbench.harness.records import Record, keep, write_pictures
+from epsbench.harness.records import Record, write_pictures
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
-from epsbench.harness.run.generative.evaluate import evaluate
+from epsbench.harness.run.generative.evaluate import Subject, evaluate
 from epsbench.harness.run.generative.pictures import Pictures, last_pictures, samples
 from epsbench.harness.run.machine.memory import peak_bytes, reset_peak
 from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
@@ -43,15 +44,8 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
     curves = training.pop("curves")
     for cell in cells:
         began = time.perf_counter()
-        measured = evaluate(
-            vae,
-            data,
-            dict(cell.evaluation),
-            cell.seed,
-            weights_folder=context.weights,
-            progress=context.progress,
-            label=cell.label(),
-        )
+        subject = Subject(vae, data, dict(cell.evaluation), cell.seed)
+        measured = evaluate(subject, context.weights, context.progress, cell.label())
         seconds = time.perf_counter() - began
         write_pictures(context.results, cell.id, pictures | last_pictures(vae, data.test) | measured.pictures)
         yield context.record(

@@ -37,7 +37,8 @@ def nearest(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
     """Euclidean distance, float32 (n,) in grey levels, to the nearest of ``among``, and its index, int64 (n,).
 
     Both are uint8 (·, C, H, W) grey levels. If squared distances differ by less than about 10⁻⁷ of the squared norms,
-    the index may be that of any of these images. On 16 levels of MNIST nothing is rounded: the first of the nearest.
+    the index may be that of any of these images. With the 16 grey levels of MNIST distances are exact, and the index is
+    that of the first nearest image.
     """
     others = among.flatten(1).float()
     squares = others.square().sum(1)

@@ -46,8 +46,8 @@ def choose_device(wanted: str | None) -> torch.device:
 def describe(device: torch.device, base: Path | None = None) -> dict[str, Any]:
     """The environment as it goes into every record.
 
-    ``base`` is the folder of the suite and of the user's own code: where it lies in a git checkout other than that of
-    epsbench, ``repository`` has the commit of that checkout.
+    ``base`` is the folder of the suite and of the user's own code. If it lies in a git checkout other than that of
+    epsbench, ``repository`` in the result is the commit of that checkout.
     """
     described: dict[str, Any] = {
         "epsbench": __version__,

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.records import cannot_write
+from epsbench.harness.files import cannot_write
 
 _LOCKED = {errno.EWOULDBLOCK, errno.EACCES}
 

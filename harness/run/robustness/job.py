@@ -22,6 +22,7 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.audits.auditor import Auditor, probe_size
 from epsbench.harness.run.audits.history import Seen
 from epsbench.harness.run.audits.overfitting import audit_training
+from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.failure import failed
@@ -67,7 +68,7 @@ class Bench:
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
         probe = probe_size(len(data.test))
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
-        self.auditor = Auditor(judge, x, y, batch, data.description, network, data.train)
+        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data.train)
         self.auditor.model(logits, data.test.labels)
         targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from epsbench.harness.errors import InputError, summary
+from epsbench.harness.files import NO_ROOM
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.records import NO_ROOM, Metric, Part, Record, Verdicts, pack_bits, write_pictures
+from epsbench.harness.records import Metric, Part, Record, Verdicts, pack_bits, write_pictures
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context

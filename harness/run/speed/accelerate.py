@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -104,8 +105,8 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -
             if not same:
                 victim.findings.append(slower("not-traced", "the program of this model computes something else", None))
                 return
-            inputs = trial_inputs(victim, loss, x, y)
-            if _faster(lambda: program(victim.laid_out(x), *inputs), lambda: victim.query(x, loss, *inputs), victim):
+            given = (x, *trial_inputs(victim, loss, x, y))
+            if _faster(partial(_laid_out, program, victim, given), partial(victim.query, x, loss, *given[1:]), victim):
                 victim.programs[loss] = program
         if work.forwards:
             forward = ForwardProgram(victim.bare_logits, few_x)
@@ -122,6 +123,10 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -
         victim.compile_seconds += time.perf_counter() - started
     if victim.programs or victim.forward_program:
         victim.form += ", program"
+
+
+def _laid_out(program: Step, victim: Victim, given: tuple[Tensor, ...]) -> object:
+    return program(victim.laid_out(given[0]), *given[1:])
 
 
 def _faster(new: Callable[[], object], old: Callable[[], object], victim: Victim) -> bool:

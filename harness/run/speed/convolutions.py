@@ -29,10 +29,10 @@ MOST_INPUTS = 24
 class SubpixelConv2d(nn.Conv2d):
     """A strided convolution that goes backward as `subpixel_gradient`; forward it is what it was."""
 
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or not torch.is_grad_enabled():  # one image without a batch, or nothing to go back from
-            return super()._conv_forward(x, weight, bias)
-        result: Tensor = _Strided.apply(x, weight, bias, self.stride, self.padding)
+            return super().forward(x)
+        result: Tensor = _Strided.apply(x, self.weight, self.bias, self.stride, self.padding)
         return result
 
 

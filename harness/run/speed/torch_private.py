@@ -21,6 +21,8 @@ NAMES: dict[str, str] = {
     "ShapeEnv": "torch.fx.experimental.symbolic_shapes.ShapeEnv",
     "StatelessSymbolicContext": "torch.fx.experimental.symbolic_shapes.StatelessSymbolicContext",
     "OpOverload": "torch._ops.OpOverload",
+    "to_copy": "torch.ops.aten._to_copy.default",
+    "unsafe_view": "torch.ops.aten._unsafe_view.default",
     # Convolutions with packed weights on a CPU (harness.run.speed.program.packing).
     "reorder_convolution_weight": "torch.ops.mkldnn._reorder_convolution_weight",
     "convolution_pointwise": "torch.ops.mkldnn._convolution_pointwise.default",
@@ -42,6 +44,17 @@ def private(name: str) -> Any:
         return _resolve(place)
     except (ImportError, AttributeError) as error:
         raise Moved(f"torch {torch.__version__} has no {place}") from error
+
+
+def schema(operation: Any) -> Any:
+    """The schema of one of torch's operations: its name, its overload, and whether it writes into an argument.
+
+    Raises `Moved` where this torch does not have it.
+    """
+    try:
+        return operation._schema
+    except AttributeError as error:
+        raise Moved(f"torch {torch.__version__} has no {type(operation).__name__}._schema") from error
 
 
 def _resolve(place: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.records import keep
+from epsbench.harness.files import keep
 from epsbench.harness.run.machine.memory import is_out_of_memory
 
 _REMEDY = "delete the file and the next run trains these weights from the start"

@@ -16,9 +16,8 @@ from epsbench.harness.run.machine.memory import in_chunks, is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.convolutions import subpixel_gradients
 from epsbench.harness.run.training.loop import Course, Objective
-from epsbench.harness.run.training.recipe import Recipe
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
-from epsbench.harness.run.training.settings import Hooks, Settings, Training
+from epsbench.harness.run.training.settings import Hooks, Method, Settings, Training
 from epsbench.harness.run.training.step_form import USUAL, Form, Step, fastest_form
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.harness.run.training.watch import WATCHED, watch
@@ -29,10 +28,8 @@ EVALUATION_BATCH = 1024
 
 def train_classifier(
     network: nn.Module,
-    defense: Defense,
     data: Data,
-    augmentation: str,
-    recipe: Recipe,
+    method: Method,
     settings: Settings,
     hooks: Hooks = Hooks(),  # noqa: B008 - a frozen value
 ) -> Training:
@@ -49,8 +46,8 @@ def train_classifier(
     with reproducibly(settings.seed, device, settings.precision) as generator, quick as count:
         # For smallcnn, channels-last was 12 % faster than contiguous (two CPU cores; torch version and n not recorded,
         # not measured again). The tensor cores of CUDA devices need channels-last.
-        course = Course(network, data, recipe, generator, settings, USUAL)
-        return course.run(_Classification(course, defense, augmentation), hooks, count > 0)
+        course = Course(network, data, method.recipe, generator, settings, USUAL)
+        return course.run(_Classification(course, method.defense, method.augmentation), hooks, count > 0)
 
 
 class _Classification(Objective):

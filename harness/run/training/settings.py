@@ -10,10 +10,26 @@ import torch
 from torch import nn
 
 from epsbench.harness.run.training.checkpoint import Checkpoint
+from epsbench.harness.run.training.recipe import Recipe
 from epsbench.harness.run.training.step_form import Form
+from epsbench.models.defenses import Defense
 
 Curves = dict[str, list[float]]
 """The curves of a training by name, each with one value per epoch."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a suite says of the training of a classifier. It decides the weights, together with data and seed."""
+
+    defense: Defense
+    """The training loss."""
+
+    augmentation: str
+    """The name of the augmentation, or ``"none"``."""
+
+    recipe: Recipe
+    """Epochs, batch size, optimizer and schedule."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from epsbench.harness.run.machine.lock import turn
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Hooks, Settings, Training
+from epsbench.harness.run.training.settings import Hooks, Method, Settings, Training
 from epsbench.harness.run.training.weights import digest, load_weights, save_weights, weights_path
 from epsbench.models.checkpoints import load_into
 
@@ -72,7 +72,9 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
 
     def train(settings: Settings, hooks: Hooks) -> Training:
         defense = registry.make("defense", cell.defense, context.base)
-        return train_classifier(network, defense, examples, cell.augmentation, dict(cell.training), settings, hooks)
+        return train_classifier(
+            network, examples, Method(defense, cell.augmentation, dict(cell.training)), settings, hooks
+        )
 
     def before() -> dict[str, Any]:
         return _start(network, cell, context)

@@ -1,4 +1,4 @@
-"""A network in training, in the form in which defenses use it."""
+"""What the loss of a defense may ask of the network in training: logits, losses, gradients and attacks."""
 
 from __future__ import annotations
 

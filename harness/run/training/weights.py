@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.records import keep
+from epsbench.harness.files import keep
 
 _REMEDY = "delete the file and the next run trains these weights anew"
 

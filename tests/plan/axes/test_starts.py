@@ -68,7 +68,7 @@ clean_accuracy = { min = 0.5 }
 
 
 @pytest.mark.parametrize(
-    ("start", "says"),
+    ("start", "message"),
     [
         (
             '{ data = "cifar10" }',
@@ -86,9 +86,9 @@ clean_accuracy = { min = 0.5 }
         ),
     ],
 )
-def test_starts_that_cannot_be(refused, start, says):
+def test_starts_that_cannot_be(refused, start, message):
     suite = FROM_OTHER_HALF.replace('{ data = "fashion-mnist", subset = "all" }', start)
-    assert says in refused(suite)
+    assert message in refused(suite)
 
 
 def test_classes_must_agree_too(refused):

@@ -89,12 +89,12 @@ def test_a_parameter_that_is_an_epsilon_is_exact():
         ("model", "file:gone.pt", "architecture is missing"),
     ],
 )
-def test_what_cannot_be_named_says_so(kind, entry, message):
+def test_what_cannot_be_named_is_reported(kind, entry, message):
     with pytest.raises(InputError, match=re.escape(message)):
         name_with_parameters(kind, entry, HERE)
 
 
-def test_every_problem_of_an_entry_is_told_at_once():
+def test_every_problem_of_an_entry_is_reported_at_once():
     with pytest.raises(InputError) as raised:
         name_with_parameters("attack", {"name": "pgd", "steps": "4", "stats": 1}, HERE)
     assert len(raised.value.messages) == 2

@@ -37,9 +37,9 @@ def behind(path: Path) -> set[Path]:
                 ("epsbench.attacks", "epsbench.models")
             ):
                 base = ROOT.joinpath(*str(node.module).split(".")[1:])
-                found = {path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()}
-                pending += found - files
-                files |= found
+                imported = {path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()}
+                pending += imported - files
+                files |= imported
     return files
 
 
@@ -53,8 +53,8 @@ def source_digest(address: str) -> str:
 @pytest.mark.parametrize("name", sorted(ADDRESSES))
 def test_code_does_not_change_unnoticed(name):
     known = json.loads(SOURCES.read_text(encoding="utf-8"))[name]
-    found = [code_version(load_object(ADDRESSES[name], Path())), source_digest(ADDRESSES[name])]
-    assert found == known, (
+    actual = [code_version(load_object(ADDRESSES[name], Path())), source_digest(ADDRESSES[name])]
+    assert actual == known, (
         f"the code behind {name} has changed. If it now measures something else, declare another `version` and name "
         f"the stale records; either way then run: {Path(sys.executable).name} {Path(__file__).relative_to(ROOT)}"
     )

@@ -239,9 +239,9 @@ def test_an_attack_in_an_installed_package_is_versioned_by_that_packages_files(t
     )
     monkeypatch.setattr("epsbench.harness.plan.names.imports.installed", lambda: (site.resolve(),))
     monkeypatch.syspath_prepend(str(site))
-    found = imports_of(site / "plugin" / "attack.py")
-    assert {path.name for path in found.files} == {"attack.py", "base.py", "__init__.py"}
-    assert found.installed == {"other"}
+    imports = imports_of(site / "plugin" / "attack.py")
+    assert {path.name for path in imports.files} == {"attack.py", "base.py", "__init__.py"}
+    assert imports.installed == {"other"}
 
 
 FORMS = {

@@ -48,7 +48,7 @@ def measured(suite: Suite, folder: Path, gradients: float = 20.0, code: str = ""
 
 
 @pytest.mark.parametrize(
-    ("bound", "code", "says"),
+    ("bound", "code", "message"),
     [
         ("gradients_per_image = { max = 20 }", 0, "gradients_per_image ≤ 20: 20 "),
         ("gradients_per_image = { max = 19.5 }", 1, "gradients_per_image ≤ 19.5: 20 "),
@@ -65,13 +65,13 @@ def measured(suite: Suite, folder: Path, gradients: float = 20.0, code: str = ""
         ("floor_share = { min = 0.5 }", 2, "the record has no floor_share"),
     ],
 )
-def test_a_bound_on_a_cost(tmp_path, bound, code, says):
+def test_a_bound_on_a_cost(tmp_path, bound, code, message):
     suite = suite_with(tmp_path, bound)
     outcome, text = check_suite(suite, measured(suite, tmp_path / "results"))
     lines = text.splitlines()[:-1]
     assert outcome == code
     assert len(lines) == 2
-    assert all(says in line for line in lines)
+    assert all(message in line for line in lines)
 
 
 @pytest.mark.parametrize(("gradients", "code"), [(20.0, 0), (22.0, 0), (23.0, 1)])
@@ -96,7 +96,7 @@ def test_what_a_cost_is_relative_to_may_be_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("bound", "says"),
+    ("bound", "message"),
     [
         ('seconds = { max = 2, relative_to = { attack = "gone" } }', "attack"),
         ('seconds = { max = 2, relative_to = { atack = "fgsm" } }', "'atack' is no axis"),
@@ -105,6 +105,6 @@ def test_what_a_cost_is_relative_to_may_be_missing(tmp_path):
         ('clean_accuracy = { max = 1, relative_to = "baseline" }', "relative_to"),
     ],
 )
-def test_a_wrong_bound_is_a_message(tmp_path, bound, says):
-    with pytest.raises(InputError, match=says):
+def test_a_wrong_bound_is_a_message(tmp_path, bound, message):
+    with pytest.raises(InputError, match=message):
         suite_with(tmp_path, bound)

@@ -58,12 +58,12 @@ def test_short_names_are_unique():
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"),
+    ("cell", "message"),
     [({"evaluation": [1]}, "cell.evaluation"), ({"z_dim": "20"}, "cell.z_dim"), ({"beta": None}, "cell.beta")],
 )
-def test_a_malformed_cell_is_named(tmp_path, cell, says):
+def test_a_malformed_cell_is_named(tmp_path, cell, message):
     record = generative.model()
     factory.write(tmp_path, record.model_copy(update={"cell": record.cell | cell}))
-    with pytest.raises(InputError, match=says) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         report(tmp_path, "text")
     assert str(record_path(tmp_path, record.id)) in str(caught.value)

@@ -83,16 +83,13 @@ def test_a_curve_is_a_line_of_its_own():
 
 def test_gradients_are_means_over_seeds_of_what_was_measured():
     records = [costing(seed=seed, cost={"gradients_per_image": count}) for seed, count in ((0, 10.0), (1, 20.0))]
-    kept = results(*records, factory.failed(attack=PGD, seed=2), costing(FGSM))
-    (board,) = boards(kept)
-    assert gradients(board.rows[0], kept) == {
-        (Fraction(3, 10), "pgd(steps=40)"): 15.0,
-        (Fraction(3, 10), "fgsm"): 1.0,
-    }
+    (board,) = boards(results(*records, factory.failed(attack=PGD, seed=2), costing(FGSM)))
+    taken = {(eps, board.labels[attack]): count for (eps, attack), count in gradients(board.rows[0]).items()}
+    assert taken == {(Fraction(3, 10), "pgd(steps=40)"): 15.0, (Fraction(3, 10), "fgsm"): 1.0}
 
 
 def prices(*records):
-    return list(price_figures(boards(kept := results(*records)), kept))
+    return list(price_figures(boards(results(*records))))
 
 
 def test_a_figure_for_every_model_with_attacks_to_choose_from():
@@ -166,7 +163,7 @@ def test_gradients_are_those_that_were_measured_not_steps_times_restarts(tmp_pat
     own, pgd = taking(70.0, name="mine.py:Own", steps=1), taking(20.0, name="pgd", steps=20)
     one = taking(1.0, name="fgsm")
     content = Content(load_results(factory.write(tmp_path, own, pgd, one)))
-    assert content.boards[0].names == ["fgsm", "pgd(steps=20)", "mine.py:Own"]
+    assert list(content.boards[0].labels.values()) == ["fgsm", "pgd(steps=20)", "mine.py:Own"]
     assert [row[0].text for row in content.cost.rows] == ["fgsm L∞", "pgd(steps=20) L∞", "mine.py:Own L∞"]
     reading = " ".join(content.reading)
     assert "mine.py:Own with 70 gradients an image takes 1 × the time of fgsm with 1" in reading

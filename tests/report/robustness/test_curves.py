@@ -48,7 +48,7 @@ def board(*records) -> Board:
 def test_records_that_differ_only_in_curve_or_early_stop_stand_side_by_side():
     made = board(pgd(500), pgd(490, **BISECT), pgd(480, **NESTED), pgd(510, early_stop=False))
     (row,) = made.rows
-    assert {name: round(N * row.attacks[LARGEST, name].value) for name in made.names} == {
+    assert {label: round(N * row.attacks[LARGEST, attack].value) for attack, label in made.labels.items()} == {
         "pgd(steps=40)": 500,
         "pgd(steps=40, bisect)": 490,
         "pgd(steps=40, nested)": 480,
@@ -89,7 +89,7 @@ def test_a_label_says_what_is_not_the_default_and_not_what_all_cells_share(axes,
 def test_records_from_before_there_were_curves_are_each():
     old = pgd(500)
     old = old.model_copy(update={"cell": {k: v for k, v in old.cell.items() if k not in ("curve", "early_stop")}})
-    assert board(old, pgd(490, eps="0.2")).names == ["pgd(steps=40)"]
+    assert list(board(old, pgd(490, eps="0.2")).labels.values()) == ["pgd(steps=40)"]
 
 
 @pytest.mark.parametrize("other", [BISECT, {"early_stop": False}])
@@ -154,17 +154,17 @@ def test_clean_verdicts_are_compared_once_for_a_model_whatever_the_curve(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"),
+    ("cell", "message"),
     [
         ({"curve": 1}, "cell.curve: is not a string"),
         ({"curve_eps": "0.1"}, "not a list"),
         ({"early_stop": 1}, "true or false"),
     ],
 )
-def test_a_bad_curve_is_named(tmp_path, cell, says):
+def test_a_bad_curve_is_named(tmp_path, cell, message):
     record = pgd(500)
     factory.write(tmp_path, record.model_copy(update={"cell": record.cell | cell}))
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load_results(tmp_path)
 
 

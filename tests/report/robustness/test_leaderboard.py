@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.robustness.leaderboard import Board, Row, boards, rank
 from epsbench.harness.report.robustness.scores import Score, over_seeds, score_entry, worst_case
+from epsbench.harness.report.robustness.tables import leaderboard_table
 from epsbench.harness.statistics import mean_interval, wilson
 
 NOISE, FGSM, PGD = {"name": "noise"}, {"name": "fgsm", "steps": 1}, {"name": "pgd", "steps": 40}
@@ -58,7 +59,7 @@ def test_the_boards_worst_case_is_the_brute_force_one(verdicts):
 
 def test_attacks_stand_from_the_weakest_effort_to_the_strongest():
     made = board(*(factory.robustness(everything, everything, attack=a) for a in (PGD, NOISE, FGSM)))
-    assert made.attacks[Fraction(3, 10)] == ("noise", "fgsm", "pgd(steps=40)")
+    assert [made.labels[attack] for attack in made.attacks[Fraction(3, 10)]] == ["noise", "fgsm", "pgd(steps=40)"]
 
 
 @pytest.mark.parametrize("state", ["failed", "void", "missing"])
@@ -73,8 +74,8 @@ def test_a_lacking_attack_makes_the_worst_case_an_upper_bound_without_rank(state
     first, last = made.rows
     assert (first.model, first.rank) == ("b", 1)
     assert (last.model, last.rank) == ("smallcnn", None)
-    assert last.attacks[Fraction(3, 10), "pgd(steps=40)"].state == state
-    assert last.attacks[Fraction(3, 10), "pgd(steps=40)"].value is None
+    score = last.attacks[Fraction(3, 10), made.attacks[Fraction(3, 10)][1]]
+    assert (score.state, score.value) == (state, None)
     worst = last.worst[Fraction(3, 10)]
     assert worst.bound
     assert worst.value == 0.3
@@ -91,7 +92,7 @@ def test_a_row_of_nothing_but_failures_is_shown():
 def test_a_void_cell_is_never_counted_as_robust():
     made = board(factory.robustness(everything, bits(0), attack=FGSM), factory.void(everything, everything, attack=PGD))
     assert made.rows[0].worst[Fraction(3, 10)].value == 0.1
-    assert made.rows[0].attacks[Fraction(3, 10), "pgd(steps=40)"].value is None
+    assert made.rows[0].attacks[Fraction(3, 10), made.attacks[Fraction(3, 10)][1]].value is None
 
 
 def test_cells_of_different_weights_are_not_combined():
@@ -172,3 +173,20 @@ def test_data_sets_and_norms_have_boards_of_their_own_and_settings_rows_of_their
 def test_epsilons_are_ordered_as_fractions():
     made = board(*(factory.robustness(everything, everything, eps=eps) for eps in ("16/255", "8/255", "0.3")))
     assert [spelled for _, spelled in made.eps] == ["8/255", "16/255", "0.3"]
+
+
+def test_two_attacks_that_look_alike_keep_their_own_scores():
+    """The number 1 and the text "1" have the same label."""
+    number, text = {"name": "mine.py:Own", "loss": 1}, {"name": "mine.py:Own", "loss": "1"}
+    records = [
+        factory.robustness(everything, bits(*right), attack=attack)
+        for attack, right in ((number, (0, 1)), (text, (1, 2, 3)))
+    ]
+    made = board(*records)
+    (row,) = made.rows
+    values = {made.labels[attack]: score.value for (_, attack), score in row.attacks.items()}
+    assert values == {"mine.py:Own(loss=1)": 0.2, "mine.py:Own(loss=1) (2)": 0.3}
+    assert row.worst[Fraction(3, 10)].value == 0.1
+    table = leaderboard_table(made)
+    assert [column.title for column in table.columns][-3:-1] == list(values)
+    assert [entry.text for entry in table.rows[0]][-3:] == ["20.0 %", "30.0 %", "10.0 %"]

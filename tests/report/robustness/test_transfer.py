@@ -111,7 +111,7 @@ def test_images_made_on_other_models_do_not_count_in_the_worst_case():
     first, second = (model(half) for half in HALVES)
     records = results(*square(), shown(0, first, second, attack=PGD | {"steps": 40}))
     (board,) = boards(records)
-    assert board.names == ["pgd(steps=20)"]
+    assert list(board.labels.values()) == ["pgd(steps=20)"]
     assert {row.extra: row.worst[Fraction(3, 10)].value for row in board.rows} == {
         "subset first-half": 2 / N,
         "subset second-half": 3 / N,
@@ -133,8 +133,20 @@ def test_sources_are_labelled_by_what_they_are():
         "pgd(steps=20)",
     ]
     (matrix,) = matrices(made)
-    assert matrix.victims == ("smallcnn",)
+    assert [matrix.labels[victim] for victim in matrix.victims] == ["smallcnn"]
     assert len(matrix.sources) == 3
+
+
+def test_two_sources_that_look_alike_keep_their_own_scores():
+    """Weights of two trainings that differ in the data they started from, and in no label."""
+    start = {"model": {"name": "smallcnn"}, "defense": {"name": "none"}, "augmentation": "none", "seed": 0}
+    victim = model("first-half", data="mnist")
+    sources = [model("second-half", data="mnist", start=start | {"data": "mnist", "epochs": k}) for k in (1, 2)]
+    made = results(*(shown(count, victim, source) for count, source in zip((4, 9), sources, strict=True)))
+    (matrix,) = matrices(made)
+    labels = [matrix.labels[source] for source in matrix.sources[1:]]
+    assert labels == [labels[0], f"{labels[0]} (2)"]
+    assert [score.value for score, _, _ in matrix.transferred(Fraction(3, 10))] == [4 / N, 9 / N]
 
 
 def test_seeds_are_averaged_pair_by_pair():
@@ -146,7 +158,7 @@ def test_seeds_are_averaged_pair_by_pair():
     ((score, source, victim),) = matrix.transferred(Fraction(3, 10))
     mean, low, high = mean_interval([count / N for count in counts.values()])
     assert (score.value, score.low, score.high) == pytest.approx((mean, max(0, low), min(1, high)))
-    assert (source, victim) == ("smallcnn (second-half)", "smallcnn (first-half)")
+    assert (matrix.labels[source], matrix.labels[victim]) == ("smallcnn (second-half)", "smallcnn (first-half)")
     assert transfer_table(matrix).notes == ("mean and Student-t interval over 3 seeds",)
 
 
@@ -179,12 +191,12 @@ def test_a_pair_that_failed_says_so():
 
 
 def test_every_format_shows_transfer_only_where_it_was_measured(tmp_path):
-    for name, records, there in (("lent", square(), True), ("own", square()[:2], False)):
+    for name, records, there in (("transferred", square(), True), ("own", square()[:2], False)):
         folder = factory.write(tmp_path / name, *records)
         report(folder)
         for written in ("report.html", "report.md"):
             assert ("Transfer of pgd" in (folder / written).read_text(encoding="utf-8")) == there
-    page = (tmp_path / "lent" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "transferred" / "report.html").read_text(encoding="utf-8")
     assert 'id="transfer"' in page
     assert page.count("Images are made on a source model") == 1
 

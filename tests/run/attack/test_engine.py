@@ -61,11 +61,11 @@ def test_rows_wait_for_a_judge_that_sees_more_at_a_time_and_none_is_lost(network
     engine.clean_logits()  # before the sizes of the batches are noted
     sizes: list[int] = []
     engine.judge.network.register_forward_hook(lambda module, given, logits: sizes.append(len(logits)))
-    found = list(engine.run(attack, EPS, seed=0))
-    for mine, right in zip(found, expected, strict=True):
+    actual = list(engine.run(attack, EPS, seed=0))
+    for mine, right in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(mine.fooled, right.fooled)
         assert (mine.backwards, mine.judge_forwards) == (right.backwards, right.judge_forwards)
-    assert sum(sizes) == sum(o.judge_forwards for o in found)
+    assert sum(sizes) == sum(o.judge_forwards for o in actual)
     assert max(sizes) == 64
     assert sorted(sizes)[len(sizes) // 2] > 16
 

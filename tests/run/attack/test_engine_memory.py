@@ -64,10 +64,10 @@ def test_rows_parked_in_the_middle_of_a_burst_keep_their_count_of_steps(network,
     attack = PGD(steps=9, random_start=True)
     expected, _ = attack_all(network, targets, attack, early_stop=early_stop)
     victim = Victim(StingyOnce(network, 10), CPU, "float32", "plain")
-    found = list(
+    actual = list(
         Engine(victim, Judge(network, CPU), targets, 64, poll=8).run(attack, EPS, seed=0, early_stop=early_stop)
     )
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(a.fooled, b.fooled)
         assert early_stop or a.backwards == 9 * len(targets)
 

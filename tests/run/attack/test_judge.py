@@ -49,7 +49,7 @@ def laid_out(monkeypatch, seconds: float, does: str, verdicts: int) -> tuple[Jud
     ("seconds", "does", "chosen"),
     [(0.5, "", True), (2.0, "", False), (0.5, "raises", False), (0.5, "lies", False)],
 )
-def test_the_judges_images_lie_as_is_fastest_and_its_word_stays(monkeypatch, seconds, does, chosen):
+def test_the_judges_images_lie_as_is_fastest_and_its_verdict_stays(monkeypatch, seconds, does, chosen):
     judge, network, x = laid_out(monkeypatch, seconds, does, 10**5)
     last = judge.network.network[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert (judge.layout == torch.channels_last, judge.batch == 64, last) == (chosen,) * 3

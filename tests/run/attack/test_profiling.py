@@ -9,7 +9,7 @@ def test_short_names_stay_readable():
     assert _folder_name("smallcnn-none-pgd(steps=10)-linf") == "smallcnn-none-pgd_steps=10_-linf"
 
 
-def test_long_names_are_cut_and_told_apart():
+def test_long_names_are_cut_and_stay_different():
     long = "model-" + "x" * 400
     names = {_folder_name(long + end) for end in ("a", "b")}
     assert len(names) == 2

@@ -23,12 +23,12 @@ def bundle(rows: list[int]) -> Bundle:
     return Bundle(host, host + 1000, tensors, frozenset({"state.m"}))
 
 
-def assert_each_is_its_own(found: Bundle, expected: list[int]) -> None:
-    assert sorted(found.rows.tolist()) == sorted(expected)
-    np.testing.assert_array_equal(found.step, found.rows + 1000)
-    for tensor in found.tensors.values():
-        assert len(tensor) == len(found)
-        rows = torch.from_numpy(found.rows).view(-1, *[1] * (tensor.dim() - 1))
+def assert_each_is_its_own(bundle: Bundle, expected: list[int]) -> None:
+    assert sorted(bundle.rows.tolist()) == sorted(expected)
+    np.testing.assert_array_equal(bundle.step, bundle.rows + 1000)
+    for tensor in bundle.tensors.values():
+        assert len(tensor) == len(bundle)
+        rows = torch.from_numpy(bundle.rows).view(-1, *[1] * (tensor.dim() - 1))
         assert (tensor == rows).all()
 
 

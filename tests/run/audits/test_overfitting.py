@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from small import RECIPE
 from torch import nn
 
 from epsbench.harness.findings import finding
@@ -15,11 +16,10 @@ from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
 from epsbench.harness.run.audits.overfitting import audit_training
 from epsbench.harness.run.data.examples import Examples
-from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Settings
+from epsbench.harness.run.training.settings import Method, Settings
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.harness.run.training.watch import HALF_STEP, MANY_STEPS, ONE_STEP, watch
 from epsbench.models.catalogue import SmallCNN
@@ -108,18 +108,10 @@ def test_every_cell_of_a_collapsed_model_says_so_once(tmp_path, monkeypatch, aga
         assert record.status == "ok"
 
 
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", None, torch.device("cpu"))
-
-
 def trained(data, defense, epochs):
-    recipe = {
-        "batch_size": 64, "epochs": epochs, "learning_rate": 3e-3, "momentum": 0.9, "optimizer": "adam",
-        "schedule": "one-cycle", "step_epochs": 7, "gamma": 0.1, "weight_decay": 0.0,
-    }  # fmt: skip
     network = seeded(lambda: SmallCNN().build(data.description), 0)
-    return train_classifier(network, defense, data, "none", recipe, Settings(seed=0, precision="float32"))
+    method = Method(defense, "none", RECIPE | {"epochs": epochs, "learning_rate": 3e-3})
+    return train_classifier(network, data, method, Settings(seed=0, precision="float32"))
 
 
 def test_training_on_large_single_steps_collapses_and_is_reported(data):

@@ -88,7 +88,7 @@ def test_a_step_of_saturated_logits_is_measured_all_the_same(honest):
     """So that scaled logits are not taken for catastrophic overfitting."""
     test = digits().test
     made = [
-        Auditor(Judge(network.eval(), CPU), test.pixels(slice(0, 64)), test.labels[:64], 64, DIGITS)
+        Auditor(Probe(Judge(network.eval(), CPU), test.pixels(slice(0, 64)), test.labels[:64], 64), DIGITS)
         for network in (honest, Scaled(honest, 1000.0))
     ]
     plain, scaled = (auditor._step_success("linf", 0.2) for auditor in made)

@@ -63,12 +63,12 @@ IDS = ["temperature", "quantised", "shattered", "not normalised", "two layers no
 
 
 @pytest.mark.parametrize(("wrapper", "expected"), WARNED_MODELS, ids=IDS)
-def test_a_model_that_hides_its_gradients_or_its_pixels_is_told(honest, tmp_path, wrapper, expected):
+def test_a_model_that_hides_its_gradients_or_its_pixels_is_reported(honest, tmp_path, wrapper, expected):
     records = measure(wrapper(honest), tmp_path, ['"fgsm"', '"pgd"'])
     assert all(expected <= codes([record]) for record in records)
 
 
-def test_a_normalisation_outside_the_model_is_told_where_it_hurts(honest):
+def test_a_normalisation_outside_the_model_is_reported_where_it_hurts(honest):
     """As arithmetic it is no layer to be seen; undoing it once must make the model better by 20 points."""
     shape = replace(DIGITS, mean=(0.9,), std=(0.1,))
     judge = Judge(broken.NormalisedOutside(honest, 0.9, 0.1), torch.device("cpu"))
@@ -78,7 +78,7 @@ def test_a_normalisation_outside_the_model_is_told_where_it_hurts(honest):
     assert finding.evidence["accuracy_then"] > finding.evidence["accuracy"] + 0.2
 
 
-def test_gradients_lost_in_half_precision_are_told(honest, tmp_path):
+def test_gradients_lost_in_half_precision_are_reported(honest, tmp_path):
     saturated = broken.Scaled(honest, 5.0)
     (low,) = measure(saturated, tmp_path, ['"fgsm"'], [0.1], precision="fp16")
     (full,) = measure(saturated, tmp_path, ['"fgsm"'], [0.1])
@@ -95,7 +95,7 @@ def overfitted() -> nn.Module:
     return trained(lambda: SmallCNN().build(DIGITS), FGSMLoss(eps=Fraction(2, 5), alpha=0.0), epochs=40)
 
 
-def test_a_catastrophically_overfitted_model_is_told_by_fgsm_against_pgd(overfitted, tmp_path):
+def test_a_catastrophically_overfitted_model_is_reported_by_fgsm_against_pgd(overfitted, tmp_path):
     records = measure(overfitted, tmp_path, ['"fgsm"', '"pgd"'], [0.4], data=digits(500))
     assert "catastrophic-overfitting" not in codes(records[:1])
     assert "catastrophic-overfitting" in codes(records[1:])
@@ -124,7 +124,7 @@ ALONE = [
 
 
 @pytest.mark.parametrize(("name", "parameters", "status", "code"), ALONE, ids=[f"{a[0]}-{a[3]}" for a in ALONE])
-def test_a_broken_attack_is_told(honest, tmp_path, name, parameters, status, code):
+def test_a_broken_attack_is_reported(honest, tmp_path, name, parameters, status, code):
     (record,) = measure(honest, tmp_path, [attack(name, **parameters)], [0.1])
     assert (record.status, code in codes([record])) == (status, True)
 
@@ -153,7 +153,7 @@ def test_an_attack_far_weaker_than_another_is_reported_at_the_later_cell(honest,
         assert "Timid" in finding.message.split(" and ")[0]
 
 
-def test_too_few_steps_are_told(honest, tmp_path):
+def test_too_few_steps_are_reported(honest, tmp_path):
     short, long = measure(honest, tmp_path, ['{ name = "pgd", steps = 2 }', '"pgd"'], [0.15])
     assert "unconverged" in codes([short])
     assert not codes([long])
@@ -167,7 +167,7 @@ def test_too_few_steps_are_told(honest, tmp_path):
         (attack("RandomSearch"), attack("Descends"), [0.3], "black-box-beats-gradient"),
     ],
 )  # fmt: skip
-def test_a_weak_attack_that_beats_a_strong_one_is_told_at_the_later_cell(honest, tmp_path, weak, strong, eps, code):
+def test_a_weak_attack_that_beats_a_strong_one_is_reported_at_the_later_cell(honest, tmp_path, weak, strong, eps, code):
     for order in ([weak, strong], [strong, weak]):
         first, second = measure(honest, tmp_path, order, eps)
         assert code not in codes([first])
@@ -175,7 +175,7 @@ def test_a_weak_attack_that_beats_a_strong_one_is_told_at_the_later_cell(honest,
         assert next(f for f in second.findings if f.code == code).evidence["with"] == first.id
 
 
-def test_robust_accuracy_that_rises_with_eps_is_told(honest, tmp_path):
+def test_robust_accuracy_that_rises_with_eps_is_reported(honest, tmp_path):
     small, large = measure(honest, tmp_path, [attack("TurnsBack")], [0.2, 0.3])
     assert "eps-not-monotone" not in codes([small])
     assert "eps-not-monotone" in codes([large])

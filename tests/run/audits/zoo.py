@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from small import RECIPE
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,7 @@ from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.robustness.job import Bench
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Hooks, Settings
+from epsbench.harness.run.training.settings import Method, Settings
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import Defense, FGSMLoss, NoDefense, PGDBatch
 from epsbench.models.layers import Normalise
@@ -92,19 +93,8 @@ def trained(
 ) -> nn.Module:
     """A network trained on the digits' training split with the harness's own loop, seed 0."""
     network = seeded(build, 0)
-    recipe = {
-        "batch_size": 64, "epochs": epochs, "learning_rate": learning_rate, "momentum": 0.9, "optimizer": "adam",
-        "schedule": "one-cycle", "step_epochs": 7, "gamma": 0.1, "weight_decay": 0.0,
-    }  # fmt: skip
-    train_classifier(
-        network,
-        defense or NoDefense(),
-        digits(),
-        "none",
-        recipe,
-        Settings(seed=0, precision="float32"),
-        Hooks(on_epoch=lambda epoch, values: None, on_step=lambda: None),
-    )
+    method = Method(defense or NoDefense(), "none", RECIPE | {"epochs": epochs, "learning_rate": learning_rate})
+    train_classifier(network, digits(), method, Settings(seed=0, precision="float32"))
     return network.eval()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import distributions
 
 from epsbench.harness.run.generative.bounds import log_weights
 from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.priors import StandardNormal
 
 SHAPE, LEVELS = (1, 8, 8), 4
@@ -36,10 +39,11 @@ class LinearGaussian:
         mean = self.x @ self.loadings / self.scale**2 / precision
         return Posterior(mean, (-0.5 * precision.log()).expand_as(mean))
 
-    def log_weights(self, posterior: Posterior, samples: int, **options) -> torch.Tensor:
-        return log_weights(
-            posterior, StandardNormal(2).log_prob, self.log_likelihood, samples, seed=0, batch=1000, **options
-        )
+    def log_joint(self, z: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        return self.log_likelihood(z, row) + StandardNormal(2).log_prob(z)
+
+    def log_weights(self, posterior: Posterior, samples: int, batch: int = 1000) -> torch.Tensor:
+        return log_weights(posterior, self.log_joint, samples, partial(KeyedNoise, 0), batch=batch)
 
 
 def skewed(posterior: Posterior) -> Posterior:

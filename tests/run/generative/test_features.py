@@ -58,7 +58,7 @@ def test_trained_once_a_folder(trained, small, folder, monkeypatch):
 def test_other_data_has_other_weights(trained, small, folder, monkeypatch):
     seen = []
 
-    def train(network, defense, data, *args, **settings):
+    def train(network, data, *args):
         seen.append(len(data.train))
 
     monkeypatch.setattr(module, "train_classifier", train)

@@ -154,7 +154,7 @@ def test_one_example_has_no_interval(context):
     assert record.metrics["test_bpd"].n == 1
 
 
-def test_a_model_that_measures_nothing_finite_fails_in_words(context, monkeypatch):
+def test_a_model_that_measures_nothing_finite_fails_with_a_message(context, monkeypatch):
     monkeypatch.setattr(
         "epsbench.harness.run.generative.evaluate.evaluate_vae",
         lambda vae, part, *rest: torch.full((len(part), 2), torch.nan),

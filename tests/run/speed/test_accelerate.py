@@ -34,7 +34,7 @@ def targets(network, digits) -> Targets:
 
 
 class Paced(nn.Module):
-    """A network that takes as long as it is told to, by batch size, on a clock of the test's own."""
+    """A network that takes a given time, by batch size, on a clock of the test's own."""
 
     def __init__(self, network: nn.Module, seconds: dict[int, float], most: int = 10**9) -> None:
         super().__init__()
@@ -127,22 +127,22 @@ def test_a_compiled_model_that_computes_something_else_is_not_used(network, targ
 @pytest.mark.filterwarnings("ignore")  # Dynamo's own imports warn
 def test_compiled_verdicts_equal_eager_ones(network, targets):
     eps = [Fraction(1, 20), Fraction(1, 10)]
-    found = []
+    actual = []
     for wanted in ("off", "on"):
         victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
         accelerate(victim, targets, 64, Work(10), wanted)
         assert not victim.findings
         assert (victim.compile_seconds > 0) is (wanted == "on")
         outcomes = Engine(victim, Judge(network, CPU), targets, 64).run(PGD(steps=6), eps, seed=0)
-        found.append(np.stack([outcome.fooled for outcome in outcomes]))
-    np.testing.assert_array_equal(found[0], found[1])
+        actual.append(np.stack([outcome.fooled for outcome in outcomes]))
+    np.testing.assert_array_equal(actual[0], actual[1])
 
 
 def test_long_work_on_a_cpu_makes_a_program_of_the_step_and_keeps_every_verdict(network, targets, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *args, **options: pytest.fail("compiled"))
     monkeypatch.setattr(tuning, "_faster", lambda *args: True)
     eps = [Fraction(1, 20), Fraction(1, 10)]
-    found = []
+    actual = []
     for wanted, precision in (("off", "float32"), ("auto", "float32"), ("auto", "bf16")):
         victim = prepare(network, CPU, precision, targets.pixels(torch.arange(8)), targets.labels[:8])
         accelerate(victim, targets, 64, Work(10**9), wanted)
@@ -152,19 +152,23 @@ def test_long_work_on_a_cpu_makes_a_program_of_the_step_and_keeps_every_verdict(
         assert (victim.compile_seconds > 0) is (wanted == "auto")
         for batch in (1, 33, 64):
             outcomes = list(Engine(victim, Judge(network, CPU), targets, batch).run(PGD(steps=6), eps, seed=0))
-            found.append(np.stack([outcome.fooled for outcome in outcomes]))
-    for other in found[1:6]:
-        np.testing.assert_array_equal(other, found[0])
-    for low in found[6:]:
-        assert abs(low.mean() - found[0].mean()) < 0.02
+            actual.append(np.stack([outcome.fooled for outcome in outcomes]))
+    for other in actual[1:6]:
+        np.testing.assert_array_equal(other, actual[0])
+    for low in actual[6:]:
+        assert abs(low.mean() - actual[0].mean()) < 0.02
 
 
-class StraightThrough(nn.Module):
-    """Rounds its pixels, and lets gradients pass as if it had not: a graph of the forward pass cannot know."""
+class Around(nn.Module):
+    """Changes what another network computes."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+
+
+class StraightThrough(Around):
+    """Rounds its pixels, and lets gradients pass as if it had not: a graph of the forward pass cannot know."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -190,39 +194,31 @@ class Views(nn.Module):
         return self.head(self.features(x).view(len(x), -1))
 
 
-class Branches(nn.Module):
+class Branches(Around):
     """Data-dependent control flow: torch.fx cannot trace it, so its batch norm cannot be folded."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(x) if x.sum() > -1 else x
 
 
-@pytest.mark.parametrize(("wrap", "told"), [(StraightThrough, "something else"), (Branches, "no program")])
-def test_a_model_that_is_more_than_its_graph_is_attacked_without_a_program(network, targets, monkeypatch, wrap, told):
+@pytest.mark.parametrize(("wrap", "reason"), [(StraightThrough, "something else"), (Branches, "no program")])
+def test_a_model_that_is_more_than_its_graph_is_attacked_without_a_program(network, targets, monkeypatch, wrap, reason):
     monkeypatch.setattr(tuning, "_faster", lambda *args: True)
     model = wrap(network).eval()
     victim = prepare(model, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
     victim.findings.clear()
     accelerate(victim, targets, 64, Work(10**9), "auto")
     assert [finding.code for finding in victim.findings] == ["not-traced"]
-    assert told in victim.findings[0].message
+    assert reason in victim.findings[0].message
     assert victim.program is None
-    (found,) = Engine(victim, Judge(model, CPU), targets, 64).run(PGD(steps=5), [Fraction(1, 10)], seed=0)
+    (actual,) = Engine(victim, Judge(model, CPU), targets, 64).run(PGD(steps=5), [Fraction(1, 10)], seed=0)
     plain = Victim(frozen_copy(model, CPU), CPU, "float32", "plain")
     (expected,) = Engine(plain, Judge(model, CPU), targets, 64).run(PGD(steps=5), [Fraction(1, 10)], seed=0)
-    np.testing.assert_array_equal(found.fooled, expected.fooled)
+    np.testing.assert_array_equal(actual.fooled, expected.fooled)
 
 
-class OnlyFloat32(nn.Module):
+class OnlyFloat32(Around):
     """Raises when an activation is of low precision."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits = self.network(x)
@@ -246,10 +242,10 @@ def test_a_model_that_refuses_a_faster_form_takes_a_plainer_one(network, targets
     assert all(finding.severity == "warning" for finding in victim.findings)
     assert (victim.form, victim.precision) == (form, "float32")
     eps = [Fraction(1, 10)]
-    (found,) = Engine(victim, Judge(model, CPU), targets, 64).run(PGD(steps=5), eps, seed=0)
+    (actual,) = Engine(victim, Judge(model, CPU), targets, 64).run(PGD(steps=5), eps, seed=0)
     plain = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     (expected,) = Engine(plain, Judge(network, CPU), targets, 64).run(PGD(steps=5), eps, seed=0)
-    np.testing.assert_array_equal(found.fooled, expected.fooled)
+    np.testing.assert_array_equal(actual.fooled, expected.fooled)
 
 
 class Argmax(nn.Module):
@@ -271,12 +267,8 @@ def test_a_model_without_a_gradient_raises_rather_than_looks_robust(targets):
     assert noise.attacked.all()
 
 
-class Confident(nn.Module):
+class Confident(Around):
     """Logits so far apart that the loss's gradient is what rounding left of it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 4 * self.network(x)
@@ -297,5 +289,5 @@ def test_a_captured_step_gives_what_the_bare_step_gives(network, targets):
     step = graphed(victim.bare_gradient, x, y)
     first = step(x, y)
     step(1 - x, y)
-    for found, expected in zip(first, victim.bare_gradient(x, y), strict=True):
-        torch.testing.assert_close(found, expected)
+    for actual, expected in zip(first, victim.bare_gradient(x, y), strict=True):
+        torch.testing.assert_close(actual, expected)

@@ -16,7 +16,7 @@ from epsbench.harness.records import read_records
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.speed import torch_private
 from epsbench.harness.run.speed.folding import fold_batch_norm
-from epsbench.harness.run.speed.torch_private import NAMES, Moved, private
+from epsbench.harness.run.speed.torch_private import NAMES, Moved, private, schema
 
 ROOT = Path(__file__).parents[3]
 SUITE = """
@@ -99,6 +99,30 @@ def test_private_names_stand_in_one_file():
                 if isinstance(node, ast.Attribute):
                     modules = [ast.unparse(node)]
                 assert not [module for module in modules if private_names.match(module)], f"{path}: {modules}"
+
+
+def test_private_attributes_are_our_own():
+    """No other file reads a private attribute, of whatever object, that is not defined in these sources."""
+    paths = [path for folder in ("harness", "models", "attacks") for path in (ROOT / folder).rglob("*.py")]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths if path.name != "torch_private.py"}
+    own, read = {"_getframe"}, set()  # of Python's sys
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own.add(node.name)
+            elif isinstance(node, ast.Name | ast.Attribute):
+                name = node.id if isinstance(node, ast.Name) else node.attr
+                if isinstance(node.ctx, ast.Store):
+                    own.add(name)
+                elif isinstance(node, ast.Attribute) and name.startswith("_") and not name.endswith("__"):
+                    read.add((path.name, node.lineno, name))
+    assert not {place for place in read if place[2] not in own}
+
+
+def test_an_operation_without_a_schema_is_named():
+    assert schema(torch.ops.aten.add_.Tensor).is_mutable
+    with pytest.raises(Moved, match=r"has no object\._schema"):
+        schema(object())
 
 
 class Branching(nn.Module):

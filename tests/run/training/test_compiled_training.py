@@ -6,26 +6,26 @@ from fractions import Fraction
 
 import pytest
 import torch
+from small import RECIPE, flat
 from torch import nn
 
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
-from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.speed.compiling import compiled
 from epsbench.harness.run.training import step_form as forms
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Hooks, Settings
+from epsbench.harness.run.training.settings import Hooks, Method, Settings
 from epsbench.harness.run.training.trainee import ClassifierInTraining, mirror
 from epsbench.models.defenses import NFGSM, TRADES, NoDefense, PGDReplace
 
-RECIPE = {
-    "epochs": 2, "batch_size": 32, "optimizer": "sgd", "learning_rate": 5e-2, "weight_decay": 0.0, "momentum": 0.9,
-    "schedule": "constant", "step_epochs": 1, "gamma": 0.1,
+LIMIT = 100
+SGD = RECIPE | {
+    "batch_size": 32, "optimizer": "sgd", "learning_rate": 5e-2, "schedule": "constant"
 }  # fmt: skip
 
 
@@ -36,11 +36,6 @@ class Small(nn.Sequential):
         super().__init__(
             nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10)
         )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", None, torch.device("cpu"), limit=100)
 
 
 @pytest.fixture
@@ -66,11 +61,7 @@ def small():
 
 def train(data, network, compile, defense=PGDReplace(Fraction(1, 10), steps=2), hooks=Hooks(), **options):  # noqa: B008
     settings = Settings(seed=0, precision="float32", compile=compile, **options)
-    return train_classifier(network, defense, data, "none", RECIPE, settings, hooks)
-
-
-def state(network):
-    return torch.cat([value.flatten().float() for value in network.state_dict().values()])
+    return train_classifier(network, data, Method(defense, "none", SGD), settings, hooks)
 
 
 def test_a_mirror_shows_the_network_as_it_stands(batch):
@@ -110,7 +101,7 @@ def test_both_compiled_passes_say_what_the_network_says(batch):
     torch.testing.assert_close(
         *(trainee.gradient(x, lambda logits: logits.square().sum()) for trainee in (quick, usual)), rtol=1e-3, atol=1e-4
     )
-    torch.testing.assert_close(*(state(trainee.network) for trainee in (quick, usual)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*(flat(trainee.network) for trainee in (quick, usual)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +113,7 @@ def test_finding_the_form_leaves_no_trace(data, defense, uncompiled):
     first, second = (train(data, one, how, defense) for one, how in ((usual, "off"), (tried, "on")))
     assert (first.form.compiled, second.form.compiled) == (False, True)
     assert len(uncompiled) > 0
-    assert torch.equal(state(usual), state(tried))
+    assert torch.equal(flat(usual), flat(tried))
     assert first.curves == second.curves
 
 
@@ -139,7 +130,7 @@ def test_a_network_that_cannot_be_compiled_trains_as_it_is(data, monkeypatch):
     monkeypatch.setattr(torch, "compile", refuse)
     form = train(data, refused, "on").form
     assert (form.compiled, form.refused) == (False, ["torch.compile: no graph of this"])
-    assert torch.equal(state(usual), state(refused))
+    assert torch.equal(flat(usual), flat(refused))
 
 
 @pytest.mark.parametrize(("then", "compiled"), [("on", True), ("auto", True), ("off", False)])
@@ -160,7 +151,7 @@ def test_a_training_goes_on_in_its_form(data, tmp_path, uncompiled, then, compil
     training = train(data, parts, then, checkpoint=Checkpoint(tmp_path / "c", every=0))
     assert (training.resumed, training.form.compiled) == (1, compiled)
     assert bool(uncompiled) is compiled
-    assert torch.equal(state(whole), state(parts))
+    assert torch.equal(flat(whole), flat(parts))
 
 
 @pytest.mark.parametrize("task", ["robustness", "generation"])

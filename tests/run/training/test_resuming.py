@@ -10,6 +10,7 @@ import time
 from fractions import Fraction
 
 import pytest
+import small
 import torch
 from torch import nn
 
@@ -24,26 +25,19 @@ from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import accuracy, train_classifier
 from epsbench.harness.run.training.seeding import seeded
-from epsbench.harness.run.training.settings import Hooks, Settings
+from epsbench.harness.run.training.settings import Hooks, Method, Settings
 from epsbench.harness.run.training.trained import trained
 from epsbench.harness.run.training.vae import train_vae
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import NoDefense, PGDReplace
 from epsbench.models.generative import VAE
 
-RECIPE = {
-    "epochs": 4, "batch_size": 32, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
-    "schedule": "one-cycle", "step_epochs": 1, "gamma": 0.1,
-}  # fmt: skip
+LIMIT = 100
+RECIPE = small.RECIPE | {"epochs": 4, "batch_size": 32}
 
 
 class Stopped(Exception):  # noqa: N818 - it is what a kill would do
     pass
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", None, torch.device("cpu"), limit=100)
 
 
 class Dropout(nn.Sequential):
@@ -76,10 +70,8 @@ def train(data, model, checkpoint, stop_after=(), defense=PGDReplace(Fraction(1,
         try:
             training = train_classifier(
                 network,
-                defense,
                 data,
-                "crop-flip",
-                RECIPE | recipe,
+                Method(defense, "crop-flip", RECIPE | recipe),
                 Settings(seed=0, precision="float32", checkpoint=checkpoint),
                 Hooks(on_epoch=on_epoch, on_resume=resumed.append),
             )
@@ -126,10 +118,10 @@ def test_seconds_add_up_over_the_sittings(data, tmp_path, monkeypatch):
 def test_what_is_kept_of_an_averaged_training_is_the_average(data):
     network = seeded(MODELS["smallcnn"], 0)
     training = train_classifier(
-        network, NoDefense(), data, "none", RECIPE | {"average": 0.99}, Settings(seed=0, precision="float32")
+        network, data, Method(NoDefense(), "none", RECIPE | {"average": 0.99}), Settings(seed=0, precision="float32")
     )
     plain = seeded(MODELS["smallcnn"], 0)
-    train_classifier(plain, NoDefense(), data, "none", RECIPE, Settings(seed=0, precision="float32"))
+    train_classifier(plain, data, Method(NoDefense(), "none", RECIPE), Settings(seed=0, precision="float32"))
     assert accuracy(network, data.validation, "float32") == training.curves["validation_accuracy"][-1]
     distance = (network.state_dict()["layers.0.weight"] - plain.state_dict()["layers.0.weight"]).abs().max()
     assert distance > 1e-3
@@ -142,10 +134,8 @@ def test_a_checkpoint_of_another_network_is_refused(data, tmp_path):
     with pytest.raises(Stopped):
         train_classifier(
             seeded(MODELS["dropout"], 0),
-            NoDefense(),
             data,
-            "none",
-            RECIPE,
+            Method(NoDefense(), "none", RECIPE),
             Settings(seed=0, precision="float32", checkpoint=Checkpoint(path, every=0)),
             Hooks(on_epoch=lambda epoch, values: stop(epoch == 2)),
         )
@@ -265,7 +255,7 @@ def test_a_classifier_reports_an_epoch_and_then_saves_it(data, tmp_path):
     settings = Settings(seed=0, precision="float32", checkpoint=Traced(tmp_path / "c", events))
     hooks = Hooks(on_epoch=lambda epoch, values: events.append(epoch))
     network = seeded(MODELS["smallcnn"], 0)
-    train_classifier(network, NoDefense(), data, "none", RECIPE | {"epochs": 2}, settings, hooks)
+    train_classifier(network, data, Method(NoDefense(), "none", RECIPE | {"epochs": 2}), settings, hooks)
     assert events == [1, "due", "save", 2, "due", "save"]
 
 

@@ -59,15 +59,15 @@ def test_with_nothing_more_to_learn_the_starts_weights_are_kept(tmp_path, monkey
 
     train = classifiers.train_classifier
 
-    def once(network, defense, data, *args, **options):
+    def once(network, *args):
         """Training as it is, of the first model alone: what others begin with stays as it is."""
         if trained:
             before = {name: value.clone() for name, value in network.state_dict().items()}
-            made = train(network, defense, data, *args, **options)
+            made = train(network, *args)
             network.load_state_dict(before)
             return made
         trained.append(True)
-        return train(network, defense, data, *args, **options)
+        return train(network, *args)
 
     trained: list[bool] = []
     monkeypatch.setattr(classifiers, "train_classifier", once)

@@ -7,43 +7,24 @@ from fractions import Fraction
 
 import pytest
 import torch
+from small import RECIPE, flat
 from torch import nn
 
-from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.training.classifier import accuracy, train_classifier
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
 from epsbench.harness.run.training.recipe import SCHEDULES
 from epsbench.harness.run.training.seeding import seeded, shuffled, steps_per_epoch
-from epsbench.harness.run.training.settings import Hooks, Settings
+from epsbench.harness.run.training.settings import Hooks, Method, Settings
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.defenses import FGSMLoss, NoDefense, PGDBatch
-
-RECIPE = {
-    "epochs": 2, "batch_size": 64, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
-    "schedule": "one-cycle", "step_epochs": 1, "gamma": 0.1,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", None, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def few():
-    return load_data("digits", None, torch.device("cpu"), limit=130)
 
 
 def classifier(data, seed=0, model=SmallCNN(), defense=NoDefense(), augmentation="none", precision="float32", **recipe):  # noqa: B008
     network = seeded(lambda: model.build(data.description), seed)
     training = train_classifier(
-        network, defense, data, augmentation, RECIPE | recipe, Settings(seed=seed, precision=precision)
+        network, data, Method(defense, augmentation, RECIPE | recipe), Settings(seed=seed, precision=precision)
     )
     return network, training.curves
-
-
-def flat(network):
-    return torch.cat([value.flatten().float() for value in network.state_dict().values()])
 
 
 def test_a_classifier_learns_the_digits(data):
@@ -106,7 +87,7 @@ def test_no_epochs_keep_the_weights(few):
     network = seeded(lambda: SmallCNN().build(few.description), 0)
     before = flat(network)
     nothing = train_classifier(
-        network, NoDefense(), few, "none", RECIPE | {"epochs": 0}, Settings(seed=0, precision="float32")
+        network, few, Method(NoDefense(), "none", RECIPE | {"epochs": 0}), Settings(seed=0, precision="float32")
     )
     assert nothing.curves == {"train_loss": [], "train_accuracy": [], "validation_accuracy": []}
     assert nothing.seconds == nothing.watch_seconds == nothing.resumed == 0
@@ -118,10 +99,8 @@ def test_callbacks_see_every_epoch_and_step(few):
     network = seeded(lambda: SmallCNN().build(few.description), 0)
     train_classifier(
         network,
-        NoDefense(),
         few,
-        "none",
-        RECIPE,
+        Method(NoDefense(), "none", RECIPE),
         Settings(seed=0, precision="float32"),
         Hooks(on_epoch=lambda epoch, values: epochs.append((epoch, sorted(values))), on_step=lambda: steps.append(1)),
     )
@@ -140,7 +119,7 @@ def test_divergence_names_its_step(few):
             return self.layer(x.flatten(1)) * (math.nan if self.calls == 4 and self.training else 1)
 
     with pytest.raises(TrainingDiverged, match="nan at step 3; lower learning_rate") as caught:
-        train_classifier(Broken(), NoDefense(), few, "none", RECIPE, Settings(seed=0, precision="float32"))
+        train_classifier(Broken(), few, Method(NoDefense(), "none", RECIPE), Settings(seed=0, precision="float32"))
     assert caught.value.step == 3
 
 

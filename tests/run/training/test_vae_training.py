@@ -7,9 +7,9 @@ import time
 
 import pytest
 import torch
+from small import flat
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.losses import TrainingDiverged
 from epsbench.harness.run.training.seeding import seeded
@@ -18,20 +18,6 @@ from epsbench.harness.run.training.vae import evaluate_vae, train_vae
 from epsbench.models.generative import VAE, Autoencoder, ResidualVAE
 
 RECIPE = {"epochs": 2, "batch_size": 64, "learning_rate": 1e-3}
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_data("digits", None, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def few():
-    return load_data("digits", None, torch.device("cpu"), limit=130)
-
-
-def flat(network):
-    return torch.cat([value.flatten().float() for value in network.state_dict().values()])
 
 
 def vae(data, seed=0, beta=1.0, z_dim=4, **recipe):

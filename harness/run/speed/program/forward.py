@@ -23,6 +23,7 @@ from epsbench.harness.run.speed.program.tracing import (
     only_user,
     tidy,
 )
+from epsbench.harness.run.speed.torch_private import private
 
 _NARROW = 16  # channels; with fewer, an operation that has one number a channel runs slowly
 
@@ -53,7 +54,7 @@ def fold_scales(module: fx.GraphModule) -> None:
     for node in calls(module, aten.convolution.default):
         scaled, weight, _, _, _, _, transposed, _, groups = arguments(node)
         between = [scaled]
-        if scaled.target is aten._to_copy.default:  # from float32 to a lower precision
+        if scaled.target is private("to_copy"):  # from float32 to a lower precision
             scaled = arguments(scaled)[0]
             between.append(scaled)
         if scaled.target not in (aten.div.Tensor, aten.mul.Tensor) or not all(map(only_user, between)):
@@ -92,7 +93,7 @@ def flatten_as_it_lies(module: fx.GraphModule, values: dict[fx.Node, Any]) -> No
     Otherwise the features are copied, and in the backward pass a gradient in one layout meets features in the other,
     which is ten times as slow.
     """
-    for flat in calls(module, aten.view.default, aten._unsafe_view.default):
+    for flat in calls(module, aten.view.default, private("unsafe_view")):
         features = arguments(flat)[0]
         if features.target is aten.clone.default:
             features = arguments(features)[0]

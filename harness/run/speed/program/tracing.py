@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from epsbench.harness.run.speed.torch_private import private
+from epsbench.harness.run.speed.torch_private import private, schema
 
 aten = torch.ops.aten
 
@@ -121,10 +121,10 @@ def _without_writes(module: fx.GraphModule) -> None:
     """
     overload_type = private("OpOverload")
     for node in module.graph.nodes:
-        if not isinstance(node.target, overload_type) or not node.target._schema.is_mutable:
+        if not isinstance(node.target, overload_type) or not (of := schema(node.target)).is_mutable:
             continue
-        packet, overload = str(node.target._schema.name).split("::")[1], node.target._overloadname
-        twin = getattr(getattr(aten, packet.removesuffix("_"), None), overload, None)
+        packet = str(of.name).split("::")[1]
+        twin = getattr(getattr(aten, packet.removesuffix("_"), None), of.overload_name or "default", None)
         written = node.all_input_nodes[0]
         if not packet.endswith("_") or twin is None or written.op in ("placeholder", "get_attr"):
             raise ValueError(f"{node.target} writes into a tensor that may be used again")
@@ -157,7 +157,7 @@ def fold_constants(module: fx.GraphModule) -> None:
         if isinstance(value, Tensor):
             folded = add_constant(module, value, node)
             known[folded] = value
-            if node.target is aten._to_copy.default:
+            if node.target is private("to_copy"):
                 module.meta.setdefault(_EXACT, {})[folded.target] = inputs[0].target
             node.replace_all_uses_with(folded)
     tidy(module)

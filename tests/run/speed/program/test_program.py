@@ -99,10 +99,10 @@ def test_a_program_computes_what_its_network_does_for_any_number_of_images(name)
     for n in (2, 3, 5, 12, 32, 41):
         x, y = images(n, size)
         gradient, logits = input_gradient(network, x, y)
-        found = program(x, y)
-        assert not any(tensor.requires_grad for tensor in found)
-        torch.testing.assert_close(found[1], logits, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(found[0], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()))
+        actual = program(x, y)
+        assert not any(tensor.requires_grad for tensor in actual)
+        torch.testing.assert_close(actual[1], logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(actual[0], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()))
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key])
 
@@ -117,9 +117,9 @@ def test_in_bf16_a_program_is_as_near_to_float32_as_its_network(name):
 
     program = Program(low, *images(5, size))
     x, y = images(64, size)
-    expected, bare, found = input_gradient(network, x, y)[0], input_gradient(low, x, y)[0], program(x, y)[0]
-    assert found.dtype == torch.float32
-    assert (found - expected).norm() <= 1.25 * (bare - expected).norm() + 1e-3 * expected.norm()
+    expected, bare, actual = input_gradient(network, x, y)[0], input_gradient(low, x, y)[0], program(x, y)[0]
+    assert actual.dtype == torch.float32
+    assert (actual - expected).norm() <= 1.25 * (bare - expected).norm() + 1e-3 * expected.norm()
 
 
 def test_the_normalisations_scale_and_every_copy_of_flattened_features_are_gone():
@@ -166,8 +166,8 @@ def test_any_convolution_after_a_normalisation(channels, groups, kernel, stride,
     head.requires_grad_(False)
     program = Program(network, x, y)
     x, y = images(6, 9, channels)
-    for found, expected in zip(program(x, y), input_gradient(network, x, y), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    for actual, expected in zip(program(x, y), input_gradient(network, x, y), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_random_numbers_are_drawn_anew_at_every_call():
@@ -207,7 +207,7 @@ def test_what_a_graph_cannot_say_is_refused(network):
 
 
 @pytest.mark.parametrize("rows", [2, 3, 12])
-def test_rows_are_told_from_axes_of_the_same_length(rows):
+def test_rows_are_distinguished_from_axes_of_the_same_length(rows):
     network = network_of("residual")
     program = Program(network, *images(rows))
     for n in (2, 3, 7, 12):

@@ -1,0 +1,54 @@
+"""How files are written so that a killed process or a full disk loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from epsbench.harness.errors import InputError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it holds either its old content or all of the new, whenever the process is killed.
+
+    Writes a temporary file, flushes it to the disk (fsync), renames it, and flushes the folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def keep(path: Path, content: bytes) -> None:
+    """`write_atomically` for files of a results folder. Raises `InputError` when there is no room or no permission."""
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise InputError(cannot_write(path, error)) from error
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors that every further file would meet as well: a run stops at them."""
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """The message of a run that cannot write any more."""
+    return (
+        f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: make room, or give "
+        "another folder with --out, and the same command goes on from there"
+    )
