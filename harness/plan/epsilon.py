@@ -14,17 +14,28 @@ _ROUNDED_DIGITS = 15
 _REMEDY = 'give a fraction such as "8/255" or a decimal such as 0.03, in pixel units'
 
 
-def parse_epsilon(value: object) -> Fraction:
-    """The exact ε of ``"8/255"``, ``"0.3"``, ``0.3``, ``1`` or a `Fraction`, in pixel units.
+def any_epsilon(value: object) -> Fraction:
+    """`parse_epsilon` without an upper limit: how large an ε may be is for its norm to say (`too_large`)."""
+    return parse_epsilon(value, math.inf)
+
+
+def too_large(eps: Fraction, norm: str, largest: float) -> str:
+    """The message for an ε above the largest change that a norm allows within the box."""
+    limit = "1, the whole pixel range" if largest == 1 else f"{largest:.6g}, the whole box under {norm}"
+    return f"ε must not be above {limit}, not {format_epsilon(eps)}; {_REMEDY}"
+
+
+def parse_epsilon(value: object, largest: float = 1) -> Fraction:
+    """The exact ε of ``"8/255"``, ``"0.3"``, ``0.3``, ``1`` or a `Fraction`, in pixel units, at most ``largest``.
 
     A float means the decimal that it prints as, so ``0.3`` is 3/10. A float that arithmetic has rounded means the
     number it was rounded from: ``0.15000000000000002`` is 3/20 and ``0.03137254901960784`` is 8/255. Raises
-    `ValueError`, with what to write instead, for anything that is not a finite number from 0 to 1.
+    `ValueError`, with what to write instead, for anything that is not a finite number from 0 to ``largest``.
     """
     fraction = _unrounded(value) if isinstance(value, float) and is_rounded(value) else _exact(value)
     if fraction < 0:
         raise ValueError(f"ε must not be negative, not {_show(value)}; {_REMEDY}")
-    if fraction > 1:
+    if fraction > largest:
         raise ValueError(f"ε must not be above 1, the whole pixel range, not {_show(value)}; {_REMEDY}")
     return fraction
 
@@ -49,20 +60,20 @@ def is_rounded(value: object) -> bool:
 def without_rounded_twins(values: Iterable[object]) -> list[object]:
     """A suite's entries for ε, without the floats that are rounded versions of other entries."""
     values = list(values)
-    typed = {parse_epsilon(value) for value in values if not is_rounded(value) and _is_number(value)}
+    typed = {any_epsilon(value) for value in values if not is_rounded(value) and _is_number(value)}
     kept: list[object] = []
     for value in values:
         if is_rounded(value) and _is_number(value):
-            if parse_epsilon(value) in typed:
+            if any_epsilon(value) in typed:
                 continue
-            typed.add(parse_epsilon(value))
+            typed.add(any_epsilon(value))
         kept.append(value)
     return kept
 
 
 def _is_number(value: object) -> bool:
     try:
-        parse_epsilon(value)
+        any_epsilon(value)
     except ValueError:  # reported by the validation of the entry itself
         return False
     return True

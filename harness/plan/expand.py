@@ -12,6 +12,7 @@ from typing import Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.axes.matching import matching, shown
+from epsbench.harness.plan.axes.radii import too_large_radii
 from epsbench.harness.plan.axes.sources import SELF, SourceModel, resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
@@ -66,7 +67,12 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     _include(part, points, matrix, problems)
     if not points and not problems:
         problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
-    problems += [*_misfits(part, points, base), *misfits(part.task, part.data, points), *_empty_subsets(part, points)]
+    problems += [
+        *too_large_radii(part, points),
+        *_misfits(part, points, base),
+        *misfits(part.task, part.data, points),
+        *_empty_subsets(part, points),
+    ]
     problems += untrained(_sources(part), points)
     if problems:
         raise InputError(problems)

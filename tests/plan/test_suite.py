@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -108,6 +109,28 @@ def test_shipped_suites_load_by_name(name):
 
 def test_quickstart_shows_both_halves():
     assert {cell.task for cell in load_suite("quickstart").cells} == {"robustness", "generation"}
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "problem"),
+    [
+        ("linf", 1, ""),
+        ("linf", 1.5, "must not be above 1"),
+        ("l2", 8, ""),
+        ("l2", 8.5, "must not be above 8, the whole box under l2"),
+    ],
+)
+def test_how_large_an_epsilon_may_be_is_for_its_norm_to_say(tmp_path, norm, eps, problem):
+    suite = tmp_path / "radii.toml"
+    suite.write_text(
+        f'[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\nattack = "pgd"\n'
+        f'norm = "{norm}"\neps = [0.5, {eps}]\n'
+    )
+    if not problem:
+        assert len(load_suite(suite).cells) == 2
+        return
+    with pytest.raises(InputError, match=re.escape(f"robustness.matrix.eps[1]: ε {problem}")):
+        load_suite(suite)
 
 
 def test_the_committed_schema_is_the_generated_one():
@@ -237,7 +260,7 @@ def test_an_empty_suite_says_what_it_lacks(refused):
 
 
 def test_every_error_of_a_file_is_reported_at_once(refused, small):
-    message = refused(small.replace("fgsm-loss", "fgsm-los").replace('"8/255"', "2").replace("steps", "stpes"))
+    message = refused(small.replace("fgsm-loss", "fgsm-los").replace('"8/255"', "-2").replace("steps", "stpes"))
     assert len(message.splitlines()) == 3
 
 

@@ -12,7 +12,7 @@ from epsbench.harness.plan.axes.sources import SOURCE
 from epsbench.harness.plan.axes.starts import START
 from epsbench.harness.plan.axes.tables import OtherModel, Point, TableAxis
 from epsbench.harness.plan.cell import Named
-from epsbench.harness.plan.epsilon import format_epsilon, parse_epsilon
+from epsbench.harness.plan.epsilon import any_epsilon, format_epsilon
 from epsbench.harness.plan.names.registry import KINDS, name_with_parameters
 
 TABLES: dict[str, TableAxis] = {"source": SOURCE, "start": START}
@@ -58,7 +58,7 @@ def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
     Raises `ValueError` or `InputError` for a value that the axis cannot have.
     """
     if axis == "eps":
-        eps = parse_epsilon(value)
+        eps = any_epsilon(value)
         return lambda actual: bool(actual == eps)
     if isinstance(value, dict) and axis in TABLES:
         TABLES[axis].read(value, base)

@@ -27,7 +27,7 @@ from epsbench.harness.plan.axes.starts import START, Start
 from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, OtherModel, TableAxis, read_named
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
-from epsbench.harness.plan.epsilon import parse_epsilon, without_rounded_twins
+from epsbench.harness.plan.epsilon import any_epsilon, without_rounded_twins
 from epsbench.harness.plan.names.registry import AUGMENTATIONS, KINDS, NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
@@ -116,7 +116,7 @@ def _name_or_table(kind: str) -> dict[str, Any]:
     return {"anyOf": [name, {"type": "object", "properties": {"name": name}, "required": ["name"]}]}
 
 
-_EPSILON = {"anyOf": [{"type": "string", "examples": ["8/255"]}, {"type": "number", "minimum": 0, "maximum": 1}]}
+_EPSILON = {"anyOf": [{"type": "string", "examples": ["8/255"]}, {"type": "number", "minimum": 0}]}
 _SEED = Field(ge=0, le=LARGEST_SEED)
 _Z_DIM = Field(ge=1, le=65_536)
 _BETA = Field(ge=0)
@@ -151,7 +151,7 @@ Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(S
 Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]
 Sources = Annotated[list[Annotated[str | SourceModel, _table(SOURCE)]], Axis(_default_or_table(SOURCE))]
 Epsilons = Annotated[
-    list[Annotated[Fraction, PlainValidator(parse_epsilon)]], BeforeValidator(_typed_epsilons), Axis(_EPSILON)
+    list[Annotated[Fraction, PlainValidator(any_epsilon)]], BeforeValidator(_typed_epsilons), Axis(_EPSILON)
 ]
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
