@@ -15,14 +15,13 @@ from epsbench.harness.plan.axes.matching import matching, shown
 from epsbench.harness.plan.axes.sources import SELF, SourceModel, resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
+from epsbench.harness.plan.bounds import Bound, Cost
 from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.registry import KINDS, make, name_with_parameters, norm_versions, versions
 from epsbench.harness.plan.schema import (
     MOST_CELLS,
-    Bound,
-    Cost,
     GenerationPart,
     Part,
     RobustnessPart,
