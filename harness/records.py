@@ -21,7 +21,14 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.findings import Finding
-from epsbench.harness.migrations import SCHEMA_VERSION, OtherSchemaError, migrated, warn_left_out
+from epsbench.harness.migrations import (
+    SCHEMA_VERSION,
+    OtherSchemaError,
+    keep_other_version,
+    left_out,
+    migrated,
+    warn_left_out,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,8 +209,16 @@ def record_path(results: Path, identity: str) -> Path:
 
 
 def write_record(results: Path, record: Record) -> Path:
-    """Write a record atomically and return its path. Raises `InputError` when it cannot be written."""
+    """Write a record atomically and return its path. Raises `InputError` when it cannot be written.
+
+    A record of another version of the format is not replaced: it is kept beside the new one.
+    """
     path = record_path(results, record.id)
+    try:
+        if path.is_file():
+            keep_other_version(path)
+    except OSError as error:
+        raise InputError(cannot_write(path, error)) from error
     keep(path, (record.model_dump_json(indent=1) + "\n").encode())
     return path
 
@@ -245,13 +260,15 @@ def _parsed(path: Path, text: bytes) -> Record:
     try:
         record = Record.model_validate_json(text)
     except ValidationError:
-        changed = migrated(path, text)
-        if changed is None:
+        if (changed := migrated(path, text)) is None:
             raise
+    else:
+        if record.schema_version == SCHEMA_VERSION or (changed := migrated(path, text)) is None:
+            return record
+    try:
         return Record.model_validate_json(changed)
-    return (
-        Record.model_validate_json(migrated(path, text) or text) if record.schema_version != SCHEMA_VERSION else record
-    )
+    except ValidationError as error:
+        raise OtherSchemaError(left_out(path, text)) from error
 
 
 def find_record(results: Path, identity: str) -> Record | None:
