@@ -9,7 +9,7 @@ from statistics import mean
 from epsbench.harness.records import Record
 from epsbench.harness.report.results.cells import Cell, canonical, start_label, way
 from epsbench.harness.report.results.units import and_list, number
-from epsbench.harness.report.robustness.leaderboard import Board, Row, effort
+from epsbench.harness.report.robustness.leaderboard import Board, Row, measured_gradients
 from epsbench.harness.report.robustness.scores import score_entry
 from epsbench.harness.report.robustness.verdicts import clean, difference, records_at, share, under_attack, worst
 
@@ -106,13 +106,14 @@ def _efforts(board: Board) -> Iterator[str]:
             speed = record.cost.get("images_per_second")
             if not record.cell.get("early_stop", True) and isinstance(speed, int | float) and speed > 0:
                 attacks[canonical(record.cell["attack"])].append(record)
-        taken = sorted((group for group in attacks.values() if effort(group) > 0), key=effort)
-        if len(taken) < 2 or effort(taken[0]) == effort(taken[-1]):
+        counts = {key: count for key, group in attacks.items() if (count := measured_gradients(group))}
+        if len(set(counts.values())) < 2:
             continue
+        taken = [attacks[key] for key in sorted(counts, key=lambda key: counts[key])]
         least, most = (group[0].cell["attack"] for group in (taken[0], taken[-1]))
         times = _speed(taken[0]) / _speed(taken[-1])
         change = difference(*(under_attack(row, eps, attack["name"], attack) for attack in (least, most)))
-        few, many = (number(effort(group)) for group in (taken[0], taken[-1]))
+        few, many = number(min(counts.values())), number(max(counts.values()))
         yield (
             f"On {row.label}, {most['name']} with {many} gradients an image takes {number(times)} × the time of "
             f"{least['name']} with {few}, and changes the robust accuracy at ε = {spelled} by {change}."
