@@ -98,6 +98,10 @@ class Part(_Part):
     """Seconds and passes."""
 
 
+ALIKE = ("code", "training", "evaluation", "curves", "environment")
+"""Fields in which many records of a folder are equal."""
+
+
 class Record(BaseModel):
     """Everything that is kept of one cell."""
 
@@ -294,9 +298,15 @@ def read_records(results: Path) -> list[Record]:
     """
     records: list[Record] = []
     problems: list[str] = []
+    once: dict[tuple[str, str], Any] = {}
     for path in sorted((results / "cells").glob("*.json")):
         try:
-            records.append(read_record(path))
+            record = read_record(path)
+            # Most records of a folder agree in these parts. Kept once, they leave half of the memory.
+            same = {
+                name: once.setdefault((name, repr(value)), value) for name in ALIKE if (value := getattr(record, name))
+            }
+            records.append(record.model_copy(update=same))
         except OtherSchemaError as error:
             warn_left_out(error.messages)
         except InputError as error:

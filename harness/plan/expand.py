@@ -137,15 +137,15 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
     wanted, other = (Architecture, "generation") if part.task == "robustness" else (VAE, "robustness")
     data = DATASETS[part.data]
     problems: dict[str, None] = {}
-    for point in points:
-        name = point["model"].name
-        path = f"{part.task}.matrix.model"
+    path = f"{part.task}.matrix.model"
+    for named, z_dim in dict.fromkeys((point["model"], point.get("z_dim", 1)) for point in points):
+        name = named.name
         try:
-            model = make("model", point["model"], base)
+            model = make("model", named, base)
             if not isinstance(model, wanted):
                 problems[f"{path}: {name!r} is no model for [{part.task}]; it may belong in [{other}]"] = None
             elif isinstance(model, VAE):
-                model.check(data, z_dim=point["z_dim"])
+                model.check(data, z_dim=z_dim)
             else:
                 model.check(data)
         except (ValueError, InputError) as error:

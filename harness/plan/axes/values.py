@@ -71,9 +71,10 @@ def _as_list(value: Any) -> Any:
 def _distinct(values: list[Any]) -> list[Any]:
     if not values:
         raise ValueError("is empty; give at least one value, or leave the key out")
+    first: dict[Any, int] = {}
     for position, value in enumerate(values):
-        if value in values[:position]:
-            raise ValueError(f"entry {position} repeats entry {values.index(value)}; give every value once")
+        if first.setdefault(value, position) != position:
+            raise ValueError(f"entry {position} repeats entry {first[value]}; give every value once")
     return values
 
 
