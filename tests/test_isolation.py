@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -198,3 +199,16 @@ def test_what_a_module_sets_at_import_is_put_back_and_what_it_prints_goes_to_std
         for each in (script, fresh)
     )
     assert (loaded.returncode, loaded.stdout, loaded.stderr) == (0, alone.stdout, "loading\n")
+
+
+def test_results_do_not_follow_a_model_that_changes_the_working_folder(tmp_path, monkeypatch):
+    away = tmp_path / "away"
+    away.mkdir()
+    (tmp_path / "net.py").write_text(NET.format(change=f"os.chdir({str(away)!r})"), encoding="utf-8")
+    (tmp_path / "suite.toml").write_text(SUITE.format(models='"net.py:Net", "smallcnn"'), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    options = Options(quiet=True, device="cpu", weights=Path("kept"))
+    assert run_suite(load_suite("suite.toml"), Path("results"), options) == 0
+    assert len(read_records(Path("results"))) == 4
+    assert len(list(Path("kept").glob("*.safetensors"))) == 2
+    assert not list(away.iterdir())

@@ -42,13 +42,15 @@ def run_suite(suite: Suite, results: Path, options: Options, records: RecordInde
     can no longer be written.
     """
     require_writable(results)
-    # The user's code may print; standard output is for the report.
+    # The user's code may change the working folder; where results go does not depend on it.
+    place = results.absolute()
+    # It may print, too; standard output is for the report.
     with only_run(results), redirect_stdout(sys.stderr):
-        return _run(plan(suite, results, records), results, options)
+        return _run(plan(suite, place, records.moved(place) if records else None), results, options)
 
 
 def _run(work: Plan, results: Path, options: Options) -> int:
-    suite, context = work.suite, _context(work, results, options)
+    suite, context = work.suite, _context(work, results.absolute(), options)
     jobs = work.pending_jobs
     preflight(jobs, context)
     execute = _executor(options.executor)
@@ -57,7 +59,7 @@ def _run(work: Plan, results: Path, options: Options) -> int:
         with _terminate_as_interrupt():
             bad = _drive(execute(jobs, context), work, context, console, options)
     except KeyboardInterrupt:
-        left = len(plan(suite, results, work.records).pending)
+        left = len(plan(suite, context.results, work.records).pending)
         console.print(f"stopped: {len(suite.cells) - left} of {len(suite.cells)} cells are recorded in {results}; "
                       "the same command goes on from there", highlight=False, markup=False)  # fmt: skip
         return INTERRUPTED
@@ -93,12 +95,12 @@ def _context(work: Plan, results: Path, options: Options) -> Context:
     suite, device = work.suite, choose_device(options.device)
     return Context(
         results=results,
-        weights=options.weights or results / "weights",
+        weights=options.weights.absolute() if options.weights else results / "weights",
         device=device,
         suite=suite.name,
         base=suite.base,
         description=suite.description,
-        data_root=options.data_root,
+        data_root=options.data_root.absolute() if options.data_root else None,
         batch_size=options.batch_size,
         profile=options.profile,
         compile=options.compile,
