@@ -199,11 +199,17 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors that every further file would meet as well: a run stops at them."""
 
 
+OF_WEIGHTS = frozenset({".safetensors", ".checkpoint", ".lock"})
+"""Endings of the files in a folder of weights."""
+
+
 def cannot_write(path: Path, error: OSError) -> str:
     """The message of a run that cannot write any more."""
+    remedy = "raise the limit (`ulimit -f`)" if error.errno == errno.EFBIG else "make room"
+    option = "--weights" if path.suffix in OF_WEIGHTS else "--out"
     return (
-        f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: make room, or give "
-        "another folder with --out, and the same command goes on from there"
+        f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: {remedy}, or give "
+        f"another folder with {option}, and the same command goes on from there"
     )
 
 
@@ -275,13 +281,26 @@ def _parsed(path: Path, text: bytes) -> Record:
         raise OtherSchemaError(left_out(path, text)) from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises `InputError` where the system does not say: the name is too long, or a folder above gives no permission.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); check its name and permissions"
+        ) from error
+
+
 def find_record(results: Path, identity: str) -> Record | None:
     """The record of the cell with this id; None where there is none, or one of another version of the format.
 
     Warns of the latter (`RecordWarning`). Raises `InputError` where the file is no valid record.
     """
     path = record_path(results, identity)
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
         return read_record(path)

@@ -17,6 +17,7 @@ from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.plan.suite import Suite
+from epsbench.harness.records import is_there
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,10 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Pla
 
     ``records`` is what was read of the results folder before: of those records only replaced ones are read again.
     Raises one `InputError` that names every record of the suite that cannot be read, and every attack that refuses
-    its parameters.
+    its parameters, or that says why the folder cannot be read.
     """
     records = records or RecordIndex(results)
+    is_there(results / "cells")  # one message where the folder cannot be read, not one for each record
     cells: dict[str, list[Cell]] = {}
     by_status: dict[str, set[str]] = {"ok": set(), "failed": set(), "void": set()}
     problems: list[str] = []
