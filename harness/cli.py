@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +24,7 @@ from epsbench.harness.choices import (
 )
 from epsbench.harness.errors import InputError
 from epsbench.harness.migrations import print_warnings
+from epsbench.harness.run.machine.streams import guard_streams
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -218,17 +218,25 @@ def schema() -> None:
     _echo(schema_text(), end="")
 
 
+NO_MEMORY = ("failed to map segment", "annot allocate memory")
+"""What the dynamic linker says where a library does not fit in memory."""
+
+
 def main() -> None:
     """The console script. An `InputError` is printed without a traceback and ends with exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal or pipe that is not UTF-8 gets "?" for what it cannot show
-            stream.reconfigure(errors="replace")
+    guard_streams()
     print_warnings()
     try:
         app()
     except InputError as error:
         for message in error.messages:
             print(f"epsbench: {message}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        print(f"epsbench: out of memory{f' ({error})' if str(error) else ''}; finished cells are kept: free memory or "
+              "raise its limit (`ulimit -v`), and the same command goes on from there", file=sys.stderr)  # fmt: skip
         sys.exit(2)
 
 

@@ -46,9 +46,15 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors that every further file would meet as well: a run stops at them."""
 
 
+OF_WEIGHTS = frozenset({".safetensors", ".checkpoint", ".lock"})
+"""Endings of the files in a folder of weights."""
+
+
 def cannot_write(path: Path, error: OSError) -> str:
     """The message of a run that cannot write any more."""
+    remedy = "raise the limit (`ulimit -f`)" if error.errno == errno.EFBIG else "make room"
+    option = "--weights" if path.suffix in OF_WEIGHTS else "--out"
     return (
-        f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: make room, or give "
-        "another folder with --out, and the same command goes on from there"
+        f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: {remedy}, or give "
+        f"another folder with {option}, and the same command goes on from there"
     )

@@ -75,17 +75,16 @@ LISTS: dict[str, Callable[[], Table]] = {
 
 
 def plan_table(plan: Plan) -> Table:
-    """One row a job: its model, its cells, how many are recorded, and the gradients that its attacks take at most."""
+    """One row a job: its model, its cells, how many are recorded, and the gradients that its attacks will take."""
     table = empty_table(
-        f"plan of {plan.suite.name}", "job", "model", "training", "cells", "done", "to do", "gradients to do, at most"
+        f"plan of {plan.suite.name}", "job", "model", "training", "cells", "done", "to do", "gradients to do"
     )
     pending = {cell.id for cell in plan.pending}
     for job in plan.jobs:
         left = [cell for cell in job.cells if cell.id in pending]
-        gradients = sum(plan.predicted_gradients(cell) for cell in left)
         table.add_row(
             job.key[:8], plain(_trained(job.cells[0])), _training(job.cells[0]), str(len(job.cells)),
-            str(len(job.cells) - len(left)), str(len(left)), f"{gradients:,}",
+            str(len(job.cells) - len(left)), str(len(left)), str(plan.predicted_gradients(left)),
         )  # fmt: skip
     return table
 

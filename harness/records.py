@@ -17,9 +17,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import keep
+from epsbench.harness.files import cannot_write, keep
 from epsbench.harness.findings import Finding
-from epsbench.harness.migrations import SCHEMA_VERSION, OtherSchemaError, migrated, warn_left_out
+from epsbench.harness.migrations import (
+    SCHEMA_VERSION,
+    OtherSchemaError,
+    keep_other_version,
+    left_out,
+    migrated,
+    warn_left_out,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +96,10 @@ class Part(_Part):
     """Seconds and passes."""
 
 
+ALIKE = ("code", "training", "evaluation", "curves", "environment")
+"""Fields in which many records of a folder are equal."""
+
+
 class Record(BaseModel):
     """Everything that is kept of one cell."""
 
@@ -156,8 +167,16 @@ def record_path(results: Path, identity: str) -> Path:
 
 
 def write_record(results: Path, record: Record) -> Path:
-    """Write a record atomically and return its path. Raises `InputError` when it cannot be written."""
+    """Write a record atomically and return its path. Raises `InputError` when it cannot be written.
+
+    A record of another version of the format is not replaced: it is kept beside the new one.
+    """
     path = record_path(results, record.id)
+    try:
+        if path.is_file():
+            keep_other_version(path)
+    except OSError as error:
+        raise InputError(cannot_write(path, error)) from error
     keep(path, (record.model_dump_json(indent=1) + "\n").encode())
     return path
 
@@ -199,13 +218,28 @@ def _parsed(path: Path, text: bytes) -> Record:
     try:
         record = Record.model_validate_json(text)
     except ValidationError:
-        changed = migrated(path, text)
-        if changed is None:
+        if (changed := migrated(path, text)) is None:
             raise
+    else:
+        if record.schema_version == SCHEMA_VERSION or (changed := migrated(path, text)) is None:
+            return record
+    try:
         return Record.model_validate_json(changed)
-    return (
-        Record.model_validate_json(migrated(path, text) or text) if record.schema_version != SCHEMA_VERSION else record
-    )
+    except ValidationError as error:
+        raise OtherSchemaError(left_out(path, text)) from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises `InputError` where the system does not say: the name is too long, or a folder above gives no permission.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); check its name and permissions"
+        ) from error
 
 
 def find_record(results: Path, identity: str) -> Record | None:
@@ -214,7 +248,7 @@ def find_record(results: Path, identity: str) -> Record | None:
     Warns of the latter (`RecordWarning`). Raises `InputError` where the file is no valid record.
     """
     path = record_path(results, identity)
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
         return read_record(path)
@@ -231,9 +265,15 @@ def read_records(results: Path) -> list[Record]:
     """
     records: list[Record] = []
     problems: list[str] = []
+    once: dict[tuple[str, str], Any] = {}
     for path in sorted((results / "cells").glob("*.json")):
         try:
-            records.append(read_record(path))
+            record = read_record(path)
+            # Most records of a folder agree in these parts. Kept once, they leave half of the memory.
+            same = {
+                name: once.setdefault((name, repr(value)), value) for name in ALIKE if (value := getattr(record, name))
+            }
+            records.append(record.model_copy(update=same))
         except OtherSchemaError as error:
             warn_left_out(error.messages)
         except InputError as error:

@@ -16,14 +16,13 @@ from epsbench.harness.plan.axes.radii import too_large_radii
 from epsbench.harness.plan.axes.sources import SELF, SourceModel, resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
+from epsbench.harness.plan.bounds import Bound, Cost
 from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.registry import KINDS, make, name_with_parameters, norm_versions, versions
 from epsbench.harness.plan.schema import (
     MOST_CELLS,
-    Bound,
-    Cost,
     GenerationPart,
     Part,
     RobustnessPart,
@@ -144,15 +143,15 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
     wanted, other = (Architecture, "generation") if part.task == "robustness" else (VAE, "robustness")
     data = DATASETS[part.data]
     problems: dict[str, None] = {}
-    for point in points:
-        name = point["model"].name
-        path = f"{part.task}.matrix.model"
+    path = f"{part.task}.matrix.model"
+    for named, z_dim in dict.fromkeys((point["model"], point.get("z_dim", 1)) for point in points):
+        name = named.name
         try:
-            model = make("model", point["model"], base)
+            model = make("model", named, base)
             if not isinstance(model, wanted):
                 problems[f"{path}: {name!r} is no model for [{part.task}]; it may belong in [{other}]"] = None
             elif isinstance(model, VAE):
-                model.check(data, z_dim=point["z_dim"])
+                model.check(data, z_dim=z_dim)
             else:
                 model.check(data)
         except (ValueError, InputError) as error:

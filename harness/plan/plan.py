@@ -11,11 +11,13 @@ from typing import Any
 
 from epsbench.attacks.base import Attack
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.cell import Cell, RobustnessCell
+from epsbench.harness.plan.cell import Cell, RobustnessCell, digest
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.names.registry import make
+from epsbench.harness.plan.prediction import Prediction, most_gradients
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.plan.suite import Suite
+from epsbench.harness.records import is_there
 
 
 @dataclass(frozen=True)
@@ -136,20 +138,42 @@ class Plan:
         left = (job.only(pending) for job in self.jobs)
         return tuple(job for job in left if job.cells)
 
-    def predicted_gradients(self, cell: Cell) -> int:
-        """Input gradients that the cell's attack takes at most: steps × attempts × test examples.
+    def predicted_gradients(self, cells: Iterable[Cell]) -> Prediction:
+        """The input gradients that the attacks of these cells will take.
 
-        Fewer are needed for examples that are misclassified or soon fooled. An attack with a loop of its own counts
-        as 0.
+        Where the same cell with another seed is measured, its count; else a bound: steps × attempts × test examples.
         """
-        attack = self._attacks.get(cell.id)
-        if attack is None:
-            return 0
-        return attack.gradients(DATASETS[cell.data].classes) * examples(cell)
+        measured = self._measured
+        return Prediction.total(
+            Prediction.of(
+                most_gradients(self._attacks[cell.id], DATASETS[cell.data].classes),
+                examples(cell),
+                measured.get(_but_for_seed(cell), ()) if measured else (),
+            )
+            for cell in cells
+            if isinstance(cell, RobustnessCell)
+        )
 
     @cached_property
     def _attacks(self) -> dict[str, Attack]:
         return {cell.id: stream.attack for job in self.jobs for stream in job.streams for cell in stream.cells}
+
+    @cached_property
+    def _measured(self) -> dict[str, list[int]]:
+        """The gradients that measured cells took, by all of their settings but the seed."""
+        measured: dict[str, list[int]] = {}
+        for cell in self.suite.cells:
+            entry = self.records.entry(cell.id) if cell.id in self.done else None
+            counts = [entry.cost.get(key) for key in ("backwards", "shared_backwards")] if entry else [None]
+            if isinstance(cell, RobustnessCell) and all(isinstance(count, int) for count in counts):
+                measured.setdefault(_but_for_seed(cell), []).append(sum(count for count in counts if count))
+        return measured
+
+
+def _but_for_seed(cell: RobustnessCell) -> str:
+    """A hash of a cell's settings and code; the same for cells that differ in their seed alone."""
+    settings = {key: value for key, value in cell.canonical().items() if key != "seed"}
+    return digest({"cell": settings, "code": [cell.code.get(kind) for kind in ("attack", "model", "defense")]})
 
 
 def examples(cell: Cell) -> int:
@@ -163,9 +187,10 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Pla
 
     ``records`` is what was read of the results folder before: of those records only replaced ones are read again.
     Raises one `InputError` that names every record of the suite that cannot be read, and every attack that refuses
-    its parameters.
+    its parameters, or that says why the folder cannot be read.
     """
     records = records or RecordIndex(results)
+    is_there(results / "cells")  # one message where the folder cannot be read, not one for each record
     cells: dict[str, list[Cell]] = {}
     by_status: dict[str, set[str]] = {"ok": set(), "failed": set(), "void": set()}
     problems: list[str] = []

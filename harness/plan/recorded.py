@@ -11,7 +11,7 @@ from typing import Any
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import digest
 from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
-from epsbench.harness.records import LARGEST_RECORD, Record, Status, Verdicts, find_record, record_path
+from epsbench.harness.records import LARGEST_RECORD, Record, Status, Verdicts, find_record, is_there, record_path
 
 CELL_KEYS = ("attack", "norm", "eps")
 COST_KEYS = ("forwards", "backwards", "shared_backwards")
@@ -174,7 +174,7 @@ class RecordIndex:
 
     def _stamp(self, identity: str) -> FileStamp | None:
         path = record_path(self.results, identity)
-        return stamp_of(path) if path.exists() else None
+        return stamp_of(path) if is_there(path) else None
 
 
 def _content(path: Path) -> bytes:

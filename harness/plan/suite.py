@@ -95,8 +95,8 @@ def _locate(name_or_path: str) -> Path:
     try:
         if path.is_file():
             return path.resolve()
-    except ValueError as error:  # a NUL in the name, before Python 3.12
-        raise InputError(f"{name_or_path!r} is no file name ({error})") from error
+    except (OSError, ValueError) as error:  # too long, in a closed folder; a NUL in the name, before Python 3.12
+        raise InputError(f"{name_or_path!r} cannot be read ({getattr(error, 'strerror', None) or error})") from error
     shipped = shipped_suites()
     if name_or_path in shipped:
         return shipped[name_or_path]

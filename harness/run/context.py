@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from epsbench.harness.errors import summary
 from epsbench.harness.plan.cell import Cell
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.records import Record, Status
@@ -44,26 +45,27 @@ class GuardedBoard:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(folder))
-        except (OSError, ImportError) as error:
+        # Besides disks that are full: a protobuf of another version, no memory, no further thread.
+        except Exception as error:  # noqa: BLE001
             self._give_up(error)
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """Write one value; see the class."""
         try:
             self._writer.add_scalar(tag, value, step)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - see above
             self._give_up(error)
 
     def close(self) -> None:
         """Write what is left; see the class."""
         try:
             self._writer.close()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - see above
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         self._writer = NoBoard()
-        sys.stderr.write(f"epsbench: no curves for TensorBoard ({error}); the records have them\n")
+        sys.stderr.write(f"epsbench: no curves for TensorBoard ({summary(error)}); the records have them\n")
 
 
 @dataclass

@@ -16,6 +16,7 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.generative.job import run_generation_job
 from epsbench.harness.run.machine.environment import arithmetic, arithmetic_flags
+from epsbench.harness.run.machine.lock import require_in_place
 from epsbench.harness.run.machine.memory import keep_freed, release
 from epsbench.harness.run.robustness.job import run_robustness_job
 
@@ -34,7 +35,9 @@ def run_job(job: Job, context: Context) -> Iterator[Record]:
     keep_freed(context.device)
     with global_state_kept(), arithmetic(context.precision(job.cells[0].precision)):
         context = replace(context, environment=context.environment | arithmetic_flags(context.device))
+        require_in_place(context.results)
         for record in _guarded(job, context, pending):
+            require_in_place(context.results)
             # One missing ε of a curve brings back the others too. If they fail now, their earlier records stay.
             if record.status != "failed" or not _is_measured(record.id, context):
                 write_record(context.results, record)

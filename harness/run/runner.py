@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
@@ -17,7 +18,7 @@ from epsbench.harness.options import Options
 from epsbench.harness.plan.plan import Job, Plan, plan, require_writable
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.plan.suite import Suite
-from epsbench.harness.records import Record
+from epsbench.harness.records import Record, is_there, record_path
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.environment import choose_device, describe
 from epsbench.harness.run.machine.lock import only_run
@@ -39,29 +40,43 @@ def run_suite(suite: Suite, results: Path, options: Options, records: RecordInde
 
     ``records`` is what was read of the results folder before. Raises `InputError` before any training when the data,
     the device or the results folder cannot be used, or another run is writing to that folder; later, when results
-    can no longer be written.
+    can no longer be written, or the folder is no longer there.
     """
     require_writable(results)
-    # The user's code may print; standard output is for the report.
-    with only_run(results), redirect_stdout(sys.stderr):
-        return _run(plan(suite, results, records), results, options)
+    # The user's code may change the working folder; where results go does not depend on it.
+    place = results.absolute()
+    # It may print, too; standard output is for the report.
+    with only_run(place), redirect_stdout(sys.stderr):
+        return _run(plan(suite, place, records.moved(place) if records else None), results, options)
 
 
 def _run(work: Plan, results: Path, options: Options) -> int:
-    suite, context = work.suite, _context(work, results, options)
+    suite, context = work.suite, _context(work, results.absolute(), options)
     jobs = work.pending_jobs
-    preflight(jobs, context)
     execute = _executor(options.executor)
     console = Console(stderr=True)
     try:
         with _terminate_as_interrupt():
+            preflight(jobs, context)
             bad = _drive(execute(jobs, context), work, context, console, options)
+        _require_records(jobs, context)
     except KeyboardInterrupt:
-        left = len(plan(suite, results, work.records).pending)
+        left = len(plan(suite, context.results, work.records).pending)
         console.print(f"stopped: {len(suite.cells) - left} of {len(suite.cells)} cells are recorded in {results}; "
                       "the same command goes on from there", highlight=False, markup=False)  # fmt: skip
         return INTERRUPTED
     return 1 if bad else 0
+
+
+def _require_records(jobs: Sequence[Job], context: Context) -> None:
+    """Raise `InputError` if records that this run wrote are gone: somebody moved or deleted them meanwhile."""
+    cells = [cell for job in jobs for cell in job.cells]
+    gone = sum(not is_there(record_path(context.results, cell.id)) for cell in cells)
+    if gone:
+        raise InputError(
+            f"{context.results}: {gone} of the {len(cells)} records that this run wrote are not there any more; put "
+            "them back, or run the same command again, which measures only what is missing"
+        )
 
 
 def _drive(records: Iterator[Record], work: Plan, context: Context, console: Console, options: Options) -> int:
@@ -93,12 +108,12 @@ def _context(work: Plan, results: Path, options: Options) -> Context:
     suite, device = work.suite, choose_device(options.device)
     return Context(
         results=results,
-        weights=options.weights or results / "weights",
+        weights=options.weights.absolute() if options.weights else results / "weights",
         device=device,
         suite=suite.name,
         base=suite.base,
         description=suite.description,
-        data_root=options.data_root,
+        data_root=options.data_root.absolute() if options.data_root else None,
         batch_size=options.batch_size,
         profile=options.profile,
         compile=options.compile,
@@ -117,17 +132,21 @@ def _executor(name: str) -> Callable[[Sequence[Job], Context], Iterator[Record]]
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM stops a run as Ctrl-C does: what is finished is kept."""
+    """SIGTERM, and SIGHUP from a terminal that closes, stop a run as Ctrl-C does: what is finished is kept."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    before: dict[signal.Signals, Any] = {}
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                before[number] = signal.signal(number, interrupt)
     except ValueError:  # not the main thread, where signals cannot be taken
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -49,9 +50,45 @@ def test_every_corrupt_record_is_named(load, small, tmp_path):
 
 def test_gradients_are_predicted(load, small, tmp_path):
     made = plan(load(small), tmp_path)
-    assert {cell.attack.name: made.predicted_gradients(cell) for cell in made.pending} == {
-        "noise": 0, "fgsm": 500, "pgd": 2000,
+    assert {cell.attack.name: str(made.predicted_gradients([cell])) for cell in made.pending} == {
+        "noise": "0", "fgsm": "at most 500", "pgd": "at most 2,000",
     }  # fmt: skip
+
+
+def test_the_count_of_another_seed_is_predicted_where_it_is_measured(load, small, tmp_path):
+    suite = load(small + "seed = [0, 1]\n")
+    first = next(cell for cell in suite.cells if cell.attack.name == "pgd" and cell.seed == 0)
+    cost = {"backwards": 700, "shared_backwards": 50}
+    write_record(tmp_path, Record(id=first.id, status="ok", cell=first.canonical(), code=first.code, cost=cost))
+    made = plan(suite, tmp_path)
+    second = replace(first, seed=1)
+    assert second in made.pending
+    assert str(made.predicted_gradients([second])) == "about 750"
+    others = [cell for cell in made.pending if cell.attack == first.attack and cell != second]
+    assert {str(made.predicted_gradients([cell])) for cell in others} == {"at most 2,000"}
+    assert str(made.predicted_gradients([second, others[0]])) == "at most 2,000, about 750"
+    write_record(tmp_path, Record(id=first.id, status="failed", cell=first.canonical(), code=first.code))
+    assert str(plan(suite, tmp_path).predicted_gradients([second])) == "at most 2,000"
+
+
+LOOP = """
+from dataclasses import dataclass
+from epsbench.attacks.base import Attack
+
+@dataclass(frozen=True, kw_only=True)
+class Loop(Attack):
+    def perturb(self, victim, x, y, eps, noise):
+        return x + eps * victim.gradient(x, y)[0].sign()
+"""
+
+
+def test_nothing_is_predicted_of_an_attack_with_a_loop_of_its_own(load, small, tmp_path):
+    (tmp_path / "loop.py").write_text(LOOP, encoding="utf-8")
+    made = plan(load(small.replace('"noise"', '"loop.py:Loop"')), tmp_path / "none")
+    loops = [cell for cell in made.pending if cell.attack.name == "loop.py:Loop"]
+    assert str(made.predicted_gradients(loops[:1])) == "1 cell not known"
+    (job, _) = made.jobs
+    assert str(made.predicted_gradients(job.cells)) == "at most 5,000, 2 cells not known"
 
 
 def test_a_results_folder_that_cannot_be_written(tmp_path):

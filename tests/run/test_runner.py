@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -11,14 +12,14 @@ import time
 
 import numpy as np
 import pytest
-from small import SMALL, run, suite_of
+from small import SMALL, TINY, run, suite_of
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.options import Options
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_pictures, read_records
-from epsbench.harness.run import runner
+from epsbench.harness.run import jobs, runner
 from epsbench.harness.run.runner import run_suite
 
 
@@ -190,3 +191,15 @@ def test_another_list_of_eps_is_another_cell_only_where_the_eps_depend_on_each_o
             ids[curve, eps] = {cell.id for cell in suite_of(tmp_path, text).cells}
     assert ids["each", "[0.05, 0.2]"] < ids["each", "[0.05, 0.1, 0.2]"]
     assert not ids["nested", "[0.05, 0.2]"] & ids["nested", "[0.05, 0.1, 0.2]"]
+
+
+def test_memory_is_collected_without_looking_through_what_stays_loaded(tmp_path, monkeypatch):
+    """Looking through torch's compiler after each of many small models would take ten times as long as they do."""
+    frozen = []
+    monkeypatch.setattr(jobs, "release", lambda: frozen.append(gc.get_freeze_count()))
+    suite = suite_of(tmp_path, TINY.replace("eps = [0.05, 0.2]", "eps = 0.1\nseed = [0, 1, 2]"))
+    before = gc.get_freeze_count()
+    assert run(suite, tmp_path / "results")[0] == 0
+    assert frozen[0] == before
+    assert frozen[1] == frozen[2] > before + 10_000
+    assert gc.get_freeze_count() == before

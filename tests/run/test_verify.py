@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from epsbench.harness.migrations import RecordWarning
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import Suite, load_suite
 from epsbench.harness.records import Verdicts, read_records, record_path
@@ -100,3 +102,22 @@ def test_a_generative_model_is_verified_by_its_bounds(tmp_path, model, bound):
     assert code == 1
     assert f": {bound} " in lines[0]
     assert "form of training contiguous, compiled, now channels-last" in lines[0]
+
+
+def test_records_of_another_version_are_measured_anew_and_the_rest_is_verified(recorded, tmp_path):
+    suite, measured = recorded
+    results = tmp_path / "results"
+    shutil.copytree(measured, results)
+    others = [record_path(results, cell.id) for cell in suite.cells[:3]]
+    before = [json.loads(path.read_text()) for path in others]
+    for path, tree, version in zip(others, before, (0, 2, "two"), strict=True):
+        path.write_text(json.dumps(tree | {"schema_version": version, "cell": "of another form"}))
+    with pytest.warns(RecordWarning, match="left out"):
+        code, lines = verified(suite, results, 2)
+    assert (code, lines[-1]) == (0, "2 of 2 cells are the same (3 are recorded)")
+    with pytest.warns(RecordWarning, match="left out"):
+        assert run_suite(suite, results, QUIET) == 0
+    for path, tree, version in zip(others, before, (0, 2, "two"), strict=True):
+        assert json.loads(path.read_text())["verdicts"] == tree["verdicts"]
+        assert json.loads(path.with_suffix(".other-version").read_text())["schema_version"] == version
+    assert len(read_records(results)) == len(suite.cells)

@@ -71,9 +71,10 @@ def _as_list(value: Any) -> Any:
 def _distinct(values: list[Any]) -> list[Any]:
     if not values:
         raise ValueError("is empty; give at least one value, or leave the key out")
+    first: dict[Any, int] = {}
     for position, value in enumerate(values):
-        if value in values[:position]:
-            raise ValueError(f"entry {position} repeats entry {values.index(value)}; give every value once")
+        if first.setdefault(value, position) != position:
+            raise ValueError(f"entry {position} repeats entry {first[value]}; give every value once")
     return values
 
 
@@ -173,3 +174,21 @@ def _axes_of(axes: tuple[str, ...]) -> Callable[[dict[str, Any]], dict[str, Any]
 
 RobustnessWhere = Annotated[dict[str, Any], AfterValidator(_axes_of(ROBUSTNESS_AXES))]
 GenerationWhere = Annotated[dict[str, Any], AfterValidator(_axes_of(GENERATION_AXES))]
+
+
+def _reference_of(axes: tuple[str, ...]) -> PlainValidator:
+    check = _axes_of(axes)
+
+    def read(value: Any) -> dict[str, Any] | str:
+        if value == "baseline":
+            return "baseline"
+        if not isinstance(value, dict) or not value:
+            raise ValueError(f'must be "baseline" or a table of axes such as {{ {axes[0]} = … }}, not {value!r}')
+        return check(value)
+
+    return PlainValidator(read)
+
+
+_REFERENCE = WithJsonSchema({"anyOf": [{"const": "baseline"}, {"type": "object", "minProperties": 1}]})
+RobustnessReference = Annotated[dict[str, Any] | str, _reference_of(ROBUSTNESS_AXES), _REFERENCE]
+GenerationReference = Annotated[dict[str, Any] | str, _reference_of(GENERATION_AXES), _REFERENCE]

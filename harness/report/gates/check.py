@@ -26,8 +26,8 @@ from epsbench.harness.report.results.units import (
 )
 
 if TYPE_CHECKING:
+    from epsbench.harness.plan.bounds import Bound
     from epsbench.harness.plan.expand import Expectation
-    from epsbench.harness.plan.schema import Bound
     from epsbench.harness.plan.suite import Suite
 
 Verdict = Literal["holds", "within noise", "broken", "not measured"]

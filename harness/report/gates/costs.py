@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 MACHINE_FREE = frozenset({"gradients_per_image", "peak_bytes", "floor_share"})
 """The costs of a record that can be bounded as they are; times can be bounded relative to others."""
 
+OF_TRAINING = {"training_seconds": "seconds", "training_images_per_second": "images_per_second"}
+"""Costs of training, by their names in a record's ``training``. A classifier's record has them only there."""
+
 
 def cost(record: Record, name: str) -> float | None:
     """A cost of a record; None where it is no finite number."""
-    value = record.cost.get(name)
+    value = record.cost.get(name, record.training.get(OF_TRAINING.get(name, "")))
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

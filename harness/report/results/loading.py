@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.records import Record, read_records
+from epsbench.harness.records import Record, is_there, read_records
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.checking import check_cell
 from epsbench.harness.report.results.joining import Conflict, Located, join
@@ -82,7 +82,8 @@ def load_results(*folders: Path) -> Results:
     """
     problems: list[str] = []
     located: list[Located] = []
-    for folder in {folder.resolve(): folder for folder in folders}.values():
+    # A loop of symbolic links cannot be resolved; it is not there.
+    for folder in {folder.resolve() if is_there(folder) else folder: folder for folder in folders}.values():
         try:
             located += [(folder, record) for record in _read(folder)]
         except InputError as error:
@@ -107,7 +108,7 @@ def load_results(*folders: Path) -> Results:
 def _read(folder: Path) -> list[Record]:
     """The checked records of one folder."""
     how = f"`epsbench run SUITE --out {folder}` measures a suite into it"
-    if not folder.is_dir():
+    if not is_there(folder) or not folder.is_dir():
         raise InputError(f"{folder}: no such results folder; {how}")
     records = read_records(folder)
     if not records:

@@ -10,7 +10,7 @@ from statistics import mean
 from epsbench.harness.records import Record
 from epsbench.harness.report.results.cells import EACH, AttackKey, Cell, attack_key, canonical, start_label, way
 from epsbench.harness.report.results.units import and_list, number, visible
-from epsbench.harness.report.robustness.leaderboard import Board, Row, effort
+from epsbench.harness.report.robustness.leaderboard import Board, Row, measured_gradients
 from epsbench.harness.report.robustness.scores import score_entry
 from epsbench.harness.report.robustness.verdicts import clean, difference, records_at, share, under_attack, worst
 
@@ -114,7 +114,7 @@ def _efforts(board: Board) -> Iterator[str]:
             speed = record.cost.get("images_per_second")
             if not record.cell.get("early_stop", True) and isinstance(speed, int | float) and speed > 0:
                 attacks[attack_key(record.cell)].append(record)
-        efforts = {attack: effort(group) for attack, group in attacks.items() if effort(group) > 0}
+        efforts = {attack: count for attack, group in attacks.items() if (count := measured_gradients(group))}
         if len(set(efforts.values())) < 2:
             continue
         least, most = (choose(efforts, key=efforts.__getitem__) for choose in (min, max))

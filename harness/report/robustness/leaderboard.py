@@ -147,14 +147,19 @@ def rank(rows: Iterable[Row], eps: Fraction) -> list[Row]:
     ]
 
 
-def effort(records: Sequence[Record]) -> float:
-    """The most gradients for an image that one of an attack's cells took, as it was measured; 0 for noise.
-
-    Only where no cell was measured it is steps times restarts: an attack may take fewer gradients, or more.
-    """
+def measured_gradients(records: Iterable[Record]) -> float | None:
+    """The most gradients for an image that one of an attack's cells took; None where none was measured."""
     measured = numbers((record.cost for record in records if record.status == "ok"), "gradients_per_image")
-    if measured:
-        return max(measured)
+    return max(measured, default=None)
+
+
+def effort(records: Sequence[Record]) -> float:
+    """What attacks are ordered by: `measured_gradients`; 0 for noise.
+
+    Only where no cell was measured it is steps times restarts. That is a bound, so no table shows it.
+    """
+    if (measured := measured_gradients(records)) is not None:
+        return measured
     attack = records[0].cell["attack"]
     counts = [attack.get("steps", 0), attack.get("restarts", 1)]
     return float(math.prod(count for count in counts if isinstance(count, int)))

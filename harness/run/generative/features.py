@@ -63,15 +63,16 @@ def feature_network(data: Data, folder: Path) -> tuple[SmallCNNNetwork, dict[str
             "code": VERSION,
         }
     )
-    with turn(folder / f".{key}.lock"):
-        info = load_weights(folder, key, network)
-        if info is None:
-            with arithmetic("float32"):
-                # Torch's own layers only, because these weights must not change: see VERSION.
-                train_classifier(
-                    network, data, Method(NoDefense(), "none", training), Settings(SEED, "float32", subpixel=False)
-                )
-                info = save_weights(folder, key, network, {"accuracy": accuracy(network, data.test, "float32")})
+    info = load_weights(folder, key, network)  # without the lock, for which a read-only folder has no place
+    if info is None:
+        with turn(folder / f".{key}.lock"):
+            info = load_weights(folder, key, network)
+            if info is None:
+                with arithmetic("float32"):
+                    # Torch's own layers only, because these weights must not change: see VERSION.
+                    method = Method(NoDefense(), "none", training)
+                    train_classifier(network, data, method, Settings(SEED, "float32", subpixel=False))
+                    info = save_weights(folder, key, network, {"accuracy": accuracy(network, data.test, "float32")})
     entries = {"feature_weights_sha256": info["weights_sha256"], "feature_accuracy": info["accuracy"]}
     return network.eval().requires_grad_(False), entries
 

@@ -22,6 +22,7 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.evaluate import Subject, evaluate
 from epsbench.harness.run.generative.pictures import Pictures, last_pictures, samples
+from epsbench.harness.run.machine.lock import require_in_place
 from epsbench.harness.run.machine.memory import peak_bytes, reset_peak
 from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
 from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training
@@ -47,6 +48,7 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
         subject = Subject(vae, data, dict(cell.evaluation), cell.seed)
         measured = evaluate(subject, context.weights, context.progress, cell.label())
         seconds = time.perf_counter() - began
+        require_in_place(context.results)
         write_pictures(context.results, cell.id, pictures | last_pictures(vae, data.test) | measured.pictures)
         yield context.record(
             cell,
@@ -84,6 +86,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
 
     def on_pictures(epoch: int, network: VAENetwork) -> None:
         pictures[f"samples_epoch_{epoch:04d}"] = samples(network, cell.seed)
+        require_in_place(context.results)
         # Saved at once, before the weights: a resumed training cannot draw the samples of earlier epochs again.
         keep(path, _archive(pictures))
 

@@ -35,7 +35,7 @@ def only_run(results: Path) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with suppress(OSError):  # only for the message that a second run shows
             os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+            os.pwrite(file, _holder().encode(), 0)
     except OSError as error:
         if error.errno in _LOCKED:
             holder = os.pread(file, 200, 0).decode(errors="replace").encode("unicode_escape").decode()
@@ -43,10 +43,39 @@ def only_run(results: Path) -> Iterator[None]:
             raise InputError(
                 f"{results}: another run is writing there ({holder}); wait for it, or give another folder with --out"
             ) from error
+    _LOCKED_FOLDERS[results] = results.stat()
     try:
         yield
     finally:
+        del _LOCKED_FOLDERS[results]
         os.close(file)
+
+
+_LOCKED_FOLDERS: dict[Path, os.stat_result] = {}
+"""The results folders that this process has locked, as they were then."""
+
+
+def require_in_place(results: Path) -> None:
+    """Raise `InputError` if this process has locked the folder and it is no longer there.
+
+    What is written then would make another folder of the same name, which is in the way when the first is moved back.
+    """
+    if (before := _LOCKED_FOLDERS.get(results)) is None:
+        return
+    try:
+        # Some file systems number a folder anew now and then; then its lock is still there.
+        same = os.path.samestat(results.stat(), before) or (results / ".lock").read_text() == _holder()
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise InputError(
+            f"{results}: was moved or deleted while this run was writing to it; finished cells are where it is now: "
+            "move it back, or name its new place with --out, and the same command goes on from there"
+        )
+
+
+def _holder() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from epsbench.harness.files import keep
 from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.records import keep
 from epsbench.harness.run.attack.ledger import Outcome, Part
 from epsbench.harness.run.attack.returned import Returned
 

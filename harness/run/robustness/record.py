@@ -17,6 +17,7 @@ from epsbench.harness.records import Metric, Part, Record, Verdicts, pack_bits, 
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.machine.lock import require_in_place
 from epsbench.harness.run.machine.memory import peak_bytes
 from epsbench.harness.run.metrics import proportion
 from epsbench.harness.run.robustness.attacker import Attacker
@@ -78,6 +79,7 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
     robust = classifier.robust(outcome)
     pictures = len(outcome.images) > 0
     failures: list[Finding] = []
+    require_in_place(context.results)
     if pictures:
         failures = side_output(
             "pictures", lambda: write_pictures(context.results, cell.id, _pictures(classifier.targets, outcome))

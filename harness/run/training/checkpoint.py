@@ -14,6 +14,7 @@ import torch
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.files import keep
+from epsbench.harness.records import is_there
 from epsbench.harness.run.machine.memory import is_out_of_memory
 
 _REMEDY = "delete the file and the next run trains these weights from the start"
@@ -37,7 +38,7 @@ class Checkpoint:
 
         Raises `InputError`, naming the file and the remedy, if the file is damaged.
         """
-        if self._path is None or not self._path.exists():
+        if self._path is None or not is_there(self._path):
             return None
         try:
             stored = self._path.read_bytes()

@@ -16,7 +16,7 @@ from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.training_text import how_trained
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
-from epsbench.harness.run.machine.lock import turn
+from epsbench.harness.run.machine.lock import require_in_place, turn
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded
@@ -97,6 +97,7 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
     checkpoint = Checkpoint(folder / f"{key}.checkpoint")
     cached = load_weights(folder, key, network) if run.complete() else None
     if cached is None:
+        require_in_place(context.results)
         with turn(folder / f".{key}.lock"):
             cached = load_weights(folder, key, network) if run.complete() else None
             if cached is None:
@@ -109,6 +110,7 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
                 with _progress(cell, run.title, context) as hooks:
                     training = run.train(settings, hooks)
                 info = _info(training, network, cell, settings.precision, run.images) | extra | {"probe": run.probe()}
+                require_in_place(context.results)
                 saved = save_weights(folder, key, network, info)
                 checkpoint.remove()
                 return saved | {"cached": False}

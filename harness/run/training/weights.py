@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.files import keep
+from epsbench.harness.records import is_there
 
 _REMEDY = "delete the file and the next run trains these weights anew"
 
@@ -40,7 +41,7 @@ def load_weights(folder: Path, key: str, module: nn.Module) -> dict[str, Any] | 
     Raises `InputError`, naming the file and the remedy, if the file is damaged or belongs to another module.
     """
     path = weights_path(folder, key)
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
         with safe_open(path, framework="pt") as file:

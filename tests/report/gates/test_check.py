@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.schema import GenerationExpect, RobustnessExpect, Share
+from epsbench.harness.plan.bounds import GenerationExpect, RobustnessExpect, Share
 from epsbench.harness.records import Metric, record_path
 from epsbench.harness.report.gates.check import SHARES, check_suite, judge
 from epsbench.harness.report.gates.junit import Case, junit, write_junit

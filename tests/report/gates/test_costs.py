@@ -41,6 +41,7 @@ def measured(suite: Suite, folder: Path, gradients: float = 20.0, code: str = ""
                 "id": cell.id if not code else factory.identity(cell.canonical(), {"attack": code}),
                 "cell": cell.canonical(),
                 "cost": {"gradients_per_image": taken, "seconds": taken / 2, "peak_bytes": 0},
+                "training": {"seconds": taken, "images_per_second": 100 / taken},
             }
         )
         factory.write(folder, Record.model_validate(record.model_dump()))
@@ -63,6 +64,8 @@ def measured(suite: Suite, folder: Path, gradients: float = 20.0, code: str = ""
         ('peak_bytes = { max = 2, relative_to = { attack = "fgsm" } }', 2, "missing or 0 in what it is relative to"),
         ('seconds = { max = 2, relative_to = "baseline" }', 2, "give its results folder with --baseline DIR"),
         ("floor_share = { min = 0.5 }", 2, "the record has no floor_share"),
+        ('training_seconds = { max = 19, relative_to = { attack = "fgsm" } }', 1, "≤ 19 × attack fgsm: 20 × "),
+        ('training_images_per_second = { min = 0.05, relative_to = { attack = "fgsm" } }', 0, "attack fgsm: 0.05 × "),
     ],
 )
 def test_a_bound_on_a_cost(tmp_path, bound, code, message):
@@ -83,6 +86,68 @@ def test_a_cost_relative_to_a_baseline_of_other_code(tmp_path, gradients, code):
     assert f"gradients_per_image ≤ 1.1 × baseline: {gradients / 20:.3g} ×" in text
 
 
+GENERATION = """
+[generation]
+data = "mnist"
+[generation.matrix]
+z_dim = [2, 20]
+[[generation.expect]]
+where = {{ z_dim = 20 }}
+{bound}
+"""
+
+
+def generative_suite(folder: Path, bound: str) -> Suite:
+    path = folder / "generative.toml"
+    path.write_text(GENERATION.format(bound=bound), encoding="utf-8")
+    return load_suite(str(path))
+
+
+def generated(suite: Suite, folder: Path, factor: float = 1.0, code: str = "") -> Path:
+    """Records whose model of 20 dimensions costs ``factor`` times the small one's 100 s and 1 GiB."""
+    for cell in suite.cells:
+        times = factor if cell.z_dim == 20 else 1.0
+        cost = {
+            "training_seconds": 100 * times,
+            "training_images_per_second": 1000 / times,
+            "seconds": 10 * times,
+            "peak_bytes": int(2**30 * times),
+        }
+        identity = cell.id if not code else factory.identity(cell.canonical(), {"model": code})
+        record = factory.generation().model_copy(update={"id": identity, "cell": cell.canonical(), "cost": cost})
+        factory.write(folder, record)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("bound", "code", "says"),
+    [
+        ("peak_bytes = { max = 3e9 }", 0, "peak_bytes ≤ 3,000,000,000: 2,147,483,648"),
+        ("peak_bytes = { max = 2e9 }", 1, "peak_bytes ≤ 2,000,000,000: 2,147,483,648"),
+        ("peak_bytes = { max = 2, relative_to = { z_dim = 2 } }", 0, "peak_bytes ≤ 2 × z_dim 2: 2 × "),
+        ("seconds = { max = 1.5, relative_to = { z_dim = 2 } }", 1, "seconds ≤ 1.5 × z_dim 2: 2 × "),
+        ("training_seconds = { max = 2, relative_to = { z_dim = 2 } }", 0, "≤ 2 × z_dim 2: 2 × "),
+        ("training_images_per_second = { min = 0.6, relative_to = { z_dim = 2 } }", 1, "≥ 0.6 × z_dim 2: 0.5 × "),
+        ('seconds = { max = 2, relative_to = "baseline" }', 2, "give its results folder with --baseline DIR"),
+    ],
+)
+def test_a_bound_on_a_cost_of_a_generative_model(tmp_path, bound, code, says):
+    suite = generative_suite(tmp_path, bound)
+    outcome, text = check_suite(suite, generated(suite, tmp_path / "results", 2.0))
+    assert (outcome, len(text.splitlines())) == (code, 2)
+    assert says in text
+
+
+@pytest.mark.parametrize("name", ["seconds", "training_seconds", "peak_bytes"])
+@pytest.mark.parametrize(("factor", "code"), [(1.0, 0), (1.15, 0), (1.3, 1)])
+def test_costs_of_generative_models_relative_to_a_baseline(tmp_path, name, factor, code):
+    suite = generative_suite(tmp_path, f'{name} = {{ max = 1.2, relative_to = "baseline" }}')
+    before = generated(suite, tmp_path / "before", code="1")
+    outcome, text = check_suite(suite, generated(suite, tmp_path / "after", factor), baseline=before)
+    assert outcome == code
+    assert f"{name} ≤ 1.2 × baseline: {factor:.3g} ×" in text
+
+
 def test_what_a_cost_is_relative_to_may_be_missing(tmp_path):
     suite = suite_with(tmp_path, 'seconds = { max = 9, relative_to = { attack = "fgsm" } }')
     results = measured(suite, tmp_path / "results")
@@ -97,6 +162,22 @@ def test_what_a_cost_is_relative_to_may_be_missing(tmp_path):
 
 @pytest.mark.parametrize(
     ("bound", "message"),
+    [
+        ("seconds = { max = 9 }", r"relative_to = \{ z_dim = … \}"),
+        ("training_seconds = { max = 9 }", "differs between machines"),
+        ('peak_bytes = { max = 9, relative_to = { attack = "fgsm" } }', r"relative_to: 'attack' is no axis"),
+        ("peak_bytes = { max = 9, relative_to = { z_dim = 3 } }", r"relative_to\.z_dim: no cell has 3; known: 2, 20"),
+        ("peak_bytes = { max = 9, relative_to = 3 }", r'relative_to: must be "baseline" or a table of axes'),
+        ('gradients_per_image = { max = 9, relative_to = "baseline" }', "unknown key"),
+    ],
+)
+def test_a_wrong_bound_of_a_generative_model_is_a_message(tmp_path, bound, says):
+    with pytest.raises(InputError, match=says):
+        generative_suite(tmp_path, bound)
+
+
+@pytest.mark.parametrize(
+    ("bound", "says"),
     [
         ('seconds = { max = 2, relative_to = { attack = "gone" } }', "attack"),
         ('seconds = { max = 2, relative_to = { atack = "fgsm" } }', "'atack' is no axis"),

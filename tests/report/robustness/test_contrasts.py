@@ -154,6 +154,20 @@ def test_attacks_of_few_and_many_gradients_are_compared_without_early_stop(early
     ]
 
 
+def test_an_attack_whose_gradients_were_not_counted_is_not_compared():
+    """Its steps times restarts are a bound, no count."""
+    records = [
+        factory.robustness(CLEAN, right(50), attack=attack, early_stop=False, images_per_second=100.0)
+        for attack in (FGSM, {"name": "pgd", "steps": 10}, PGD)
+    ]
+    counted = records[2].model_copy(
+        update={"cost": {key: value for key, value in records[2].cost.items() if key != "gradients_per_image"}}
+    )
+    text = " ".join(sentences(records[0], records[1], counted))
+    assert "pgd with 10 gradients an image takes" in text
+    assert "40" not in text
+
+
 def test_failed_cells_and_old_records_are_passed_over():
     assert sentences(factory.failed(), trained(90, 10, defense=defense("trades"))) == []
 

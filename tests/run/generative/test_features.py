@@ -50,6 +50,7 @@ def test_the_same_weights_whatever_the_global_random_state(trained, small, tmp_p
 
 def test_trained_once_a_folder(trained, small, folder, monkeypatch):
     monkeypatch.setattr(module, "train_classifier", None)
+    monkeypatch.setattr(module, "turn", None)  # a read-only folder has no place for a lock
     network, entries = feature_network(small, folder)
     assert entries == trained[1]
     assert torch.equal(features(network, small.test.pixels()), features(trained[0], small.test.pixels()))
