@@ -120,7 +120,7 @@ def generated(suite: Suite, folder: Path, factor: float = 1.0, code: str = "") -
 
 
 @pytest.mark.parametrize(
-    ("bound", "code", "says"),
+    ("bound", "code", "message"),
     [
         ("peak_bytes = { max = 3e9 }", 0, "peak_bytes ≤ 3,000,000,000: 2,147,483,648"),
         ("peak_bytes = { max = 2e9 }", 1, "peak_bytes ≤ 2,000,000,000: 2,147,483,648"),
@@ -131,11 +131,11 @@ def generated(suite: Suite, folder: Path, factor: float = 1.0, code: str = "") -
         ('seconds = { max = 2, relative_to = "baseline" }', 2, "give its results folder with --baseline DIR"),
     ],
 )
-def test_a_bound_on_a_cost_of_a_generative_model(tmp_path, bound, code, says):
+def test_a_bound_on_a_cost_of_a_generative_model(tmp_path, bound, code, message):
     suite = generative_suite(tmp_path, bound)
     outcome, text = check_suite(suite, generated(suite, tmp_path / "results", 2.0))
     assert (outcome, len(text.splitlines())) == (code, 2)
-    assert says in text
+    assert message in text
 
 
 @pytest.mark.parametrize("name", ["seconds", "training_seconds", "peak_bytes"])
@@ -171,13 +171,13 @@ def test_what_a_cost_is_relative_to_may_be_missing(tmp_path):
         ('gradients_per_image = { max = 9, relative_to = "baseline" }', "unknown key"),
     ],
 )
-def test_a_wrong_bound_of_a_generative_model_is_a_message(tmp_path, bound, says):
-    with pytest.raises(InputError, match=says):
+def test_a_wrong_bound_of_a_generative_model_is_a_message(tmp_path, bound, message):
+    with pytest.raises(InputError, match=message):
         generative_suite(tmp_path, bound)
 
 
 @pytest.mark.parametrize(
-    ("bound", "says"),
+    ("bound", "message"),
     [
         ('seconds = { max = 2, relative_to = { attack = "gone" } }', "attack"),
         ('seconds = { max = 2, relative_to = { atack = "fgsm" } }', "'atack' is no axis"),
