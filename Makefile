@@ -65,6 +65,7 @@ bench-peers: $(VENV)/.installed-test
 	$(BIN)/python $(PEERS) fgsm $(RESNET) --images 1024
 	$(BIN)/python $(PEERS) fgsm --images 8192
 	$(BIN)/python $(PEERS) floor --images 1250
+	$(BIN)/python -m tests.benchmarks.autoattack --weights results/reference/.weights --defenses none pgd-batch --images 200
 	$(BIN)/python $(PEERS) floor $(RESNET) --images 80 --rounds 1
 
 clean:

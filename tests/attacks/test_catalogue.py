@@ -107,7 +107,7 @@ def test_three_classes_take_the_untargeted_denominator():
 
 
 @pytest.mark.parametrize(
-    ("make", "word"),
+    ("make", "reason"),
     [
         (lambda: APGD(loss=TargetedDLR()), "apgd-t"),
         (lambda: PGD(loss=TargetedDLR()), "target"),
@@ -123,17 +123,17 @@ def test_three_classes_take_the_untargeted_denominator():
         (lambda: AutoAttack(version="strong"), "version"),
     ],
 )
-def test_impossible_parameters_are_refused(make, word):
-    with pytest.raises(ValueError, match=word):
+def test_impossible_parameters_are_refused(make, reason):
+    with pytest.raises(ValueError, match=reason):
         make()
 
 
 @pytest.mark.parametrize(
-    ("attack", "classes", "word"),
+    ("attack", "classes", "reason"),
     [(APGD(loss=DLR()), 2, "classes"), (APGDT(targets=10), 10, "beyond"), (FABT(targets=12), 10, "beyond")],
 )
-def test_attacks_refuse_data_with_too_few_classes(attack, classes, word):
-    with pytest.raises(ValueError, match=word):
+def test_attacks_refuse_data_with_too_few_classes(attack, classes, reason):
+    with pytest.raises(ValueError, match=reason):
         attack.check(classes)
 
 

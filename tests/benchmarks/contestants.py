@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epsbench.attacks.base import GradientAttack
+from epsbench.attacks.base import Attack, GradientAttack
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.machine.memory import keep_freed
-from epsbench.harness.run.speed.accelerate import accelerate
+from epsbench.harness.run.speed.accelerate import Work, accelerate
 from epsbench.harness.run.speed.batch_size import find_batch
 from epsbench.harness.run.speed.judging import lay_out
 from epsbench.harness.run.speed.prepare import prepare
@@ -117,14 +117,17 @@ def _run_peer(peer: Peer, bench: Bench, attack: GradientAttack, batch: int) -> l
     return robust
 
 
-def make_engine(bench: Bench, attack: GradientAttack, precision: str, batch: int, compiled: str = "auto") -> Engine:
+def make_engine(bench: Bench, attack: Attack, precision: str, batch: int, compiled: str = "auto") -> Engine:
     """An engine tuned for an attack at all ε, as a run tunes it. Of 0 rows a batch it finds the size itself."""
     everyone = torch.arange(len(bench.y), device=bench.x.device)
     targets = Targets(lambda at: bench.x[at], bench.y, everyone)
     victim = prepare(bench.model, bench.x.device, precision, bench.x[:16], bench.y[:16])
     verdicts = len(bench.eps) * len(bench.y)
-    batch = min(batch or find_batch(victim, targets, attack.steps * verdicts), len(bench.y))
-    accelerate(victim, targets, batch, attack.steps * verdicts, compiled)
+    with torch.no_grad():
+        classes = bench.model(bench.x[:1]).shape[1]
+    work = Work(attack.gradients(classes) * verdicts, attack.forwards(classes) * verdicts, attack.losses(classes))
+    batch = min(batch or find_batch(victim, targets, max(work.gradients, verdicts)), len(bench.y))
+    accelerate(victim, targets, batch, work, compiled)
     judge = Judge(bench.model, bench.x.device)
     lay_out(judge, targets, batch, verdicts)
     return Engine(victim, judge, targets, batch)

@@ -24,7 +24,7 @@ from epsbench.attacks.fgsm import FGSM
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.run.machine.environment import describe
 from epsbench.harness.run.machine.memory import keep_freed
-from epsbench.harness.run.speed.floor import measure_rates
+from epsbench.harness.run.speed.floor import Passes, measure_rates
 from tests.benchmarks.contestants import PEERS, Booth, Contestant, make_engine
 from tests.benchmarks.networks import Bench, Chosen
 
@@ -100,7 +100,7 @@ def floor_share(benches: list[Bench], batch: int, rounds: int) -> list[dict[str,
                 after = measure_rates(*timed)
                 gradients = sum(o.backwards for o in outcomes) + n
                 verdicts = sum(o.judge_forwards for o in outcomes)
-                floor = statistics.mean(rates.floor(gradients, verdicts) for rates in (before, after))
+                floor = statistics.mean(rates.floor(Passes(gradients, verdicts)) for rates in (before, after))
                 # Each ε is charged the shared gradient in full; here it was taken once.
                 taken = sum(o.seconds for o in outcomes) - (kinds - 1) * engine.clean.seconds
                 shares.append(floor / taken)

@@ -11,6 +11,7 @@ import torch
 
 from epsbench.attacks.fgsm import FGSM
 from epsbench.attacks.pgd import PGD
+from tests.benchmarks import autoattack
 from tests.benchmarks.contestants import Contestant
 from tests.benchmarks.networks import Bench, Chosen
 
@@ -51,3 +52,15 @@ def test_an_untrained_network_is_labelled_as_it_sees_and_nothing_falls():
     (bench,) = Chosen("", (), None, 8, 2, resnet=4).build(torch.device("cpu"))
     assert len(bench.x) == len(bench.y) == 8
     assert Contestant().run(replace(bench, eps=bench.eps[:1]), PGD(steps=2), 8) == [1.0]
+
+
+@pytest.mark.parametrize("part", ["apgd-ce", "square"])
+def test_the_parts_of_autoattack_are_compared_on_the_same_images(bench, part, monkeypatch):
+    pytest.importorskip("torchattacks", reason="torchattacks is a test extra")
+    monkeypatch.setitem(autoattack.PARTS, part, replace(autoattack.PARTS[part], steps=20))
+    few = Bench(bench.name, bench.model, bench.x[:40], bench.y[:40], [Fraction(1, 10)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lines = autoattack.compare(part, few, Fraction(1, 10), 1)
+    assert [line["precision"] for line in lines] == ["float32", "bf16"]
+    assert all(0 <= line["robust"] <= 1 and line["ratio"] > 0 for line in lines)

@@ -27,7 +27,7 @@ clean_accuracy = { min = 0.5 }
 
 
 def ended(folder: Path, command: str) -> tuple[int, str]:
-    """The exit code of a shell command line, where ``epsbench`` is this one, and what it says on standard error."""
+    """The exit code of a shell command line, where ``epsbench`` is this one, and what it message on standard error."""
     (folder / "s.toml").write_text(SUITE, encoding="utf-8")
     line = f"set -o pipefail; {command.replace('epsbench', f'{sys.executable} -m epsbench.harness.cli')}"
     done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, check=False)
@@ -69,7 +69,7 @@ def test_what_nobody_reads_is_dropped():
         assert stream.encoding == "utf-8"
 
 
-def test_standard_error_loses_what_cannot_be_written_and_standard_output_says_so():
+def test_standard_error_loses_what_cannot_be_written_and_standard_output_message_so():
     with Path("/dev/full").open("w") as full:
         Guarded(full, loses=True).write("x" * 100_000)
     with Path("/dev/full").open("w") as full, pytest.raises(InputError, match="standard output cannot be written"):
@@ -77,14 +77,14 @@ def test_standard_error_loses_what_cannot_be_written_and_standard_output_says_so
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (MemoryError(), "epsbench: out of memory; finished cells are kept: free memory or raise its limit"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "epsbench: out of memory (libtorch"),
         (ImportError(f"x.so: {os.strerror(errno.ENOMEM)}"), "epsbench: out of memory (x.so: Cannot allocate memory)"),
     ],
 )
-def test_no_memory_is_one_message(monkeypatch, capsys, error, says):
+def test_no_memory_is_one_message(monkeypatch, capsys, error, message):
     def fails() -> None:
         raise error
 
@@ -94,7 +94,7 @@ def test_no_memory_is_one_message(monkeypatch, capsys, error, says):
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 2
-    assert capsys.readouterr().err.startswith(says)
+    assert capsys.readouterr().err.startswith(message)
 
 
 def test_a_mistake_in_an_import_stays_a_traceback(monkeypatch):
