@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from epsbench.harness.errors import InputError as InputError
+    from epsbench.harness.frames import frame as frame
     from epsbench.harness.options import Options as Options
     from epsbench.harness.plan.plan import plan as plan
     from epsbench.harness.plan.suite import load_suite as load_suite
     from epsbench.harness.plan.suite import shipped_suites as shipped_suites
-    from epsbench.harness.records import frame as frame
     from epsbench.harness.records import read_records as read_records
     from epsbench.harness.run.runner import run_suite as run_suite
 
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "InputError": "epsbench.harness.errors",
     "Options": "epsbench.harness.options",
-    "frame": "epsbench.harness.records",
+    "frame": "epsbench.harness.frames",
     "load_suite": "epsbench.harness.plan.suite",
     "plan": "epsbench.harness.plan.plan",
     "read_records": "epsbench.harness.records",

@@ -11,7 +11,7 @@ import io
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
@@ -27,9 +27,6 @@ from epsbench.harness.migrations import (
     migrated,
     warn_left_out,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Far above what a run writes: 100 images take 34 bytes of verdicts, and an epoch takes about 100 bytes of curves.
 LARGEST_RECORD = 32 << 20
@@ -311,22 +308,3 @@ def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except _DAMAGE as error:
         raise InputError(f"{path}: not a picture archive ({error}); delete it and its record, run again") from error
-
-
-def flatten(record: Record) -> dict[str, Any]:
-    """A record as one flat row: cell, status, every metric with its interval, every cost."""
-    row: dict[str, Any] = {"id": record.id, "status": record.status, "suite": record.suite}
-    for key, value in record.cell.items():
-        row[key] = value["name"] if isinstance(value, dict) and "name" in value else value
-    for name, metric in record.metrics.items():
-        row |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high, f"{name}_n": metric.n}
-    row |= {f"cost_{name}": value for name, value in record.cost.items()}
-    row["findings"] = ", ".join(finding.code for finding in record.findings)
-    return row | {"started": record.started, "finished": record.finished}
-
-
-def frame(records: list[Record]) -> pd.DataFrame:
-    """Records as a pandas table, one row each (see `flatten`)."""
-    import pandas as pd
-
-    return pd.DataFrame([flatten(record) for record in records])

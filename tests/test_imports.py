@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
 SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isolation", "harness.statistics",
-          "harness.records", "harness.options", "harness.findings")  # fmt: skip
+          "harness.records", "harness.frames", "harness.options", "harness.findings")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress")
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "harness": (),
     "harness.migrations": ("harness.errors",),
     "harness.files": ("harness.errors",),
+    "harness.frames": ("harness.records",),
     "harness.records": ("harness.errors", "harness.files", "harness.findings", "harness.migrations"),
     "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
     "harness.plan.names": (

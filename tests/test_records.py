@@ -15,13 +15,12 @@ from pydantic import ValidationError
 from epsbench.harness import records
 from epsbench.harness.errors import InputError
 from epsbench.harness.findings import Finding
+from epsbench.harness.frames import flatten, frame
 from epsbench.harness.records import (
     Failure,
     Metric,
     Record,
     Verdicts,
-    flatten,
-    frame,
     pack_bits,
     read_pictures,
     read_record,

@@ -13,15 +13,16 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from epsbench.attacks.losses import LOSSES, Loss
+from epsbench.attacks.losses import LOSSES
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.cell import Named, Table, digest, freeze, thaw
+from epsbench.harness.plan.cell import Named, Table, digest, thaw
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.loading import file_of, load_object
-from epsbench.harness.plan.names.parameters import Parameter, as_argument, check_parameters, parameters_of
+from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
+from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
 from epsbench.harness.plan.names.versions import code_version
 
 AUGMENTATIONS: dict[str, str] = {
@@ -76,8 +77,10 @@ KINDS: dict[str, Kind] = {
         bases=("epsbench.attacks.base:Attack",),
         hidden=("name", "norm"),
         uncalled={
-            "loss": "gradients are of the loss that a field `loss` holds, a value of epsbench.attacks.losses.Loss",
-            "targeted": "the class to aim at is what target(rows) returns",
+            "loss": "a field `loss` holds the loss, a value of epsbench.attacks.losses.Loss; for a loop of your own define "
+            "perturb(victim, x, y, eps, noise)",
+            "targeted": "target(rows) returns the classes to aim at; for a loop of your own define "
+            "perturb(victim, x, y, eps, noise)",
         },
     ),
     "loss": Kind(
@@ -177,69 +180,7 @@ def built_in_defaults(kind: str, name: str) -> Mapping[str, Any]:
 def parameters(kind: str, source: Source) -> dict[str, Parameter]:
     """The parameters a suite may set. Losses and attacks among their defaults are shown by their names."""
     known = parameters_of(source.factory, KINDS[kind].hidden)
-    return {key: replace(each, default=_named_loss(each.default)) for key, each in known.items()}
-
-
-_NESTED = {"Loss": "loss", "tuple[Attack, ...]": "attack"}  # annotation of a parameter → the kind that it names
-
-
-def _nested(known: Mapping[str, Parameter], given: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[str]]:
-    """What a suite gives, with every nested name in the form that records hold; and the problems, one message each."""
-    read, problems = dict(given), []
-    for key, value in given.items():
-        kind = _NESTED.get(known[key].type) if key in known else None
-        if kind is None:
-            continue
-        several = kind == "attack"
-        if several and not isinstance(value, list):
-            problems.append(f'{key}: must be a list of attacks, such as ["pgd", "square"], not {value!r}')
-            continue
-        entries: list[Any] = []
-        for position, entry in enumerate(value if several else [value]):
-            try:
-                entries.append(_recorded(name_with_parameters(kind, entry, base)))
-            except InputError as error:
-                place = f"{key}[{position}]" if several else key
-                problems += [f"{place}: {message}" for message in error.messages]
-        read[key] = entries if several else (entries or [None])[0]
-    return {key: value for key, value in read.items() if value is not None}, problems
-
-
-def _recorded(named: Named) -> str | dict[str, Any]:
-    """A nested name as a record holds it: alone, or with its parameters."""
-    return named.as_dict() if named.params else named.name
-
-
-def _named_loss(value: Any) -> Any:
-    """The name of a loss that a suite can name; anything else as it is."""
-    return next((name for name, loss in LOSSES.items() if loss == value), value) if isinstance(value, Loss) else value
-
-
-def _built(parameter: Parameter, value: Any, base: Path) -> Any:
-    """The argument that a recorded value stands for: losses and attacks are made from their names."""
-    kind = _NESTED.get(parameter.type)
-    if kind is None:
-        return as_argument(parameter, value)
-    made = [make(kind, _of_record(entry), base) for entry in (value if isinstance(value, list) else [value])]
-    return tuple(made) if isinstance(value, list) else made[0]
-
-
-def _of_record(entry: str | Mapping[str, Any]) -> Named:
-    """The name that `_recorded` was given."""
-    if isinstance(entry, str):
-        return Named(entry)
-    return Named(entry["name"], tuple(sorted((key, freeze(value)) for key, value in entry.items() if key != "name")))
-
-
-def _nested_names(kind: str, named: Named, base: Path) -> list[tuple[str, Named]]:
-    """The names among a name's parameters, each with its kind."""
-    known = parameters(kind, resolve(kind, named.name, base))
-    nested = []
-    for key, value in named.params:
-        if key in known and (inner := _NESTED.get(known[key].type)):
-            plain = thaw(value)
-            nested += [(inner, _of_record(entry)) for entry in (plain if isinstance(plain, list) else [plain])]
-    return nested
+    return {key: replace(each, default=named_loss(each.default)) for key, each in known.items()}
 
 
 def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) -> Named:
@@ -253,7 +194,7 @@ def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) 
     if not isinstance(name, str) or not name:
         raise InputError(f'must be a name or a table such as {{ name = "..." }}, not {entry!r}')
     known = parameters(kind, resolve(kind, name, base))
-    given, nested_problems = _nested(known, given, base)
+    given, nested_problems = read_nested(known, given, lambda kind, entry: name_with_parameters(kind, entry, base))
     values, problems = check_parameters(known, given)
     problems += nested_problems
     if problems:
@@ -273,8 +214,12 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
     """
     source = resolve(kind, named.name, base)
     known = parameters(kind, source)
+
+    def make_one(inner: str, nested: Named) -> Any:
+        return make(inner, nested, base)
+
     arguments = {
-        key: _built(known[key], thaw(value) if isinstance(value, Table) or known[key].type in _NESTED else value, base)
+        key: built(known[key], thaw(value) if isinstance(value, Table) or is_nested(known[key]) else value, make_one)
         for key, value in named.params
         if key in known
     }
@@ -295,7 +240,7 @@ def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
     source = resolve(kind, named.name, base)
     file = file_of(named.name, base)
     code = {kind: code_version(source.factory, *([file] if file else []))}
-    inner = [versions(inner, nested, base)[inner] for inner, nested in _nested_names(kind, named, base)]
+    inner = [versions(inner, nested, base)[inner] for inner, nested in nested_names(parameters(kind, source), named)]
     if inner:
         code[kind] = digest([code[kind], *inner])
     if "path" in dict(source.fixed):

@@ -8,7 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from epsbench.harness.records import Record, flatten
+from epsbench.harness.frames import flatten
+from epsbench.harness.records import Record
 from epsbench.harness.report.results.cells import canonical, flat
 from epsbench.harness.report.results.loading import Results
 

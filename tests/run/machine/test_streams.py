@@ -27,7 +27,7 @@ clean_accuracy = { min = 0.5 }
 
 
 def ended(folder: Path, command: str) -> tuple[int, str]:
-    """The exit code of a shell command line, where ``epsbench`` is this one, and what it message on standard error."""
+    """The exit code of a shell command line, where ``epsbench`` is this one, and what it writes to standard error."""
     (folder / "s.toml").write_text(SUITE, encoding="utf-8")
     line = f"set -o pipefail; {command.replace('epsbench', f'{sys.executable} -m epsbench.harness.cli')}"
     done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, check=False)
@@ -69,7 +69,7 @@ def test_what_nobody_reads_is_dropped():
         assert stream.encoding == "utf-8"
 
 
-def test_standard_error_loses_what_cannot_be_written_and_standard_output_message_so():
+def test_standard_error_loses_what_cannot_be_written_and_standard_output_shows_it():
     with Path("/dev/full").open("w") as full:
         Guarded(full, loses=True).write("x" * 100_000)
     with Path("/dev/full").open("w") as full, pytest.raises(InputError, match="standard output cannot be written"):
