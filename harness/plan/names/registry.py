@@ -77,8 +77,8 @@ KINDS: dict[str, Kind] = {
         bases=("epsbench.attacks.base:Attack",),
         hidden=("name", "norm"),
         uncalled={
-            "loss": "a field `loss` holds the loss, a value of epsbench.attacks.losses.Loss; for a loop of your own define "
-            "perturb(victim, x, y, eps, noise)",
+            "loss": "a field `loss` holds the loss, a value of epsbench.attacks.losses.Loss; for a loop of your own "
+            "define perturb(victim, x, y, eps, noise)",
             "targeted": "target(rows) returns the classes to aim at; for a loop of your own define "
             "perturb(victim, x, y, eps, noise)",
         },
