@@ -71,7 +71,7 @@ def load_suite(name_or_path: str, limit: int | None = None, precision: str | Non
         if isinstance(document.get(task), dict):
             document[task] |= over
     try:
-        parsed = SuiteFile.model_validate(document, context={"base": path.parent})
+        parsed = SuiteFile.model_validate(document, context={"base": path.parent, "largest": _largest(document)})
     except ValidationError as error:
         raise InputError([f"{path}: {_explain(each)}" for each in error.errors()]) from error
     cells: list[Cell] = []
@@ -183,3 +183,14 @@ def _tables(annotation: Any) -> Any:
         yield annotation
     for argument in get_args(annotation):
         yield from _tables(argument)
+
+
+def _largest(document: dict[str, Any]) -> float:
+    """The largest ε that any norm of a suite allows: 1, the whole pixel range, where there is only L∞."""
+    part = document.get("robustness")
+    if not isinstance(part, dict):
+        return 1
+    include = part.get("include")
+    tables = [part.get("matrix"), *(include if isinstance(include, list) else [])]
+    named = [table["norm"] for table in tables if isinstance(table, dict) and "norm" in table]
+    return 1 if all(norm in ("linf", ["linf"]) for norm in named) else math.inf

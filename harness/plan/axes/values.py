@@ -27,7 +27,7 @@ from epsbench.harness.plan.axes.starts import START, Start
 from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, OtherModel, TableAxis, read_named
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
-from epsbench.harness.plan.epsilon import any_epsilon, without_rounded_twins
+from epsbench.harness.plan.epsilon import parse_epsilon, without_rounded_twins
 from epsbench.harness.plan.names.registry import AUGMENTATIONS, KINDS, NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
@@ -80,6 +80,10 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 def _typed_epsilons(values: Any) -> Any:
     return without_rounded_twins(values) if isinstance(values, list) else values
+
+
+def _epsilon(value: object, info: ValidationInfo) -> Fraction:
+    return parse_epsilon(value, (info.context or {}).get("largest", 1))
 
 
 def _named(kind: str) -> PlainValidator:
@@ -152,7 +156,7 @@ Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(S
 Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]
 Sources = Annotated[list[Annotated[str | SourceModel, _table(SOURCE)]], Axis(_default_or_table(SOURCE))]
 Epsilons = Annotated[
-    list[Annotated[Fraction, PlainValidator(any_epsilon)]], BeforeValidator(_typed_epsilons), Axis(_EPSILON)
+    list[Annotated[Fraction, PlainValidator(_epsilon)]], BeforeValidator(_typed_epsilons), Axis(_EPSILON)
 ]
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]

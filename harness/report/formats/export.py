@@ -17,7 +17,13 @@ from epsbench.harness.report.results.loading import Results
 def to_json(results: Results) -> str:
     """Every record of the folder, as docs/records.md describes it, in one list."""
     records = [*results.current, *results.superseded]
-    return json.dumps([record.model_dump(mode="json") for record in records], indent=1, ensure_ascii=False) + "\n"
+    return json.dumps([_dumped(record) for record in records], indent=1, ensure_ascii=False) + "\n"
+
+
+def _dumped(record: Record) -> dict[str, Any]:
+    """The fields of a record; those of ensembles of attacks only where there are any."""
+    absent = {name for name in ("parts", "adapted") if not getattr(record, name)}
+    return record.model_dump(mode="json", exclude=absent)
 
 
 def to_csv(results: Results) -> str:
