@@ -193,4 +193,5 @@ def _largest(document: dict[str, Any]) -> float:
     include = part.get("include")
     tables = [part.get("matrix"), *(include if isinstance(include, list) else [])]
     named = [table["norm"] for table in tables if isinstance(table, dict) and "norm" in table]
-    return 1 if all(norm in ("linf", ["linf"]) for norm in named) else math.inf
+    norms = [norm for each in named for norm in (each if isinstance(each, list) else [each])]
+    return 1 if all(norm == "linf" for norm in norms) else math.inf
