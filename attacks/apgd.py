@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, State
+from epsbench.attacks.base import Attack, State, at_least_one
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer, Rows
@@ -42,12 +42,7 @@ class APGD(Attack):
     """Gradients that are averaged at each point (Athalye et al., 2018), against a model that is random."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if self.restarts < 1:
-            raise ValueError(f"restarts must be at least 1, not {self.restarts}")
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, not {self.samples}")
+        at_least_one(steps=self.steps, restarts=self.restarts, samples=self.samples)
         if "target" in self.loss.inputs and type(self) is APGD:
             raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; use apgd-t")
 

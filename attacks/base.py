@@ -69,6 +69,9 @@ class Attack(ABC):
     norm: Norm = field(default=NORMS["linf"], repr=False)
     """The norm that bounds the perturbation; the suite's ``norm`` axis sets it."""
 
+    def __post_init__(self) -> None:  # noqa: B027 - an attack may have nothing to refuse
+        """Raise `ValueError` for a hyper-parameter that makes no sense."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         """Take a class that defines `perturb` for a `BatchAttack`, which it may derive from."""
         super().__init_subclass__(**options)
@@ -144,6 +147,13 @@ class Attack(ABC):
         return self.budget() * self.attempts(classes) if self.query == "logits" else 0
 
 
+def at_least_one(**counts: int) -> None:
+    """Raise `ValueError` for the first of these parameters that is below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, not {count}")
+
+
 def _takes_no_steps(self: Attack, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
     raise TypeError(f"{type(self).__name__} loops itself (perturb), so it has no step")
 
@@ -180,10 +190,7 @@ class GradientAttack(Attack):
     """The loss whose gradient is followed."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if self.restarts < 1:
-            raise ValueError(f"restarts must be at least 1, not {self.restarts}")
+        at_least_one(steps=self.steps, restarts=self.restarts)
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts above 1 repeat the same path unless random_start = true")
         if "target" in self.loss.inputs and type(self).target is Attack.target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, State
+from epsbench.attacks.base import Attack, State, at_least_one
 from epsbench.attacks.losses import LogitDifference
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.plane import to_plane
@@ -39,10 +39,7 @@ class FAB(Attack):
     """How often it starts over, at random points at most ε/2 away, on an image that withstood."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if self.restarts < 1:
-            raise ValueError(f"restarts must be at least 1, not {self.restarts}")
+        at_least_one(steps=self.steps, restarts=self.restarts)
         if self.norm.name not in ("linf", "l2"):
             raise ValueError(f"fab knows the norms linf and l2, not {self.norm.name}")
 

@@ -128,6 +128,11 @@ def at_class(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.gather(1, classes[:, None]).squeeze(1)
 
 
+def wrong_logits(logits: Tensor, y: Tensor) -> Tensor:
+    """The logits (N, K) with −∞ at the class ``y``."""
+    return logits.scatter(1, y[:, None], float("-inf"))
+
+
 def best_other(logits: Tensor, y: Tensor) -> Tensor:
     """The largest logit (N,) of any class but ``y``."""
-    return logits.scatter(1, y[:, None], float("-inf")).amax(1)
+    return wrong_logits(logits, y).amax(1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from epsbench.attacks.base import Attack, State
+from epsbench.attacks.base import Attack
 from epsbench.attacks.norms.base import RowNoise, per_row
 from epsbench.attacks.rows import Answer, Rows
 
@@ -45,29 +45,19 @@ def path(
         return Rows(x, y, eps, attempt, taken, target, attack.norm, region, lambda: draw(step), clean)
 
     target = attack.target(rows(None))
-    point, state = attack.start(rows(None, target))
-    point = _projected(attack, rows(None, target), point, state)
-    over = attempt < 0
+    first = rows(None, target)
+    point, state = attack.start(first)
+    point = first.project(point, attack.radius(first, state))
+    over: Tensor | None = None
     for step in range(attack.budget()):
         yield point
         now = rows(attempt.new_full((len(x),), step), target)
-        inputs = tuple(getattr(now, name) for name in attack.loss.inputs)
+        inputs = now.inputs(attack.loss)
         gradient, logits = ask(point, attack.loss, *inputs)
         answer = Answer(point, y, logits, gradient, attack.loss, inputs)
         proposal, state = attack.step(now, answer, state)
-        point = point.where(per_row(over), _projected(attack, now, proposal, state))
+        moved = now.project(proposal, attack.radius(now, state))
+        point = moved if over is None else point.where(per_row(over), moved)
         if (done := attack.done(now, answer, state)) is not None:
-            over = over | done
-    yield point if attack.radius(rows(None), state) is None else rows(None).project(point)
-
-
-def _projected(attack: Attack, rows: Rows, point: Tensor, state: State) -> Tensor:
-    """The nearest point of the ball that the attack's points may lie in, and of the box."""
-    radius = attack.radius(rows, state)
-    return rows.project(point) if radius is None else roaming(rows, point, radius)
-
-
-def roaming(rows: Rows, point: Tensor, radius: Tensor) -> Tensor:
-    """`Rows.project` for another ``radius`` (N, 1, 1, 1) than ε."""
-    norm = rows.norm
-    return norm.within(norm.region(rows.x, radius), point, radius)
+            over = done if over is None else over | done
+    yield point if attack.radius(first, state) is None else first.project(point)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from epsbench.attacks.losses import Loss
+from epsbench.attacks.losses import Loss, wrong_logits
 from epsbench.attacks.norms.base import Norm, Region, RowNoise
 
 if TYPE_CHECKING:
@@ -58,14 +58,22 @@ class Rows:
         """The model's logits at the clean images, (N, K)."""
         return self.clean()
 
-    def project(self, point: Tensor) -> Tensor:
-        """The nearest points to ``point`` (N, C, H, W) of each row's ball and of the box [0, 1]; a new tensor."""
+    def inputs(self, loss: Loss) -> tuple[Tensor, ...]:
+        """What a loss needs besides the logits."""
+        return tuple(getattr(self, name) for name in loss.inputs)
+
+    def project(self, point: Tensor, radius: Tensor | None = None) -> Tensor:
+        """The nearest points to ``point`` (N, C, H, W) of each row's ball and of the box [0, 1]; a new tensor.
+
+        The ball's radius is ε, or ``radius`` (N, 1, 1, 1).
+        """
+        if radius is not None:
+            return self.norm.into_ball(self.x, point, radius)
         return self.norm.within(self.region, point, self.eps)
 
     def ranked(self, rank: Tensor) -> Tensor:
         """The class (N,) of this rank (N,) among the wrong ones at the clean image; rank 0 is the most likely."""
-        wrong = self.logits.scatter(1, self.y[:, None], float("-inf"))
-        return wrong.argsort(1, descending=True).gather(1, rank[:, None]).squeeze(1)
+        return wrong_logits(self.logits, self.y).argsort(1, descending=True).gather(1, rank[:, None]).squeeze(1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import cache
 from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from epsbench.attacks.base import Attack, State
+from epsbench.attacks.base import Attack, State, at_least_one
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer, Rows
@@ -42,10 +42,7 @@ class Square(Attack):
     """The first window's share of the image."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
-        if self.restarts < 1:
-            raise ValueError(f"restarts must be at least 1, not {self.restarts}")
+        at_least_one(steps=self.steps, restarts=self.restarts)
         if not 0 < self.p <= 1:
             raise ValueError(f"p must be above 0 and at most 1, not {self.p}")
         if self.norm.name not in ("linf", "l2"):

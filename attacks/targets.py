@@ -1,26 +1,50 @@
-"""How many target classes a targeted attack tries, one after the other."""
+"""Attacks that aim at one wrong class after the other."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from epsbench.attacks.base import Attack, at_least_one
+from epsbench.attacks.rows import Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_TARGETS = 9  # as many as AutoAttack tries
 
 
-def count_targets(targets: int | None, classes: int) -> int:
-    """How many target classes there are: ``targets``, or 9, or all wrong classes where there are fewer."""
-    return min(targets or MOST_TARGETS, classes - 1)
+@dataclass(frozen=True, kw_only=True)
+class Targeted(Attack, ABC):
+    """The part of an attack that chooses targets: every attempt aims at the next most likely wrong class."""
 
+    restarts: int = 1
+    """Always 1: every target is an attempt."""
 
-def check_targets(targets: int | None, classes: int | None = None) -> None:
-    """Raise `ValueError` where there are fewer wrong classes than ``targets``."""
-    if targets is not None and targets < 1:
-        raise ValueError(f"targets must be at least 1, not {targets}")
-    if targets is not None and classes is not None and targets >= classes:
-        raise ValueError(f"targets = {targets} is beyond the {classes - 1} wrong classes of the data; give fewer")
+    targets: int | None = None
+    """How many classes are tried; None: 9, or all wrong ones where there are fewer."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.restarts != 1:
+            raise ValueError(f"restarts is always 1 here, not {self.restarts}: every target is an attempt")
+        if self.targets is not None:
+            at_least_one(targets=self.targets)
 
-def adapted_targets(targets: int | None, classes: int) -> dict[str, Any]:
-    """The number of targets for the record, where it is not the usual one."""
-    count = count_targets(targets, classes)
-    return {"targets": count} if targets is None and count < MOST_TARGETS else {}
+    def attempts(self, classes: int) -> int:
+        return min(self.targets or MOST_TARGETS, classes - 1)
+
+    def target(self, rows: Rows) -> Tensor:
+        return rows.ranked(rows.attempt)
+
+    def check(self, classes: int) -> None:
+        super().check(classes)
+        if self.targets is not None and self.targets >= classes:
+            raise ValueError(
+                f"targets = {self.targets} is beyond the {classes - 1} wrong classes of the data; give fewer"
+            )
+
+    def adapted(self, classes: int) -> dict[str, Any]:
+        count = self.attempts(classes)
+        return {"targets": count} if self.targets is None and count < MOST_TARGETS else {}

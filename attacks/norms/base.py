@@ -68,6 +68,10 @@ class Norm(ABC):
         x = region["x"]
         return (x + self.project(point - x, eps)).clamp_(0.0, 1.0)
 
+    def into_ball(self, x: Tensor, point: Tensor, eps: Tensor) -> Tensor:
+        """The nearest point to ``point`` of the ε-ball around ``x`` and of the box [0, 1]; a new tensor."""
+        return self.within(self.region(x, eps), point, eps)
+
 
 def per_row(values: Tensor) -> Tensor:
     """One value a row, (N,), in a shape that broadcasts over images: (N, 1, 1, 1)."""

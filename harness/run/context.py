@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,31 +42,28 @@ class GuardedBoard:
 
     def __init__(self, folder: Path) -> None:
         self._writer: Board = NoBoard()
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder))
-        # Besides disks that are full: a protobuf of another version, no memory, no further thread.
-        except Exception as error:  # noqa: BLE001
-            self._give_up(error)
+        self._try(lambda: self._open(folder))
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """Write one value; see the class."""
-        try:
-            self._writer.add_scalar(tag, value, step)
-        except Exception as error:  # noqa: BLE001 - see above
-            self._give_up(error)
+        self._try(lambda: self._writer.add_scalar(tag, value, step))
 
     def close(self) -> None:
         """Write what is left; see the class."""
-        try:
-            self._writer.close()
-        except Exception as error:  # noqa: BLE001 - see above
-            self._give_up(error)
+        self._try(lambda: self._writer.close())
 
-    def _give_up(self, error: Exception) -> None:
-        self._writer = NoBoard()
-        sys.stderr.write(f"epsbench: no curves for TensorBoard ({summary(error)}); the records have them\n")
+    def _open(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        # Besides disks that are full: a protobuf of another version, no memory, no further thread.
+        except Exception as error:  # noqa: BLE001
+            self._writer = NoBoard()
+            sys.stderr.write(f"epsbench: no curves for TensorBoard ({summary(error)}); the records have them\n")
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar
 
+from epsbench.attacks.base import at_least_one
 from epsbench.models.defenses.base import Defense, Trainee, check_above_zero, check_eps, check_weight
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ class TRADES(Defense):
         check_eps(self.eps)
         check_weight("beta", self.beta)
         check_above_zero("relative_step_size", self.relative_step_size)
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        at_least_one(steps=self.steps)
 
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
         from torch.nn import functional as F

@@ -14,6 +14,7 @@ from epsbench.harness.plan import expand
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import Record, read_records, write_record
+from tests.counting import calls
 
 FEW, TIMES = 60, 4
 MOST = 1.25 * TIMES
@@ -43,23 +44,6 @@ def suite_of(folder: Path, *, eps: int = 1, seeds: int = 1, attacks: int = 0) ->
         encoding="utf-8",
     )
     return path
-
-
-def calls(work: Callable[[], object]) -> int:
-    """How many functions are called, Python's and C's, and how often a generator goes on."""
-    count = 0
-
-    def counting(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(counting)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 @pytest.mark.parametrize("axis", ["eps", "seeds", "attacks"])

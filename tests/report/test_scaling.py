@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from epsbench.harness.records import Record
 from epsbench.harness.report.build import FORMATS
 from epsbench.harness.report.content import Content
 from epsbench.harness.report.results.loading import load_results
+from tests.counting import calls
 
 CLEAN = np.ones(8, dtype=bool)
 FEW, TIMES = 75, 4
@@ -52,23 +52,6 @@ SHAPES: dict[str, Callable[[int], Record]] = {
     "β": lambda i: model(0.5 + i / 1000, z_dim=3, beta=0.1 + i / 100),
     "seeds of a VAE": lambda i: factory.generation(0.5 + i / 1000, seed=i, epochs=2),
 }  # fmt: skip
-
-
-def calls(work: Callable[[], object]) -> int:
-    """How many functions are called, Python's and C's, and how often a generator goes on."""
-    count = 0
-
-    def counting(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(counting)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 def folder_of(tmp_path: Path, shape: str, number: int) -> Path:

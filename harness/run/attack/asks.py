@@ -43,13 +43,9 @@ class Asks:
         """The work of an answer, in forward passes."""
         return GRADIENT * self.gradients or FORWARD
 
-    def inputs(self, rows: Rows) -> tuple[Tensor, ...]:
-        """What the attack's loss needs besides the logits."""
-        return tuple(getattr(rows, name) for name in self.attack.loss.inputs)
-
     def at(self, point: Tensor, rows: Rows) -> Answer:
         """The victim's answer at some points (N, C, H, W)."""
-        loss, inputs = self.attack.loss, self.inputs(rows)
+        loss, inputs = self.attack.loss, rows.inputs(self.attack.loss)
         if self.attack.query == "logits":
             return Answer(point, rows.y, self.victim.scores(point), None, loss, inputs)
         if self.attack.query == "jacobian":
@@ -68,4 +64,4 @@ class Asks:
     def at_clean(self, position: Tensor, rows: Rows) -> Answer:
         """The shared answer at the clean images of the targets at these positions (N,)."""
         gradient, logits = self.clean.at(position)
-        return Answer(rows.x, rows.y, logits, gradient, self.attack.loss, self.inputs(rows))
+        return Answer(rows.x, rows.y, logits, gradient, self.attack.loss, rows.inputs(self.attack.loss))

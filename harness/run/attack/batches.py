@@ -14,7 +14,6 @@ from epsbench.attacks.base import BatchAttack
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
-from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.attack.query_log import QueryLog
 from epsbench.harness.run.attack.returned import checked_images
 from epsbench.harness.run.attack.schedule import Each
@@ -82,7 +81,7 @@ class Batches:
             images = self.attack.perturb(log, x, y, eps, self.targets.noise(self.seed, at, again))
         images = checked_images(self.attack, images, x)
         outcome.returned.note(images, x, eps, self.ledger.norm)
-        x_adv = into_ball(self.attack.norm, x, images, eps)
+        x_adv = self.attack.norm.into_ball(x, images, eps)
         verdicts = self.ledger.verdicts(x, x_adv, y, self.size)
         if self.white_box:
             self._note_queries(log, x_adv, verdicts[0] > 0, outcome)

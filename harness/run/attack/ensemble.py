@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 
 from epsbench.attacks.base import Attack
-from epsbench.attacks.norms import LInf
-from epsbench.harness.run.attack.ledger import Ledger, Outcome, Part
+from epsbench.harness.run.attack.ledger import COUNTS, Outcome, Part, blank_outcome
+from epsbench.harness.run.attack.returned import Returned
 
 if TYPE_CHECKING:
     from epsbench.harness.run.attack.engine import Engine
@@ -36,7 +37,7 @@ def run_ensemble(
     classes = engine.clean_logits().shape[1] if len(engine.targets) else 2
     members = attack.members(classes)
     for each in eps:
-        outcome = (store and store.load(each)) or _blank(engine, each)
+        outcome = (store and store.load(each)) or blank_outcome(engine.targets, each, engine.keep)
         done = len(outcome.parts)
         for number, (name, part) in enumerate(members[done:], done):
             left = np.flatnonzero(~outcome.fooled)
@@ -61,10 +62,6 @@ def part_seed(seed: int, number: int) -> int:
     return seed + (number + 1) * 2**32
 
 
-def _blank(engine: Engine, eps: Fraction) -> Outcome:
-    return Ledger(engine.judge, engine.targets, LInf(), (eps,), engine.keep).outcomes[0]
-
-
 def _merge(outcome: Outcome, part: Outcome, left: np.ndarray) -> None:
     """Put what a part gave for the targets at positions ``left`` into the ensemble's outcome."""
     outcome.fooled[left] = part.fooled
@@ -74,8 +71,7 @@ def _merge(outcome: Outcome, part: Outcome, left: np.ndarray) -> None:
     kept = left[: len(part.images)]
     outcome.images[torch.from_numpy(kept)] = part.images
     outcome.predicted[kept] = part.predicted
-    for name in ("forwards", "backwards", "seconds", "judge_forwards", "shared_backwards", "watched", "lost",
-                 "withstood", "short"):  # fmt: skip
+    for name in COUNTS:
         setattr(outcome, name, getattr(outcome, name) + getattr(part, name))
-    for name in ("images", "beyond_ball", "no_pixels"):
-        setattr(outcome.returned, name, getattr(outcome.returned, name) + getattr(part.returned, name))
+    for each in fields(Returned):
+        setattr(outcome.returned, each.name, getattr(outcome.returned, each.name) + getattr(part.returned, each.name))

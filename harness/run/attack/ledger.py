@@ -109,32 +109,39 @@ class Outcome:
     """Of an attack with a loop of its own: where the images were that it returned, before they were projected."""
 
 
+ARRAYS = ("fooled", "attacked", "size", "low", "high", "loss", "predicted")
+"""The fields of an outcome that are arrays."""
+
+COUNTS = ("forwards", "backwards", "seconds", "judge_forwards", "shared_backwards", "watched", "lost", "withstood",
+          "short")  # fmt: skip
+"""The fields of an outcome that add up."""
+
+
+def blank_outcome(targets: Targets, eps: Fraction, keep: int) -> Outcome:
+    """The outcome at an ε before anything is attacked; the first ``keep`` targets will keep their image."""
+    n, keep = len(targets), min(keep, len(targets))
+    shape = targets.pixels(targets.index.new_zeros(min(1, n))).shape[1:]
+    size, low, high, loss = (np.full(n, np.nan, dtype=np.float32) for _ in range(4))
+    return Outcome(
+        eps=eps,
+        fooled=np.zeros(n, dtype=bool),
+        attacked=np.zeros(n, dtype=bool),
+        size=size,
+        low=low,
+        high=high,
+        loss=loss,
+        images=torch.zeros(keep, *shape),
+        predicted=np.full(keep, -1),
+    )
+
+
 class Ledger:
     """Judges finished rows and keeps one `Outcome` an ε."""
 
     def __init__(self, judge: Judge, targets: Targets, norm: Norm, eps: Sequence[Fraction], keep: int) -> None:
         """``norm`` measures perturbations; ``keep`` is how many of the first targets keep their image."""
         self.judge, self.targets, self.norm = judge, targets, norm
-        n, keep = len(targets), min(keep, len(targets))
-        shape = targets.pixels(targets.index.new_zeros(min(1, n))).shape[1:]
-
-        def blank() -> np.ndarray:
-            return np.full(n, np.nan, dtype=np.float32)
-
-        self.outcomes = [
-            Outcome(
-                eps=e,
-                fooled=np.zeros(n, dtype=bool),
-                attacked=np.zeros(n, dtype=bool),
-                size=blank(),
-                low=blank(),
-                high=blank(),
-                loss=blank(),
-                images=torch.zeros(keep, *shape),
-                predicted=np.full(keep, -1),
-            )
-            for e in eps
-        ]
+        self.outcomes = [blank_outcome(targets, e, keep) for e in eps]
 
     def verdicts(self, x: Tensor, x_adv: Tensor, y: Tensor, batch: int) -> np.ndarray:
         """Judge images (k, C, H, W): float32 (6, k) of fooled, ‖δ‖, lowest and highest pixel, loss, class.

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from epsbench.attacks.base import Attack, State
 from epsbench.attacks.norms.base import per_row
-from epsbench.attacks.plain import roaming
 from epsbench.attacks.rows import Rows
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
-from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.attack.schedule import ROUNDING, Each
 from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.step import hold, unchanged
@@ -102,7 +100,7 @@ class Stream:
                 bundle = self._fresh(self.schedule.take(room))
             else:
                 break
-            if not len(bundle) or int(bundle.step[0]) >= self.steps:  # it asks nothing, or has had the shared gradient
+            if bundle.step[0] >= self.steps:  # it asks nothing, or has had the shared gradient
                 self.waiting.append(bundle)
             else:
                 new.append(bundle)
@@ -170,8 +168,7 @@ class Stream:
 
     def _projected(self, rows: Rows, point: Tensor, state: State) -> Tensor:
         """The nearest points of each row's ball, or of the larger one its attack moves in, and of the box."""
-        radius = self.attack.radius(rows, state) if self.roams else None
-        return rows.project(point) if radius is None else roaming(rows, point, radius)
+        return rows.project(point, self.attack.radius(rows, state) if self.roams else None)
 
     def _burst(self) -> None:
         """Some steps of all slots without asking the device anything."""
@@ -268,7 +265,7 @@ class Stream:
         eps_index, _, example = self.schedule.split(bundle.rows)
         x = self.targets.pixels(torch.from_numpy(example).to(self.device))
         if self.roams:
-            t["point"] = into_ball(self.ledger.norm, x, t["point"], t["eps"])
+            t["point"] = self.ledger.norm.into_ball(x, t["point"], t["eps"])
         verdicts = self.ledger.verdicts(x, t["point"], t["y"], self.size)
         asked = np.ones(len(bundle), dtype=int)
         if self.keeps_best:

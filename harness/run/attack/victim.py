@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from epsbench.attacks.losses import CROSS_ENTROPY, Loss
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class, best_other
 from epsbench.harness.findings import Finding
 from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.machine.precision import autocast
@@ -136,9 +136,7 @@ class Victim:
         The judge should see the rows below 0. Without the allowance a bf16 attack would miss images that fool in
         float32, and look weaker than it is.
         """
-        rivals = logits.scatter(1, y[:, None], float("-inf"))
-        margin = logits.gather(1, y[:, None]).squeeze(1) - rivals.amax(1)
-        return margin - DOUBT[self.precision] * logits.abs().amax(1)
+        return at_class(logits, y) - best_other(logits, y) - DOUBT[self.precision] * logits.abs().amax(1)
 
     def bare_logits(self, x: Tensor) -> Tensor:
         """The logits (N, classes) as the network computes them, without being counted."""

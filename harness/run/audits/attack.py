@@ -116,7 +116,7 @@ def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets:
         region=attack.norm.region(x, eps), draw=lambda: targets.noise(0, at, first),
         clean=lambda: victim.bare_gradient(x, y)[1],
     )  # fmt: skip
-    inputs = tuple(getattr(rows, name) for name in attack.loss.inputs)
+    inputs = rows.inputs(attack.loss)
     gradient, logits = victim.bare_query(x_adv, attack.loss, *inputs)
     proposal, _ = attack.step(rows, Answer(x_adv, y, logits, gradient, attack.loss, inputs), attack.start(rows)[1])
     further = rows.project(proposal)

@@ -17,7 +17,6 @@ from epsbench.harness.findings import OWN_GRADIENTS, Finding, finding, voids
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.ledger import Outcome
-from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome
 from epsbench.harness.run.audits.call_order import audit_call_order
@@ -245,7 +244,7 @@ class Auditor:
         if not len(x):
             return 0, 0
         radius = x.new_full((len(x), 1, 1, 1), eps)
-        x_adv = into_ball(ball, x, x + radius * ball.direction(probe.slope(x, y)), radius)
+        x_adv = ball.into_ball(x, x + radius * ball.direction(probe.slope(x, y)), radius)
         return int((probe.logits(x_adv).argmax(1) != y).sum()), len(x)
 
     @contextmanager

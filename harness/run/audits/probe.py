@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from epsbench.attacks.losses import at_class, wrong_logits
 from epsbench.harness.run.attack.gradient import input_gradient
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.victim import Victim
@@ -66,5 +66,4 @@ class Probe:
 def log_odds(logits: Tensor, y: Tensor) -> Tensor:
     """log(p(not y) / p(y)), (N,) float64. It rises with the cross-entropy, which saturates at 0 while this does not."""
     logits = logits.double()
-    others = logits.masked_fill(F.one_hot(y, logits.shape[1]).bool(), -torch.inf)
-    return others.logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
+    return wrong_logits(logits, y).logsumexp(1) - at_class(logits, y)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.search import score_search
 from epsbench.harness.statistics import mcnemar_exact
@@ -62,7 +61,7 @@ def along_gradient(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, g
             break
         at, start, ball = x_adv[left], x[left], radius[left]
         moved = at + STEP * ball * norm.direction(gradient(at, y[left]))
-        at = into_ball(norm, start, moved, ball)
+        at = norm.into_ball(start, moved, ball)
         x_adv = x_adv.index_copy(0, left, at)
         stands = stands.index_copy(0, left, probe.logits(at).argmax(1) == y[left])
     return stands
@@ -70,12 +69,7 @@ def along_gradient(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, g
 
 def margin_gradient(probe: Probe, x: Tensor, y: Tensor) -> Tensor:
     """The gradient of the best other logit minus the true one, (N, C, H, W); no softmax, so nothing saturates."""
-    return probe.gradient_of(_margin, x, y)
-
-
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    others = logits.masked_fill(F.one_hot(y, logits.shape[1]).bool(), -torch.inf)
-    return others.amax(1) - logits.gather(1, y[:, None])[:, 0]
+    return probe.gradient_of(Margin(), x, y)
 
 
 def _share(rows: Tensor) -> float:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from epsbench.attacks.norms import Norm
-from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.audits.probe import Probe, log_odds
 from epsbench.harness.run.noise import KeyedNoise
 
@@ -27,7 +26,7 @@ def score_search(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, oth
 
     def offer(candidate: Tensor) -> None:
         nonlocal best, best_loss, fooled
-        candidate = into_ball(norm, x, candidate, radius)
+        candidate = norm.into_ball(x, candidate, radius)
         logits = probe.logits(candidate)
         loss = log_odds(logits, y)
         better = (loss > best_loss) & ~fooled

@@ -111,7 +111,7 @@ def _tuned(victim: Victim, subject: Subject, batch: int, work: Work, verdicts: i
         exhausted = False
         try:
             accelerate(victim, targets, batch, work, subject.context.compile)
-            if work.gradients + work.forwards // 3 < LONG * batch or not victim.differentiable:
+            if work.rows < LONG * batch or not victim.differentiable:
                 return batch, None
             lay_out(judge, targets, batch, verdicts)
             return batch, measure_rates(victim, judge, targets, batch)

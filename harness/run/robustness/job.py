@@ -124,7 +124,8 @@ class Bench:
                     adapted = stream.attack.adapted(self.subject.classes)
                     measured = Measurement(pending[0], attacker, outcome, cost, findings, started, adapted)
                     yield make_record(measured, self.classifier, self.context)
-                    store.drop(outcome.eps)
+                    if outcome.parts:
+                        store.drop(outcome.eps)
                     pending = pending[1:]
                     task.advance()
             except InputError:  # the run cannot go on: no room to write, damaged weights

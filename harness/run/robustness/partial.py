@@ -17,12 +17,9 @@ import torch
 
 from epsbench.harness.files import keep
 from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.run.attack.ledger import Outcome, Part
+from epsbench.harness.run.attack.ledger import ARRAYS, COUNTS, Outcome, Part
 from epsbench.harness.run.attack.returned import Returned
 
-_ARRAYS = ("fooled", "attacked", "size", "low", "high", "loss", "predicted")
-_COUNTS = ("forwards", "backwards", "seconds", "judge_forwards", "shared_backwards", "watched", "lost", "withstood",
-           "short")  # fmt: skip
 # What NumPy, json and zipfile raise on a file that was cut off or is of an older form.
 _DAMAGE = (ValueError, OSError, EOFError, LookupError, TypeError, zipfile.BadZipFile, zlib.error)
 
@@ -55,8 +52,8 @@ class PartialResults:
             return None
         if kept.get("weights") != self.weights:
             return None
-        outcome = Outcome(eps=eps, images=torch.from_numpy(arrays["images"]), **{n: arrays[n] for n in _ARRAYS})
-        for name in _COUNTS:
+        outcome = Outcome(eps=eps, images=torch.from_numpy(arrays["images"]), **{n: arrays[n] for n in ARRAYS})
+        for name in COUNTS:
             setattr(outcome, name, kept["counts"][name])
         outcome.returned = Returned(**kept["returned"])
         outcome.parts = [Part(fooled=arrays[f"part{n}"], **each) for n, each in enumerate(kept["parts"])]
@@ -66,14 +63,14 @@ class PartialResults:
         """Keep the outcome after a further part. Raises `InputError` where it cannot be written."""
         kept: dict[str, Any] = {
             "weights": self.weights,
-            "counts": {name: getattr(outcome, name) for name in _COUNTS},
+            "counts": {name: getattr(outcome, name) for name in COUNTS},
             "returned": {each.name: getattr(outcome.returned, each.name) for each in fields(Returned)},
             "parts": [
                 {each.name: getattr(part, each.name) for each in fields(Part) if each.name != "fooled"}
                 for part in outcome.parts
             ],
         }
-        arrays = {name: getattr(outcome, name) for name in _ARRAYS} | {"images": outcome.images.numpy()}
+        arrays = {name: getattr(outcome, name) for name in ARRAYS} | {"images": outcome.images.numpy()}
         arrays |= {f"part{number}": part.fooled for number, part in enumerate(outcome.parts)}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, kept=json.dumps(kept), **arrays)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from epsbench.attacks.losses import CROSS_ENTROPY, Loss
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss, wrong_logits
 from epsbench.harness.findings import slower
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
@@ -57,6 +57,11 @@ class Work:
     losses: tuple[Loss, ...] = (CROSS_ENTROPY,)
     """The losses of the gradients."""
 
+    @property
+    def rows(self) -> int:
+        """All of it in gradients, each of which takes as long as three forward passes."""
+        return self.gradients + self.forwards // 3
+
 
 def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted: str) -> None:
     """Find faster ways to the victim's answers for the ``work`` ahead; keep what is faster and computes the same.
@@ -68,12 +73,11 @@ def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted:
     """
     if len(targets) == 0 or wanted == "off" or not victim.differentiable:
         return
-    rows = work.gradients + work.forwards // 3
-    if wanted == "auto" and rows < LONG * batch:
+    if wanted == "auto" and work.rows < LONG * batch:
         return
     x, y = targets.batch(batch)
     eager = seconds(lambda: victim.gradient(x, y), victim.device)
-    kind, ahead = victim.device.type, rows / batch * eager
+    kind, ahead = victim.device.type, work.rows / batch * eager
     if kind == "cpu" and (wanted == "on" or _program_pays(victim, eager, ahead)):
         _trace(victim, targets, x, y, work)
     worth = victim.program is None and ahead * EXPECTED_GAIN[kind] > EXPECTED_COMPILE_SECONDS[kind]
@@ -139,8 +143,7 @@ def trial_inputs(victim: Victim, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tens
     """Inputs of a loss for a trial on images ``x`` (N, C, H, W), labels ``y`` (N,); the target is the nearest class."""
     with torch.no_grad():
         logits = victim.bare_logits(x)
-    wrong = logits.scatter(1, y[:, None], float("-inf"))
-    known = {"y": y, "target": wrong.argmax(1), "logits": logits}
+    known = {"y": y, "target": wrong_logits(logits, y).argmax(1), "logits": logits}
     return tuple(known[name] for name in loss.inputs)
 
 
@@ -171,39 +174,23 @@ def apart(rows: Tensor, expected: Tensor) -> float:
 
 def _compile(victim: Victim, x: Tensor, y: Tensor) -> None:
     started = time.perf_counter()
-    expected, program = victim.slope(x, y), victim.program
+    expected = victim.slope(x, y)
+    others = {loss: program for loss, program in victim.programs.items() if loss != CROSS_ENTROPY}
     try:
-        network = compiled(victim.network)
-        victim.fixed, victim.program = (len(x), network), None
-        slope = victim.slope(x, y)
-        victim.gradient(x, y)
+        trial = replace(victim, fixed=(len(x), compiled(victim.network)), programs=others)
+        slope = trial.slope(x, y)
+        trial.gradient(x, y)
     # Dynamo and Inductor raise their own RuntimeErrors; a machine without a C++ compiler an OSError.
     except (RuntimeError, OSError) as error:
         victim.findings.append(slower("not-compiled", "torch.compile refuses this model", error))
         return
-    finally:
-        victim.fixed, victim.program = None, program
     synchronise(victim.device)
     victim.compile_seconds += time.perf_counter() - started
     if not _same(slope, expected):
         victim.findings.append(slower("not-compiled", "the compiled model computes something else", None))
-    elif _ratio(victim, x, y, fixed=(len(x), network), program=None) < 0.98:
-        victim.fixed, victim.program = (len(x), network), None
+    elif _faster(partial(trial.gradient, x, y), partial(victim.gradient, x, y), victim):
+        victim.fixed, victim.programs = trial.fixed, others
         victim.form = victim.form.removesuffix(", program") + ", compiled"
-
-
-def _ratio(victim: Victim, x: Tensor, y: Tensor, **other: object) -> float:
-    """The time of a gradient with these fields of the victim, over the time with its own; measured alternately."""
-    own = {name: getattr(victim, name) for name in other}
-    ratios = []
-    for _ in range(3):
-        taken = []
-        for fields in (other, own):
-            for name, value in fields.items():
-                setattr(victim, name, value)
-            taken.append(seconds(lambda: victim.gradient(x, y), victim.device, 1))
-        ratios.append(taken[0] / taken[1])
-    return statistics.median(ratios)
 
 
 def _capture(victim: Victim, x: Tensor, y: Tensor) -> None:

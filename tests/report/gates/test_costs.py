@@ -26,9 +26,9 @@ where = {{ attack = "pgd" }}
 """
 
 
-def suite_with(folder: Path, bound: str) -> Suite:
+def suite_with(folder: Path, bound: str, text: str = SUITE) -> Suite:
     path = folder / "costs.toml"
-    path.write_text(SUITE.format(bound=bound), encoding="utf-8")
+    path.write_text(text.format(bound=bound), encoding="utf-8")
     return load_suite(str(path))
 
 
@@ -98,9 +98,7 @@ where = {{ z_dim = 20 }}
 
 
 def generative_suite(folder: Path, bound: str) -> Suite:
-    path = folder / "generative.toml"
-    path.write_text(GENERATION.format(bound=bound), encoding="utf-8")
-    return load_suite(str(path))
+    return suite_with(folder, bound, GENERATION)
 
 
 def generated(suite: Suite, folder: Path, factor: float = 1.0, code: str = "") -> Path:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.linf import LInf
-from epsbench.harness.run.attack.projection import into_ball
 from epsbench.harness.run.attack.step import hold
 
 
@@ -28,7 +27,7 @@ def test_an_image_goes_where_its_norm_projects_it_to_the_bit(norm, seed):
     x_adv[0, 0, 0, 0] = float("nan")
     before = x_adv.clone()
     expected = (x + norm.project(x_adv - x, eps)).clamp(0, 1)
-    torch.testing.assert_close(into_ball(norm, x, x_adv, eps), expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(norm.into_ball(x, x_adv, eps), expected, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(x_adv, before, rtol=0, atol=0, equal_nan=True)
 
 
@@ -38,7 +37,7 @@ def test_a_norm_of_ones_own_projects_itself():
             return delta.clamp(-eps / 2, eps / 2)
 
     x, x_adv, eps = images(0)
-    assert ((into_ball(Halved(), x, x_adv, eps) - x).abs() <= eps / 2 + 1e-6).all()
+    assert ((Halved().into_ball(x, x_adv, eps) - x).abs() <= eps / 2 + 1e-6).all()
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.sampled_from([(), (3,), (1, 2, 2)]))
