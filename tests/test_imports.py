@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "harness.migrations": ("harness.errors",),
     "harness.files": ("harness.errors",),
     "harness.frames": ("harness.records",),
+    "harness.isolation": ("harness.global_settings",),
     "harness.records": ("harness.errors", "harness.files", "harness.findings", "harness.migrations"),
     "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
     "harness.plan.names": (
