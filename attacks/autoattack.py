@@ -29,7 +29,7 @@ class AutoAttack(Ensemble):
     place, and APGD on the margin that of APGD-T.
     """
 
-    record_version: ClassVar[int] = 1
+    record_version: ClassVar[int] = 2
     """`version` of other attacks, whose name is a parameter here."""
 
     parts: ClassVar[tuple[Attack, ...]] = ()  # type: ignore[misc]

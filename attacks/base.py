@@ -109,6 +109,17 @@ class Attack(ABC):
         """
         return None
 
+    def gradient_at(self, rows: Rows, point: Tensor, logits: Tensor) -> Tensor:
+        """Where the gradient is asked for (N, C, H, W), after a look at the logits (N, K) at the proposed points.
+
+        An attack that defines it pays one more forward pass an answer. Default: at the proposed points.
+        """
+        return point
+
+    def looks_first(self) -> bool:
+        """Whether it defines `gradient_at`."""
+        return type(self).gradient_at is not Attack.gradient_at
+
     def done(self, rows: Rows, answer: Answer, state: State) -> Tensor | None:
         """Which rows (N,) need no further answer; ``state`` is the new one. Default: None, for no row."""
         return None
@@ -144,7 +155,7 @@ class Attack(ABC):
 
     def forwards(self, classes: int) -> int:
         """How many forward passes without a gradient it takes of one image at most; 0 where that is unknown."""
-        return self.budget() * self.attempts(classes) if self.query == "logits" else 0
+        return self.budget() * self.attempts(classes) if self.query == "logits" or self.looks_first() else 0
 
 
 def at_least_one(**counts: int) -> None:

@@ -22,11 +22,11 @@ class FAB(Attack):
     """FAB (Croce and Hein, 2020, algorithm 1): steps onto the nearest of all linearised boundaries.
 
     It looks for the smallest change, so its points may lie outside the ball; only those inside count. A misclassified
-    point is pulled back to the clean image before the next projection (section 2.4), and this takes an answer of its
-    own. An answer costs a gradient a class: `epsbench.attacks.fab_t.FABT` takes one.
+    point is pulled back to the clean image before the next projection (section 2.4). An answer costs a gradient a
+    class: `epsbench.attacks.fab_t.FABT` takes one.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     query: ClassVar[str] = "jacobian"
 
@@ -43,30 +43,24 @@ class FAB(Attack):
         if self.norm.name not in ("linf", "l2"):
             raise ValueError(f"fab knows the norms linf and l2, not {self.norm.name}")
 
-    def budget(self) -> int:
-        return 2 * self.steps
-
     def radius(self, rows: Rows, state: State) -> Tensor:
         return rows.eps + float("inf")
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
-        none = rows.y.new_zeros(len(rows.y))
-        return self._first(rows), {"projections": none, "pulled": none > 0}
+        return self._first(rows), {}
+
+    def gradient_at(self, rows: Rows, point: Tensor, logits: Tensor) -> Tensor:
+        """A misclassified point is pulled back to the clean image."""
+        wrong = logits.argmax(1) != rows.y
+        return (rows.x + BACKWARD * (point - rows.x)).where(per_row(wrong), point)
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
-        pull = answer.wrong & ~state["pulled"]
-        back = rows.x + BACKWARD * (answer.x - rows.x)
-
         w, f = self._boundary(answer)  # the boundary is where f + ⟨w, move⟩ = 0 (eq. 4)
         d = to_plane(self.norm, answer.x, w, f)  # eq. 6
         d_clean = to_plane(self.norm, rows.x, w, f + (w * (rows.x - answer.x)).flatten(1).sum(1))
         length, clean_length = self.norm.size(d), self.norm.size(d_clean)
         bias = per_row((length / (length + clean_length).clamp_min(1e-12)).clamp_max(BIAS))  # α, eq. 9
-        moved = (1 - bias) * (answer.x + OVERSHOOT * d) + bias * (rows.x + OVERSHOOT * d_clean)
-        return back.where(per_row(pull), moved), {"projections": state["projections"] + ~pull, "pulled": pull}
-
-    def done(self, rows: Rows, answer: Answer, state: State) -> Tensor:
-        return state["projections"] >= self.steps
+        return (1 - bias) * (answer.x + OVERSHOOT * d) + bias * (rows.x + OVERSHOOT * d_clean), {}
 
     def _first(self, rows: Rows) -> Tensor:
         near = rows.x + self.norm.start(rows.noise, rows.x, rows.eps / 2)

@@ -53,8 +53,11 @@ def path(
         yield point
         now = rows(attempt.new_full((len(x),), step), target)
         inputs = now.inputs(attack.loss)
-        gradient, logits = ask(point, attack.loss, *inputs)
-        answer = Answer(point, y, logits, gradient, attack.loss, inputs)
+        at = point
+        if attack.looks_first():
+            at = attack.gradient_at(now, point, ask(point, attack.loss, *inputs)[1])
+        gradient, logits = ask(at, attack.loss, *inputs)
+        answer = Answer(at, y, logits, gradient, attack.loss, inputs)
         proposal, state = attack.step(now, answer, state)
         moved = now.project(proposal, attack.radius(now, state))
         point = moved if over is None else point.where(per_row(over), moved)

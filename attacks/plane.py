@@ -18,24 +18,24 @@ def to_plane(norm: Norm, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
     Each pixel moves by min(λ · rate, its room), and λ solves Σ|w| min(λ · rate, room) = |f|. For the least change
     the rate is 1 under L∞ and |w| under L2. The left side is concave and piecewise linear in λ, so Newton's steps from
     0 rise to the solution without a sort. Where the box has too little room, every pixel moves to its face.
+
+    Masks are numbers 0 and 1 here: on a CPU, arithmetic with them takes a tenth of the time of `torch.where`
+    (`epsbench.attacks.norms.base.choose`).
     """
-    largest = per_row(w.flatten(1).abs().amax(1)).clamp_min(1e-38)  # squares of tiny gradients would underflow to 0
-    w, f = w / largest, f / largest.flatten()
-    rate = w.abs() if norm.name == "l2" else w.new_ones(()).expand_as(w)
-    sign = -per_row(f.sign()) * w.sign()
-    room = (1 - x).where(sign > 0, x)
-    weight, needed = w.abs(), f.abs()
-    gain, full = (weight * rate).flatten(1), (weight * room).flatten(1)
-    scale = rate.flatten(1)
-    reach = room.flatten(1)
-    multiplier = needed.new_zeros(len(needed), 1)
+    weight = w.flatten(1).abs()
+    largest = weight.amax(1, keepdim=True).clamp_min(1e-38)  # squares of tiny gradients would underflow to 0
+    weight, needed = weight / largest, f.abs()[:, None] / largest
+    sign = (per_row(f.sign().neg()) * w.sign()).flatten(1)
+    room = (sign.clamp_min(0.0) - x.flatten(1)).abs()  # 1 - x upwards, x downwards
+    euclidean = norm.name == "l2"
+    gain = weight * weight if euclidean else weight  # of a pixel that is not at its face, for each unit of λ
+    multiplier = needed.new_zeros(needed.shape)
     for _ in range(_NEWTON):
-        at_face = multiplier * scale >= reach
-        left = needed - full.masked_fill(~at_face, 0.0).sum(1)
-        slope = gain.masked_fill(at_face, 0.0).sum(1)
-        new = (left.clamp_min(0.0) / slope.clamp_min(1e-30))[:, None]
-        settled = new <= multiplier * (1 + 1e-6)
-        multiplier = new.maximum(multiplier)
-        if multiplier.device.type == "cpu" and bool(settled.all()):
+        reach = multiplier * weight if euclidean else multiplier
+        missing = needed - (weight * room.minimum(reach)).sum(1, keepdim=True)
+        slope = (gain * room.clone().gt_(reach)).sum(1, keepdim=True)
+        step = missing.clamp_min(0.0) / slope.clamp_min(1e-30)
+        multiplier = multiplier + step
+        if multiplier.device.type == "cpu" and bool((step <= 1e-6 * multiplier).all()):
             break
-    return sign * (multiplier.view(-1, 1, 1, 1) * rate).minimum(room)
+    return (sign * room.minimum(multiplier * weight if euclidean else multiplier)).view_as(x)

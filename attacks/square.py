@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.attacks.base import Attack, State, at_least_one
 from epsbench.attacks.losses import Margin
-from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.norms.base import choose, per_row
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Square(Attack):
     column, as in the reference.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     query: ClassVar[str] = "logits"
 
@@ -59,7 +59,7 @@ class Square(Attack):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         better = (answer.loss > state["best_loss"]) | answer.wrong
-        best = answer.x.where(per_row(better), state["best"])
+        best = choose(per_row(better), answer.x, state["best"])
         best_loss = answer.loss.where(better, state["best_loss"])
         propose = self._window_linf if self.norm.name == "linf" else self._windows_l2
         return propose(rows, best), {"best": best, "best_loss": best_loss}
@@ -69,9 +69,9 @@ class Square(Attack):
         channels, height, width = best.shape[1:]
         share = self.p * 0.5 ** self._halvings(rows.step).float()
         side = (share * (height * width)).sqrt().round().clamp(1, min(height, width))
-        inside = _window(rows.noise.uniform(2), side, best)
-        signs = _signs(rows.noise.uniform(channels, 1, 1))
-        return (rows.x + rows.eps * signs).where(inside, best)
+        random = rows.noise.uniform(2 + channels)
+        signs = _signs(random[:, 2:]).view(-1, channels, 1, 1)
+        return choose(_window(random[:, :2], side, best), rows.x + rows.eps * signs, best)
 
     def _windows_l2(self, rows: Rows, best: Tensor) -> Tensor:
         """Algorithm 3: the mass of a second window moves into the first, as a bump of random sign a channel."""
@@ -79,16 +79,17 @@ class Square(Attack):
         sides, bumps = _bumps(self.p, height, width, best.device)
         level = self._halvings(rows.step)
         side, delta = sides[level], best - rows.x
-        corner = rows.noise.uniform(4)
+        random = rows.noise.uniform(5 + channels)
+        corner, turned, signs = random[:, :4], random[:, 4:5] > 0.5, _signs(random[:, 5:]).view(-1, channels, 1, 1)
         first, second = (_window(corner[:, k : k + 2], side, best) for k in (0, 2))
-        total, either = self.norm.size(delta) ** 2, self.norm.size(delta * (first | second)) ** 2
+        total, either = self.norm.size(delta) ** 2, self.norm.size(delta * first.maximum(second)) ** 2
         free = (rows.eps.flatten() ** 2 - total).clamp_min(0) / channels + either
 
-        bump = _placed(bumps[level], corner[:, :2], side, best, rows.noise.uniform(1) > 0.5)
+        bump = _placed(bumps[level], corner[:, :2], side, best, turned)
         old = delta * first
-        new = bump * _signs(rows.noise.uniform(channels, 1, 1)) + old / _by_channel(old)
+        new = bump * signs + old / _by_channel(old)
         new = new / _by_channel(new) * per_row(free.sqrt())
-        moved = new.where(first, delta.masked_fill(second, 0.0))
+        moved = choose(first, new, delta * (1 - second))
         return rows.x + self.norm.direction(moved) * rows.eps
 
     def _halvings(self, step: Tensor) -> Tensor:
@@ -105,11 +106,10 @@ def _by_channel(delta: Tensor) -> Tensor:
 
 
 def _window(corner: Tensor, side: Tensor, x: Tensor) -> Tensor:
-    """Where each row's window lies, (N, 1, H, W) bool: ``corner`` (N, 2) is its place as a share of those there are."""
+    """1 in each row's window and 0 elsewhere, (N, 1, H, W): ``corner`` (N, 2) is its place as a share of all places."""
     down, across = _offsets(corner, side, x)
-    return (((down >= 0) & (down < per_row(side))) & ((across >= 0) & (across < per_row(side)))).view(
-        len(x), 1, *x.shape[2:]
-    )
+    down, across = ((at >= 0) & (at < per_row(side)) for at in (down, across))
+    return down.float() * across.float()
 
 
 def _offsets(corner: Tensor, side: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -171,6 +171,8 @@ class RobustnessCell(_Cell):
     """How the verdicts at several ε depend on each other: ``each``, ``nested`` or ``bisect``."""
     curve_eps: tuple[Fraction, ...] = ()
     """All ε of a nested or bisected curve, ascending; empty when ``curve`` is ``each``."""
+    test_images: int | None = None
+    """Clean and robust accuracy are measured on the first so many test images; None: on all."""
     subset: str = "all"
     """The part of the training split that is trained on."""
     source: RobustnessCell | None = None
@@ -208,6 +210,7 @@ class RobustnessCell(_Cell):
         """
         curve = {"curve_eps": [format_epsilon(eps) for eps in self.curve_eps]} if self.curve_eps else {}
         source = {"source": self.source.model_axes} if self.source else {}
+        first = {} if self.test_images is None else {"test_images": self.test_images}
         return {
             "task": self.task,
             "data": self.data,
@@ -219,6 +222,7 @@ class RobustnessCell(_Cell):
             "eps": format_epsilon(self.eps),
             **curve,
             "limit": self.limit,
+            **first,
             "precision": self.precision,
             "early_stop": self.early_stop,
             "curve": self.curve,

@@ -224,6 +224,7 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
     white_box = RobustnessCell(
         training=tuple(sorted(training.items())),
         limit=part.limit,
+        test_images=part.test_images,
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,

@@ -178,8 +178,8 @@ def _but_for_seed(cell: RobustnessCell) -> str:
 
 def examples(cell: Cell) -> int:
     """How many test examples a cell is measured on."""
-    size = DATASETS[cell.data].sizes[2]
-    return size if cell.limit is None else min(size, cell.limit)
+    limits = (cell.limit, cell.test_images if isinstance(cell, RobustnessCell) else None)
+    return min((DATASETS[cell.data].sizes[2], *(limit for limit in limits if limit is not None)))
 
 
 def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Plan:

@@ -15,7 +15,7 @@ from epsbench.harness.records import LARGEST_RECORD, Record, Status, Verdicts, f
 
 CELL_KEYS = ("attack", "norm", "eps")
 COST_KEYS = ("forwards", "backwards", "shared_backwards")
-MODEL_KEYS = ("data", "model", "defense", "augmentation", "subset", "start", "seed")
+MODEL_KEYS = ("data", "model", "defense", "augmentation", "subset", "start", "seed", "test_images")
 
 
 def model_key(cell: Mapping[str, Any], code: Mapping[str, str]) -> str:

@@ -109,6 +109,9 @@ class RobustnessPart(TaskPart):
         "seed": 0,
     }
 
+    test_images: int | None = Field(
+        default=None, ge=1, description="attack and judge only the first so many test images; training is unchanged"
+    )
     early_stop: bool = Field(default=True, description="stop attacking an image once it is fooled")
     curve: Curve = Field(
         default="each",

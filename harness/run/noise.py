@@ -26,12 +26,15 @@ class KeyedNoise:
 
         Each step of a stream has a sequence of its own, and so has the stream before its first step (None).
         """
-        key = _mix(torch.full_like(example, seed) + _GOLDEN)
-        key = _mix(key ^ (example * _MIX_1))
-        self._key = _mix(key ^ (stream * _MIX_2))
-        if step is not None:
-            self._key = _mix(self._key ^ ((step + 1) * _GOLDEN))
+        self._key = _at_step(stream_key(seed, example, stream), step)
         self._draws = 0
+
+    @classmethod
+    def of_stream(cls, key: Tensor, step: Tensor | None) -> KeyedNoise:
+        """As the constructor, where `stream_key` has been computed before: it is the same at every step."""
+        noise = cls.__new__(cls)
+        noise._key, noise._draws = _at_step(key, step), 0
+        return noise
 
     def uniform(self, *shape: int) -> Tensor:
         """(N, *shape) float32, uniform on the 2²⁴ multiples of 2⁻²⁴ in [0, 1)."""
@@ -46,6 +49,17 @@ class KeyedNoise:
         """(N, *shape) float32, standard normal (Box and Muller, 1958)."""
         radius = (-2.0 * torch.log1p(-self.uniform(*shape))).sqrt_()
         return radius * torch.cos(2.0 * math.pi * self.uniform(*shape))
+
+
+def stream_key(seed: int, example: Tensor, stream: Tensor) -> Tensor:
+    """The key (N,) of the sequences of ``stream`` (N,) of each ``example`` (N,)."""
+    key = _mix(torch.full_like(example, seed) + _GOLDEN)
+    key = _mix(key ^ (example * _MIX_1))
+    return _mix(key ^ (stream * _MIX_2))
+
+
+def _at_step(key: Tensor, step: Tensor | None) -> Tensor:
+    return key if step is None else _mix(key ^ ((step + 1) * _GOLDEN))
 
 
 def _mix(z: Tensor) -> Tensor:

@@ -152,7 +152,8 @@ def test_the_cost_of_the_standard_version_is_the_published_one():
     assert dict(attack.members(10))["apgd-ce"].gradients(10) == 100
     assert dict(attack.members(10))["apgd-t"].gradients(10) == 900
     assert dict(attack.members(10))["square"].forwards(10) == 5_000
-    assert attack.gradients(10) == 100 + 900 + 9 * 200
+    assert attack.gradients(10) == 100 + 900 + 900
+    assert attack.forwards(10) == 5_000 + 900
 
 
 def test_a_bump_is_up_beside_down_and_of_length_one():

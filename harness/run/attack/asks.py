@@ -39,12 +39,24 @@ class Asks:
         return self.attack.samples if self.attack.query == "gradient" else 0
 
     @property
+    def forwards(self) -> int:
+        """How many forward passes an answer takes, with a gradient or without."""
+        return (self.gradients or 1) + self.attack.looks_first()
+
+    @property
     def work(self) -> int:
         """The work of an answer, in forward passes."""
-        return GRADIENT * self.gradients or FORWARD
+        return (GRADIENT * self.gradients or FORWARD) + FORWARD * self.attack.looks_first()
 
-    def at(self, point: Tensor, rows: Rows) -> Answer:
-        """The victim's answer at some points (N, C, H, W)."""
+    def at(self, point: Tensor, rows: Rows) -> tuple[Answer, Tensor]:
+        """The victim's answer at some points (N, C, H, W), or where the attack asks instead; and the points' logits."""
+        if not self.attack.looks_first():
+            answer = self._answer(point, rows)
+            return answer, answer.logits
+        logits = self.victim.scores(point)
+        return self._answer(self.attack.gradient_at(rows, point, logits), rows), logits
+
+    def _answer(self, point: Tensor, rows: Rows) -> Answer:
         loss, inputs = self.attack.loss, rows.inputs(self.attack.loss)
         if self.attack.query == "logits":
             return Answer(point, rows.y, self.victim.scores(point), None, loss, inputs)

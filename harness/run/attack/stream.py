@@ -20,6 +20,7 @@ from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.step import hold, unchanged
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
+from epsbench.harness.run.noise import KeyedNoise
 
 NONE = np.empty(0, dtype=np.int64)
 _JUDGED = ("stopped", "margin", "threshold")  # what a row carries to the judge besides its image
@@ -121,6 +122,7 @@ class Stream:
             "position": position,
             "step": torch.zeros_like(position),
             "target": self.targets.labels[position],
+            "noise": self.targets.noise_key(self.seed, position, attempt),
         }
         region = self.attack.norm.region(x, tensors["eps"])
         self.region = tuple(region)
@@ -162,7 +164,7 @@ class Stream:
             target=t["target"],
             norm=self.attack.norm,
             region={name: t[name] for name in self.region},
-            draw=lambda: self.targets.noise(self.seed, t["position"], t["attempt"], t["step"] if started else None),
+            draw=lambda: KeyedNoise.of_stream(t["noise"], t["step"] if started else None),
             clean=lambda: self.asks.clean_logits()[t["position"]],
         )
 
@@ -192,12 +194,12 @@ class Stream:
     def _one_step(self) -> None:
         t = self.slots.tensors
         rows = self._rows(t)
-        answer = self.asks.at(t["point"], rows)
+        answer, logits = self.asks.at(t["point"], rows)
         with unchanged(t["point"], t["x"], t["eps"], t["step"]):
             proposal, state = self.attack.step(rows, answer, {name[6:]: t[name] for name in self.slots.shared})
         new = {"point": self._projected(rows, proposal, state)}
         new |= {f"state.{name}": value for name, value in state.items()}
-        margin = self.victim.margin(answer.logits, t["y"])
+        margin = self.victim.margin(logits, t["y"])
         if self.roams:
             inside = self.ledger.norm.size(t["point"] - t["x"]) <= t["eps"].flatten() + ROUNDING
             margin = margin.masked_fill(~inside, torch.inf)
@@ -225,7 +227,7 @@ class Stream:
         counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.eps))
         self.work += self.asks.work * taken * counts
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
-            outcome.forwards += taken * count * (self.asks.gradients or 1)
+            outcome.forwards += taken * count * self.asks.forwards
             outcome.backwards += taken * count * self.asks.gradients
 
     def _charge(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from epsbench.harness.run.noise import KeyedNoise
+from epsbench.harness.run.noise import KeyedNoise, stream_key
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,11 @@ class Targets:
 
     def noise(self, seed: int, positions: Tensor, attempt: Tensor, step: Tensor | None = None) -> KeyedNoise:
         """The noise of some rows: of the targets at these positions (k,), in these attempts and steps (k,)."""
-        return KeyedNoise(seed, self.index[positions], attempt, step)
+        return KeyedNoise.of_stream(self.noise_key(seed, positions, attempt), step)
+
+    def noise_key(self, seed: int, positions: Tensor, attempt: Tensor) -> Tensor:
+        """What the noise of these rows has in common at all steps, (k,)."""
+        return stream_key(seed, self.index[positions], attempt)
 
     def subset(self, positions: Tensor) -> Targets:
         """The targets at these positions (k,) alone. Their noise stays the same."""

@@ -59,18 +59,19 @@ class Bench:
         self.context, self.data, self.streams = context, data, streams
         curves = training.get("curves", {})
         self.overfitted = audit_training(curves, min(len(data.validation), FEWEST))
-        batch = min(context.batch_size or UNTRIED[context.device.type], len(data.test))
+        test = data.test[: streams[0].cells[0].test_images]
+        batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
         judge = Judge(network, context.device)
-        logits = _logits(judge, data.test, batch)
-        right = logits.argmax(1) == data.test.labels
+        logits = _logits(judge, test, batch)
+        right = logits.argmax(1) == test.labels
         positions = right.nonzero().flatten()
-        labels = data.test.labels[positions]
+        labels = test.labels[positions]
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
-        probe = probe_size(len(data.test))
-        x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
+        probe = probe_size(len(test))
+        x, y = test.pixels(torch.arange(probe, device=context.device)), test.labels[:probe]
         self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data.train)
-        self.auditor.model(logits, data.test.labels)
-        targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions, logits[positions])
+        self.auditor.model(logits, test.labels)
+        targets = Targets(lambda at: test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
         training = {key: value for key, value in training.items() if key != "curves"}
