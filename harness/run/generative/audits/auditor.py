@@ -1,0 +1,54 @@
+"""Runs the audits of one generative model before and after it is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from epsbench.harness.findings import Finding, voids
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.generative.apart import Apart
+from epsbench.harness.run.generative.audits.degenerate import audit_degenerate
+from epsbench.harness.run.generative.audits.memory import audit_copies, audit_splits
+from epsbench.harness.run.generative.audits.order import audit_order, audit_own_loss
+from epsbench.harness.run.generative.audits.prior import audit_marginal, audit_prior
+from epsbench.harness.run.generative.audits.same_answers import audit_same_answers
+from epsbench.harness.run.generative.evaluate import Subject
+from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.guard import guarded
+from epsbench.models.vae import VAENetwork
+
+
+class Auditor:
+    """Audits of one cell. ``findings`` are all of them so far, and ``seconds`` is the time that they took."""
+
+    def __init__(self, vae: VAENetwork, data: Data, apart: Apart) -> None:
+        """``vae`` is the trained model itself, and ``apart`` a copy of it from before it was measured."""
+        self.findings: list[Finding] = []
+        self.seconds = 0.0
+        self._vae, self._data, self._apart = vae, data, apart
+
+    @property
+    def void(self) -> bool:
+        """Whether a finding voids the cell."""
+        return voids(self.findings)
+
+    def before(self, subject: Subject) -> None:
+        """Whether the model's parts give numbers that can be measured at all."""
+        self._audit("the model's parts", lambda: audit_degenerate(subject.vae, self._data.test))
+
+    def after(self, subject: Subject, measured: Measured) -> None:
+        """Everything else. It is a matter of the model and of what the measures saw, in this order."""
+        vae, each, data, seed = subject.vae, measured.each, self._data, subject.seed
+        self._audit("the model in another process", lambda: audit_same_answers(subject.witness, self._apart))
+        self._audit("the order of the bounds", lambda: audit_order(each))
+        self._audit("the model's own elbo()", lambda: audit_own_loss(self._vae, data.test, each, seed))
+        self._audit("the marginal KL", lambda: audit_marginal(measured.metrics.get("marginal_kl_nats")))
+        self._audit("the prior", lambda: audit_prior(vae, seed))
+        self._audit("the splits of the data", lambda: audit_splits(each, data))
+        self._audit("memorised images", lambda: audit_copies(vae, data, seed))
+
+    def _audit(self, name: str, audit: Callable[[], Iterable[Finding]]) -> None:
+        began = time.perf_counter()
+        self.findings += guarded(name, audit)
+        self.seconds += time.perf_counter() - began
