@@ -117,6 +117,8 @@ def answers(parts: Parts, part: str, rows: Tensor) -> tuple[Tensor, Tensor, Tens
         with torch.no_grad():
             if part == "encode":
                 return torch.stack(parts.encode(batch), dim=1)
+            # What a decoder remembers of the images encoded last is the same blank image for every code.
+            parts.encode(torch.zeros(len(batch), *parts.shape, dtype=torch.int64))
             return some_pixels(parts.decoder(batch)) if part == "decode" else parts.prior.log_prob(batch)
 
     def alone() -> Tensor:

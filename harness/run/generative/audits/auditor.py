@@ -42,7 +42,7 @@ class Auditor:
         vae, each, data, seed = subject.vae, measured.each, self._data, subject.seed
         self._audit("the model in another process", lambda: audit_same_answers(subject.witness, self._apart))
         self._audit("the order of the bounds", lambda: audit_order(each))
-        self._audit("the model's own elbo()", lambda: audit_own_loss(self._vae, data.test, each, seed))
+        self._audit("the model's own elbo()", lambda: audit_own_loss(self._vae, vae, data.test, each, seed))
         self._audit("the marginal KL", lambda: audit_marginal(measured.metrics.get("marginal_kl_nats")))
         self._audit("the prior", lambda: audit_prior(vae, seed))
         self._audit("the splits of the data", lambda: audit_splits(each, data))

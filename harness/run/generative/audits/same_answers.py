@@ -96,6 +96,7 @@ def _or_infinite(values: Tensor) -> Tensor:
     return values.nan_to_num(math.inf, math.inf)
 
 
+# Images come last: a part that remembers what is encoded must not have seen them in the other process either.
 DISTANCES: dict[str, Distance] = {
-    "encode": _posteriors_apart, "decode": _images_apart, "log_prob": _densities_apart,
+    "decode": _images_apart, "log_prob": _densities_apart, "encode": _posteriors_apart,
 }  # fmt: skip
