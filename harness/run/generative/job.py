@@ -60,7 +60,7 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
             if not auditor.void:  # else there is nothing to measure: NaN, or codes that are no draws of a posterior
                 measured = evaluate(subject, context.weights, context.progress, cell.label())
                 auditor.after(subject, measured)
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began - auditor.seconds
             require_in_place(context.results)
             write_pictures(context.results, cell.id, pictures | last_pictures(parts, data.test) | measured.pictures)
             yield context.record(

@@ -15,8 +15,8 @@ from epsbench.harness.run.generative import job as generation
 from epsbench.models.vae import VAENetwork
 
 EVALUATION = {
-    "importance_samples": 8, "long_importance_samples": 16, "long_images": 50, "prior_samples": 64, "generated": 0,
-    "gradient_samples": 0, "refinement_steps": 3, "refined_images": 32,
+    "importance_samples": 6, "long_importance_samples": 16, "long_images": 50, "prior_samples": 64, "generated": 0,
+    "gradient_samples": 0, "refinement_steps": 2, "refined_images": 32,
 }  # fmt: skip
 TRAINING = {"seconds": 1.0, "images_per_second": 1.0, "curves": {}}
 
