@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,19 +63,30 @@ def evaluate(subject: Subject, weights_folder: Path, progress: Reporter, label: 
 
     ``weights_folder`` keeps the weights of the network whose features compare samples. Progress is shown under
     ``label``. Of a plain autoencoder only the distortion and the quality of its samples are measured, because it bounds
-    no likelihood and has no rate.
+    no likelihood and has no rate. Raises `ArithmeticError`, naming the measure, where its values are not finite.
     """
     began = time.perf_counter()
     subject.witness.measure = "elbo"
-    measured, elbo_bpd = _elbo(subject)
+    with _named("the ELBO"):
+        measured, elbo_bpd = _elbo(subject)
     seconds = {"elbo": time.perf_counter() - began}
     for measure in _measures(subject, elbo_bpd, weights_folder):
         began = time.perf_counter()
         subject.witness.measure = measure.title
-        with progress.task(f"{measure.title} of {label}", measure.work) as task:
+        with progress.task(f"{measure.title} of {label}", measure.work) as task, _named(measure.title):
             measured |= measure.take(task.advance)
         seconds[measure.title] = time.perf_counter() - began
     return measured | Measured(evaluation={"grey_levels": subject.vae.levels, "seconds": seconds})
+
+
+@contextmanager
+def _named(measure: str) -> Iterator[None]:
+    """Says in an `ArithmeticError` which measure raises it, and what to do."""
+    try:
+        yield
+    except ArithmeticError as error:
+        remedy = "bound the encoder's log-std and the decoder's logits, or train with a lower learning_rate"
+        raise ArithmeticError(f"{measure}: {error}; {remedy}") from error
 
 
 def _elbo(subject: Subject) -> tuple[Measured, torch.Tensor]:

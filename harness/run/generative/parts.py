@@ -30,7 +30,9 @@ class Parts(VAENetwork):
         """``shape`` is that of the data. Raises `ValueError` for a model of other images, or without grey levels."""
         nn.Module.__init__(self)
         if tuple(vae.shape) != tuple(shape):
-            raise ValueError(f"the model's shape is {tuple(vae.shape)}, and the data's {tuple(shape)}: build it for the data")
+            raise ValueError(
+                f"the model's shape is {tuple(vae.shape)}, and the data's {tuple(shape)}: build it for the data"
+            )
         if not (isinstance(vae.levels, int) and 2 <= vae.levels <= 256):
             raise ValueError(f"the model's levels must be a whole number from 2 to 256, not {vae.levels!r}")
         self.shape, self.z_dim, self.levels = (shape[0], shape[1], shape[2]), int(vae.z_dim), vae.levels

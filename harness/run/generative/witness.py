@@ -27,7 +27,7 @@ class Seen:
     """The row: grey levels (C, H, W) of an image, or a code (z_dim,)."""
 
     answer: Tensor
-    """Of ``encode`` the mean and log-std (2, z_dim); of ``decode`` logits (levels, pixels); of ``log_prob`` a scalar."""
+    """Of ``encode`` mean and log-std (2, z_dim), of ``decode`` logits (levels, pixels), of ``log_prob`` a scalar."""
 
 
 class Witness:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from epsbench.harness.findings import Finding, finding

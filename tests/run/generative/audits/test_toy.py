@@ -47,7 +47,9 @@ def true_bpd(toy, images):
     z = torch.linspace(-8, 8, 2001)[:, None]
     with torch.no_grad():
         logits, density = toy.decoder(z), toy.prior.log_prob(z).exp().double()
-        of_codes = torch.stack([log_likelihood(logits, image.expand(len(z), *SHAPE)) for image in images]).double().exp()
+        of_codes = (
+            torch.stack([log_likelihood(logits, image.expand(len(z), *SHAPE)) for image in images]).double().exp()
+        )
     return -bits_per_dimension(torch.trapezoid(of_codes * density, z[:, 0].double()).log(), SHAPE)
 
 
