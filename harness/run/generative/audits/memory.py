@@ -87,8 +87,8 @@ def _simple(data: Data) -> dict[str, float]:
     train = _few(data.train)
     counts = torch.stack([(train == level).sum(0) for level in range(levels)]) + 1.0
     nats = -(counts / counts.sum(0)).log()
-    return {name: float(nats.gather(0, _few(part)).sum((1, 2, 3)).mean())
-            for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test))}  # fmt: skip
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {name: float(nats.gather(0, _few(part)).sum((1, 2, 3)).mean()) for name, part in parts.items()}
 
 
 def _few(part: Examples) -> Tensor:

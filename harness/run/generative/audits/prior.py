@@ -52,12 +52,12 @@ def audit_prior(vae: VAENetwork, seed: int) -> Iterator[Finding]:
 
 
 def audit_marginal(marginal: Metric | None) -> Iterator[Finding]:
-    """A finding if the KL divergence of the aggregated posterior from the prior is negative: it cannot be of densities."""
+    """A finding if the KL divergence of the aggregated posterior from the prior is negative."""
     if marginal is None or marginal.high is None or marginal.low is None:
         return
     error = (marginal.high - marginal.low) / (2 * 1.96)
     if marginal.value + ERRORS * error < -LEAST_NATS:
-        fact = f"the KL divergence of all posteriors together from the prior is {marginal.value:.4g} nats, and not 0 or more"
+        fact = f"the KL divergence of all posteriors together from the prior is negative, {marginal.value:.4g} nats"
         yield finding("not-normalised-likelihood", fact, marginal_kl_nats=marginal.value, standard_error=error)
 
 

@@ -33,7 +33,7 @@ def audit_same_answers(witness: Witness, apart: Apart) -> Iterator[Finding]:
 
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Of two sets of answers (n, ...), in units of what is allowed: (n,). Answers that are not finite are infinitely far."""
+"""Of two sets of answers (n, ...), in units of what is allowed: (n,). Infinite for answers that are not finite."""
 
 
 def _compared(part: str, seen: Sequence[Seen], answers: Answers, distance: Distance) -> Iterator[Finding]:
