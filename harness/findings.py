@@ -143,8 +143,9 @@ CODES: dict[str, Code] = {
     ),
     "not-normalised-likelihood": Code(
         "void",
-        "The prior does not integrate to 1, so the bounds are no bounds of a likelihood.",
-        "subtract the logarithm of the integral in the prior's log_prob",
+        "The prior does not integrate to 1, or the likelihood of a code does not sum to 1 over the grey levels of a "
+        "pixel: the bounds are no bounds of a likelihood.",
+        "subtract the logarithm of the integral in the prior's log_prob; let the decoder depend on z alone",
     ),
     "prior-draws-differ": Code(
         "void",

@@ -56,15 +56,16 @@ class Apart:
         else:
             self._vae = copy.deepcopy(self._vae)
 
-    def ask(self, part: str, rows: Tensor) -> Answers:
+    def ask(self, part: str, rows: Tensor, *, after_blank: bool = False) -> Answers:
         """The answers of one of `epsbench.harness.run.generative.witness.PARTS` to rows of its input, on the CPU.
 
-        Raises `RuntimeError` if the copy raises, ends or does not answer.
+        With ``after_blank`` as many blank images are encoded before each batch: what a part remembers of the images
+        encoded last is then the same for every row. Raises `RuntimeError` if the copy raises, ends or does not answer.
         """
         if self._connection is None:
-            return Answers(*answers(Parts(self._vae, self._shape), part, rows.cpu()))
+            return Answers(*answers(Parts(self._vae, self._shape), part, rows.cpu(), after_blank))
         try:
-            self._connection.send((part, rows.cpu().numpy()))
+            self._connection.send((part, rows.cpu().numpy(), after_blank))
             if not self._connection.poll(PATIENCE):
                 raise RuntimeError(f"the model did not answer in {PATIENCE:g} s in a process of its own")
             reply = self._connection.recv()
@@ -109,7 +110,7 @@ def apart(vae: VAENetwork, shape: tuple[int, int, int]) -> Iterator[Apart]:
         process.close()
 
 
-def answers(parts: Parts, part: str, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def answers(parts: Parts, part: str, rows: Tensor, after_blank: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The three entries of `Answers`."""
     parts.eval()
 
@@ -117,8 +118,8 @@ def answers(parts: Parts, part: str, rows: Tensor) -> tuple[Tensor, Tensor, Tens
         with torch.no_grad():
             if part == "encode":
                 return torch.stack(parts.encode(batch), dim=1)
-            # What a decoder remembers of the images encoded last is the same blank image for every code.
-            parts.encode(torch.zeros(len(batch), *parts.shape, dtype=torch.int64))
+            if after_blank:
+                parts.encode(torch.zeros(len(batch), *parts.shape, dtype=torch.int64))
             return some_pixels(parts.decoder(batch)) if part == "decode" else parts.prior.log_prob(batch)
 
     def alone() -> Tensor:
@@ -139,19 +140,19 @@ def _serve(vae: VAENetwork, shape: tuple[int, int, int], connection: Connection)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes the connection
         torch.set_num_threads(1)  # the threads of the parent do not exist here, and waiting for them would never end
         while True:
-            part, rows = connection.recv()
-            connection.send(_reply(vae, shape, part, rows))
+            part, rows, after_blank = connection.recv()
+            connection.send(_reply(Parts(vae, shape), part, rows, after_blank))
     except (EOFError, OSError):
         pass  # the parent has ended or needs no more
     finally:
         os._exit(0)
 
 
-def _reply(vae: VAENetwork, shape: tuple[int, int, int], part: str, rows: np.ndarray) -> tuple[np.ndarray, ...] | str:
+def _reply(parts: Parts, part: str, rows: np.ndarray, after_blank: bool) -> tuple[np.ndarray, ...] | str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return tuple(each.float().numpy() for each in answers(Parts(vae, shape), part, torch.from_numpy(rows)))
+            return tuple(each.float().numpy() for each in answers(parts, part, torch.from_numpy(rows), after_blank))
     # The model is the user's code and may raise anything; the parent raises it again.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         return summary(error)

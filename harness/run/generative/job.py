@@ -53,7 +53,7 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
         for cell in cells:
             began = time.perf_counter()
             witness = Witness(cell.seed)
-            parts = Parts(vae, data.description.shape, witness)
+            parts = Parts(vae, data.description.shape, witness, cell.z_dim)
             subject, auditor = Subject(parts, data, dict(cell.evaluation), cell.seed, witness), Auditor(vae, data, copy)
             auditor.before(subject)
             measured = Measured()

@@ -10,6 +10,7 @@ from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.apart import Apart
 from epsbench.harness.run.generative.audits.degenerate import audit_degenerate
 from epsbench.harness.run.generative.audits.memory import audit_copies, audit_splits
+from epsbench.harness.run.generative.audits.normalisation import audit_normalisation
 from epsbench.harness.run.generative.audits.order import audit_order, audit_own_loss
 from epsbench.harness.run.generative.audits.prior import audit_marginal, audit_prior
 from epsbench.harness.run.generative.audits.same_answers import audit_same_answers
@@ -17,6 +18,9 @@ from epsbench.harness.run.generative.evaluate import Subject
 from epsbench.harness.run.generative.measured import Measured
 from epsbench.harness.run.guard import guarded
 from epsbench.models.vae import VAENetwork
+
+
+NO_FUNCTION = frozenset({"not-deterministic", "batch-dependent"})
 
 
 class Auditor:
@@ -35,12 +39,15 @@ class Auditor:
 
     def before(self, subject: Subject) -> None:
         """Whether the model's parts give numbers that can be measured at all."""
+        subject.witness.measure = "first look"
         self._audit("the model's parts", lambda: audit_degenerate(subject.vae, self._data.test))
 
     def after(self, subject: Subject, measured: Measured) -> None:
-        """Everything else. It is a matter of the model and of what the measures saw, in this order."""
+        """Everything else. The other process is asked first, before the audits themselves show the model more images."""
         vae, each, data, seed = subject.vae, measured.each, self._data, subject.seed
         self._audit("the model in another process", lambda: audit_same_answers(subject.witness, self._apart))
+        if not any(each.code in NO_FUNCTION for each in self.findings):
+            self._audit("normalisation", lambda: audit_normalisation(vae, data.test))
         self._audit("the order of the bounds", lambda: audit_order(each))
         self._audit("the model's own elbo()", lambda: audit_own_loss(self._vae, vae, data.test, each, seed))
         self._audit("the marginal KL", lambda: audit_marginal(measured.metrics.get("marginal_kl_nats")))

@@ -21,6 +21,7 @@ SIMPLE_IMAGES, SIMPLE_LEVELS = 5000, 16
 SAMPLES = 128
 COPIES = 0.5  # a copy is nearer to an image than half the distance of real images
 COPIED = 0.1  # the share of samples that are copies
+FEWEST = 32  # test images, and training images: distances of fewer say little
 
 
 def audit_splits(each: Mapping[str, Tensor], data: Data) -> Iterator[Finding]:
@@ -51,6 +52,8 @@ def audit_splits(each: Mapping[str, Tensor], data: Data) -> Iterator[Finding]:
 def audit_copies(vae: VAENetwork, data: Data, seed: int) -> Iterator[Finding]:
     """Findings if samples are much nearer to training or test images than test images are to training images."""
     n = min(SAMPLES, len(data.test))
+    if min(n, len(data.train)) < FEWEST:
+        return
     train, test = (levels_of(part, len(part), vae.levels) for part in (data.train, data.test))
     samples = draw_levels(vae, SAMPLES, seed)
     real, _ = nearest(test[:n], train)

@@ -21,10 +21,11 @@ DRAWS = 1024
 STREAM = -2  # of the keyed noise: another one than that of the measures
 ERRORS = 5.0
 LEAST_NATS = 0.05  # a prior whose integral is e^0.05 is let pass
-LEAST_SHARE = 0.04  # a mean of ranks that is off by less may be due to the grid
-STEPS = 96  # points on each side of a line, of each of two grids
+LEAST_SHARE = 0.02  # a mean of ranks that is off by less may be due to the grid
+STEPS = 48  # points on each side of a line, of each of two grids
 POINTS = 1 << 16  # points whose density is asked at once
 CLUSTERS = 8
+DIRECTIONS = 4  # lines through each draw, orthogonal to each other
 
 
 def audit_prior(vae: VAENetwork, seed: int) -> Iterator[Finding]:
@@ -91,27 +92,34 @@ def _too_little(prior: Prior, draws: Tensor) -> Iterator[Finding]:
 
 
 def _lines(prior: Prior, draws: Tensor, noise: KeyedNoise) -> Iterator[Finding]:
-    """The share of mass on one side of each draw, along a random direction through it."""
-    direction = F.normalize(noise.normal(draws.shape[1]), dim=1)
+    """The share of mass on one side of each draw, along random directions through it."""
+    d = draws.shape[1]
+    directions = torch.linalg.qr(noise.normal(d, min(DIRECTIONS, d)))[0].mT
     scale = float((draws - draws.mean(0)).square().mean().sqrt().clamp_min(1e-6))
     at = _grid(draws.device) * scale
-    on_line = (draws[:, None] + at[:, None] * direction[:, None]).view(-1, draws.shape[1])
-    density = _densities(prior, on_line).double().view(DRAWS, -1)
-    density = (density - density.max(1, keepdim=True).values).exp()
-    pieces = 0.5 * (density[:, 1:] + density[:, :-1]) * at.diff().double()
-    share = pieces[:, : len(at) // 2].sum(1) / pieces.sum(1)
-    share = share[share.isfinite()]
-    if len(share) < DRAWS // 2:
+    shares = torch.stack([_shares(prior, draws, direction, at) for direction in directions.unbind(1)], dim=1)
+    shares = shares[shares.isfinite().all(1)]
+    if len(shares) < DRAWS // 2:
         return
-    # Of a uniform number F, the mean of F is 1/2 and that of (2F − 1)² is 1/3, with variances 1/12 and 4/45.
-    spread = (2 * share - 1).square()
-    for value, expected, variance in ((share, 1 / 2, 1 / 12), (spread, 1 / 3, 4 / 45)):
-        off, error = float(value.mean()) - expected, math.sqrt(variance / len(value))
+    # Of a uniform number F, the mean of F is 1/2 and that of (2F − 1)² is 1/3.
+    spread = (2 * shares - 1).square()
+    for values, expected in ((shares.mean(1), 1 / 2), (spread.mean(1), 1 / 3)):
+        off, error = float(values.mean()) - expected, float(values.std()) / math.sqrt(len(values))
         if abs(off) > LEAST_SHARE and abs(off) > ERRORS * error:
-            how = "narrower than" if value is spread and off < 0 else "another distribution than"
+            how = "narrower than" if expected == 1 / 3 and off < 0 else "another distribution than"
             fact = f"along random lines, the prior draws from {how} the density that it computes"
-            yield finding("prior-draws-differ", fact, mean=float(value.mean()), expected=expected, standard_error=error)
+            evidence = {"mean": float(values.mean()), "expected": expected, "standard_error": error}
+            yield finding("prior-draws-differ", fact, **evidence)
             return
+
+
+def _shares(prior: Prior, draws: Tensor, direction: Tensor, at: Tensor) -> Tensor:
+    """Of the mass along lines draw + t·direction, at the t ``at``, the share at t < 0: (n,). The middle of ``at`` is 0."""
+    on_line = (draws[:, None] + at[:, None] * direction[:, None]).view(-1, draws.shape[1])
+    density = _densities(prior, on_line).double().view(len(draws), -1)
+    density = (density - density.amax(1, keepdim=True)).exp()
+    pieces = 0.5 * (density[:, 1:] + density[:, :-1]) * at.diff().double()
+    return pieces[:, : len(at) // 2].sum(1) / pieces.sum(1)
 
 
 def _grid(device: torch.device) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.models.priors import StandardNormal, log_normal
-from epsbench.models.vae import VAENetwork, quantise
+from epsbench.models.vae import VAENetwork, log_likelihood, quantise
 
 Make = Callable[[VAENetwork, Data], VAENetwork]
 CHEATS: dict[str, tuple[str, Make]] = {}
@@ -201,6 +201,20 @@ def a_hint_of_the_last_image(vae, data):
     return remembers(vae, lambda mean, target: SEEN.update(target=target.clone()), FirstRemembered(vae.decoder))
 
 
+@cheat("sees-the-image")
+def learns_from_the_test(vae, data):
+    def learn(mean, target):
+        with torch.inference_mode(False), torch.enable_grad():
+            codes, images = mean.detach().clone(), target.clone()
+            loss = -log_likelihood(made.decoder(codes), images).mean() / 64
+            weights = [weight for weight in made.decoder.parameters() if weight.requires_grad]
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                weight.data.sub_(0.05 * gradient)
+
+    made = remembers(vae, lambda mean, target: made.training or learn(mean, target), copy.deepcopy(vae.decoder))
+    return made
+
+
 class PosteriorAsPrior(StandardNormal):
     """Gives the codes of the images encoded last the density of their posterior: a rate of 0."""
 
@@ -245,6 +259,16 @@ class Truncated(StandardNormal):
         return 0.7 * noise.normal(self.z_dim)
 
 
+class Cooler(StandardNormal):
+    def draw(self, noise):
+        return 0.9 * noise.normal(self.z_dim)
+
+
+class Shifted(StandardNormal):
+    def draw(self, noise):
+        return noise.normal(self.z_dim) + 0.3
+
+
 class Overlapping(nn.Module):
     """A mixture of two normals, each with the weight 1."""
 
@@ -287,6 +311,16 @@ def prior_with_weights_of_two(vae, data):
 @cheat("prior-draws-differ")
 def truncated_prior(vae, data):
     return with_prior(vae, Truncated)
+
+
+@cheat("prior-draws-differ")
+def prior_that_draws_at_a_lower_temperature(vae, data):
+    return with_prior(vae, Cooler)
+
+
+@cheat("prior-draws-differ")
+def prior_that_draws_elsewhere(vae, data):
+    return with_prior(vae, Shifted)
 
 
 # No functions.

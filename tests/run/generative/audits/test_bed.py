@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from cheating_vaes import CHEATS
 from honest_vaes import HONEST, digits
 from vae_bench import codes, measure
@@ -58,3 +59,16 @@ def test_an_audit_that_raises_fails_no_measurement(honest, tmp_path, monkeypatch
     monkeypatch.setattr("epsbench.harness.run.generative.audits.auditor.audit_copies", broken)
     record = measure(honest, digits(), tmp_path, monkeypatch)
     assert (record.status, record.metrics, codes(record)) == ("ok", plain.metrics, {"audit-failed"})
+
+
+def test_a_decoder_that_follows_the_image_does_not_sum_to_one(honest, tmp_path, monkeypatch):
+    record = measure(CHEATS["last_images"][1](honest, digits()), digits(), tmp_path, monkeypatch)
+    (sums,) = [each.evidence["sum"] for each in record.findings if each.code == "not-normalised-likelihood"]
+    assert sums > 15  # of 16 grey levels, each of which is certain
+
+
+def test_a_likelihood_that_is_replaced_does_not_sum_to_one(honest, tmp_path, monkeypatch):
+    genuine = torch.nn.functional.cross_entropy
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", lambda *args, **options: genuine(*args, **options) / 2)
+    record = measure(honest, digits(), tmp_path, monkeypatch)
+    assert (record.status, codes(record)) == ("void", {"not-normalised-likelihood"})
