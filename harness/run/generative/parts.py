@@ -29,14 +29,19 @@ class Parts(VAENetwork):
     def __init__(
         self, vae: VAENetwork, shape: tuple[int, int, int], witness: Witness | None = None, z_dim: int | None = None
     ) -> None:
-        """``shape`` is that of the data, and ``z_dim`` what the suite says, if that is known. Raises `ValueError` for a model of other images, or without grey levels."""
+        """``shape`` is that of the data, and ``z_dim`` what the suite says, if that is known.
+
+        Raises `ValueError` for a model of other images or codes, or without grey levels.
+        """
         nn.Module.__init__(self)
         if tuple(vae.shape) != tuple(shape):
             raise ValueError(
                 f"the model's shape is {tuple(vae.shape)}, and the data's {tuple(shape)}: build it for the data"
             )
         if z_dim is not None and vae.z_dim != z_dim:
-            raise ValueError(f"the model has {vae.z_dim} latent dimensions, and the suite says {z_dim}: build it with these")
+            raise ValueError(
+                f"the model has {vae.z_dim} latent dimensions, and the suite says {z_dim}: build it with these"
+            )
         if not (isinstance(vae.levels, int) and 2 <= vae.levels <= 256):
             raise ValueError(f"the model's levels must be a whole number from 2 to 256, not {vae.levels!r}")
         self.shape, self.z_dim, self.levels = (shape[0], shape[1], shape[2]), int(vae.z_dim), vae.levels

@@ -19,7 +19,6 @@ from epsbench.harness.run.generative.measured import Measured
 from epsbench.harness.run.guard import guarded
 from epsbench.models.vae import VAENetwork
 
-
 NO_FUNCTION = frozenset({"not-deterministic", "batch-dependent"})
 
 

@@ -36,7 +36,9 @@ def audit_normalisation(vae: VAENetwork, test: Examples) -> Iterator[Finding]:
             total = float(log_likelihood(logits, levels.view(-1, 1, 1, 1)).double().exp().sum())
             worst = total if abs(total - 1) > abs(worst - 1) or worst == 0 else worst
     if abs(worst - 1) > ALLOWED:
-        fact = f"the likelihoods of one code for the {vae.levels} grey levels of a pixel sum to {worst:.4g}, and not to 1"
+        fact = (
+            f"the likelihoods of one code for the {vae.levels} grey levels of a pixel sum to {worst:.4g}, and not to 1"
+        )
         yield finding("not-normalised-likelihood", fact, sum=worst, levels=vae.levels)
 
 
