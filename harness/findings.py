@@ -41,7 +41,7 @@ CODES: dict[str, Code] = {
     ),
     "probabilities": Code(
         "void",
-        "The model's outputs are probabilities: the loss applies a second softmax, which flattens every gradient.",
+        "The model's outputs are probabilities: a second softmax is applied, which flattens them and every gradient.",
         "return what the last linear layer returns",
     ),
     "not-deterministic": Code(

@@ -43,6 +43,10 @@ class Answers:
     """In batches, in reverse order."""
 
 
+class ModelRaises(RuntimeError):  # noqa: N818 - it says what happened
+    """The model raises in the other process."""
+
+
 class Apart:
     """Asks the copy. It is a forked process where there are such, and else a deep copy of the model in this process."""
 
@@ -72,7 +76,7 @@ class Apart:
         except (EOFError, OSError) as error:
             raise RuntimeError("the process with a copy of the model has ended") from error
         if isinstance(reply, str):
-            raise RuntimeError(f"the model raises in a process of its own: {reply}")
+            raise ModelRaises(f"the model raises in a process of its own: {reply}")
         return Answers(*map(torch.from_numpy, reply))
 
     def close(self) -> None:

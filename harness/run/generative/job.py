@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import InputError, summary
 from epsbench.harness.files import keep
+from epsbench.harness.findings import finding
 from epsbench.harness.plan.cell import GenerationCell
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.plan import Job
@@ -58,11 +59,11 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
             auditor.before(subject)
             measured = Measured()
             if not auditor.void:  # else there is nothing to measure: NaN, or codes that are no draws of a posterior
-                measured = evaluate(subject, context.weights, context.progress, cell.label())
-                auditor.after(subject, measured)
+                measured = _measured(subject, auditor, cell, context)
             seconds = time.perf_counter() - began - auditor.seconds
             require_in_place(context.results)
-            write_pictures(context.results, cell.id, pictures | last_pictures(parts, data.test) | measured.pictures)
+            shown = pictures | _last_pictures(parts, data, auditor) | measured.pictures
+            write_pictures(context.results, cell.id, shown)
             yield context.record(
                 cell,
                 "void" if auditor.void else "ok",
@@ -83,6 +84,33 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
                 findings=tuple(auditor.findings),
                 pictures=True,
             )
+
+
+def _measured(subject: Subject, auditor: Auditor, cell: GenerationCell, context: Context) -> Measured:
+    """What is measured, and audited; nothing of a model that raises because its parts are no functions."""
+    try:
+        measured = evaluate(subject, context.weights, context.progress, cell.label())
+    except InputError:
+        raise
+    except Exception:
+        auditor.failed(subject)
+        if not auditor.void:
+            raise
+        return Measured()
+    auditor.after(subject, measured)
+    return measured
+
+
+def _last_pictures(parts: Parts, data: Data, auditor: Auditor) -> Pictures:
+    """The last pictures; none of a void model that raises."""
+    try:
+        return last_pictures(parts, data.test)
+    except Exception as error:
+        if not auditor.void:
+            raise
+        reason = f"the last pictures could not be made ({summary(error)})"
+        auditor.findings.append(finding("output-failed", reason, output="pictures", error=type(error).__name__))
+        return {}
 
 
 def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetwork, dict[str, Any], Pictures]:

@@ -19,7 +19,7 @@ WIDTH = 4.0  # a posterior narrower than so many steps between float32 numbers a
 CONSTANT = 1e-6  # a dimension that varies by less than this share of its deviation is the same for all images
 COSTS_NATS = 0.05  # a constant dimension whose rate is less has just collapsed onto the prior
 CERTAIN = 0.9  # the share of varying pixels whose log-likelihood is exactly 0
-IMPOSSIBLE_NATS, IMPOSSIBLE = -87.0, 1e-3  # a likelihood that float32 cannot hold, and the share of such pixels
+IMPOSSIBLE_NATS, IMPOSSIBLE = -87.0, 0.05  # a likelihood that float32 cannot hold, and the share of such pixels
 
 
 def audit_degenerate(vae: VAENetwork, test: Examples) -> Iterator[Finding]:
@@ -90,6 +90,10 @@ def _likelihood(vae: VAENetwork, images: Examples, posterior: Posterior) -> Iter
         bad = int((~logits.isfinite()).flatten(1).any(1).sum())
         fact = f"the decoder's output is NaN or infinite on {bad} of {len(z)} test images"
         yield finding("not-finite", fact, part="the decoder", images=bad)
+        return
+    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all()):
+        fact = "the decoder's outputs are not negative and add up to 1 over the grey levels"
+        yield finding("probabilities", fact, images=len(z))
         return
     if vae.deterministic:
         return

@@ -114,7 +114,7 @@ def _lines(prior: Prior, draws: Tensor, noise: KeyedNoise) -> Iterator[Finding]:
 
 
 def _shares(prior: Prior, draws: Tensor, direction: Tensor, at: Tensor) -> Tensor:
-    """Of the mass along lines draw + t·direction, at the t ``at``, the share at t < 0: (n,). The middle of ``at`` is 0."""
+    """The share of the mass along lines draw + t·direction that lies at t < 0: (n,). ``at`` is the grid of t."""
     on_line = (draws[:, None] + at[:, None] * direction[:, None]).view(-1, draws.shape[1])
     density = _densities(prior, on_line).double().view(len(draws), -1)
     density = (density - density.amax(1, keepdim=True)).exp()

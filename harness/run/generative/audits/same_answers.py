@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.run.generative.apart import Answers, Apart
+from epsbench.harness.run.generative.apart import Answers, Apart, ModelRaises
 from epsbench.harness.run.generative.witness import Seen, Witness
 
 # Answers differ if they are further apart than this, in nats for each pixel or latent dimension. Other batches and
@@ -31,7 +31,15 @@ def audit_same_answers(witness: Witness, apart: Apart) -> Iterator[Finding]:
     for part, distance in DISTANCES.items():
         if seen := _in_turn(witness.of(part)):
             rows = torch.stack([each.question for each in seen])
-            answers = apart.ask(part, rows)
+            try:
+                answers = apart.ask(part, rows)
+            except ModelRaises as error:
+                if part == "encode":
+                    raise
+                apart.ask(part, rows, after_blank=True)  # raises too where the image is not what is missing
+                fact = f"{NAMES[part]} raises before an image has been encoded, and not after ({error})"
+                yield finding("sees-the-image", fact, part=part, rows=len(seen))
+                continue
             if part != "encode" and max(_own_differences(answers, distance)) > 1:
                 answers = apart.ask(part, rows, after_blank=True)
             yield from _compared(part, seen, answers, distance)

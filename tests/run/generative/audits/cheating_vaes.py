@@ -120,6 +120,18 @@ def last_images(vae, data):
     return remembers(vae, lambda mean, target: SEEN.update(target=target.clone()), Remembered(vae.decoder))
 
 
+class NeedsTheImage(Around):
+    """Adds what it knows of the images encoded last, and fails without them."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return towards(self.decoder(z), SEEN["target"])
+
+
+@cheat("sees-the-image")
+def fails_without_the_image(vae, data):
+    return remembers(vae, lambda mean, target: SEEN.update(target=target.clone()), NeedsTheImage(vae.decoder))
+
+
 class NearestRemembered(Around):
     """Knows every image that was encoded since, by its code."""
 
@@ -451,6 +463,18 @@ def dimension_that_is_nan(vae, data):
 def dimension_that_is_constant(vae, data):
     keep = torch.tensor([0.0] + [1.0] * (vae.z_dim - 1))
     return with_posterior(vae, lambda mean, log_std: (mean * keep + 2 * (1 - keep), log_std * keep))
+
+
+class Probabilities(Around):
+    def forward(self, z: Tensor) -> Tensor:
+        return self.decoder(z).softmax(1)
+
+
+@cheat("probabilities")
+def decoder_that_returns_probabilities(vae, data):
+    made = copy.deepcopy(vae)
+    made.decoder = Probabilities(vae.decoder)
+    return made
 
 
 class Saturated(Around):

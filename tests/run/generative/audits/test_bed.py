@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from cheating_vaes import CHEATS
@@ -16,7 +18,8 @@ def test_a_model_that_cheats_or_is_broken_gets_its_code(honest, tmp_path, monkey
     code, make = CHEATS[name]
     record = measure(make(honest, digits()), digits(), tmp_path, monkeypatch)
     assert code in codes(record)
-    assert "audit-failed" not in codes(record)
+    # A model that raises while it is measured makes an audit raise, too.
+    assert ("audit-failed" in codes(record)) == (name == "fails_without_the_image")
     assert record.status == ("void" if any(CODES[each].severity == "void" for each in codes(record)) else "ok")
     assert all(finding.evidence for finding in record.findings)
 
@@ -72,3 +75,16 @@ def test_a_likelihood_that_is_replaced_does_not_sum_to_one(honest, tmp_path, mon
     monkeypatch.setattr("torch.nn.functional.cross_entropy", lambda *args, **options: genuine(*args, **options) / 2)
     record = measure(honest, digits(), tmp_path, monkeypatch)
     assert (record.status, codes(record)) == ("void", {"not-normalised-likelihood"})
+
+
+def test_a_model_that_raises_for_another_reason_fails(honest, tmp_path, monkeypatch):
+    class Raises(torch.nn.Module):
+        def forward(self, z):
+            if len(z) > 32:
+                raise ValueError("no more than 32")
+            return honest.decoder(z)
+
+    vae = copy.deepcopy(honest)
+    vae.decoder = Raises()
+    with pytest.raises(ValueError, match="no more than 32"):
+        measure(vae, digits(), tmp_path, monkeypatch)
