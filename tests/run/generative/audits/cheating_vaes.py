@@ -377,27 +377,32 @@ def decoder_with_dropout(vae, data):
 class Library(nn.Module):
     """The images of a data set by their codes."""
 
-    def __init__(self, codes: Tensor, images: Tensor, levels: int) -> None:
+    def __init__(self, codes: Tensor, images: Tensor, levels: int, certainty: float) -> None:
         super().__init__()
-        self.codes, self.images, self.levels = codes, images, levels
+        self.codes, self.images, self.levels, self.certainty = codes, images, levels, certainty
 
     def forward(self, z: Tensor) -> Tensor:
         target = self.images[torch.cdist(z, self.codes).argmin(1)]
         shape = len(z), self.levels, *target.shape[1:]
-        return towards(torch.zeros(shape), target, 8.0)
+        return towards(torch.zeros(shape), target, self.certainty)
 
 
-def library(vae: VAENetwork, *parts) -> VAENetwork:
+def library(vae: VAENetwork, *parts: Examples, certainty: float = 8.0) -> VAENetwork:
     made = copy.deepcopy(vae)
     images = torch.cat([quantise(part.pixels(), vae.levels) for part in parts])
     with torch.no_grad():
-        made.decoder = Library(vae.encode(images)[0], images, vae.levels)
+        made.decoder = Library(vae.encode(images)[0], images, vae.levels, certainty)
     return made
 
 
 @cheat("memorised-images")
 def memorised_training_images(vae, data):
     return library(vae, data.train)
+
+
+@cheat("memorised-images")
+def memorised_training_images_under_noise(vae, data):
+    return library(vae, data.train, certainty=3.5)
 
 
 @cheat("trained-on-test-images")
