@@ -21,7 +21,7 @@ SIMPLE_IMAGES, SIMPLE_LEVELS = 5000, 16
 SAMPLES = 128
 # A copy is nearer to an image than this share of the distance of real images; the share of copies that is a finding.
 # The most likely images have no noise: of honest models they are 0.4 to 3 times as far as real images.
-COPIES = {"samples": (0.5, 0.1), "most likely images": (0.25, 0.25)}
+COPIES = {"samples": (0.5, 0.05), "most likely images": (0.25, 0.25)}
 FEWEST = 32  # test images, and training images: distances of fewer say little
 
 

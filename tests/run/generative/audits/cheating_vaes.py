@@ -221,7 +221,7 @@ def learns_from_the_test(vae, data):
             loss = -log_likelihood(made.decoder(codes), images).mean() / 64
             weights = [weight for weight in made.decoder.parameters() if weight.requires_grad]
             for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-                weight.data.sub_(0.05 * gradient)
+                weight.data.sub_(0.5 * gradient)
 
     made = remembers(vae, lambda mean, target: made.training or learn(mean, target), copy.deepcopy(vae.decoder))
     return made

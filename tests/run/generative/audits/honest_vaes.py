@@ -26,7 +26,7 @@ DIGITS = DATASETS["digits"]
 @cache
 def digits(limit: int | None = None) -> Data:
     data = load_data("digits", None, CPU, limit)
-    return replace(data, test=data.test[slice(0, 300)])  # enough to measure and fewer to wait for
+    return replace(data, test=data.test[slice(0, 200)])  # enough to measure and fewer to wait for
 
 
 def trained(
@@ -113,16 +113,16 @@ HONEST: dict[str, Callable[[], VAENetwork]] = {
     "z 1": lambda: trained(lambda: small(1)),
     "z 64": lambda: trained(lambda: small(64)),
     "2 levels": lambda: trained(lambda: small(levels=2)),
-    "256 levels": lambda: trained(lambda: small(levels=256), epochs=1),
+    "256 levels": lambda: trained(lambda: small(levels=256), epochs=1, data=digits(300)),
     "autoencoder": lambda: trained(lambda: small(deterministic=True)),
-    "autoencoder, z 64": lambda: trained(lambda: small(64, deterministic=True), epochs=20),
+    "autoencoder, z 64": lambda: trained(lambda: small(64, deterministic=True), epochs=10),
     "mixture as prior": lambda: trained(lambda: small(prior=MixtureOfNormals(8, 10))),
     "Laplace as prior": lambda: trained(with_laplace_prior),
-    "importance-weighted loss": lambda: trained(lambda: small(kind=ImportanceWeighted), epochs=4),
+    "importance-weighted loss": lambda: trained(lambda: small(kind=ImportanceWeighted), epochs=2),
     "free bits": lambda: trained(lambda: small(kind=FreeBits)),
     "convolutions": lambda: trained(lambda: VAE(filters=4).build(DIGITS, 8), epochs=2),
     "residual": lambda: trained(
         lambda: ResidualVAE(filters=4, hidden=32, components=4).build(DIGITS, 4), epochs=2, data=digits(300)
     ),
-    "overfitted": lambda: trained(lambda: small(32), 0.3, epochs=100, data=digits(100)),
+    "overfitted": lambda: trained(lambda: small(32), 0.3, epochs=60, data=digits(100)),
 }

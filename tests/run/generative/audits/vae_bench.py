@@ -15,7 +15,7 @@ from epsbench.harness.run.generative import job as generation
 from epsbench.models.vae import VAENetwork
 
 EVALUATION = {
-    "importance_samples": 6, "long_importance_samples": 16, "long_images": 50, "prior_samples": 64, "generated": 0,
+    "importance_samples": 4, "long_importance_samples": 8, "long_images": 50, "prior_samples": 64, "generated": 0,
     "gradient_samples": 0, "refinement_steps": 2, "refined_images": 32,
 }  # fmt: skip
 TRAINING = {"seconds": 1.0, "images_per_second": 1.0, "curves": {}}
