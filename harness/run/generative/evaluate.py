@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from epsbench.harness.run.generative.bounds import bounds, bounds_work
 from epsbench.harness.run.generative.estimators import estimators
 from epsbench.harness.run.generative.latent import latent, latent_work
 from epsbench.harness.run.generative.measured import Advance, Measured
+from epsbench.harness.run.generative.parts import Parts
 from epsbench.harness.run.generative.quality import STEPS, quality
 from epsbench.harness.run.generative.refinement import refinement, refinement_work
 from epsbench.harness.run.generative.witness import Witness
@@ -43,7 +44,7 @@ class Subject:
     """A trained model, and how it is measured."""
 
     vae: VAENetwork
-    """The model; one that computes its bound itself is wrapped in `epsbench.harness.run.generative.parts.Parts`."""
+    """The model. `evaluate` wraps it in `epsbench.harness.run.generative.parts.Parts`, unless it is wrapped already."""
 
     data: Data
     """The images: of the test split, and those that it was trained on."""
@@ -65,6 +66,9 @@ def evaluate(subject: Subject, weights_folder: Path, progress: Reporter, label: 
     ``label``. Of a plain autoencoder only the distortion and the quality of its samples are measured, because it bounds
     no likelihood and has no rate. Raises `ArithmeticError`, naming the measure, where its values are not finite.
     """
+    if not isinstance(subject.vae, Parts):
+        parts = Parts(subject.vae, subject.data.description.shape, subject.witness)
+        subject = replace(subject, vae=parts)
     began = time.perf_counter()
     subject.witness.measure = "elbo"
     with _named("the ELBO"):
