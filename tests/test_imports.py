@@ -15,7 +15,7 @@ SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isol
           "harness.records", "harness.frames", "harness.options", "harness.findings")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
-MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress")
+MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress", f"{RUN}.guard")
 ATTACK = (f"{RUN}.attack", *MACHINE)
 SPEED = (f"{RUN}.speed", *ATTACK)
 DATA = (f"{RUN}.data", *MACHINE)
@@ -56,6 +56,7 @@ MAY_IMPORT = {
     f"{RUN}.noise": (),
     f"{RUN}.metrics": SHARED,
     f"{RUN}.progress": (),
+    f"{RUN}.guard": SHARED,
     f"{RUN}.context": (*DATA, *PLAN),
     f"{RUN}.data": (*DATA, *PLAN),
     f"{RUN}.attack": (*ATTACK, *PLAN),

@@ -23,7 +23,7 @@ def mean_metric(values: Tensor) -> Metric:
     One value has no interval. Raises `ArithmeticError` if a value is not finite: then the model has diverged.
     """
     if broken := int((~torch.isfinite(values)).sum()):
-        raise ArithmeticError(f"{broken} of {len(values)} measured values are no finite number; lower learning_rate")
+        raise ArithmeticError(f"{broken} of {len(values)} measured values are no finite number")
     mean, low, high = mean_interval(values.tolist())
     interval = (low, high) if np.isfinite(low) else (None, None)
     return Metric(value=mean, low=interval[0], high=interval[1], n=len(values))

@@ -34,6 +34,10 @@ BPD_CAPTION = (
     "Bits per dimension from the evidence lower bound (ELBO): lower is better. Test bpd is the sum of the rate (the KL "
     "divergence of the latent code from its prior) and the distortion (the reconstruction error)."
 )
+WITHOUT_CAPTION = (
+    "A cell that failed or is void has no number here and takes no part in any comparison; the table of findings says "
+    "why."
+)
 IWAE_CAPTION = (
     "IWAE-k is the importance-weighted bound with k samples (Burda et al., 2016), which is tighter, on the same test "
     "images; the gap is the ELBO minus this bound, image by image."
@@ -67,19 +71,21 @@ def _bpd(likelihood: Likelihood, settings: Sequence[Setting]) -> Table:
     ]
     tighter = measured(settings, tighter)
     measures = [*ELBO, *tighter]
+    without = [WITHOUT_CAPTION] if any(len(s.measured) < len(s.records) for s in settings) else []
     return Table(
         f"VAE on {likelihood_title(likelihood)}",
         (*HEAD, *(measure.column for measure in measures)),
         tuple((*head(setting), *_numbers(setting, measures)) for setting in settings),
-        " ".join([BPD_CAPTION, *([IWAE_CAPTION] if tighter else []), SPREAD]),
+        " ".join([BPD_CAPTION, *([IWAE_CAPTION] if tighter else []), SPREAD, *without]),
     )
 
 
 def _numbers(setting: Setting, measures: Sequence[Measure]) -> list[Entry]:
-    """The setting's numbers; where no seed has any, its state in place of each."""
+    """The setting's numbers; where no seed has any that count, its state in place of each, as in a leaderboard."""
     if setting.measured:
         return [measure.entry(setting) for measure in measures]
-    state = setting.records[0].status
+    states = [record.status for record in setting.records]
+    state = next((state for state in ("failed", "void") if state in states), states[0])
     return [Entry(state, state=state)] * len(measures)
 
 

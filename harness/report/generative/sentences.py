@@ -35,7 +35,8 @@ def _best(setting: Setting, group: Sequence[Setting]) -> list[str]:
     test = setting.metric("test_bpd")
     if test is None:
         return []
-    among = f"the best of {len(group)} settings, " if len(group) > 1 else ""
+    compared = sum(each.metric("test_bpd") is not None for each in group)
+    among = f"the best of {compared} settings, " if compared > 1 else ""
     seeds = f" (mean ± standard deviation over {test.seeds} seeds)" if test.seeds > 1 else ""
     value = Measure("test_bpd", "").shown(test).plain
     return [f"{among}{setting.name} reaches {value} bits per dimension on the test set{seeds}."]

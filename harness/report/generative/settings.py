@@ -108,8 +108,9 @@ class Setting:
 
     @property
     def levels(self) -> str:
-        """The number of grey levels; empty where the model has no such parameter."""
-        levels = self.cell["model"].get("levels")
+        """The number of grey levels; empty where neither the records nor the cell say it."""
+        measured = (record.evaluation.get("grey_levels") for record in self.measured)
+        levels = next((each for each in measured if each is not None), self.cell["model"].get("levels"))
         return "" if levels is None else scalar(levels)
 
     @property

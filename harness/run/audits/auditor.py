@@ -23,7 +23,6 @@ from epsbench.harness.run.audits.call_order import audit_call_order
 from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.ensemble import audit_ensemble
 from epsbench.harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
-from epsbench.harness.run.audits.guard import guarded
 from epsbench.harness.run.audits.history import History, Seen
 from epsbench.harness.run.audits.jumps import audit_jumps
 from epsbench.harness.run.audits.model import audit_model, not_finite
@@ -36,6 +35,7 @@ from epsbench.harness.run.audits.same_function import audit_same_function, audit
 from epsbench.harness.run.audits.slope import audit_slope
 from epsbench.harness.run.audits.unseen import audit_unseen
 from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.guard import guarded
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.models.base import DataShape
 

@@ -187,7 +187,7 @@ def _measured(name: str, count: str, counts: list[int], bpd: Tensor) -> Measured
     curves = {f"{name}_{count}": [float(k) for k in counts], f"{name}_bpd": bpd.mean(0).tolist()}
     if len(bpd) > 1:  # one example has no standard error
         curves[f"{name}_bpd_error"] = (bpd.std(0) / math.sqrt(len(bpd))).tolist()
-    return Measured({f"{name}_bpd": mean_metric(bpd[:, -1])}, curves)
+    return Measured({f"{name}_bpd": mean_metric(bpd[:, -1])}, curves, each={f"{name}_bpd": bpd[:, -1]})
 
 
 def latents_at_once(vae: VAENetwork, most: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,8 +15,10 @@ from epsbench.harness.run.generative.bounds import bounds, bounds_work
 from epsbench.harness.run.generative.estimators import estimators
 from epsbench.harness.run.generative.latent import latent, latent_work
 from epsbench.harness.run.generative.measured import Advance, Measured
+from epsbench.harness.run.generative.parts import Parts
 from epsbench.harness.run.generative.quality import STEPS, quality
 from epsbench.harness.run.generative.refinement import refinement, refinement_work
+from epsbench.harness.run.generative.witness import Witness
 from epsbench.harness.run.metrics import mean_metric
 from epsbench.harness.run.progress import Reporter
 from epsbench.harness.run.training.vae import evaluate_vae
@@ -41,7 +44,7 @@ class Subject:
     """A trained model, and how it is measured."""
 
     vae: VAENetwork
-    """The model."""
+    """The model. `evaluate` wraps it in `epsbench.harness.run.generative.parts.Parts`, unless it is wrapped already."""
 
     data: Data
     """The images: of the test split, and those that it was trained on."""
@@ -52,23 +55,42 @@ class Subject:
     seed: int
     """Keys the noise of all measures."""
 
+    witness: Witness = field(default_factory=Witness)
+    """Is given the name of each measure before it begins."""
+
 
 def evaluate(subject: Subject, weights_folder: Path, progress: Reporter, label: str) -> Measured:
     """All measures of the subject that its evaluation asks for, in float32, and the seconds that each of them took.
 
     ``weights_folder`` keeps the weights of the network whose features compare samples. Progress is shown under
     ``label``. Of a plain autoencoder only the distortion and the quality of its samples are measured, because it bounds
-    no likelihood and has no rate.
+    no likelihood and has no rate. Raises `ArithmeticError`, naming the measure, where its values are not finite.
     """
+    if not isinstance(subject.vae, Parts):
+        parts = Parts(subject.vae, subject.data.description.shape, subject.witness)
+        subject = replace(subject, vae=parts)
     began = time.perf_counter()
-    measured, elbo_bpd = _elbo(subject)
+    subject.witness.measure = "elbo"
+    with _named("the ELBO"):
+        measured, elbo_bpd = _elbo(subject)
     seconds = {"elbo": time.perf_counter() - began}
     for measure in _measures(subject, elbo_bpd, weights_folder):
         began = time.perf_counter()
-        with progress.task(f"{measure.title} of {label}", measure.work) as task:
+        subject.witness.measure = measure.title
+        with progress.task(f"{measure.title} of {label}", measure.work) as task, _named(measure.title):
             measured |= measure.take(task.advance)
         seconds[measure.title] = time.perf_counter() - began
-    return measured | Measured(evaluation=measured.evaluation | {"seconds": seconds})
+    return measured | Measured(evaluation={"grey_levels": subject.vae.levels, "seconds": seconds})
+
+
+@contextmanager
+def _named(measure: str) -> Iterator[None]:
+    """Says in an `ArithmeticError` which measure raises it, and what to do."""
+    try:
+        yield
+    except ArithmeticError as error:
+        remedy = "bound the encoder's log-std and the decoder's logits, or train with a lower learning_rate"
+        raise ArithmeticError(f"{measure}: {error}; {remedy}") from error
 
 
 def _elbo(subject: Subject) -> tuple[Measured, torch.Tensor]:
@@ -77,14 +99,15 @@ def _elbo(subject: Subject) -> tuple[Measured, torch.Tensor]:
     parts = evaluate_vae(vae, data.test, seed, "float32").cpu()
     distortion = {"distortion_bpd": mean_metric(parts[:, 0])}
     if vae.deterministic:
-        return Measured(distortion), parts[:, 0]
-    others = {
-        f"{name}_bpd": mean_metric(evaluate_vae(vae, getattr(data, name), seed, "float32").sum(1).cpu())
+        return Measured(distortion, each={"distortion_bpd": parts[:, 0]}), parts[:, 0]
+    each = {
+        f"{name}_bpd": evaluate_vae(vae, getattr(data, name), seed, "float32").sum(1).cpu()
         for name in ("train", "validation")
     }
-    elbo_bpd = parts.sum(1)
-    metrics = others | {"test_bpd": mean_metric(elbo_bpd), "rate_bpd": mean_metric(parts[:, 1])} | distortion
-    return Measured(metrics), elbo_bpd
+    each["test_bpd"] = parts.sum(1)
+    metrics = {name: mean_metric(bpd) for name, bpd in each.items()}
+    metrics |= {"rate_bpd": mean_metric(parts[:, 1])} | distortion
+    return Measured(metrics, each=each), each["test_bpd"]
 
 
 def _measures(subject: Subject, elbo_bpd: torch.Tensor, weights_folder: Path) -> Iterator[Measure]:

@@ -12,16 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import InputError, summary
 from epsbench.harness.files import keep
+from epsbench.harness.findings import finding
 from epsbench.harness.plan.cell import GenerationCell
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.records import Record, write_pictures
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.generative.apart import apart
+from epsbench.harness.run.generative.audits.auditor import Auditor
 from epsbench.harness.run.generative.evaluate import Subject, evaluate
+from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.parts import Parts
 from epsbench.harness.run.generative.pictures import Pictures, last_pictures, samples
+from epsbench.harness.run.generative.witness import Witness
 from epsbench.harness.run.machine.lock import require_in_place
 from epsbench.harness.run.machine.memory import peak_bytes, reset_peak
 from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
@@ -32,9 +38,10 @@ from epsbench.models.vae import VAENetwork
 
 
 def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
-    """The record of each of a job's cells: measures, curves and pictures.
+    """The record of each of a job's cells: measures, curves, pictures, and the findings of the audits.
 
-    Everything is measured in float32 on the final model, whatever precision it was trained in.
+    Everything is measured in float32 on the final model, whatever precision it was trained in, and by its encoder, its
+    decoder and its prior alone, whatever loss it was trained on.
     """
     cells = [cell for cell in job.cells if isinstance(cell, GenerationCell)]
     first = cells[0]
@@ -43,31 +50,67 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
     reset_peak(context.device)
     vae, training, pictures = trained(first, data, context)
     curves = training.pop("curves")
-    for cell in cells:
-        began = time.perf_counter()
-        subject = Subject(vae, data, dict(cell.evaluation), cell.seed)
+    with apart(vae, data.description.shape) as copy:
+        for cell in cells:
+            began = time.perf_counter()
+            witness = Witness(cell.seed)
+            parts = Parts(vae, data.description.shape, witness, cell.z_dim)
+            subject, auditor = Subject(parts, data, dict(cell.evaluation), cell.seed, witness), Auditor(vae, data, copy)
+            auditor.before(subject)
+            measured = Measured()
+            if not auditor.void:  # else there is nothing to measure: NaN, or codes that are no draws of a posterior
+                measured = _measured(subject, auditor, cell, context)
+            seconds = time.perf_counter() - began - auditor.seconds
+            require_in_place(context.results)
+            shown = pictures | _last_pictures(parts, data, auditor) | measured.pictures
+            write_pictures(context.results, cell.id, shown)
+            yield context.record(
+                cell,
+                "void" if auditor.void else "ok",
+                started,
+                metrics=measured.metrics,
+                cost={
+                    "training_seconds": training["seconds"],
+                    "training_images_per_second": training["images_per_second"],
+                    "seconds": seconds,
+                    "audit_seconds": auditor.seconds,
+                    "peak_bytes": peak_bytes(context.device),
+                    "precision": context.precision(cell.precision),
+                    "device": context.device_name(),
+                },
+                training=training,
+                evaluation=measured.evaluation,
+                curves=curves | measured.curves,
+                findings=tuple(auditor.findings),
+                pictures=True,
+            )
+
+
+def _measured(subject: Subject, auditor: Auditor, cell: GenerationCell, context: Context) -> Measured:
+    """What is measured, and audited; nothing of a model that raises because its parts are no functions."""
+    try:
         measured = evaluate(subject, context.weights, context.progress, cell.label())
-        seconds = time.perf_counter() - began
-        require_in_place(context.results)
-        write_pictures(context.results, cell.id, pictures | last_pictures(vae, data.test) | measured.pictures)
-        yield context.record(
-            cell,
-            "ok",
-            started,
-            metrics=measured.metrics,
-            cost={
-                "training_seconds": training["seconds"],
-                "training_images_per_second": training["images_per_second"],
-                "seconds": seconds,
-                "peak_bytes": peak_bytes(context.device),
-                "precision": context.precision(cell.precision),
-                "device": context.device_name(),
-            },
-            training=training,
-            evaluation=measured.evaluation,
-            curves=curves | measured.curves,
-            pictures=True,
-        )
+    except InputError:
+        raise
+    except Exception:
+        auditor.failed(subject)
+        if not auditor.void:
+            raise
+        return Measured()
+    auditor.after(subject, measured)
+    return measured
+
+
+def _last_pictures(parts: Parts, data: Data, auditor: Auditor) -> Pictures:
+    """The last pictures; none of a void model that raises."""
+    try:
+        return last_pictures(parts, data.test)
+    except Exception as error:
+        if not auditor.void:
+            raise
+        reason = f"the last pictures could not be made ({summary(error)})"
+        auditor.findings.append(finding("output-failed", reason, output="pictures", error=type(error).__name__))
+        return {}
 
 
 def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetwork, dict[str, Any], Pictures]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from epsbench.harness.records import Metric
 
@@ -30,10 +31,14 @@ class Measured:
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     """Images by name: float32 (..., C, H, W) in [0, 1]."""
 
+    each: dict[str, Tensor] = field(default_factory=dict)
+    """The bound of every image it was measured on, float64 (n,), by metric. For the audits; in no record."""
+
     def __or__(self, other: Measured) -> Measured:
         return Measured(
             self.metrics | other.metrics,
             self.curves | other.curves,
             self.evaluation | other.evaluation,
             self.pictures | other.pictures,
+            self.each | other.each,
         )

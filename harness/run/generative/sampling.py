@@ -25,7 +25,6 @@ def draw_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
     change if the decoder rounds differently in another batch.
     """
     device = next(vae.parameters()).device
-    batch = max(1, min(BATCH, MOST_NUMBERS // (vae.levels * math.prod(vae.shape))))
 
     def drawn(rows: slice) -> Tensor:
         example = torch.arange(rows.start, rows.stop, device=device)
@@ -36,7 +35,23 @@ def draw_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
         # The probabilities of all levels may sum to slightly less than 1.
         return level.clamp(max=vae.levels - 1).to(torch.uint8)
 
-    return in_chunks(drawn, n, batch)
+    return in_chunks(drawn, n, _at_once(vae))
+
+
+def mode_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
+    """The most likely grey level of every pixel under the codes that `draw_levels` draws: uint8 (n, C, H, W)."""
+    device = next(vae.parameters()).device
+
+    def modes(rows: slice) -> Tensor:
+        example = torch.arange(rows.start, rows.stop, device=device)
+        with torch.inference_mode():
+            return vae.decoder(vae.prior.draw(KeyedNoise(seed, example, torch.zeros_like(example)))).argmax(1)
+
+    return in_chunks(modes, n, _at_once(vae)).to(torch.uint8)
+
+
+def _at_once(vae: VAENetwork) -> int:
+    return max(1, min(BATCH, MOST_NUMBERS // (vae.levels * math.prod(vae.shape))))
 
 
 def levels_of(examples: Examples, n: int, levels: int) -> Tensor:

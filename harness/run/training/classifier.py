@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -122,7 +122,7 @@ class _Classification(Objective):
         loss = self._defense.loss(self._trainee, x, y)
         return loss, loss.detach()
 
-    def measure(self, network: nn.Module, loss: float, tracked: float) -> dict[str, float]:
+    def measure(self, network: nn.Module, loss: float, tracked: Sequence[float]) -> dict[str, float]:
         return {
             "train_loss": loss,
             "train_accuracy": self._trainee.accuracy(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -33,6 +34,12 @@ class Objective(ABC):
     names: tuple[str, ...]
     """The names of the curves that `measure` and `watch` return values of, in this order."""
 
+    parts: Mapping[str, str] = {}
+    """What the loss is made of: the names of the last numbers that `step` returns beside it, in their order.
+
+    With each name: what to do where that part alone is not finite.
+    """
+
     saves_first: bool = False
     """Whether a due checkpoint is saved before `Hooks.on_epoch` is called; otherwise it is saved after it."""
 
@@ -46,10 +53,13 @@ class Objective(ABC):
 
     @abstractmethod
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of the training examples ``index`` (N,), to go backward from, and a detached value; both scalars."""
+        """The loss of the training examples ``index`` (N,), a scalar to go backward from.
+
+        Beside it what is averaged over the epoch: a detached scalar or vector.
+        """
 
     @abstractmethod
-    def measure(self, network: nn.Module, loss: float, tracked: float) -> dict[str, float]:
+    def measure(self, network: nn.Module, loss: float, tracked: Sequence[float]) -> dict[str, float]:
         """The values of an epoch, by curve.
 
         ``network`` is the averaged one if there is one. ``loss`` and ``tracked`` are the means of what `step` returned.
@@ -134,11 +144,11 @@ class Course:
 
     def _epoch(self, objective: Objective, hooks: Hooks) -> dict[str, float]:
         began = time.perf_counter()
-        losses, tracked = self._steps(objective, hooks)
-        values = objective.measure(self.measured, losses.mean(), tracked.mean())
-        for value in values.values():
+        losses = self._steps(objective, hooks)
+        values = objective.measure(self.measured, losses.mean(), losses.tracked())
+        for name, value in values.items():
             if not math.isfinite(value):  # the weights after the last step have had no loss computed yet
-                raise TrainingDiverged((self.epochs + 1) * self.steps, value, self.settings.precision)
+                raise TrainingDiverged((self.epochs + 1) * self.steps, value, self.settings.precision, name)
         ended = time.perf_counter()
         values |= objective.watch(self.measured)
         self.seconds += ended - began
@@ -148,18 +158,17 @@ class Course:
             self.curves[name].append(value)
         return values
 
-    def _steps(self, objective: Objective, hooks: Hooks) -> tuple[Losses, Losses]:
+    def _steps(self, objective: Objective, hooks: Hooks) -> Losses:
         first, device = self.epochs * self.steps, self.generator.device
-        losses, tracked = (Losses(self.steps, device, first, self.settings.precision) for _ in range(2))
+        losses = Losses(self.steps, device, first, self.settings.precision, objective.parts)
         batches = shuffled(len(self.data.train), self.recipe["batch_size"], self.generator)
         for step, index in enumerate(batches):
             share = self._schedule(self.epochs + step / self.steps, self.recipe)
             self.network.train()
             loss, value = self._descend(objective, index, self.recipe["learning_rate"] * share)
-            losses.keep(loss)
-            tracked.keep(value)
+            losses.keep(loss, value)
             hooks.on_step()
-        return losses, tracked
+        return losses
 
     def _descend(self, objective: Objective, index: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         assert self._optimizer is not None

@@ -15,7 +15,10 @@ from epsbench.harness.run.speed.compiling import compiled
 from epsbench.harness.run.speed.convolutions import SUBPIXEL
 
 Step = Callable[..., tuple[Tensor, Tensor]]
-"""Takes the tensors of a batch; returns its loss, a scalar to go backward from, and a detached scalar to average."""
+"""Takes the tensors of a batch.
+
+Returns its loss, a scalar to go backward from, and a detached scalar or vector to average.
+"""
 
 LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 USUAL = "channels-last"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +36,10 @@ def train_vae(
 
     The loss is (distortion + β·rate) in bits per dimension with one sample of z an image, minimised by Adam (β-VAE:
     Higgins et al., 2017). The curves ``train_bpd`` (over the batches of the epoch) and ``validation_bpd`` are the bound
-    itself, at β = 1, or the distortion of an autoencoder. With ``average`` in the recipe, the moving average of the
-    weights is evaluated, pictured and left in ``vae``. A float32 training that is resumed from a checkpoint in the same
-    form ends with the same weights, bit for bit. Raises `ValueError` for a negative β, `TrainingDiverged` for a loss
-    that is not finite, and `InputError` for a checkpoint that cannot be used.
+    itself, at β = 1, or the distortion of an autoencoder, as the model's own ``elbo`` computes it. With ``average`` in
+    the recipe, the moving average of the weights is evaluated, pictured and left in ``vae``. A float32 training that is
+    resumed from a checkpoint in the same form ends with the same weights, bit for bit. Raises `ValueError` for a
+    negative β, `TrainingDiverged` for a loss that is not finite, and `InputError` for a checkpoint that cannot be used.
     """
     if not (beta >= 0 and math.isfinite(beta)):
         raise ValueError(f"beta weights the rate and must not be negative, not {beta}")
@@ -52,6 +54,10 @@ class _Bound(Objective):
     """The evidence lower bound with a weighted rate."""
 
     names = ("train_bpd", "validation_bpd")
+    parts = MappingProxyType({
+        "distortion": "bound the decoder's logits, which overflow",
+        "rate": "bound the encoder's log-std (its exp is infinite above 88) and mean, which overflow",
+    })  # fmt: skip
     saves_first = True
 
     def __init__(self, course: Course, vae: VAENetwork, beta: float) -> None:
@@ -75,21 +81,25 @@ class _Bound(Objective):
         x = self._course.data.train.pixels(index)
         return self._step(x, Noise(len(x), self._course.generator).normal(self._vae.z_dim))
 
-    def measure(self, network: nn.Module, loss: float, tracked: float) -> dict[str, float]:
+    def measure(self, network: nn.Module, loss: float, tracked: Sequence[float]) -> dict[str, float]:
         settings, validation = self._course.settings, self._course.data.validation
         assert isinstance(network, VAENetwork)
         bpd = evaluate_vae(network, validation, settings.seed, settings.precision)
-        return {"train_bpd": tracked, "validation_bpd": bpd.sum(1).mean().item()}
+        return {"train_bpd": tracked[0], "validation_bpd": bpd.sum(1).mean().item()}
 
 
 def bound_step(vae: VAENetwork, beta: float, precision: str) -> Step:
-    """Maps pixels (N, C, H, W) and noise (N, z_dim) to the loss and the detached bound: scalars, bits per dimension."""
+    """Maps pixels (N, C, H, W) and noise (N, z_dim) to the loss, a scalar, and to detached values (3,).
+
+    These are the bound, its distortion and its rate. All are in bits per dimension.
+    """
 
     def step(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(x.device, precision):
             distortion, rate = vae.elbo(x, noise)
         loss, bound = ((distortion + weight * rate).mean() for weight in (beta, 1.0))
-        return bits_per_dimension(loss, vae.shape), bits_per_dimension(bound.detach(), vae.shape)
+        tracked = torch.stack([bound, distortion.mean(), rate.mean()]).detach()
+        return bits_per_dimension(loss, vae.shape), bits_per_dimension(tracked, vae.shape)
 
     return step
 

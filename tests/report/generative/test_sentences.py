@@ -64,3 +64,10 @@ def test_collapse_is_named_with_its_cell():
 def test_old_records_and_autoencoders_are_read_without_new_sentences():
     assert "reaches 0.520" in reading(factory.generation(0.52))
     assert "bits per dimension" not in reading(generative.autoencoder())
+
+
+def test_a_void_model_is_neither_the_best_nor_counted():
+    cheat = generative.model(0.01, z_dim=5).model_copy(update={"status": "void"})
+    text = reading(cheat, generative.model(0.52), generative.model(0.6, z_dim=2))
+    assert "the best of 2 settings, vae, z = 20, β = 1 reaches 0.520" in text
+    assert "z = 5," not in text

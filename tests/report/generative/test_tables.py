@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from statistics import mean, stdev
 
 import factory
@@ -14,8 +15,11 @@ from generative_factory import column, made, refined, tables
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epsbench.harness.findings import finding
 from epsbench.harness.report.build import report
 from epsbench.harness.report.generative.likelihood import bpd_tables
+from epsbench.harness.report.overview import findings_table
+from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import duration, magnitude
 
 
@@ -223,3 +227,47 @@ def test_every_format_holds_the_tables_and_exports_the_metrics(tmp_path):
 @pytest.mark.parametrize(("value", "output"), [(0, "0"), (812.0, "812"), (8.12e9, "8.12 × 10⁹"), (2e-7, "2.00 × 10⁻⁷")])
 def test_magnitudes_are_short(value, output):
     assert magnitude(value) == output
+
+
+def void(**axes):
+    sees = finding("sees-the-image", "the decoder gave another answer", different=3)
+    return generative.model(**axes).model_copy(update={"status": "void", "findings": (sees,)})
+
+
+def test_a_void_model_takes_no_place_in_a_comparison():
+    cheat, honest, other = void(test_bpd=0.01, z_dim=5), generative.model(0.52), generative.model(0.6, z_dim=2)
+    shown = tables(cheat, honest, other)
+    bits = shown.likelihood[0]
+    assert column(bits, "test bpd") == ["0.520 [0.516, 0.524]", "0.600 [0.596, 0.604]", "void"]
+    assert column(bits, "z") == ["20", "2", "5"]
+    assert bits.rows[-1][-1].state == "void"
+    assert "takes no part in any comparison" in bits.caption
+    for table in shown.all[1:]:
+        assert "5" not in column(table, "z")
+    assert "takes no part" not in tables(honest, other).likelihood[0].caption
+
+
+def test_a_seed_that_is_void_is_counted_and_not_averaged():
+    table = tables(generative.model(0.52), void(test_bpd=0.01, seed=1)).likelihood[0]
+    assert column(table, "seeds") == ["1 of 2"]
+    assert column(table, "test bpd") == ["0.520 [0.516, 0.524]"]
+
+
+def test_the_findings_of_generative_models_are_listed_as_those_of_classifiers():
+    warned = generative.model(0.6, z_dim=2)
+    warned = warned.model_copy(update={"findings": (finding("memorised-images", "9 of 10 are copies", copied=0.9),)})
+    table = findings_table(Results(Path("results"), (void(), warned), ()))
+    assert [row[0].text for row in table.rows] == ["void", "warning"]
+    assert table.rows[0][2].text.startswith("sees-the-image: the decoder gave another answer; let the decoder")
+    assert "copied 0.9" in table.rows[1][2].text
+
+
+def test_bits_are_compared_only_where_the_records_have_the_same_grey_levels():
+    own = {"name": "mine.py:VAE"}
+    two, many = (
+        generative.model(bpd, z_dim=z, model=own) for bpd, z in ((0.2, 2), (0.5, 20))
+    )  # fmt: skip
+    two = two.model_copy(update={"evaluation": two.evaluation | {"grey_levels": 2}})
+    many = many.model_copy(update={"evaluation": many.evaluation | {"grey_levels": 256}})
+    titles = {table.title for table in bpd_tables(made(two, many))}
+    assert titles == {"VAE on mnist, 2 grey levels", "VAE on mnist, 256 grey levels"}

@@ -10,7 +10,7 @@ from zoo import codes, measure
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.run.audits import auditor
-from epsbench.harness.run.audits.guard import guarded
+from epsbench.harness.run.guard import guarded
 
 AUDITS = ["audit_model", "audit_gradients", "audit_outcome", "audit_convergence", "audit_off_grid", "audit_reattack"]
 

@@ -164,7 +164,7 @@ def test_weights_that_a_model_brings_are_trained_where_the_suite_says_so(run, tm
 
 def test_divergence_in_fp16_names_another_remedy_than_in_float32():
     for precision, remedy in (("fp16", "precision = float32 or bf16"), ("float32", "; lower learning_rate")):
-        losses = Losses(3, torch.device("cpu"), 0, precision)
+        losses = Losses(3, torch.device("cpu"), 7, precision)
         losses.keep(torch.tensor(float("nan")))
         with pytest.raises(TrainingDiverged, match=remedy):
             losses.mean()

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from small import flat
+from torch import nn
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.run.training.checkpoint import Checkpoint
@@ -263,3 +264,38 @@ def test_seconds_are_of_the_steps_alone(few):
         Hooks(on_pictures=lambda epoch, shown: time.sleep(0.6), on_epoch=lambda epoch, values: time.sleep(0.6)),
     )
     assert outcome.seconds < time.perf_counter() - slow - 1.7
+
+
+class Overflows(nn.Module):
+    """A part of a model that is not finite from some step on."""
+
+    def __init__(self, part, step):
+        super().__init__()
+        self.part, self.step, self.calls = part, step, 0
+
+    def forward(self, x):
+        self.calls += 1
+        value = self.part(x)
+        if self.calls <= self.step:
+            return value
+        return (value[0] * 1e25, value[1]) if isinstance(value, tuple) else value * math.inf
+
+
+@pytest.mark.parametrize(
+    ("part", "step", "message"),
+    [
+        ("encoder", 2, r"the loss, made of distortion .* and rate inf, is .* at step 2; bound the encoder's log-std"),
+        (
+            "decoder",
+            2,
+            r"the loss, made of distortion nan and rate [\d.e-]+, is nan at step 2; bound the decoder's logits",
+        ),
+        ("decoder", 0, r"at step 0; no step has changed a weight yet, so no learning_rate helps"),
+    ],
+)
+def test_divergence_names_the_part_that_diverged_and_its_step(few, part, step, message):
+    network = network_of(few)
+    setattr(network, part, Overflows(getattr(network, part), step))
+    recipe = RECIPE | {"epochs": 1, "batch_size": 16}
+    with pytest.raises(TrainingDiverged, match=message):
+        train_vae(network, few, recipe, 1.0, Settings(seed=0, precision="float32", compile="off"))

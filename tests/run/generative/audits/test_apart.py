@@ -1,0 +1,115 @@
+"""The copy of a model in another process: it answers as the model does, and always ends."""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import pytest
+import torch
+from honest_vaes import DIGITS, small
+from torch import nn
+
+from epsbench.harness.run.generative import apart as module
+from epsbench.harness.run.generative.apart import Apart, apart
+from epsbench.harness.run.generative.parts import Parts
+
+
+@pytest.fixture(params=["a process", "no process"])
+def way(request, monkeypatch):
+    if request.param == "no process":
+        monkeypatch.delattr(os, "fork", raising=False)
+    return request.param
+
+
+def test_it_answers_as_the_model_does(way):
+    torch.manual_seed(0)
+    vae = small()
+    z = torch.randn(20, 8)
+    with apart(vae, DIGITS.shape) as copy, torch.no_grad():
+        answers = copy.ask("decode", z)
+        images = torch.randint(16, (20, *DIGITS.shape))
+        encoded = copy.ask("encode", images)
+        torch.testing.assert_close(answers.together, vae.decoder(z).flatten(2))
+        torch.testing.assert_close(encoded.alone, torch.stack(vae.encode(images), 1))
+        assert torch.equal(answers.alone, answers.again)
+
+
+def test_it_does_not_know_what_the_model_learns_later(way):
+    vae = small()
+    z = torch.zeros(1, 8)
+    with apart(vae, DIGITS.shape) as copy:
+        before = copy.ask("decode", z).alone
+        with torch.no_grad():
+            for weight in vae.parameters():
+                weight.add_(1)
+        assert torch.equal(copy.ask("decode", z).alone, before)
+
+
+class Raises(nn.Module):
+    def forward(self, z):
+        raise ValueError("no codes today")
+
+
+class Exits(nn.Module):
+    def forward(self, z):
+        os._exit(3)
+
+
+@pytest.mark.parametrize(("decoder", "message"), [(Raises(), "no codes today"), (Exits(), "has ended")])
+def test_a_model_that_raises_or_ends_there_raises_here(decoder, message):
+    vae = small()
+    vae.decoder = decoder
+    with apart(vae, DIGITS.shape) as copy, pytest.raises(RuntimeError, match=message):
+        copy.ask("decode", torch.zeros(1, 8))
+
+
+def test_a_model_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+
+    class Waits(nn.Module):
+        def forward(self, z):
+            import time
+
+            time.sleep(60)
+
+    vae = small()
+    vae.decoder = Waits()
+    with apart(vae, DIGITS.shape) as copy, pytest.raises(RuntimeError, match=r"did not answer in 0\.05 s"):
+        copy.ask("decode", torch.zeros(1, 8))
+
+
+def test_no_process_is_left():
+    with apart(small(), DIGITS.shape) as copy:
+        pid = copy._pid
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    copy = Apart(small(), DIGITS.shape)
+    pid = copy._pid
+    copy.close()
+    copy.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_witness_of_a_copied_model_is_the_same():
+    from epsbench.harness.run.generative.witness import Witness
+
+    witness = Witness()
+    witness.measure = "bounds"
+    parts = copy.deepcopy(Parts(small(), DIGITS.shape, witness))
+    parts.decoder(torch.zeros(3, 8))
+    assert [seen.measure for seen in witness.of("decode")] == ["bounds"]
+
+
+def test_the_witness_keeps_rows_of_early_and_late_calls():
+    from epsbench.harness.run.generative.witness import Witness
+
+    witness = Witness(seed=0, most=16)
+    for call in range(1000):
+        witness.saw("log_prob", torch.full((4, 2), float(call)), torch.zeros(4))
+    calls = sorted(seen.question[0].item() for seen in witness.of("log_prob"))
+    assert len(calls) == 16
+    assert calls[0] < 300
+    assert calls[-1] > 700
