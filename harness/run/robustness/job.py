@@ -20,6 +20,7 @@ from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.profiling import profile_attack
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.audits.auditor import Auditor, probe_size
+from epsbench.harness.run.audits.fresh_process import recipe_of
 from epsbench.harness.run.audits.history import Seen
 from epsbench.harness.run.audits.overfitting import audit_training
 from epsbench.harness.run.audits.probe import Probe
@@ -68,7 +69,8 @@ class Bench:
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
         probe = probe_size(len(data.test))
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
-        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data.train)
+        recipe = recipe_of(streams[0].cells[0], data.description, context)
+        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
         self.auditor.model(logits, data.test.labels)
         targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)

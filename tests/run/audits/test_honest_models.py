@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from honest_models import MORE_HONEST
+from odd_models import ODD
 from zoo import HONEST, measure
 
+SPEED_ALONE = {"not-prepared", "not-folded", "not-traced", "not-mixed"}
 UNDER_L2 = ('"noise"', '"fgsm"', '"pgd"', '"mi-fgsm"')
 
 
@@ -26,11 +28,18 @@ def test_an_honest_model_that_looks_odd_is_left_alone(name, tmp_path):
     network = MORE_HONEST[name]().eval()
     attacks = ('"noise"', '"fgsm"', '"pgd"')
     records = measure(network, tmp_path, attacks, eps=(0.1, 0.3)) + measure(network, tmp_path, attacks, (0.5,), "l2")
-    speed_alone = {"not-prepared", "not-folded", "not-traced", "not-mixed"}
     for record in records:
-        assert not {finding.code for finding in record.findings} - speed_alone, record.cell
+        assert not {finding.code for finding in record.findings} - SPEED_ALONE, record.cell
+        assert record.status == "ok"
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_model_is_left_alone(name, tmp_path):
+    records = measure(ODD[name]().eval(), tmp_path, ('"pgd"',), eps=(0.1,))
+    for record in records:
+        assert not {finding.code for finding in record.findings} - SPEED_ALONE, record.cell
         assert record.status == "ok"
 
 
 def test_there_are_as_many_honest_models_as_tricks_asked_for():
-    assert len(HONEST) + len(MORE_HONEST) >= 30
+    assert len(HONEST) + len(MORE_HONEST) + len(ODD) >= 60

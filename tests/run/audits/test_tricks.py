@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from more_tricks import MORE_TRICKS, unfolded
 from torch import nn
 from tricks import TRICKS
 from zoo import codes, measure
@@ -16,6 +17,21 @@ def test_a_trick_is_named(honest: nn.Module, tmp_path, name):
     assert "audit-failed" not in codes(records)
 
 
+@pytest.fixture(scope="module")
+def plain() -> nn.Module:
+    return unfolded()
+
+
+@pytest.mark.parametrize("name", MORE_TRICKS)
+def test_another_trick_is_named(plain: nn.Module, tmp_path, name):
+    make, expected = MORE_TRICKS[name]
+    precision = "bf16" if name == "mixed precision" else "float32"
+    records = measure(make(plain).eval(), tmp_path, ['"pgd"'], [0.15], precision=precision)
+    assert codes(records) & expected
+    assert "audit-failed" not in codes(records)
+
+
 def test_there_are_tricks_of_many_kinds():
-    assert len(TRICKS) >= 30
-    assert len(set().union(*(expected for _, expected in TRICKS.values()))) >= 10
+    every = TRICKS | MORE_TRICKS
+    assert len(every) == len(TRICKS) + len(MORE_TRICKS) >= 80
+    assert len(set().union(*(expected for _, expected in every.values()))) >= 15
