@@ -27,7 +27,7 @@ from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.replay import Replayed
 from epsbench.harness.run.context import Context
 from epsbench.models.base import DataShape
-from epsbench.models.catalogue import Custom, FromFile
+from epsbench.models.catalogue import Custom
 
 CHILD = "epsbench.harness.run.audits.fresh_child"
 TIMEOUT = 300.0  # seconds; importing torch takes 2 to 10, and a model that is downloaded or compiled takes longer
@@ -92,7 +92,7 @@ def _recipe(
     kept: tuple[Path, str] | None = None,
     checkpoint: Path | None = None,
 ) -> Recipe | None:
-    if not isinstance(registry.make("model", model, context.base), Custom | FromFile):
+    if not isinstance(registry.make("model", model, context.base), Custom):
         return None
     built_for = Shape(shape.name, shape.shape, shape.classes, shape.mean, shape.std)
     return Recipe(model, context.base.resolve(), built_for, str(context.device), seed, kept, checkpoint)

@@ -15,14 +15,21 @@ from epsbench.harness.findings import Finding
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.audits.attacked import Attacked
+from epsbench.harness.run.audits.gradients import broken_gradients
 from epsbench.harness.run.audits.guard import guarded
 from epsbench.harness.run.audits.points import some_of
 from epsbench.harness.run.audits.probe import Probe
-from epsbench.harness.run.audits.reattack import IMAGES, Reattacked, audit_reattack, gradient_attacks, reattack
+from epsbench.harness.run.audits.reattack import (
+    IMAGES,
+    Reattacked,
+    audit_reattack,
+    by_cross_entropy,
+    by_margin,
+    reattack,
+)
 from epsbench.harness.run.audits.replay import Replayed
 from epsbench.harness.run.audits.same_function import audit_same_as_judged
-from epsbench.harness.run.audits.slope import audit_slope
-from epsbench.harness.run.audits.unseen import HALVES, TRAINING, audit_robust_on_test_alone, halves_joined
+from epsbench.harness.run.audits.unseen import HALVES, TRAINING, UNDER_ATTACK, audit_robust_on_test_alone, halves_joined
 from epsbench.harness.run.data.examples import Examples
 
 NEAR = Fraction(3, 2)  # what holds at an ε is taken to hold up to so many times that ε
@@ -37,7 +44,7 @@ class _Tried:
     """Positions (N,) of the attacked test images among the targets."""
     test: Reattacked
     others: Mapping[str, Tensor]
-    """Which of other images (M,), by name, gradient steps fool."""
+    """Which of other images (M,), by name, gradient steps fool; empty where few test images withstand them."""
     there: list[Finding]
     """Findings about the model at the adversarial images of the cell."""
 
@@ -84,17 +91,22 @@ class OwnAttacks:
             self._tried[key] = failure
 
     def _there(self, attacked: Attacked, replayed: Replayed) -> list[Finding]:
-        """Findings at adversarial images, further away than others look: another function, or a wrong gradient."""
+        """Findings at adversarial images, further away than other audits look.
+
+        Finite differences are left out: at the edge of its ball even an honest model promises what no step delivers.
+        """
         probe = replace(self._probe, x=replayed.x, y=replayed.y)
         moved = {"adversarial images": replayed.x}
-        return [*audit_same_as_judged(probe, attacked, moved), *audit_slope(probe, moved)]
+        gradient = probe.slope(replayed.x, replayed.y)
+        return [*audit_same_as_judged(probe, attacked, moved), *broken_gradients(gradient, "adversarial images")]
 
     def _attack(self, attacked: Attacked, targets: Targets, norm: Norm, eps: float, there: list[Finding]) -> _Tried:
         at = some_of(len(targets), IMAGES, self._probe.x.device)
         towards = self._probe.x if self._train is None else self._train.pixels(slice(0, OTHERS))
         test = reattack(self._probe, attacked, targets.pixels(at), targets.labels[at], norm, eps, towards)
+        withstand = float((~(test.cross_entropy | test.margin)).float().mean()) if len(at) else 0.0
         others = {}
-        if self._train is not None:
+        if self._train is not None and withstand > min(UNDER_ATTACK.values()):
             rows = some_of(len(self._train), 2 * IMAGES, self._train.device)
             images = {
                 TRAINING: (self._train.pixels(rows), self._train.labels[rows]),
@@ -108,8 +120,12 @@ class OwnAttacks:
         if not len(x):
             return torch.zeros(0, dtype=torch.bool)
         right = (self._probe.logits(x).argmax(1) == y).nonzero().flatten()[:IMAGES]
-        stands, by_margin = gradient_attacks(self._probe, attacked, x[right], y[right], norm, eps)
-        return ~(stands & by_margin)
+        x, y = x[right], y[right]
+        fooled = ~by_cross_entropy(self._probe, attacked, x, y, norm, eps)
+        left = (~fooled).nonzero().flatten()
+        if len(left):
+            fooled[left] = ~by_margin(self._probe, attacked, x[left], y[left], norm, eps)
+        return fooled
 
     def _compare(self, tried: _Tried, key: tuple[str, Fraction], outcome: Outcome) -> Iterator[Finding]:
         test, eps = tried.test, float(key[1])

@@ -46,20 +46,23 @@ def reattack(
     Gradients are those of the ``attacked`` form, as the recorded attack follows them. ``others`` (M, C, H, W) are
     further images, of any class: the search by scores tries steps towards them.
     """
-    stands, by_margin = gradient_attacks(probe, attacked, x, y, norm, eps)
-    fooled = torch.zeros_like(stands)
-    left = (stands & by_margin).nonzero().flatten()
+    cross_entropy = by_cross_entropy(probe, attacked, x, y, norm, eps)
+    margin = by_margin(probe, attacked, x, y, norm, eps)
+    fooled = torch.zeros_like(margin)
+    left = (cross_entropy & margin).nonzero().flatten()
     if len(left):
         fooled[left] = score_search(probe, x[left], y[left], norm, eps, others)
-    return Reattacked(~stands, ~by_margin, fooled)
+    return Reattacked(~cross_entropy, ~margin, fooled)
 
 
-def gradient_attacks(
-    probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Which images (N,) withstand steps by the cross-entropy, and which steps by the margin."""
-    stands = along_gradient(probe, x, y, norm, eps, attacked.gradient)
-    return stands, along_gradient(probe, x, y, norm, eps, lambda at, labels: attacked.gradient_of(Margin(), at, labels))
+def by_cross_entropy(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
+    """Which images (N,) withstand steps along the gradient of the cross-entropy."""
+    return along_gradient(probe, x, y, norm, eps, attacked.gradient)
+
+
+def by_margin(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
+    """Which images (N,) withstand steps along the gradient of the margin."""
+    return along_gradient(probe, x, y, norm, eps, lambda at, labels: attacked.gradient_of(Margin(), at, labels))
 
 
 def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[Finding]:

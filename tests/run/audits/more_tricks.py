@@ -123,3 +123,7 @@ MORE_TRICKS: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str]]] = {
     "huge logits": (lambda network: Scaled(network, 1e25), {"zero-gradient"}),
     "temperature 40": (lambda network: Scaled(network, 40.0), {"zero-gradient", "masked"}),
 }
+# At a larger ε attacks fool these, and what looks weak is not looked at closer.
+ROBUST_AT_A_SMALL_EPS = {
+    "smoothing by the image", "members by a hash", "cached by address", "new noise now and then",
+}  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from more_tricks import MORE_TRICKS, unfolded
+from more_tricks import MORE_TRICKS, ROBUST_AT_A_SMALL_EPS, unfolded
 from torch import nn
 from tricks import TRICKS
 from zoo import codes, measure
@@ -26,7 +26,8 @@ def plain() -> nn.Module:
 def test_another_trick_is_named(plain: nn.Module, tmp_path, name):
     make, expected = MORE_TRICKS[name]
     precision = "bf16" if name == "mixed precision" else "float32"
-    records = measure(make(plain).eval(), tmp_path, ['"pgd"'], [0.15], precision=precision)
+    eps = 0.02 if name in ROBUST_AT_A_SMALL_EPS else 0.15
+    records = measure(make(plain).eval(), tmp_path, ['"pgd"'], [eps], precision=precision)
     assert codes(records) & expected
     assert "audit-failed" not in codes(records)
 
