@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from epsbench.attacks.losses import Loss
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import in_chunks
 
@@ -33,16 +34,9 @@ class Attacked:
         with torch.no_grad():
             return self._in_chunks(lambda rows: self.victim(self._laid_out(x[rows])), len(x))
 
-    def gradient_of(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """Gradient (N, C, H, W) of ``loss`` of logits (N, classes) and labels (N,), one value a row."""
-
-        def at(rows: slice) -> Tensor:
-            leaf = x[rows].detach().clone().requires_grad_(True)
-            with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(loss(self.victim.bare_logits(leaf), y[rows]).sum(), leaf)
-            return gradient.float()
-
-        return in_chunks(at, len(x), self.batch)
+    def gradient_of(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient (N, C, H, W) of a ``loss`` of labels (N,), as the network computes it, without a program."""
+        return in_chunks(lambda rows: self.victim.bare_query(x[rows], loss, y[rows])[0], len(x), self.batch)
 
     def _laid_out(self, x: Tensor) -> Tensor:
         return self.victim.laid_out(x)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from epsbench.attacks.base import Attack
 from epsbench.attacks.norms import NORMS
 from epsbench.harness.findings import OWN_GRADIENTS, Finding, finding, voids
+from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.ledger import Outcome
@@ -30,7 +31,7 @@ from epsbench.harness.run.audits.jumps import audit_jumps
 from epsbench.harness.run.audits.model import audit_model, not_finite
 from epsbench.harness.run.audits.off_grid import audit_off_grid
 from epsbench.harness.run.audits.own_attacks import OwnAttacks
-from epsbench.harness.run.audits.points import points
+from epsbench.harness.run.audits.points import on_the_way, points
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.replay import Replayed, audit_replay
 from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
@@ -147,7 +148,8 @@ class Auditor:
         if gradient is not None:
             yield from guarded("the attacked copy", lambda: audit_same_as_judged(probe, attacked, moved))
             yield from guarded("the attacked copy's gradient", lambda: audit_same_gradient(probe, victim))
-            yield from guarded("finite differences", lambda: audit_slope(probe, moved))
+            places = {**moved, "on the way of one step": on_the_way(probe.x, moved["one step"])}
+            yield from guarded("finite differences", lambda: audit_slope(probe, places))
         if data is not None:
             yield from guarded("training images", lambda: audit_unseen(probe, data.train, data.test))
 
@@ -208,12 +210,13 @@ class Auditor:
         if not asks or not outcome.eps or float(outcome.fooled.mean()) > LOOKS_ROBUST:
             return []
         replayed = Replayed.of(engine.targets, outcome)
-        findings = self.in_depth(engine.victim, replayed)
-        with self._timed():
-            if replayed:
-                findings += guarded("verdicts", lambda: audit_replay(self.probe, self._original, replayed))
-            if self.shares and not voids(findings):
-                findings += self._by_own_attacks(engine, attack, outcome, replayed)
+        with global_state_kept():  # what the model draws here, or sets, must not reach the next cell
+            findings = self.in_depth(engine.victim, replayed)
+            with self._timed():
+                if replayed:
+                    findings += guarded("verdicts", lambda: audit_replay(self.probe, self._original, replayed))
+                if self.shares and not voids(findings):
+                    findings += self._by_own_attacks(engine, attack, outcome, replayed)
         return findings
 
     def _by_own_attacks(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,13 @@ from epsbench.models.checkpoints import load_checkpoint
 BATCH = 32  # images at a time
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, asked: TextIO) -> None:
     recipe: Recipe = pickle.loads((folder / "recipe").read_bytes())
     device = torch.device(recipe.device)
     with isolated(recipe.seed):
         network = _built(recipe).to(device)
     judge = Judge(network.eval(), device)
-    if not sys.stdin.readline():
+    if not asked.readline():
         return
     images: dict[str, Tensor] = torch.load(folder / "images")
     torch.save({name: _logits(judge, x.to(device)) for name, x in images.items()}, folder / "logits")
@@ -53,4 +54,4 @@ def _logits(judge: Judge, x: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.stdin)

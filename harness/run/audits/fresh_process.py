@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ from epsbench.models.base import DataShape
 from epsbench.models.catalogue import Custom
 
 CHILD = "epsbench.harness.run.audits.fresh_child"
-TIMEOUT = 300.0  # seconds; importing torch takes 2 to 10, and a model that is downloaded or compiled takes longer
+TIMEOUT = 120.0  # seconds; importing torch takes 2 to 10
 DIFFERS = 0.01  # of the spread of the logits; another process computes the same up to rounding
 FEWEST = 2  # images; a single one may lie on an edge of a network that rounds inside
 
@@ -101,22 +102,30 @@ def _recipe(
 class FreshProcess:
     """A process that builds a model while this one goes on, and then answers once.
 
-    ``with FreshProcess(recipe) as process:`` starts it and makes sure that it ends.
+    ``with FreshProcess(recipe) as process:`` starts it and makes sure that it ends, also when the run is interrupted.
+    If the run is killed, the process ends as soon as it has built the model. `logits` says why one could not start.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ends = ExitStack()
+        self._failure: OSError | None = None
 
     def __enter__(self) -> FreshProcess:
-        self._folder = tempfile.TemporaryDirectory(prefix="epsbench-audit-")
-        self._path = Path(self._folder.name)
-        (self._path / "recipe").write_bytes(pickle.dumps(self._recipe))
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        with (self._path / "errors").open("wb") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", CHILD, self._folder.name],
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=environment,
-            )  # fmt: skip
+        try:
+            # A folder that cannot be removed again is no reason to fail.
+            folder = tempfile.TemporaryDirectory(prefix="epsbench-audit-", ignore_cleanup_errors=True)
+            self._path = Path(self._ends.enter_context(folder))
+            (self._path / "recipe").write_bytes(pickle.dumps(self._recipe))
+            with (self._path / "errors").open("wb") as errors:
+                # -P: a file of the current folder that is named like a module of Python's is not taken for it.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", CHILD, str(self._path)],
+                    stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=_environment(),
+                )  # fmt: skip
+        except OSError as error:  # no room, no right to write, no more processes
+            self._failure = error
         return self
 
     def logits(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -124,6 +133,8 @@ class FreshProcess:
 
         Raises `RuntimeError` if the model cannot be built there, or does not answer in time.
         """
+        if self._process is None:
+            raise RuntimeError(f"no process can be started to build the model again: {self._failure}")
         torch.save({name: x.cpu() for name, x in images.items()}, self._path / "images")
         try:
             self._process.communicate(b"ask\n", timeout=TIMEOUT)
@@ -139,10 +150,16 @@ class FreshProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-        self._folder.cleanup()
+        with self._ends:
+            if self._process is not None:
+                self._process.kill()
+                self._process.communicate()
+
+
+def _environment() -> dict[str, str]:
+    """The run's own, with its search path for modules and its number of threads."""
+    path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 def audit_fresh_process(

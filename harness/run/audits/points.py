@@ -28,6 +28,12 @@ def points(probe: Probe, gradient: Tensor | None) -> Mapping[str, Tensor]:
     return made
 
 
+def on_the_way(x: Tensor, moved: Tensor) -> Tensor:
+    """Images (N, C, H, W) between ``x`` and ``moved``, each at another part of its way; the same on every device."""
+    parts = torch.rand(len(x), 1, 1, 1, generator=torch.Generator().manual_seed(2)).to(x.device)
+    return x + parts * (moved - x)
+
+
 def spread(logits: Tensor) -> float:
     """The largest distance of a logit from the mean of its row; at least a tiny positive number."""
     return max(float((logits - logits.mean(1, keepdim=True)).abs().max().nan_to_num()), 1e-12)

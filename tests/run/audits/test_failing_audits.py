@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo import codes, measure
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.records import Record
 from epsbench.harness.run.audits import auditor, own_attacks
 from epsbench.harness.run.audits.guard import guarded
 
@@ -22,9 +23,14 @@ def broken(*_: object, **__: object) -> None:
     raise ZeroDivisionError("planted")
 
 
+@pytest.fixture(scope="module")
+def before(honest, tmp_path_factory) -> Record:
+    (record,) = measure(honest, tmp_path_factory.mktemp("before"), ['"pgd"'], [0.05])
+    return record
+
+
 @pytest.mark.parametrize(("module", "name"), AUDITS, ids=[name for _, name in AUDITS])
-def test_an_audit_that_raises_is_a_finding(honest, tmp_path, monkeypatch, module, name):
-    (before,) = measure(honest, tmp_path, ['"pgd"'], [0.05])
+def test_an_audit_that_raises_is_a_finding(honest, before, tmp_path, monkeypatch, module, name):
     monkeypatch.setattr(module, name, broken)
     (record,) = measure(honest, tmp_path, ['"pgd"'], [0.05])
     (finding,) = [each for each in record.findings if each.code == "audit-failed"]

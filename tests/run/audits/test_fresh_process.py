@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +13,21 @@ import torch
 import zoo
 from safetensors.torch import save_file
 from torch import nn
-from zoo import CPU, DIGITS, codes, digits
+from torch.nn import functional as F
+from zoo import CPU, DIGITS, codes, probe_of
 
 from epsbench.harness.plan.cell import Named, RobustnessCell
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
-from epsbench.harness.run.audits.fresh_process import FreshProcess, recipe_of, recipe_of_name
+from epsbench.harness.run.audits import fresh_child, fresh_process
+from epsbench.harness.run.audits.fresh_process import (
+    FreshProcess,
+    Recipe,
+    audit_fresh_process,
+    recipe_of,
+    recipe_of_name,
+)
+from epsbench.harness.run.audits.replay import Replayed
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.robustness.job import run_robustness_job
 from epsbench.harness.run.training.trained import trained
@@ -51,9 +64,6 @@ class Keeps(nn.Module):
 
 def untrained():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-
-def raises():
-    raise OSError("the disk is gone")
 """
 
 SUITE = """
@@ -87,11 +97,10 @@ def job_of(folder: Path, model: str, epochs: int):
     return job, context
 
 
-@pytest.mark.parametrize(("model", "expected"), [("honest", set()), ("Keeps", {"differs-in-fresh-process"})])
-def test_a_model_that_keeps_answers_in_globals_answers_otherwise_elsewhere(folder, model, expected):
-    records = list(run_robustness_job(*job_of(folder, model, 0)))
-    assert codes(records) & {"differs-in-fresh-process", "audit-failed"} == expected
-    assert {record.status for record in records} == ({"void"} if expected else {"ok"})
+def test_a_model_that_keeps_answers_in_globals_answers_otherwise_elsewhere(folder):
+    records = list(run_robustness_job(*job_of(folder, "Keeps", 0)))
+    assert codes(records) & {"differs-in-fresh-process", "audit-failed"} == {"differs-in-fresh-process"}
+    assert {record.status for record in records} == {"void"}
 
 
 def test_trained_weights_come_from_the_cache(folder):
@@ -102,18 +111,79 @@ def test_trained_weights_come_from_the_cache(folder):
     network, _ = trained(cell, data, context)
     recipe = recipe_of(cell, DIGITS, context)
     assert recipe is not None
-    x = data.test.pixels(slice(0, 20))
+    probe = probe_of(network)
+    replayed = Replayed(probe.x, probe.y, F.cross_entropy(probe.logits(probe.x), probe.y, reduction="none"))
     with FreshProcess(recipe) as process:
-        answers = process.logits({"some": x})
-    torch.testing.assert_close(answers["some"], network(x).detach())
+        assert list(audit_fresh_process(process, probe, {"clean": probe.x}, replayed)) == []
 
 
-def test_a_model_that_cannot_be_built_again_says_why(folder):
-    context = job_of(folder, "honest", 0)[1]
-    recipe = recipe_of_name(Named("models.py:raises"), DIGITS, context, None)
-    assert recipe is not None
-    with FreshProcess(recipe) as process, pytest.raises(RuntimeError, match="the disk is gone"):
-        process.logits({"some": digits().test.pixels(slice(0, 2))})
+@pytest.fixture
+def recipe(folder) -> Recipe:
+    made = recipe_of_name(Named("models.py:honest"), DIGITS, job_of(folder, "honest", 0)[1], None)
+    assert made is not None
+    return made
+
+
+@pytest.fixture
+def child(folder, monkeypatch) -> Callable[[str], None]:
+    """Lets another program take the place of the process, without torch, so that it starts at once."""
+
+    def write(program: str) -> None:
+        (folder / "another_child.py").write_text(program, encoding="utf-8")
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setattr(fresh_process, "CHILD", "another_child")
+
+    return write
+
+
+SOME = {"some": torch.zeros(2, 1, 8, 8)}
+
+
+def test_a_model_that_cannot_be_built_again_is_reported_with_the_reason(recipe, child):
+    child("raise OSError('the disk is gone')")
+    with FreshProcess(recipe) as process, pytest.raises(RuntimeError, match="built again.*the disk is gone"):
+        process.logits(SOME)
+
+
+def test_a_process_that_takes_too_long_is_ended(recipe, child, monkeypatch):
+    child("import time; time.sleep(60)")
+    monkeypatch.setattr(fresh_process, "TIMEOUT", 0.1)
+    with FreshProcess(recipe) as process, pytest.raises(RuntimeError, match="longer than"):
+        process.logits(SOME)
+    assert process._process.poll() is not None
+    assert not process._path.exists()
+
+
+def test_a_process_ends_with_an_interrupted_run(recipe, child):
+    child("import time; time.sleep(60)")
+    with pytest.raises(KeyboardInterrupt), FreshProcess(recipe) as process:
+        raise KeyboardInterrupt
+    assert process._process.poll() is not None
+    assert not process._path.exists()
+
+
+def test_a_process_ends_when_the_run_is_killed(recipe, tmp_path):
+    """It reads the end of its input, and asks nothing of the model."""
+    (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
+    fresh_child.main(tmp_path, io.StringIO())
+    assert not (tmp_path / "logits").exists()
+
+
+def test_a_file_named_like_a_module_of_python_is_not_imported(recipe, child, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "pickle.py").write_text("raise OSError('this is another pickle')", encoding="utf-8")
+    child("import pickle; raise OSError(pickle.__file__)")
+    monkeypatch.chdir(tmp_path / "here")
+    with FreshProcess(recipe) as process, pytest.raises(RuntimeError, match=r"pickle\.py$"):
+        process.logits(SOME)
+
+
+def test_without_a_folder_for_temporary_files_the_measurement_goes_on(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    records = list(run_robustness_job(*job_of(folder, "honest", 0)))
+    assert {record.status for record in records} == {"ok"}
+    (failure,) = {each.message for record in records for each in record.findings if each.code == "audit-failed"}
+    assert "no process can be started" in failure
 
 
 def test_built_in_models_are_not_built_again(folder):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import random
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from broken_models import Scaled, Wrapped
+from disguises import FlipsOnTheWay
 from hidden_gradients import zeroed
 from late_gradients import SpoiledOffGrid
 from lookups import Robust
@@ -13,6 +18,8 @@ from memories import Remembers
 from zoo import CPU, DIGITS, codes, digits, measure, probe_of
 
 from epsbench.attacks.norms import NORMS
+from epsbench.harness.findings import Finding
+from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.recorded import model_key
 from epsbench.harness.records import write_record
 from epsbench.harness.run.attack.victim import Victim
@@ -20,10 +27,11 @@ from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.history import History, Seen
-from epsbench.harness.run.audits.points import points
+from epsbench.harness.run.audits.points import on_the_way, points
 from epsbench.harness.run.audits.reattack import Reattacked, along_gradient, audit_reattack, reattack
 from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.search import score_search
+from epsbench.harness.run.audits.slope import audit_slope
 
 SPEED_ALONE = {"not-prepared", "not-folded", "not-traced", "not-mixed"}
 
@@ -165,6 +173,44 @@ def test_a_low_precision_is_no_other_model(honest):
     assert not list(
         audit_same_as_judged(probe, Attacked(Victim(lambda x: other(x) * torch.inf, CPU, "bf16", "plain"), 64), moved)
     )
+
+
+def test_a_gradient_that_is_false_on_the_way_alone_is_reported(honest):
+    probe = probe_of(FlipsOnTheWay(honest))
+    moved = points(probe, probe.gradient(probe.x, probe.y))
+    assert not list(audit_slope(probe, moved))
+    (finding,) = audit_slope(probe, {"clean": probe.x, "on the way": on_the_way(probe.x, moved["one step"])})
+    assert (finding.code, finding.evidence["where"]) == ("decoy-gradient", "on the way")
+
+
+class Draws(Wrapped):
+    """Draws random numbers that it does not use, and sets what is set for the whole process."""
+
+    def before(self, x: torch.Tensor) -> torch.Tensor:
+        torch.rand(())
+        random.random()
+        os.environ["EPSBENCH_TEST_OF_AUDITS"] = str(random.random())
+        return x
+
+
+def test_what_a_model_draws_or_sets_in_audits_reaches_no_cell(honest, tmp_path, monkeypatch):
+    states = []
+    doubt = Auditor.doubt
+
+    def state() -> tuple[object, ...]:
+        return torch.get_rng_state().tolist(), random.getstate(), os.environ.get("EPSBENCH_TEST_OF_AUDITS")
+
+    def watched(*arguments: Any) -> list[Finding]:
+        states.append(state())
+        findings = doubt(*arguments)
+        states.append(state())
+        return findings
+
+    monkeypatch.setattr(Auditor, "doubt", watched)
+    with global_state_kept():
+        measure(Draws(honest).eval(), tmp_path, ['"pgd"'], [0.05])
+    assert len(states) == 2
+    assert states[0] == states[1]
 
 
 class OneLayout(Wrapped):
