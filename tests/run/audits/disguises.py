@@ -115,7 +115,7 @@ class AutoencoderDecoy(Decoy):
         return (self.mean + codes @ self.components).clamp(0, 1).view_as(x)
 
 
-class SoftFeatures(Wrapped):
+class SoftLookUp(Wrapped):
     """Training labels weighted by distance, so sharply that the softmax over them is flat."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -355,10 +355,7 @@ DISGUISES: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str]]] = {
     "median filter, decoy": (MedianDecoy, DECOY),
     "cosine transform, decoy": (JPEGDecoy, DECOY),
     "autoencoder, decoy": (on_components, DECOY),
-    "log of a soft look-up": (
-        SoftFeatures,
-        NO_GRADIENT | {"score-search-beats-gradient", "margin-beats-cross-entropy"},
-    ),
+    "log of a soft look-up": (SoftLookUp, NO_GRADIENT | {"score-search-beats-gradient"}),
     "parity of bright pixels": (MoreLitPixels, SWITCH),
     "two pixels": (TwoPixels, SWITCH),
     "sum in bytes": (SumOfLastBits, SWITCH),

@@ -163,7 +163,7 @@ ODD_NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mean of probabilities": lambda: MeanOfProbabilities(plain(), trained(lambda: mlp(nn.Tanh), epochs=6)),
     "patches": lambda: trained(Patches, epochs=10),
     "pruned": pruned,
-    "hardly trained": lambda: trained(small, epochs=1, learning_rate=3e-4),
+    "low accuracy": lambda: trained(small, epochs=1, learning_rate=1e-3),
     "robust, tanh": lambda: trained(lambda: mlp(nn.Tanh), PGDBatch(eps=0.15, steps=4), epochs=10),
     "robust, pools": lambda: trained(pools, PGDBatch(eps=0.2, steps=4), epochs=8),
     "robust, batch norm": lambda: trained(

@@ -141,7 +141,7 @@ SOME = {"some": torch.zeros(2, 1, 8, 8)}
 
 def test_a_model_that_cannot_be_built_again_is_reported_with_the_reason(recipe, child):
     child("raise OSError('the disk is gone')")
-    with FreshProcess(recipe) as process, pytest.raises(RuntimeError, match="built again.*the disk is gone"):
+    with FreshProcess(recipe) as process, pytest.raises(RuntimeError, match=r"built again.*the disk is gone"):
         process.logits(SOME)
 
 

@@ -19,8 +19,8 @@ SOME_TRICKS = {
 }  # fmt: skip
 SOME_MORE_TRICKS = {
     "flipped for flat losses", "flipped off the grid", "function that calls", "kept by one object", "kept in a file",
-    "kernels of test images", "layout in memory", "no number", "one-hot off the grid", "soft purifier", "thread",
-    "tires", "wobbles",
+    "kernels of test images", "layout in memory", "no number", "one-hot off the grid", "soft purifier",
+    "temperature 40", "thread", "tires", "wobbles",
 }  # fmt: skip
 SOME_DISGUISES = {
     "flag in the environment", "means of rows and columns", "median filter, decoy", "reduced", "second object",
