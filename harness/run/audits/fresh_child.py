@@ -14,12 +14,13 @@ from typing import TextIO
 import torch
 from torch import Tensor, nn
 
-from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.names import registry
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.audits.calls import in_thread
 from epsbench.harness.run.audits.fresh_process import Recipe
+from epsbench.harness.run.machine.environment import arithmetic
 from epsbench.harness.run.machine.memory import in_chunks
+from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.weights import load_weights, weights_path
 from epsbench.models.checkpoints import load_checkpoint
 
@@ -29,17 +30,17 @@ BATCH = 32  # images at a time
 def main(folder: Path, asked: TextIO) -> None:
     recipe: Recipe = pickle.loads((folder / "recipe").read_bytes())
     device = torch.device(recipe.device)
-    with isolated(recipe.seed):
-        network = _built(recipe).to(device)
-    judge = Judge(network.eval(), device)
+    judge = Judge(_built(recipe).to(device).eval(), device)
     if not asked.readline():
         return
     images: dict[str, Tensor] = torch.load(folder / "images")
-    torch.save({name: _logits(judge, x.to(device)) for name, x in images.items()}, folder / "logits")
+    with arithmetic("float32"):
+        torch.save({name: _logits(judge, x.to(device)) for name, x in images.items()}, folder / "logits")
 
 
 def _built(recipe: Recipe) -> nn.Module:
-    network: nn.Module = registry.make("model", recipe.model, recipe.base).build(recipe.shape)
+    architecture = registry.make("model", recipe.model, recipe.base)
+    network: nn.Module = seeded(lambda: architecture.build(recipe.shape), recipe.seed)
     if recipe.kept is not None and load_weights(*recipe.kept, network) is None:
         raise FileNotFoundError(f"{weights_path(*recipe.kept)} is no longer there")
     if recipe.checkpoint is not None:
