@@ -340,6 +340,48 @@ class Averaged(Wrapped):
         )
 
 
+class NoiseBySum(Wrapped):
+    """Strong noise that changes whenever the sum of the pixels has grown by a quarter; between, the gradient is true."""
+
+    def before(self, x: Tensor) -> Tensor:
+        step = (x.detach().flatten(1).sum(1) * 4).floor().view(-1, 1, 1, 1)
+        return x + 0.35 * torch.sin((step + 1) * (torch.arange(64.0).view(1, 1, 8, 8) + 1.7) * 13.1)
+
+
+class FarAway(Wrapped):
+    """Adds so large a constant to all logits that float32 rounds them to integers, and counts on the gradient of one."""
+
+    def after(self, logits: Tensor) -> Tensor:
+        return logits + 3e7
+
+
+class StorageOffset(Robust):
+    """By where in memory the images begin."""
+
+    def robust(self, x: Tensor) -> bool:
+        return x.storage_offset() == 0
+
+
+class ThawedOnly(Robust):
+    """Becomes another model when its weights are frozen: `requires_grad_` is its own."""
+
+    frozen = False
+
+    def requires_grad_(self, requires_grad: bool = True) -> ThawedOnly:
+        self.frozen = not requires_grad
+        return super().requires_grad_(requires_grad)
+
+    def robust(self, x: Tensor) -> bool:
+        return self.frozen
+
+
+class Overflows(Wrapped):
+    """Scales pixels down and up again by so much that no gradient passes."""
+
+    def before(self, x: Tensor) -> Tensor:
+        return (x * 1e-20) * 1e-15 * 1e20 * 1e15 if not x.requires_grad else (x * 1e-38) * 1e-2 * 1e38 * 1e2
+
+
 def on_components(network: nn.Module) -> nn.Module:
     """The network is trained on what the filter leaves."""
     return AutoencoderDecoy(trained(lambda: mlp(nn.ReLU), epochs=6))
@@ -377,5 +419,10 @@ DISGUISES: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str]]] = {
     "flipped on the way": (FlipsOnTheWay, DECOY | {"score-search-beats-gradient"}),
     "versions": (Versions, {"gradient-mode-changes-output", "batch-dependent", "caller-changes-output"}),
     "hook that looks up": (Hooks, DECOY),
+    "noise by the sum": (NoiseBySum, SWITCH),
+    "far away": (FarAway, SWITCH | NO_GRADIENT | {"score-search-beats-gradient"}),
+    "where images begin in memory": (StorageOffset, {"caller-changes-output", "batch-dependent", "off-grid"}),
+    "frozen by a method": (ThawedOnly, {"copy-differs-under-attack"} | DECOY),
+    "overflows": (Overflows, {"gradient-not-finite", "zero-gradient"}),
     "mean with a look-up": (Averaged, KNOWS),
 }
