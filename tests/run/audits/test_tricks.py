@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 from bed import chosen
@@ -11,6 +12,8 @@ from more_tricks import MORE_TRICKS, ROBUST_AT_A_SMALL_EPS, unfolded
 from torch import nn
 from tricks import TRICKS
 from zoo import codes, measure
+
+from epsbench.harness.isolation import global_state_kept
 
 # Some of each kind: the others are measured in a full run.
 SOME_TRICKS = {
@@ -52,9 +55,11 @@ def test_another_trick_is_named(plain: nn.Module, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", chosen(DISGUISES, SOME_DISGUISES))
-def test_a_trick_in_disguise_is_named(plain: nn.Module, tmp_path, name):
+def test_a_trick_in_disguise_is_named(plain: nn.Module, tmp_path, monkeypatch, name):
     make, expected = DISGUISES[name]
-    records = measure(make(copy.deepcopy(plain)).eval(), tmp_path, ['"pgd"'], [0.05])
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    with global_state_kept():
+        records = measure(make(copy.deepcopy(plain)).eval(), tmp_path, ['"pgd"'], [0.05])
     assert codes(records) & expected
     assert "audit-failed" not in codes(records)
 
