@@ -7,6 +7,7 @@ run has ended, and so does this process.
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -32,6 +33,7 @@ def main(folder: Path, asked: TextIO) -> None:
     device = torch.device(recipe.device)
     judge = Judge(_built(recipe).to(device).eval(), device)
     if not asked.readline():
+        shutil.rmtree(folder, ignore_errors=True)  # nobody else will
         return
     images: dict[str, Tensor] = torch.load(folder / "images")
     with arithmetic("float32"):

@@ -163,10 +163,11 @@ def test_a_process_ends_with_an_interrupted_run(recipe, child):
 
 
 def test_a_process_ends_when_the_run_is_killed(recipe, tmp_path):
-    """It reads the end of its input, and asks nothing of the model."""
-    (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
-    fresh_child.main(tmp_path, io.StringIO())
-    assert not (tmp_path / "logits").exists()
+    """It reads the end of its input, asks nothing of the model, and leaves nothing behind."""
+    (tmp_path / "of the process").mkdir()
+    (tmp_path / "of the process" / "recipe").write_bytes(pickle.dumps(recipe))
+    fresh_child.main(tmp_path / "of the process", io.StringIO())
+    assert not (tmp_path / "of the process").exists()
 
 
 def test_a_file_named_like_a_module_of_python_is_not_imported(recipe, child, tmp_path, monkeypatch):
