@@ -17,7 +17,7 @@ from epsbench.harness.isolation import global_state_kept
 
 # Some of each kind: the others are measured in a full run.
 SOME_TRICKS = {
-    "another copy", "coarse bit", "frequencies", "gradient mode", "gradient of a corner", "grey levels", "hidden bit",
+    "another copy", "coarse bit", "frequencies", "gradient mode", "grey levels", "hidden bit",
     "nearest training image, random decoy", "random noise", "saturated", "single images", "temperature",
 }  # fmt: skip
 SOME_MORE_TRICKS = {
