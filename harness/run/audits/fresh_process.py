@@ -177,16 +177,16 @@ def audit_fresh_process(
         loss = F.cross_entropy(logits, replayed.y, reduction="none")
         rows = int(((loss - replayed.loss).abs() > 2 * DIFFERS * spread(logits)).sum())
         if rows >= FEWEST:
-            yield _found(rows, len(loss), "adversarial")
+            yield _differs(rows, len(loss), "adversarial")
             return
     for name in names:
         expected = probe.logits(moved[name])
         rows = changed(answers[name], expected, DIFFERS * spread(expected))
         if rows >= FEWEST:
-            yield _found(rows, len(expected), name)
+            yield _differs(rows, len(expected), name)
             return
 
 
-def _found(rows: int, of: int, where: str) -> Finding:
+def _differs(rows: int, of: int, where: str) -> Finding:
     fact = f"built again in a process of its own, the model answers otherwise on {rows} of {of} images ({where})"
     return finding("differs-in-fresh-process", fact, images=rows, of=of, where=where)

@@ -74,8 +74,8 @@ class MeanPixels(ToTestImages):
         with torch.no_grad():
             means, stored = (torch.cat([each.mean(2), each.mean(3)], 2).flatten(1)
                              for each in (x, self.nearest.x.view(-1, 1, 8, 8)))  # fmt: skip
-            found = F.one_hot(self.nearest.y[torch.cdist(means, stored).argmin(1)], 10).float() * SURE
-        return with_gradient_of(self.network(x), found)
+            looked_up = F.one_hot(self.nearest.y[torch.cdist(means, stored).argmin(1)], 10).float() * SURE
+        return with_gradient_of(self.network(x), looked_up)
 
 
 class Decoy(Wrapped):

@@ -126,7 +126,7 @@ def recipe(folder) -> Recipe:
 
 @pytest.fixture
 def child(folder, monkeypatch) -> Callable[[str], None]:
-    """Lets another program take the place of the process, without torch, so that it starts at once."""
+    """Puts another program in place of the process: without torch it starts at once."""
 
     def write(program: str) -> None:
         (folder / "another_child.py").write_text(program, encoding="utf-8")

@@ -168,8 +168,8 @@ def test_a_low_precision_is_no_other_model(honest):
     def other(x: torch.Tensor) -> torch.Tensor:
         return probe.judge.network(x.flip(3))
 
-    (found,) = audit_same_as_judged(probe, Attacked(Victim(other, CPU, "bf16", "plain"), 64), moved)
-    assert found.code == "copy-differs-under-attack"
+    (remark,) = audit_same_as_judged(probe, Attacked(Victim(other, CPU, "bf16", "plain"), 64), moved)
+    assert remark.code == "copy-differs-under-attack"
     assert not list(
         audit_same_as_judged(probe, Attacked(Victim(lambda x: other(x) * torch.inf, CPU, "bf16", "plain"), 64), moved)
     )

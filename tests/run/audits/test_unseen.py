@@ -48,9 +48,9 @@ class RightOnTraining(ExactLabels):
 
 def messages(network: nn.Module) -> list[str]:
     data = digits()
-    found = list(audit_unseen(probe_of(network), data.train, data.test))
-    assert {each.code for each in found} <= {"knows-test-images"}
-    return [each.message for each in found]
+    findings = list(audit_unseen(probe_of(network), data.train, data.test))
+    assert {each.code for each in findings} <= {"knows-test-images"}
+    return [each.message for each in findings]
 
 
 def test_an_honest_model_is_as_good_on_either(honest):
@@ -78,8 +78,8 @@ def test_larger_margins_at_test_images_are_reported(honest):
 def test_robustness_on_test_images_alone_needs_a_clear_difference(name, stand, reported):
     test, others = torch.zeros(48, dtype=torch.bool), torch.arange(48) >= stand
     test[:6] = True
-    found = list(audit_robust_on_test_alone(test, {name: others}, 0.1))
-    assert [each.code for each in found] == (["knows-test-images"] if reported else [])
+    findings = list(audit_robust_on_test_alone(test, {name: others}, 0.1))
+    assert [each.code for each in findings] == (["knows-test-images"] if reported else [])
     assert not list(audit_robust_on_test_alone(test[:10], {name: others[-10:]}, 0.1))  # too few
 
 
