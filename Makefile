@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart reference test check bench bench-peers clean
+.PHONY: quickstart reference test audit-bed check bench bench-peers clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/epsbench run quickstart >/dev/null
@@ -19,6 +19,10 @@ reference: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+# Every model of the audits' test bed: those that look robust and are not, and honest ones. About five minutes.
+audit-bed: $(VENV)/.installed-test
+	EPSBENCH_FULL=1 $(BIN)/python -m pytest tests/run/audits/test_tricks.py tests/run/audits/test_honest_models.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

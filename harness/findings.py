@@ -69,6 +69,21 @@ CODES: dict[str, Code] = {
         "Answers depend on earlier calls: once it has seen an image, the model answers moved ones alike.",
         "remove what forward() remembers between calls",
     ),
+    "caller-changes-output": Code(
+        "void",
+        "The model answers by who asks: by the thread, or by how the images lie in memory.",
+        "let forward() depend on the values of the pixels alone",
+    ),
+    "verdict-not-repeated": Code(
+        "void",
+        "Judged once more, adversarial images get other answers than those that were recorded.",
+        "let forward() depend on the pixels alone, and not on earlier calls, on time or on who asks",
+    ),
+    "differs-in-fresh-process": Code(
+        "void",
+        "Built again in a process of its own, from its name and its weights, the model answers otherwise.",
+        "keep nothing outside the model between calls: no globals, no files, no objects that copies share",
+    ),
     "off-grid": Code(
         "warning",
         "Moving pixels by less than one level of a byte changes the logits much: the model reads their last bits.",
@@ -81,8 +96,9 @@ CODES: dict[str, Code] = {
     ),
     "knows-test-images": Code(
         "warning",
-        "The model is clearly more accurate on test images than on training images.",
-        "check that no test image was used to build or train it",
+        "The model is clearly better on test images than on training images, or on images that are joined of two of "
+        "them: more accurate, surer or more robust.",
+        "check that no test image was used to build or train it, and that it looks no images up",
     ),
     "train-mode": Code(
         "void",
@@ -192,6 +208,11 @@ CODES: dict[str, Code] = {
         "Gradients are exactly 0 in float32, so gradient attacks cannot move: the logits are saturated or scaled, "
         "or a layer has no useful derivative.",
         "divide the logits by their scale, or attack a differentiable approximation of the model",
+    ),
+    "gradient-not-finite": Code(
+        "warning",
+        "Gradients hold NaN or infinity, so attacks along them do not know where to go.",
+        "find the square root, division or logarithm whose derivative is infinite",
     ),
     "precision-masked": Code(
         "warning",
@@ -325,7 +346,9 @@ CODES: dict[str, Code] = {
 }
 
 # Faults of a model's own gradients. They do not matter to an attack that follows the gradients of another model.
-OWN_GRADIENTS = frozenset({"zero-gradient", "precision-masked", "shattered", "masked", "decoy-gradient"})
+OWN_GRADIENTS = frozenset(
+    {"zero-gradient", "gradient-not-finite", "precision-masked", "shattered", "masked", "decoy-gradient"}
+)
 
 
 def finding(code: str, fact: str, **evidence: Any) -> Finding:

@@ -65,6 +65,18 @@ def mcnemar_exact(b: int, c: int) -> float:
     return min(1.0, 2 * float(special.bdtr(min(b, c), b + c, 0.5)))
 
 
+def fisher_exact(successes: int, n: int, others: int, m: int) -> float:
+    """The one-sided p-value of Fisher's exact test (1934): is ``successes`` of ``n`` more than ``others`` of ``m``?
+
+    Raises `ValueError` unless ``0 <= successes <= n`` and ``0 <= others <= m``.
+    """
+    if not (0 <= successes <= n and 0 <= others <= m):
+        raise ValueError(f"{successes} of {n} and {others} of {m}")
+    total = successes + others
+    ways = math.comb(n + m, total)
+    return sum(math.comb(n, k) * math.comb(m, total - k) for k in range(successes, min(n, total) + 1)) / ways
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for testing all of them (Holm, 1979), in the order given.
 

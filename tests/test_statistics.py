@@ -12,6 +12,7 @@ from scipy import stats
 
 from epsbench.harness.statistics import (
     difference_test,
+    fisher_exact,
     holm,
     mcnemar_exact,
     mean_interval,
@@ -69,6 +70,18 @@ def test_mcnemar_by_hand_and_bad_counts():
     assert mcnemar_exact(0, 6) == pytest.approx(2 / 64)
     with pytest.raises(ValueError, match="negative"):
         mcnemar_exact(-1, 2)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
+def test_fisher_is_the_test_of_a_two_by_two_table(a, b, c, d):
+    reference = stats.fisher_exact([[a, b], [c, d]], alternative="greater").pvalue
+    assert fisher_exact(a, a + b, c, c + d) == pytest.approx(reference, rel=1e-7, abs=1e-12)
+
+
+def test_fisher_by_hand_and_bad_counts():
+    assert fisher_exact(3, 3, 0, 3) == pytest.approx(1 / 20)
+    with pytest.raises(ValueError, match="5 of 4"):
+        fisher_exact(5, 4, 0, 3)
 
 
 def test_holm_by_hand():

@@ -10,9 +10,11 @@ from torch import nn
 
 from epsbench.harness.errors import InputError, first_line
 from epsbench.harness.findings import Finding, voids
+from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.names import registry
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.audits.auditor import Auditor
+from epsbench.harness.run.audits.fresh_process import recipe_of_name
 from epsbench.harness.run.audits.gradients import zero_gradients
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
@@ -49,10 +51,12 @@ def audit_alone(
     rows = torch.arange(min(IMAGES, len(examples)), device=context.device)
     x, y = examples.pixels(rows), examples.labels[rows]
     try:
-        network = _network(model, description, weights, context).to(context.device).eval()
+        named = registry.name_with_parameters("model", model, context.base)
+        network = _network(named, description, weights, context).to(context.device).eval()
         judge = Judge(network, context.device)
         logits = judge.logits(x, len(x))
-        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, context.data(data, None).train)
+        recipe = recipe_of_name(named, description, context, weights)
+        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, context.data(data, None), recipe)
         findings = list(auditor.model(logits, y))
         if not voids(findings):
             findings += _in_every_precision(auditor, network, context.precision(precision))
@@ -69,10 +73,10 @@ def audit_alone(
     return (1 if voids(findings) else 0), "\n".join([head, *shares, *lines])
 
 
-def _network(model: str, shape: DataShape, weights: Path | None, context: Context) -> nn.Module:
-    architecture = registry.make("model", registry.name_with_parameters("model", model, context.base), context.base)
+def _network(model: Named, shape: DataShape, weights: Path | None, context: Context) -> nn.Module:
+    architecture = registry.make("model", model, context.base)
     if not isinstance(architecture, Architecture):
-        raise InputError(f"model {model!r} is no classifier, and only classifiers can be audited")
+        raise InputError(f"model {model.label()!r} is no classifier, and only classifiers can be audited")
     architecture.check(shape)
     network: nn.Module = seeded(lambda: architecture.build(shape), 0)
     if weights is not None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from fractions import Fraction
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -14,27 +13,30 @@ from torch import Tensor, nn
 from epsbench.attacks.base import Attack
 from epsbench.attacks.norms import NORMS
 from epsbench.harness.findings import OWN_GRADIENTS, Finding, finding, voids
+from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome
+from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.call_order import audit_call_order
 from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.ensemble import audit_ensemble
-from epsbench.harness.run.audits.gradients import audit_gradients, zero_gradients, zero_share
+from epsbench.harness.run.audits.fresh_process import FreshProcess, Recipe, audit_fresh_process
+from epsbench.harness.run.audits.gradients import audit_gradients, broken_gradients, zero_gradients, zero_share
 from epsbench.harness.run.audits.history import History, Seen
 from epsbench.harness.run.audits.jumps import audit_jumps
 from epsbench.harness.run.audits.model import audit_model, not_finite
 from epsbench.harness.run.audits.off_grid import audit_off_grid
-from epsbench.harness.run.audits.points import points
+from epsbench.harness.run.audits.own_attacks import OwnAttacks
+from epsbench.harness.run.audits.points import on_the_way, points
 from epsbench.harness.run.audits.probe import Probe
-from epsbench.harness.run.audits.reattack import IMAGES as REATTACKED
-from epsbench.harness.run.audits.reattack import audit_reattack
-from epsbench.harness.run.audits.same_function import audit_same_function, audit_same_gradient
+from epsbench.harness.run.audits.replay import Replayed, audit_replay
+from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.slope import audit_slope
 from epsbench.harness.run.audits.unseen import audit_unseen
-from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.guard import guarded
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.models.base import DataShape
@@ -42,8 +44,6 @@ from epsbench.models.base import DataShape
 # The audits of a model look at one in 64 of the test images, at least at 32 and at most at 64.
 ONE_IN, FEWEST, IMAGES = 64, 32, 64
 LOOKS_ROBUST = 0.5  # an attack along gradients that fools a smaller share is doubted, and others are tried
-NEAR = Fraction(3, 2)  # what holds at an ε is taken to hold up to so many times that ε
-OTHERS = 512  # training images that the search by scores knows
 
 
 class Auditor:
@@ -54,12 +54,17 @@ class Auditor:
     """
 
     def __init__(
-        self, probe: Probe, shape: DataShape, original: nn.Module | None = None, train: Examples | None = None
+        self,
+        probe: Probe,
+        shape: DataShape,
+        original: nn.Module | None = None,
+        data: Data | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
         """``probe`` has the judge, and a few test images of ``shape``.
 
-        ``original`` is the model that judge and victim are copies of, and ``train`` are its training images. Without
-        one of them the audits that need it are left out.
+        ``original`` is the model that judge and victim are copies of, and ``data`` is what it is trained and tested
+        on. ``recipe`` is how the model is built again. Without one of them the audits that need it are left out.
         """
         self.probe = probe
         self.shape = shape
@@ -68,10 +73,9 @@ class Auditor:
         self.shares: dict[str, float] = {}
         self._history = History(self._step_success)
         self._shared = 0.0
-        self._original, self._train = original, train
-        self._right: tuple[int, int] | None = None
+        self._original, self._data, self._recipe = original, data, recipe
         self._in_depth_done = False
-        self._reattacked: dict[tuple[str, Fraction], list[Finding]] = {}
+        self._own_attacks = OwnAttacks(self.probe, data.train if data else None)
 
     def model(self, logits: Tensor | None = None, labels: Tensor | None = None) -> list[Finding]:
         """Audit the model's outputs and gradients.
@@ -87,26 +91,36 @@ class Auditor:
             gradient = self._gradient()
             if gradient is not None:
                 self.shares["float32"] = zero_share(gradient)
+                self.findings += broken_gradients(gradient)
                 self.findings += guarded(
                     "the model's gradients",
                     lambda: audit_gradients(self.probe, gradient, self.probe.logits(self.probe.x)),
                 )
             if logits is not None and labels is not None:
-                self._right = int((logits.argmax(1) == labels).sum()), len(labels)
-                self.findings += [] if voids(self.findings) else audit_chance(*self._right, self.shape.classes)
+                right = int((logits.argmax(1) == labels).sum())
+                self.findings += [] if voids(self.findings) else audit_chance(right, len(labels), self.shape.classes)
         return self.findings
 
-    def in_depth(self, victim: Victim) -> list[Finding]:
+    def in_depth(self, victim: Victim, replayed: Replayed | None = None) -> list[Finding]:
         """Audit once what only shows on moved images: is the model one function, with the gradient of its outputs?
 
         It takes some thousands of passes, so a run asks only where an attack fools few images. The findings join
-        those of the model.
+        those of the model. ``replayed`` are adversarial images of an attack on it.
         """
         if self._in_depth_done or voids(self.findings):
             return []
         self._in_depth_done = True
-        with self._timed():
-            findings = list(self._on_moved_images(victim))
+        with self._timed(), ExitStack() as ends:
+            # It builds the model while the audits here go on.
+            process = ends.enter_context(FreshProcess(self._recipe)) if self._recipe else None
+            gradient = self._gradient()
+            moved = points(self.probe, gradient)
+            findings = list(self._on_moved_images(victim, moved, gradient))
+            if process is not None:
+                findings += guarded(
+                    "the model in a fresh process",
+                    lambda: audit_fresh_process(process, self.probe, moved, replayed),
+                )
         self.findings += findings
         return findings
 
@@ -119,23 +133,25 @@ class Auditor:
                 raise
             return None  # the victim's findings say so: `epsbench.harness.run.speed.prepare`
 
-    def _on_moved_images(self, victim: Victim) -> Iterator[Finding]:
-        probe, train = self.probe, self._train
-        gradient = self._gradient()
-        moved = points(probe, gradient)
-        if train is not None and gradient is not None:  # first: it asks about images that no other audit has shown
-            yield from guarded("the order of calls", lambda: audit_call_order(probe, train))
+    def _on_moved_images(
+        self, victim: Victim, moved: Mapping[str, Tensor], gradient: Tensor | None
+    ) -> Iterator[Finding]:
+        probe, data = self.probe, self._data
+        attacked = Attacked(victim, probe.batch)
+        if data is not None and gradient is not None:  # first: it asks about images that no other audit has shown
+            yield from guarded("the order of calls", lambda: audit_call_order(probe, data.train))
         yield from guarded(
             "the model, called in several ways", lambda: audit_same_function(probe, moved, self._original)
         )
         yield from guarded("pixels off the grid", lambda: audit_off_grid(probe, moved))
         yield from guarded("jumps", lambda: audit_jumps(probe, moved))
         if gradient is not None:
+            yield from guarded("the attacked copy", lambda: audit_same_as_judged(probe, attacked, moved))
             yield from guarded("the attacked copy's gradient", lambda: audit_same_gradient(probe, victim))
-            yield from guarded("finite differences", lambda: audit_slope(probe, moved))
-        if train is not None and self._right is not None:
-            right, n = self._right
-            yield from guarded("training images", lambda: audit_unseen(probe, train, right, n))
+            places = {**moved, "on the way of one step": on_the_way(probe.x, moved["one step"])}
+            yield from guarded("finite differences", lambda: audit_slope(probe, places))
+        if data is not None:
+            yield from guarded("training images", lambda: audit_unseen(probe, data.train, data.test))
 
     def precision(self, victim: Victim, precision: str) -> float:
         """The share of probed images whose gradient is 0 in this precision."""
@@ -193,28 +209,23 @@ class Auditor:
         asks = outcome.forwards + outcome.backwards + outcome.shared_backwards > 0
         if not asks or not outcome.eps or float(outcome.fooled.mean()) > LOOKS_ROBUST:
             return []
-        findings = self.in_depth(engine.victim)
-        if not self.shares or voids(findings):
-            return findings
-        with self._timed():
-            return [*findings, *self._own_attacks(engine, attack, outcome)]
+        replayed = Replayed.of(engine.targets, outcome)
+        with global_state_kept():  # what the model draws here, or sets, must not reach the next cell
+            findings = self.in_depth(engine.victim, replayed)
+            with self._timed():
+                if replayed:
+                    findings += guarded("verdicts", lambda: audit_replay(self.probe, self._original, replayed))
+                if self.shares and not voids(findings):
+                    findings += self._by_own_attacks(engine, attack, outcome, replayed)
+        return findings
 
-    def _own_attacks(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
+    def _by_own_attacks(
+        self, engine: Engine, attack: Attack, outcome: Outcome, replayed: Replayed | None
+    ) -> list[Finding]:
         if any(each.code == "at-chance" for each in self.findings):  # what it withstands means nothing anyway
             return []
-        name, norm = attack.norm.name, NORMS.get(attack.norm.name)
-        if norm is None:
-            return []
-        near = [eps for other, eps in self._reattacked if other == name and eps <= outcome.eps < NEAR * eps]
-        key = (name, max(near, default=outcome.eps))
-        if key not in self._reattacked:
-            at = torch.arange(min(REATTACKED, len(engine.targets)), device=self.probe.x.device)
-            x, y = engine.targets.pixels(at), engine.targets.labels[at]
-            others = self.probe.x if self._train is None else self._train.pixels(slice(0, OTHERS))
-            self._reattacked[key] = guarded(
-                "other attacks", lambda: audit_reattack(self.probe, x, y, norm, float(outcome.eps), others)
-            )
-        return self._reattacked[key]
+        attacked = Attacked(engine.victim, self.probe.batch)
+        return self._own_attacks.findings(attacked, engine.targets, attack.norm.name, outcome, replayed)
 
     def among(self, seen: Seen) -> list[Finding]:
         """Findings about one cell compared with the earlier ones of its model."""

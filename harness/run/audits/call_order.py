@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.findings import Finding, finding
+from epsbench.harness.run.audits.points import pairs_of_one_class
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.data.examples import Examples
 
 STEPS = (8 / 255, 0.1, 0.3)  # how far images are moved, in L∞
 IMAGES, GUIDES = 48, 64  # in each of both orders, and for the direction of the step
 UNLIKELY = 4.0  # standard deviations; chance exceeds them once in 15,000 models
-TRAINING = 4096  # images to choose from
 
 
 def audit_call_order(probe: Probe, train: Examples) -> Iterator[Finding]:
-    """Ask about moved images before and after the clean ones; errors must be as frequent.
+    """Ask about moved images before and after the clean ones and their gradients; errors must be as frequent.
 
     All are images that the model has never seen: each is the mean of two training images of one class. Each class is
     moved along the mean gradient of other images of the class, so that no image is asked about too early.
     """
-    pairs = _pairs(train)
+    pairs = pairs_of_one_class(train, GUIDES + 2 * IMAGES * len(STEPS))
     if len(pairs) < GUIDES + 2 * IMAGES * len(STEPS):
         return
     x = (train.pixels(pairs[:, 0]) + train.pixels(pairs[:, 1])) / 2
@@ -38,6 +38,7 @@ def audit_call_order(probe: Probe, train: Examples) -> Iterator[Finding]:
             images, labels = x[first : first + IMAGES], y[first : first + IMAGES]
             if clean_first:
                 probe.logits(images)
+                probe.gradient(images, labels)
             errors.append(_errors(probe, (images + size * way[labels]).clamp(0, 1), labels))
         before, after = errors
         share = (before + after) / (2 * IMAGES)
@@ -53,18 +54,3 @@ def audit_call_order(probe: Probe, train: Examples) -> Iterator[Finding]:
 
 def _errors(probe: Probe, x: Tensor, y: Tensor) -> int:
     return int((probe.logits(x).argmax(1) != y).sum())
-
-
-def _pairs(train: Examples) -> Tensor:
-    """Pairs of training images of one class, (n, 2), classes mixed; each image is in one pair at most."""
-    labels = train.labels[:TRAINING]
-    pairs = [
-        at[: len(at) // 2 * 2].view(-1, 2)
-        for label in labels.unique().tolist()
-        for at in [(labels == label).nonzero().flatten()]
-    ]
-    if not pairs:
-        return labels.new_zeros(0, 2)
-    joined = torch.cat(pairs)
-    shuffled = torch.randperm(len(joined), generator=torch.Generator().manual_seed(0)).to(joined.device)
-    return joined[shuffled][: GUIDES + 2 * IMAGES * len(STEPS)]

@@ -26,6 +26,14 @@ def zero_share(gradient: Tensor) -> float:
     return float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
 
 
+def broken_gradients(gradient: Tensor, where: str = "clean") -> Iterator[Finding]:
+    """A finding if rows of a gradient (N, C, H, W), taken ``where`` the message says, hold NaN or infinity."""
+    rows = int((~gradient.flatten(1).isfinite().all(1)).sum())
+    if rows:
+        fact = f"{rows} of {len(gradient)} gradients hold NaN or infinity ({where})"
+        yield finding("gradient-not-finite", fact, images=rows, of=len(gradient), where=where)
+
+
 def zero_gradients(shares: Mapping[str, float], precision: str) -> Iterator[Finding]:
     """Findings from the ``shares`` of zero gradients by precision, with float32; attacks use ``precision``."""
     if shares["float32"] > FEW:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.data.examples import Examples
 
 FAR = 0.1  # how far images are moved, in L∞
+TRAINING = 4096  # images that pairs are chosen from
 
 
 def random_signs(x: Tensor, seed: int) -> Tensor:
@@ -26,6 +28,12 @@ def points(probe: Probe, gradient: Tensor | None) -> Mapping[str, Tensor]:
     return made
 
 
+def on_the_way(x: Tensor, moved: Tensor) -> Tensor:
+    """Images (N, C, H, W) between ``x`` and ``moved``, each at another part of its way; the same on every device."""
+    parts = torch.rand(len(x), 1, 1, 1, generator=torch.Generator().manual_seed(2)).to(x.device)
+    return x + parts * (moved - x)
+
+
 def spread(logits: Tensor) -> float:
     """The largest distance of a logit from the mean of its row; at least a tiny positive number."""
     return max(float((logits - logits.mean(1, keepdim=True)).abs().max().nan_to_num()), 1e-12)
@@ -34,3 +42,23 @@ def spread(logits: Tensor) -> float:
 def changed(a: Tensor, b: Tensor, limit: float) -> int:
     """In how many rows two sets of logits (N, classes) differ by more than ``limit``."""
     return int(((a - b).abs().nan_to_num(torch.inf).amax(1) > limit).sum())
+
+
+def pairs_of_one_class(train: Examples, most: int) -> Tensor:
+    """Pairs of training images of one class, (n, 2), at most so many, classes mixed; no image is in two pairs."""
+    labels = train.labels[:TRAINING]
+    pairs = [
+        at[: len(at) // 2 * 2].view(-1, 2)
+        for label in labels.unique().tolist()
+        for at in [(labels == label).nonzero().flatten()]
+    ]
+    if not pairs:
+        return labels.new_zeros(0, 2)
+    joined = torch.cat(pairs)
+    return joined[some_of(len(joined), most, joined.device)]
+
+
+def some_of(n: int, most: int, device: torch.device) -> Tensor:
+    """At most ``most`` different positions below ``n`` at random, the same each time: not the first ones, which a model
+    may treat better."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:most].to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
+from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.search import score_search
 from epsbench.harness.statistics import mcnemar_exact
@@ -22,33 +24,75 @@ MUCH = 0.15  # of the images; a smaller difference is not reported
 Gradient = Callable[[Tensor, Tensor], Tensor]
 
 
-def audit_reattack(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, others: Tensor) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Reattacked:
+    """Which of N attacked images each attack fools, by the judge's verdict."""
+
+    cross_entropy: Tensor
+    """By steps along the gradient of the cross-entropy, (N,)."""
+
+    margin: Tensor
+    """By steps along the gradient of the margin, (N,)."""
+
+    search: Tensor
+    """By scores alone, (N,); tried only where both others fail."""
+
+
+def reattack(
+    probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float, others: Tensor
+) -> Reattacked:
     """Attack images ``x`` (N, C, H, W) that are classified correctly, as labels ``y`` (N,), at ``eps``.
 
-    ``others`` (M, C, H, W) are further images, of any class: the search by scores tries steps towards them.
+    Gradients are those of the ``attacked`` form, as the recorded attack follows them. ``others`` (M, C, H, W) are
+    further images, of any class: the search by scores tries steps towards them.
     """
-    if len(x) < FEWEST:
+    cross_entropy = by_cross_entropy(probe, attacked, x, y, norm, eps)
+    margin = by_margin(probe, attacked, x, y, norm, eps)
+    fooled = torch.zeros_like(margin)
+    left = (cross_entropy & margin).nonzero().flatten()
+    if len(left):
+        fooled[left] = score_search(probe, x[left], y[left], norm, eps, others)
+    return Reattacked(~cross_entropy, ~margin, fooled)
+
+
+def by_cross_entropy(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
+    """Which images (N,) withstand steps along the gradient of the cross-entropy."""
+    return along_gradient(probe, x, y, norm, eps, attacked.gradient)
+
+
+def by_margin(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
+    """Which images (N,) withstand steps along the gradient of the margin."""
+    return along_gradient(probe, x, y, norm, eps, lambda at, labels: attacked.gradient_of(Margin(), at, labels))
+
+
+def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[Finding]:
+    """What the attacks of the audits fool, beyond the images (N,) that the recorded attack has ``fooled`` at ``eps``.
+
+    Without those the finding would doubt a number that already counts them.
+    """
+    n = len(fooled)
+    if n < FEWEST:
         return
-    stands = along_gradient(probe, x, y, norm, eps, probe.gradient)
-    by_margin = along_gradient(probe, x, y, norm, eps, lambda at, labels: margin_gradient(probe, at, labels))
-    gained, lost = int((stands & ~by_margin).sum()), int((by_margin & ~stands).sum())
-    if gained - lost > MUCH * len(x) and mcnemar_exact(gained, lost) < SIGNIFICANT:
-        shares = {"cross_entropy": _share(~stands), "margin": _share(~by_margin)}
+    gained = int((result.margin & ~result.cross_entropy & ~fooled).sum())
+    lost = int((result.cross_entropy & ~result.margin).sum())
+    if gained - lost > MUCH * n and mcnemar_exact(gained, lost) < SIGNIFICANT:
+        shares = {"cross_entropy": _share(result.cross_entropy), "margin": _share(result.margin)}
         fact = (
             f"{STEPS} steps fool {shares['cross_entropy']:.0%} by the cross-entropy, {shares['margin']:.0%} by margin"
         )
-        yield finding("margin-beats-cross-entropy", fact, **shares, images=len(x), eps=eps)
-    withstood = stands & by_margin
-    if not bool(withstood.any()):
-        return
-    fooled = score_search(probe, x[withstood], y[withstood], norm, eps, others)
-    if int(fooled.sum()) > max(MUCH * len(x), FEWEST / 4):
-        shares = {"gradient": _share(~withstood), "search": float(fooled.sum()) / len(x)}
+        yield finding("margin-beats-cross-entropy", fact, **shares, images=n, eps=eps)
+    more = result.search & ~fooled
+    if int(more.sum()) > max(MUCH * n, FEWEST / 4):
+        shares = {
+            "recorded": _share(fooled),
+            "gradient": _share(result.cross_entropy | result.margin),
+            "search": _share(more),
+        }
         fact = (
-            f"of {len(x)} images, gradient steps with two losses fool {shares['gradient']:.0%}, and a short search "
-            f"without gradients another {shares['search']:.0%}"
+            f"of {n} images, this attack fools {shares['recorded']:.0%}, gradient steps with two losses "
+            f"{shares['gradient']:.0%}, and a short search without gradients {shares['search']:.0%} that neither fools"
         )
-        yield finding("score-search-beats-gradient", fact, **shares, images=len(x), eps=eps)
+        yield finding("score-search-beats-gradient", fact, **shares, images=n, eps=eps)
 
 
 def along_gradient(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, gradient: Gradient) -> Tensor:
@@ -65,11 +109,6 @@ def along_gradient(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, g
         x_adv = x_adv.index_copy(0, left, at)
         stands = stands.index_copy(0, left, probe.logits(at).argmax(1) == y[left])
     return stands
-
-
-def margin_gradient(probe: Probe, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of the best other logit minus the true one, (N, C, H, W); no softmax, so nothing saturates."""
-    return probe.gradient_of(Margin(), x, y)
 
 
 def _share(rows: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Finds gradients that are not the derivative: a decoy points elsewhere, or promises what no step delivers."""
+"""Finds gradients that are not the derivative, also where attacks go: a decoy points elsewhere, vanishes or is NaN."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.findings import Finding, finding
+from epsbench.harness.run.audits.gradients import broken_gradients, zero_share
 from epsbench.harness.run.audits.points import spread
 from epsbench.harness.run.audits.probe import Probe, log_odds
 
@@ -15,12 +16,26 @@ SCALES = (3e-4, 1e-3, 1 / 255, 4 / 255, 16 / 255)  # several: a model may round 
 LOW, HIGH = 0.5, 2.0  # the rise that a step delivers, as a share of what the gradient promises
 RESOLVED = 2e-5  # of the spread of the logits; a smaller rise is lost in rounding
 AGREE, FEWEST = 0.6, 16  # share of images on which some scale agrees; with fewer images there is no finding
+VANISHES = 0.25  # of the images: so many more gradients of exactly 0 at moved images than at clean ones
 
 
 def audit_slope(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
-    """Compare finite differences along the gradient with the gradient, at the ``moved`` images, by name."""
+    """Compare finite differences along the gradient with the gradient, at the ``moved`` images, by name.
+
+    The first are the clean ones; elsewhere the gradient must be as seldom 0.
+    """
+    shares: list[float] = []
     for name, x in moved.items():
         gradient = probe.slope(x, probe.y)
+        broken = list(broken_gradients(gradient, name))
+        if broken:
+            yield from broken
+            return
+        shares.append(zero_share(gradient))
+        if shares[-1] - shares[0] > VANISHES and len(x) >= FEWEST:
+            fact = f"{shares[-1]:.0%} of the gradients are exactly 0 ({name}) and {shares[0]:.0%} at clean images"
+            yield finding("zero-gradient", fact, share=shares[-1], clean=shares[0], images=len(x), where=name)
+            return
         share, n = _agreement(probe, x, gradient)
         if n >= FEWEST and share < AGREE:
             fact = f"on {share:.0%} of {n} images a step along the gradient raises the loss as it promises ({name})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.profiling import profile_attack
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.audits.auditor import Auditor, probe_size
+from epsbench.harness.run.audits.fresh_process import recipe_of
 from epsbench.harness.run.audits.history import Seen
 from epsbench.harness.run.audits.overfitting import audit_training
 from epsbench.harness.run.audits.probe import Probe
@@ -59,19 +61,20 @@ class Bench:
         self.context, self.data, self.streams = context, data, streams
         curves = training.get("curves", {})
         self.overfitted = audit_training(curves, min(len(data.validation), FEWEST))
-        test = data.test[: streams[0].cells[0].test_images]
-        batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
+        data = replace(data, test=data.test[: streams[0].cells[0].test_images])
+        batch = min(context.batch_size or UNTRIED[context.device.type], len(data.test))
         judge = Judge(network, context.device)
-        logits = _logits(judge, test, batch)
-        right = logits.argmax(1) == test.labels
+        logits = _logits(judge, data.test, batch)
+        right = logits.argmax(1) == data.test.labels
         positions = right.nonzero().flatten()
-        labels = test.labels[positions]
+        labels = data.test.labels[positions]
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
-        probe = probe_size(len(test))
-        x, y = test.pixels(torch.arange(probe, device=context.device)), test.labels[:probe]
-        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data.train)
-        self.auditor.model(logits, test.labels)
-        targets = Targets(lambda at: test.pixels(positions[at]), labels, positions, logits[positions])
+        probe = probe_size(len(data.test))
+        x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
+        recipe = recipe_of(streams[0].cells[0], data.description, context)
+        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
+        self.auditor.model(logits, data.test.labels)
+        targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
         training = {key: value for key, value in training.items() if key != "curves"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from broken_models import Wrapped
@@ -144,8 +146,14 @@ def small(width: int = 16) -> nn.Module:
     return SmallCNN(width=width).build(DIGITS)
 
 
-def plain() -> nn.Module:
+@cache
+def _plain() -> nn.Module:
     return trained(lambda: cnn(nn.BatchNorm2d, nn.MaxPool2d(2)))
+
+
+def plain() -> nn.Module:
+    """A network with batch norm, trained once and copied."""
+    return copy.deepcopy(_plain())
 
 
 def dropped() -> nn.Module:

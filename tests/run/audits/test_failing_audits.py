@@ -9,20 +9,29 @@ from torch import Tensor, nn
 from zoo import codes, measure
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.run.audits import auditor
+from epsbench.harness.records import Record
+from epsbench.harness.run.audits import auditor, own_attacks
 from epsbench.harness.run.guard import guarded
 
-AUDITS = ["audit_model", "audit_gradients", "audit_outcome", "audit_convergence", "audit_off_grid", "audit_reattack"]
+AUDITS = [
+    (auditor, "audit_model"), (auditor, "audit_gradients"), (auditor, "audit_outcome"), (auditor, "audit_convergence"),
+    (auditor, "audit_off_grid"), (auditor, "audit_replay"), (own_attacks, "reattack"), (own_attacks, "audit_reattack"),
+]  # fmt: skip
 
 
 def broken(*_: object, **__: object) -> None:
     raise ZeroDivisionError("planted")
 
 
-@pytest.mark.parametrize("name", AUDITS)
-def test_an_audit_that_raises_is_a_finding(honest, tmp_path, monkeypatch, name):
-    (before,) = measure(honest, tmp_path, ['"pgd"'], [0.05])
-    monkeypatch.setattr(auditor, name, broken)
+@pytest.fixture(scope="module")
+def before(honest, tmp_path_factory) -> Record:
+    (record,) = measure(honest, tmp_path_factory.mktemp("before"), ['"pgd"'], [0.05])
+    return record
+
+
+@pytest.mark.parametrize(("module", "name"), AUDITS, ids=[name for _, name in AUDITS])
+def test_an_audit_that_raises_is_a_finding(honest, before, tmp_path, monkeypatch, module, name):
+    monkeypatch.setattr(module, name, broken)
     (record,) = measure(honest, tmp_path, ['"pgd"'], [0.05])
     (finding,) = [each for each in record.findings if each.code == "audit-failed"]
     assert "ZeroDivisionError: planted" in finding.message

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import random
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from broken_models import Scaled
+from broken_models import Scaled, Wrapped
+from disguises import FlipsOnTheWay
+from hidden_gradients import zeroed
+from late_gradients import SpoiledOffGrid
 from lookups import Robust
 from memories import Remembers
-from torch import nn
-from zoo import DIGITS, codes, digits, measure
+from zoo import CPU, DIGITS, codes, digits, measure, probe_of
 
 from epsbench.attacks.norms import NORMS
+from epsbench.harness.findings import Finding
+from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.recorded import model_key
 from epsbench.harness.records import write_record
-from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.history import History, Seen
-from epsbench.harness.run.audits.points import points
-from epsbench.harness.run.audits.probe import Probe
-from epsbench.harness.run.audits.reattack import along_gradient, audit_reattack
-from epsbench.harness.run.audits.same_function import audit_same_function, audit_same_gradient
+from epsbench.harness.run.audits.points import on_the_way, points
+from epsbench.harness.run.audits.reattack import Reattacked, along_gradient, audit_reattack, reattack
+from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.search import score_search
+from epsbench.harness.run.audits.slope import audit_slope
 
-CPU = torch.device("cpu")
-
-
-def probe_of(network: nn.Module, images: int = 48) -> Probe:
-    test = digits().test
-    return Probe(Judge(network.eval(), CPU), test.pixels(slice(0, images)), test.labels[:images], 64)
+SPEED_ALONE = {"not-prepared", "not-folded", "not-traced", "not-mixed"}
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.2), ("l2", 1.0)])
@@ -57,7 +60,9 @@ def test_the_search_beats_gradients_where_images_are_looked_up(honest):
 def test_margin_steps_fool_where_the_cross_entropy_is_saturated(honest):
     for network, expected in ((honest, []), (Scaled(honest, 200.0), ["margin-beats-cross-entropy"])):
         probe = probe_of(network)
-        findings = list(audit_reattack(probe, probe.x, probe.y, NORMS["linf"], 0.2, probe.x))
+        attacked = Attacked(Victim(probe.judge.network, CPU, "float32", "plain"), 64)
+        result = reattack(probe, attacked, probe.x, probe.y, NORMS["linf"], 0.2, probe.x)
+        findings = list(audit_reattack(result, torch.zeros(48, dtype=torch.bool), 0.2))
         assert [each.code for each in findings] == expected
         assert all(each.evidence["margin"] > each.evidence["cross_entropy"] + 0.15 for each in findings)
 
@@ -86,11 +91,7 @@ def test_a_copy_that_saw_nothing_shows_what_a_model_remembers(honest):
 
 def test_a_step_of_saturated_logits_is_measured_all_the_same(honest):
     """So that scaled logits are not taken for catastrophic overfitting."""
-    test = digits().test
-    made = [
-        Auditor(Probe(Judge(network.eval(), CPU), test.pixels(slice(0, 64)), test.labels[:64], 64), DIGITS)
-        for network in (honest, Scaled(honest, 1000.0))
-    ]
+    made = [Auditor(probe_of(network, 64), DIGITS) for network in (honest, Scaled(honest, 1000.0))]
     plain, scaled = (auditor._step_success("linf", 0.2) for auditor in made)
     assert abs(plain[0] - scaled[0]) <= 2  # rounding
     assert plain[0] > 10
@@ -126,3 +127,101 @@ def test_the_same_weights_in_another_network_are_another_model(honest, tmp_path)
 )  # fmt: skip
 def test_a_model_at_chance_is_reported_where_images_are_enough(right, n, classes, reported):
     assert [each.code for each in audit_chance(right, n, classes)] == (["at-chance"] if reported else [])
+
+
+def test_images_that_the_recorded_attack_fools_do_not_count():
+    none = torch.zeros(40, dtype=torch.bool)
+    some = torch.arange(40) < 20
+    for result, code in (
+        (Reattacked(none, none, some), "score-search-beats-gradient"),
+        (Reattacked(none, some, none), "margin-beats-cross-entropy"),
+    ):
+        assert [each.code for each in audit_reattack(result, none, 0.1)] == [code]
+        assert not list(audit_reattack(result, some, 0.1))
+
+
+def test_a_true_number_stands_where_the_attacked_form_sees_through_a_zeroed_gradient(honest, tmp_path):
+    """Folding batch norm traces the network, and a custom derivative is lost: the attack follows the true one."""
+    (expected,) = measure(honest, tmp_path, ['"pgd"'], [0.1])
+    (record,) = measure(SpoiledOffGrid(honest, zeroed).eval(), tmp_path, ['"pgd"'], [0.1])
+    assert (record.status, record.metrics["robust_accuracy"]) == ("ok", expected.metrics["robust_accuracy"])
+    assert codes([record]) - SPEED_ALONE == {"zero-gradient"}
+
+
+def test_the_attacked_form_is_asked_without_being_counted(honest):
+    probe = probe_of(honest)
+    victim = Victim(probe.judge.network, CPU, "float32", "plain")
+    attacked = Attacked(victim, 20)
+    gradient = attacked.gradient(probe.x, probe.y)
+    torch.testing.assert_close(gradient, probe.gradient(probe.x, probe.y))
+    torch.testing.assert_close(attacked.logits(probe.x), attacked.logits_with_gradient(probe.x, probe.y))
+    assert (victim.forwards, victim.backwards) == (0, 0)
+
+
+def test_a_low_precision_is_no_other_model(honest):
+    """Nor is one that overflows: what is not finite is not compared."""
+    probe = probe_of(honest)
+    moved = points(probe, probe.gradient(probe.x, probe.y))
+    low = Attacked(Victim(probe.judge.network, CPU, "bf16", "plain"), 64)
+    assert not list(audit_same_as_judged(probe, low, moved))
+
+    def other(x: torch.Tensor) -> torch.Tensor:
+        return probe.judge.network(x.flip(3))
+
+    (remark,) = audit_same_as_judged(probe, Attacked(Victim(other, CPU, "bf16", "plain"), 64), moved)
+    assert remark.code == "copy-differs-under-attack"
+    assert not list(
+        audit_same_as_judged(probe, Attacked(Victim(lambda x: other(x) * torch.inf, CPU, "bf16", "plain"), 64), moved)
+    )
+
+
+def test_a_gradient_that_is_false_on_the_way_alone_is_reported(honest):
+    probe = probe_of(FlipsOnTheWay(honest))
+    moved = points(probe, probe.gradient(probe.x, probe.y))
+    assert not list(audit_slope(probe, moved))
+    (finding,) = audit_slope(probe, {"clean": probe.x, "on the way": on_the_way(probe.x, moved["one step"])})
+    assert (finding.code, finding.evidence["where"]) == ("decoy-gradient", "on the way")
+
+
+class Draws(Wrapped):
+    """Draws random numbers that it does not use, and sets what is set for the whole process."""
+
+    def before(self, x: torch.Tensor) -> torch.Tensor:
+        torch.rand(())
+        random.random()
+        os.environ["EPSBENCH_TEST_OF_AUDITS"] = str(random.random())
+        return x
+
+
+def test_what_a_model_draws_or_sets_in_audits_reaches_no_cell(honest, tmp_path, monkeypatch):
+    states = []
+    doubt = Auditor.doubt
+
+    def state() -> tuple[object, ...]:
+        return torch.get_rng_state().tolist(), random.getstate(), os.environ.get("EPSBENCH_TEST_OF_AUDITS")
+
+    def watched(*arguments: Any) -> list[Finding]:
+        states.append(state())
+        findings = doubt(*arguments)
+        states.append(state())
+        return findings
+
+    monkeypatch.setattr(Auditor, "doubt", watched)
+    with global_state_kept():
+        measure(Draws(honest).eval(), tmp_path, ['"pgd"'], [0.05])
+    assert len(states) == 2
+    assert states[0] == states[1]
+
+
+class OneLayout(Wrapped):
+    """Refuses images that do not lie in memory row by row, as `view` does."""
+
+    def before(self, x: torch.Tensor) -> torch.Tensor:
+        if not x.is_contiguous() or x.stride()[1] == 1:
+            raise RuntimeError("view size is not compatible with input tensor's size and stride")
+        return x
+
+
+def test_a_layout_that_a_model_refuses_is_not_compared(honest):
+    probe = probe_of(OneLayout(honest))
+    assert not list(audit_same_function(probe, {"clean": probe.x}, None))

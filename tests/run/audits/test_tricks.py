@@ -1,14 +1,37 @@
-"""Models that look robust and are not: every trick of the list is named, by a code that fits it."""
+"""Models that look robust and are not: every trick of the lists is named, by a code that fits it."""
 
 from __future__ import annotations
 
+import copy
+import sys
+
 import pytest
+from bed import chosen
+from disguises import DISGUISES
+from more_tricks import MORE_TRICKS, ROBUST_AT_A_SMALL_EPS, unfolded
 from torch import nn
 from tricks import TRICKS
 from zoo import codes, measure
 
+from epsbench.harness.isolation import global_state_kept
 
-@pytest.mark.parametrize("name", TRICKS)
+# Some of each kind: the others are measured in a full run.
+SOME_TRICKS = {
+    "another copy", "coarse bit", "frequencies", "gradient mode", "grey levels", "hidden bit",
+    "nearest training image, random decoy", "random noise", "saturated", "single images", "temperature",
+}  # fmt: skip
+SOME_MORE_TRICKS = {
+    "flipped for flat losses", "flipped off the grid", "function that calls", "kept by one object", "kept in a file",
+    "kernels of test images", "layout in memory", "no number", "one-hot off the grid", "soft purifier",
+    "temperature 40", "thread", "tires", "wobbles",
+}  # fmt: skip
+SOME_DISGUISES = {
+    "flag in the environment", "means of rows and columns", "median filter, decoy", "reduced", "second object",
+    "sum in bytes", "versions",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", chosen(TRICKS, SOME_TRICKS))
 def test_a_trick_is_named(honest: nn.Module, tmp_path, name):
     make, expected = TRICKS[name]
     records = measure(make(honest).eval(), tmp_path, ['"noise"', '"fgsm"', '"pgd"'], [0.1, 0.3])
@@ -16,6 +39,36 @@ def test_a_trick_is_named(honest: nn.Module, tmp_path, name):
     assert "audit-failed" not in codes(records)
 
 
+@pytest.fixture(scope="module")
+def plain() -> nn.Module:
+    return unfolded()
+
+
+@pytest.mark.parametrize("name", chosen(MORE_TRICKS, SOME_MORE_TRICKS))
+def test_another_trick_is_named(plain: nn.Module, tmp_path, name):
+    make, expected = MORE_TRICKS[name]
+    precision = "bf16" if name == "mixed precision" else "float32"
+    eps = 0.02 if name in ROBUST_AT_A_SMALL_EPS else 0.15
+    records = measure(make(plain).eval(), tmp_path, ['"pgd"'], [eps], precision=precision)
+    assert codes(records) & expected
+    assert "audit-failed" not in codes(records)
+
+
+@pytest.mark.parametrize("name", chosen(DISGUISES, SOME_DISGUISES))
+def test_a_trick_in_disguise_is_named(plain: nn.Module, tmp_path, monkeypatch, name):
+    make, expected = DISGUISES[name]
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    with global_state_kept():
+        records = measure(make(copy.deepcopy(plain)).eval(), tmp_path, ['"pgd"'], [0.05])
+    assert codes(records) & expected
+    assert "audit-failed" not in codes(records)
+
+
 def test_there_are_tricks_of_many_kinds():
-    assert len(TRICKS) >= 30
-    assert len(set().union(*(expected for _, expected in TRICKS.values()))) >= 10
+    every = TRICKS | MORE_TRICKS | DISGUISES
+    assert len(every) == len(TRICKS) + len(MORE_TRICKS) + len(DISGUISES) >= 110
+    measured = [TRICKS[name] for name in SOME_TRICKS] + [MORE_TRICKS[name] for name in SOME_MORE_TRICKS]
+    measured += [DISGUISES[name] for name in SOME_DISGUISES]
+    of_all, of_some = (set().union(*(each for _, each in group)) for group in (every.values(), measured))
+    assert of_some == of_all
+    assert len(of_all) >= 15

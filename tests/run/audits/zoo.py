@@ -14,6 +14,8 @@ from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import Record
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.data.load import load_data
@@ -81,6 +83,12 @@ def measure(
     training = {"weights_sha256": weights} if weights else {}
     bench = Bench(network, job.streams, data or digits(), context, training)
     return [record for stream in job.streams for record in bench.stream(stream)]
+
+
+def probe_of(network: nn.Module, images: int = 48) -> Probe:
+    """The first test images, judged by the network."""
+    test = digits().test
+    return Probe(Judge(network.eval(), CPU), test.pixels(slice(0, images)), test.labels[:images], 64)
 
 
 def codes(records: Sequence[Record]) -> set[str]:

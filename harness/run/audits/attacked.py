@@ -1,0 +1,54 @@
+"""The attacked form of a model as the audits ask it: the object that the attack follows, without counting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from epsbench.attacks.losses import Loss
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.machine.memory import in_chunks
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A ``victim``, asked about ``batch`` images at a time. Its counts of passes stay as they are."""
+
+    victim: Victim
+    batch: int
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient of the cross-entropy at images (N, C, H, W), from a program where attacks get it from one."""
+        return self._in_chunks(lambda rows: self.victim.gradient(self._laid_out(x[rows]), y[rows])[0], len(x))
+
+    def logits_with_gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Logits (N, classes), as they come along with a gradient."""
+        return self._in_chunks(lambda rows: self.victim.gradient(self._laid_out(x[rows]), y[rows])[1], len(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, classes), without gradients."""
+        with torch.no_grad():
+            return self._in_chunks(lambda rows: self.victim(self._laid_out(x[rows])), len(x))
+
+    def gradient_of(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+        """Gradient (N, C, H, W) of a ``loss`` of labels (N,), as the network computes it, without a program."""
+        return in_chunks(lambda rows: self.victim.bare_query(x[rows], loss, y[rows])[0], len(x), self.batch)
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        return self.victim.laid_out(x)
+
+    def _in_chunks(self, ask: Callable[[slice], Tensor], n: int) -> Tensor:
+        with self._uncounted():
+            return in_chunks(ask, n, self.batch)
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        before = self.victim.forwards, self.victim.backwards
+        try:
+            yield
+        finally:
+            self.victim.forwards, self.victim.backwards = before
