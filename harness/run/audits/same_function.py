@@ -5,7 +5,6 @@ Models that answer attacks otherwise than clean images show it on moved images o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -16,6 +15,7 @@ from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.points import changed, spread
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 
 DIFFERS = 0.01  # of the spread of the logits; kernels for other batch sizes round differently, by far less
@@ -30,7 +30,7 @@ Call = Callable[[Tensor], Tensor]
 def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.Module | None) -> Iterator[Finding]:
     """Compare calls of the judge's network at the ``moved`` images, by name; ``original`` is the user's own model."""
     network = probe.judge.network
-    twice = copy.deepcopy(copy.deepcopy(network))
+    twice = copy_of(copy_of(network))
     calls: list[tuple[str, str, Call]] = [
         ("gradient-mode-changes-output", "with gradients switched on", _with_gradients(network, _leaf)),
         ("gradient-mode-changes-output", "for an image that is computed from others", _with_gradients(network, _inner)),
@@ -121,10 +121,10 @@ def _in_batches(network: nn.Module, size: int) -> Call:
 
 def _fresh(model: nn.Module) -> Call:
     """Each call with a copy of its own, so that none remembers an earlier call, not even one of ``model`` itself."""
-    untouched = copy.deepcopy(model)
+    untouched = copy_of(model)
 
     def call(x: Tensor) -> Tensor:
-        return _evaluated(copy.deepcopy(untouched))(x)
+        return _evaluated(copy_of(untouched))(x)
 
     return call
 

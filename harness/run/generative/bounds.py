@@ -7,7 +7,6 @@ because most draws from the prior do not explain the image.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.metrics import mean_metric
 from epsbench.harness.run.noise import KeyedNoise
@@ -211,4 +211,4 @@ def fast_copy(vae: VAENetwork) -> VAENetwork:
 
     On a CPU that halved the time of its convolutions (hardware, torch version and n not recorded, not measured again).
     """
-    return copy.deepcopy(vae).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return copy_of(vae).eval().requires_grad_(False).to(memory_format=torch.channels_last)
