@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from epsbench.harness.errors import InputError, first_line
-from epsbench.harness.isolation import isolated
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.quality import images_of
 from epsbench.harness.run.training.trained import build
-from epsbench.harness.run.trial import problem_of
+from epsbench.harness.run.training.trial import Use, refusal
 
 
 def preflight(jobs: Sequence[Job], context: Context) -> None:
@@ -58,13 +57,6 @@ def _too_few_images(job: Job, data: Data) -> list[str]:
 
 def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:
     """What is wrong with a cell's classifier before it is trained; None where nothing is."""
-    model = f"model {cell.model.label()!r}"
-    try:
-        with isolated(cell.seed):
-            network = build(cell, data, context)
-            problem = problem_of(network, cell, data)
-    # The model is the user's code: it may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
-        reason = first_line(error) if str(error) else type(error).__name__
-        return f"{model} cannot be built for {cell.data}: {reason}"
-    return f"{model} cannot be used on {cell.data}: {problem}" if problem else None
+    recipe = dict(cell.training)
+    use = Use(cell.seed, recipe["batch_size"], trains=recipe["epochs"] > 0)
+    return refusal(cell.model.label(), lambda: build(cell, data, context), data, use)

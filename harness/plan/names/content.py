@@ -9,19 +9,24 @@ model's own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
+from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.cell import Named
-from epsbench.harness.plan.data import DataDescription
+from epsbench.harness.plan.cell import Cell, Named
+from epsbench.harness.plan.data import DATASETS, DataDescription
 from epsbench.harness.plan.names.registry import make
+from epsbench.harness.plan.names.repository import raised_at
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_FACTS = "; a model of your own gets the data's shape, classes or num_classes where its signature names them"
+_LONGEST = 300  # characters of an exception's message
 _LARGEST_SHARE = 0.5  # of a model's numbers that may be fixed without its being a model that brings weights
 
 
@@ -36,25 +41,22 @@ class Content:
     """Whether most of its parameters come from somewhere else than a random initialisation."""
 
 
-def content_of(model: Named, base: Path, data: DataDescription) -> Content | None:
-    """What the model of this name holds as it is built for ``data``.
+def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | None = None) -> Content | None:
+    """What the model of this name holds as it is built for ``data``, a generative one with ``z_dim`` latent dimensions.
 
-    None for a built-in architecture, which holds nothing of its own, and for a model that cannot be built: the run says
-    why before it trains anything.
+    None for a built-in architecture, which holds nothing of its own. Raises `InputError`, with what to change, for a
+    model that cannot be built.
     """
-    from epsbench.models.catalogue import Custom, FromFile
+    from epsbench.models.catalogue import FromFile
 
     architecture = make("model", model, base)
     if isinstance(architecture, FromFile):
         return Content("", True)  # the digest of its file is part of the id already
     pretrained = bool(getattr(architecture, "pretrained", False))
-    if not isinstance(architecture, Custom) and not pretrained:
+    if type(architecture) in _built_ins() and not pretrained:
         return None
-    seeds = (0,) if pretrained else (0, 1)
-    try:
-        networks = [_built(lambda: architecture.build(data), seed) for seed in seeds]
-    except (Exception, SystemExit):  # noqa: BLE001 - the user's code may raise anything; see above
-        return None
+    shape = (data,) if z_dim is None else (data, z_dim)
+    networks = [_built(model, base, shape, seed) for seed in ((0,) if pretrained else (0, 1))]
     first, last = _state(networks[0]), _state(networks[-1])
     fixed = {name: entry for name, entry in first.items() if last.get(name) == entry}
     numbers = sum(entry.numbers for entry in first.values())
@@ -72,9 +74,64 @@ class _Entry:
     numbers: int = 0
 
 
-def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    with isolated(seed):
-        return build()
+def check_files(cells: Iterable[Cell], base: Path) -> None:
+    """Raise `InputError` for every model of these cells whose file of weights does not fit it.
+
+    Such a model has its id without being built, so nothing else builds it before the run does.
+    """
+    from epsbench.models.catalogue import FromFile
+
+    problems: list[str] = []
+    for model, data in dict.fromkeys((cell.model, cell.data) for cell in cells):
+        try:
+            if isinstance(make("model", model, base), FromFile):
+                _built(model, base, (DATASETS[data],), 0)
+        except InputError as error:
+            problems += error.messages
+    if problems:
+        raise InputError(problems)
+
+
+def why_not_built(name: str, data: str, error: BaseException) -> str:
+    """The message for a model whose building raised: what was raised and where, and what to change."""
+    text = " ".join(str(error).split())
+    module, function = _raiser(error)
+    if isinstance(error, InputError) or (isinstance(error, ValueError) and module.startswith("epsbench.models.")):
+        return f"model {name!r} cannot be built for {data}: {text}{_FACTS if function == 'verified' else ''}"
+    missing = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
+    if missing and not Path(missing).is_absolute():
+        remedy = (
+            f"a relative path begins at the folder that epsbench is run in: write "
+            f"Path(__file__).parent / {missing!r} for a file beside the code"
+        )
+    else:
+        remedy = "correct the code, or the parameters that the suite gives it"
+    what = f"{type(error).__name__}: {text[:_LONGEST]}" if text else type(error).__name__
+    return f"model {name!r} cannot be built for {data}: {what}{raised_at(error)}; {remedy}"
+
+
+def _raiser(error: BaseException) -> tuple[str, str]:
+    """The names of the module and of the function that raised an error."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")), frame.f_code.co_name
+
+
+def _built_ins() -> tuple[type, ...]:
+    from epsbench.models.catalogue import BUILT_IN, PREFIXES
+    from epsbench.models.generative import VAE, Autoencoder, ResidualVAE
+
+    return (*BUILT_IN.values(), *PREFIXES.values(), VAE, Autoencoder, ResidualVAE)
+
+
+def _built(model: Named, base: Path, shape: tuple[Any, ...], seed: int) -> nn.Module:
+    """The model, built under this seed with the arguments ``shape``. Raises `InputError` where it cannot be."""
+    try:
+        with isolated(seed):
+            network: nn.Module = make("model", model, base).build(*shape)
+    # The user's code may raise anything, or even try to exit.
+    except (Exception, SystemExit) as error:
+        raise InputError(why_not_built(model.label(), shape[0].name, error)) from error
+    return network
 
 
 def _state(network: nn.Module) -> dict[str, _Entry]:

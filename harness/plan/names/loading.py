@@ -11,6 +11,7 @@ from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.isolation import importing
+from epsbench.harness.plan.names.places import unreadable
 from epsbench.harness.plan.names.repository import OWN_FOLDERS, OWN_ROOT, is_own, repository_of
 
 # Importing a user's module runs it: it may raise anything through no fault of epsbench, or even try to exit.
@@ -25,19 +26,13 @@ def load_object(address: str, base: Path) -> Any:
     there or does not import.
     """
     place, _, attribute = address.rpartition(":")
-    module = _load_file(address, base / place) if place.endswith(".py") else _load_module(address, place)
+    module = _load_file(address, place, base) if place.endswith(".py") else _load_module(address, place)
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError:
         public = [name for name in vars(module) if not name.startswith("_")]
         hint = did_you_mean(attribute, public) if public else ""
         raise InputError(f"{address!r}: {place} has no {attribute!r}{hint}") from None
-
-
-def file_of(address: str, base: Path) -> Path | None:
-    """The file that ``path/to/file.py:Object`` names; None for other addresses."""
-    place = address.rpartition(":")[0]
-    return (base / place).resolve() if place.endswith(".py") else None
 
 
 def _load_module(address: str, name: str) -> ModuleType:
@@ -52,16 +47,13 @@ def _load_module(address: str, name: str) -> ModuleType:
         ) from error
 
 
-def _load_file(address: str, path: Path) -> ModuleType:
+def _load_file(address: str, place: str, base: Path) -> ModuleType:
     try:
-        path = path.resolve()
+        path = (base / place).resolve()
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{address!r}: {path} cannot be read ({reason}); the path is relative to the suite's folder"
-        ) from error
+        raise InputError(f"{address!r}: {unreadable(place, base, error)}") from error
     try:
         return repository_of(path).load(path)
     except ModuleNotFoundError as error:

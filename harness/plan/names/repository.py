@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from traceback import walk_tb
 from types import CodeType, FrameType, ModuleType
 from typing import Any, ClassVar
 
@@ -196,6 +197,21 @@ def importable(top: str) -> bool:
     except (ImportError, ValueError):  # a module without a spec, such as __main__
         return top in sys.modules
     return spec is not None and spec.origin is not None and not is_own(spec)
+
+
+def _package_of(frame: FrameType) -> str:
+    """The top-level package of the module that a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def raised_at(error: BaseException) -> str:
+    """`` (victim.py, line 12)``: the innermost line of a user's code that an error passed through; or nothing."""
+    hers = [
+        (Path(frame.f_code.co_filename).name, line)
+        for frame, line in walk_tb(error.__traceback__)
+        if _package_of(frame) in _REPOSITORIES
+    ]
+    return f" ({hers[-1][0]}, line {hers[-1][1]})" if hers else ""
 
 
 class _Source(SourceFileLoader):

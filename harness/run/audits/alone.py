@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.environment import choose_device
 from epsbench.harness.run.speed.prepare import prepare
 from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.trial import Use, refusal
 from epsbench.models.base import Architecture, DataShape
 from epsbench.models.checkpoints import load_checkpoint
 
@@ -45,14 +47,18 @@ def audit_alone(
     """
     here, chosen = Path.cwd(), choose_device(device)
     context = Context(here, here, chosen, suite="", base=here, data_root=data_root)
-    examples, description = context.data(data, None).test, context.data(data, None).description
+    everything = context.data(data, None)
+    examples, description = everything.test, everything.description
+    build = _builder(model, description, weights, context)
+    if problem := refusal(model, build, everything, Use(batch=IMAGES)):
+        raise InputError(problem)
     rows = torch.arange(min(IMAGES, len(examples)), device=context.device)
     x, y = examples.pixels(rows), examples.labels[rows]
     try:
-        network = _network(model, description, weights, context).to(context.device).eval()
+        network = build().eval()
         judge = Judge(network, context.device)
         logits = judge.logits(x, len(x))
-        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, context.data(data, None).train)
+        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, everything.train)
         findings = list(auditor.model(logits, y))
         if not voids(findings):
             findings += _in_every_precision(auditor, network, context.precision(precision))
@@ -69,15 +75,20 @@ def audit_alone(
     return (1 if voids(findings) else 0), "\n".join([head, *shares, *lines])
 
 
-def _network(model: str, shape: DataShape, weights: Path | None, context: Context) -> nn.Module:
+def _builder(model: str, shape: DataShape, weights: Path | None, context: Context) -> Callable[[], nn.Module]:
+    """A function that builds the model with its weights, on the device. Raises `InputError` for what is no model."""
     architecture = registry.make("model", registry.name_with_parameters("model", model, context.base), context.base)
     if not isinstance(architecture, Architecture):
         raise InputError(f"model {model!r} is no classifier, and only classifiers can be audited")
-    architecture.check(shape)
-    network: nn.Module = seeded(lambda: architecture.build(shape), 0)
-    if weights is not None:
-        load_checkpoint(network, weights)
-    return network
+
+    def build() -> nn.Module:
+        architecture.check(shape)
+        network: nn.Module = seeded(lambda: architecture.build(shape), 0)
+        if weights is not None:
+            load_checkpoint(network, weights)
+        return network.to(context.device)
+
+    return build
 
 
 def _in_every_precision(auditor: Auditor, network: nn.Module, attacked: str) -> list[Finding]:

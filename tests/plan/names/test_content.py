@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.registry import name_with_parameters
@@ -125,7 +126,11 @@ def test_building_leaves_the_global_generators_as_they_were(content):
     assert np.random.get_state()[1].tolist() == before[1]
 
 
-def test_built_in_models_and_those_that_cannot_be_built_hold_nothing(content):
-    assert content("broken") is None
+def test_a_model_that_cannot_be_built_is_refused(content):
+    with pytest.raises(InputError, match=r"'nets\.py:broken' cannot be built for digits: SystemExit: no \(nets\.py"):
+        content("broken")
+
+
+def test_a_built_in_model_holds_nothing(content):
     named = name_with_parameters("model", "smallcnn", Path())
     assert content_of(named, Path(), DIGITS) is None

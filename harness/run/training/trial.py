@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,23 +12,57 @@ from torch.nn import functional as F
 
 from epsbench.harness.errors import summary
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.plan.names.content import why_not_built
 from epsbench.harness.run.attack.judge import in_float32
 from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.machine.copies import copy_of
 
 Problem = str
 
+_TO_COPY = (
+    "what a copy does not take along, such as a hook or a function that refers to the model itself, belongs into "
+    "forward(), or into a module of its own"
+)
 
-def problem_of(network: nn.Module, cell: RobustnessCell, data: Data) -> Problem | None:
-    """The first thing that is wrong with a cell's freshly built network, with what to change; None where nothing is.
+
+@dataclass(frozen=True)
+class Use:
+    """What is going to be done with a classifier."""
+
+    seed: int = 0
+    """The seed under which it is tried."""
+
+    batch: int = 128
+    """The number of images that go through it at a time."""
+
+    trains: bool = False
+    """Whether it is trained; otherwise it is measured as given."""
+
+
+def refusal(name: str, build: Callable[[], nn.Module], data: Data, use: Use) -> Problem | None:
+    """Why a classifier cannot be used on the data, with what to change; None where it can.
+
+    ``name`` is what messages call it, and ``build`` builds one to try, which is not used afterwards.
+    """
+    try:
+        with isolated(use.seed):
+            network = build()
+    # The model is the user's code: it may raise anything, or even try to exit.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return why_not_built(name, data.description.name, error)
+    problem = problem_of(network, data, use)
+    return f"model {name!r} cannot be used on {data.description.name}: {problem}" if problem else None
+
+
+def problem_of(network: nn.Module, data: Data, use: Use) -> Problem | None:
+    """The first thing that is wrong with a freshly built network, with what to change; None where nothing is.
 
     The network is used up: batch norms see a batch in train mode.
     """
-    recipe = dict(cell.training)
-    images = data.train if recipe["epochs"] else data.test
-    for check in (_modes, _evaluates, _copies, _in_float32, *((_trains, _keeps) if recipe["epochs"] else ())):
-        with isolated(cell.seed):
-            for problem in check(network, data, min(recipe["batch_size"], len(images))):
+    images = data.train if use.trains else data.test
+    for check in (_modes, _evaluates, _copies, _in_float32, *((_trains, _keeps) if use.trains else ())):
+        with isolated(use.seed):
+            for problem in check(network, data, min(use.batch, len(images))):
                 return problem
     return None
 
@@ -85,27 +120,25 @@ def _not_logits(logits: object, size: int, classes: int) -> Iterator[Problem]:
 def _copies(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
     """A copy has to compute what the model computes: victim and judge are copies."""
     x, other = _images(data, 8).split(4)
-    remedy = (
-        "what a copy does not take along, such as a hook or a function that refers to the model itself, belongs into "
-        "forward(), or into a module of its own"
-    )
     with torch.no_grad():
         first, again = network(x.clone()), network(x.clone())
+        with suppress(RuntimeError), torch.enable_grad():  # as under attack
+            network(other)
         network(other)  # so that what the model remembers of its last images belongs to others
         try:
-            copied = copy.deepcopy(network)(x.clone())
+            copied = copy_of(network)(x.clone())
         except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
-            yield f"a copy of it does not work ({_short(error)}); {remedy}"
+            yield f"a copy of it does not work ({_short(error)}); {_TO_COPY}"
             return
     if torch.equal(first, again) and not torch.allclose(copied, first, rtol=1e-3, atol=1e-5, equal_nan=True):
-        yield f"a copy of it computes something else than the model; {remedy}"
+        yield f"a copy of it computes something else than the model; {_TO_COPY}"
 
 
 def _in_float32(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
     """The judge is a copy with float32 weights where the model's are half precision."""
     try:
         with torch.no_grad():
-            in_float32(copy.deepcopy(network))(_images(data, 2).clone())
+            in_float32(copy_of(network))(_images(data, 2).clone())
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
         yield (
             f"its float32 copy, which decides every verdict, raises ({_short(error)}); let forward() take the type of "
@@ -125,6 +158,7 @@ def _trains(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
         problems = list(_not_logits(logits, batch, data.description.classes))
         if not problems:
             F.cross_entropy(logits.float(), data.train.labels[index]).backward()
+            problems += _uncopied(network)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
         if "more than 1 value per channel" in str(error):
             yield f"batch norm needs more than one image a batch in training, not {batch}; raise batch_size"
@@ -134,6 +168,15 @@ def _trains(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
     finally:
         network.eval()
     yield from (f"in train mode, {problem}" for problem in problems)
+
+
+def _uncopied(network: nn.Module) -> list[Problem]:
+    """Whether it can no longer be copied after a step of training."""
+    try:
+        copy_of(network)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+        return [f"a copy of it cannot be made any more ({_short(error)}); {_TO_COPY}"]
+    return []
 
 
 def _keeps(network: nn.Module, data: Data, batch: int) -> Iterator[Problem]:
