@@ -106,8 +106,13 @@ def why_not_built(name: str, data: str, error: BaseException) -> str:
         )
     else:
         remedy = "correct the code, or the parameters that the suite gives it"
-    what = f"{type(error).__name__}: {text[:_LONGEST]}" if text else type(error).__name__
-    return f"model {name!r} cannot be built for {data}: {what}{raised_at(error)}; {remedy}"
+    return f"model {name!r} cannot be built for {data}: {what_was_raised(error)}; {remedy}"
+
+
+def what_was_raised(error: BaseException) -> str:
+    """``KeyError: 3 (victim.py, line 12)``: type, message and the place in the user's code, on one line."""
+    text = " ".join(str(error).split())[:_LONGEST]
+    return f"{type(error).__name__}{': ' if text else ''}{text}{raised_at(error)}"
 
 
 def _raiser(error: BaseException) -> tuple[str, str]:

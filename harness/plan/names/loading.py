@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from dataclasses import fields, is_dataclass
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ from epsbench.harness.plan.names.repository import OWN_FOLDERS, OWN_ROOT, is_own
 
 # Importing a user's module runs it: it may raise anything through no fault of epsbench, or even try to exit.
 _IMPORT_FAILURES = (Exception, SystemExit)
+_OWN_MODULES = tuple(f"epsbench.{folder}." for folder in sorted(OWN_FOLDERS))
+_KNOWN = {"builtins", "epsbench", "fractions", "torch"}
 
 
 def load_object(address: str, base: Path) -> Any:
@@ -33,6 +36,16 @@ def load_object(address: str, base: Path) -> Any:
         public = [name for name in vars(module) if not name.startswith("_")]
         hint = did_you_mean(attribute, public) if public else ""
         raise InputError(f"{address!r}: {place} has no {attribute!r}{hint}") from None
+
+
+def is_users(value: Any) -> bool:
+    """Whether a value that a suite names, or one inside it such as its loss, is of a class that is not epsbench's."""
+    if isinstance(value, tuple | list):
+        return any(map(is_users, value))
+    if not is_dataclass(value):
+        return type(value).__module__.partition(".")[0] not in _KNOWN
+    own = not type(value).__module__.startswith(_OWN_MODULES)
+    return own or any(is_users(getattr(value, field.name)) for field in fields(value))
 
 
 def _load_module(address: str, name: str) -> ModuleType:
