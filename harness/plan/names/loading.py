@@ -12,6 +12,7 @@ from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.isolation import importing
+from epsbench.harness.plan.names import finders as finders  # whose import makes users' packages importable
 from epsbench.harness.plan.names.places import unreadable
 from epsbench.harness.plan.names.repository import OWN_FOLDERS, OWN_ROOT, is_own, repository_of
 
