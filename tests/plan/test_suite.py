@@ -308,6 +308,9 @@ def number():
 def wide(classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(100, classes))
 
+def half(classes):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, classes)).half()
+
 class Mine(Architecture):
     def build(self, data):
         return self.nothing
@@ -326,6 +329,7 @@ class Generative(VAE):
         ("exits", r"SystemExit: 0 \(nets\.py, line 14\)"),
         ("number", "gave int where a torch.nn.Module is needed"),
         ("wide", "does not take the 1×8×8 images of digits.*where its signature names them"),
+        ("half", "should be the same.*let forward\\(\\) convert the images"),
         ("Mine", "AttributeError: 'Mine' object has no attribute 'nothing'"),
     ],
 )

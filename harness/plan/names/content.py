@@ -9,23 +9,31 @@ model's own.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from traceback import walk_tb
+from types import CellType, FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import Cell, Named
 from epsbench.harness.plan.data import DATASETS, DataDescription
+from epsbench.harness.plan.names.packages import package_of, without_package
+from epsbench.harness.plan.names.reads import noted
 from epsbench.harness.plan.names.registry import make
-from epsbench.harness.plan.names.repository import raised_at
+from epsbench.harness.plan.names.repository import project_of, raised_at
+from epsbench.harness.plan.names.versions import file_digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _FACTS = "; a model of your own gets the data's shape, classes or num_classes where its signature names them"
+_TYPES = "; let forward() convert the images, which are float32, to the type of its weights"
+_LOW = ("Half", "BFloat16", "double")
 _LONGEST = 300  # characters of an exception's message
 _LARGEST_SHARE = 0.5  # of a model's numbers that may be fixed without its being a model that brings weights
 
@@ -56,12 +64,16 @@ def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | Non
     if type(architecture) in _built_ins() and not pretrained:
         return None
     shape = (data,) if z_dim is None else (data, z_dim)
-    networks = [_built(model, base, shape, seed) for seed in ((0,) if pretrained else (0, 1))]
-    first, last = _state(networks[0]), _state(networks[-1])
+    with noted() as reads:
+        networks = [_built(model, base, shape, seed) for seed in ((0,) if pretrained else (0, 1))]
+    # Ids of models of timm and torchvision, whose code has a version, stay as they were.
+    first, last = (_state(network, deep=not pretrained) for network in (networks[0], networks[-1]))
     fixed = {name: entry for name, entry in first.items() if last.get(name) == entry}
     numbers = sum(entry.numbers for entry in first.values())
     own = sum(entry.numbers for entry in fixed.values())
-    text = "\n".join(f"{name} {entry.digest}" for name, entry in sorted(fixed.items()))
+    files = {data for source, data in reads if data.is_file() and data.resolve().is_relative_to(project_of(source))}
+    text = "\n".join([*(f"{name} {entry.digest}" for name, entry in sorted(fixed.items())),
+                      *sorted(f"{data.name} {file_digest(data)}" for data in files)])  # fmt: skip
     brings = pretrained or (numbers > 0 and own > _LARGEST_SHARE * numbers)
     return Content(hashlib.sha256(text.encode()).hexdigest()[:16], brings)
 
@@ -97,7 +109,8 @@ def why_not_built(name: str, data: str, error: BaseException) -> str:
     text = " ".join(str(error).split())
     module, function = _raiser(error)
     if isinstance(error, InputError) or (isinstance(error, ValueError) and module.startswith("epsbench.models.")):
-        return f"model {name!r} cannot be built for {data}: {text}{_FACTS if function == 'verified' else ''}"
+        remedy = _TYPES if any(each in text for each in _LOW) else _FACTS
+        return f"model {name!r} cannot be built for {data}: {text}{remedy if function == 'verified' else ''}"
     missing = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
     if missing and not Path(missing).is_absolute():
         remedy = (
@@ -139,8 +152,8 @@ def _built(model: Named, base: Path, shape: tuple[Any, ...], seed: int) -> nn.Mo
     return network
 
 
-def _state(network: nn.Module) -> dict[str, _Entry]:
-    """Everything in a network that can decide an output, by name."""
+def _state(network: nn.Module, *, deep: bool = True) -> dict[str, _Entry]:
+    """Everything in a network that can decide an output, by name; ``deep``: with classes, functions and objects."""
     from torch import Tensor, nn
 
     parameters = {name for name, _ in network.named_parameters()}
@@ -152,30 +165,74 @@ def _state(network: nn.Module) -> dict[str, _Entry]:
     usual = set(vars(nn.Module()))
     for path, module in network.named_modules():
         for key, value in vars(module).items():
-            if key not in usual and (digest := _digest(value)) is not None:
+            if key not in usual and (deep or _is_plain(value)) and (digest := _digest(value)) is not None:
                 entries[f"{path}.{key} (attribute)"] = _Entry(digest)
+        if not deep:
+            continue
+        kind = type(module)
+        entries[f"{path} (class)"] = _Entry(_hash(f"{without_package(kind.__module__)}.{kind.__qualname__}".encode()))
+        for each in kind.__mro__:
+            if each.__module__.partition(".")[0] not in {"torch", "builtins", "abc", "typing"}:
+                for key, value in vars(each).items():
+                    if not key.startswith("__") and not callable(value) and (digest := _digest(value)) is not None:
+                        entries[f"{path}.{each.__name__}.{key} (of the class)"] = _Entry(digest)
     return entries
 
 
-def _digest(value: Any) -> str | None:
-    """A digest of a tensor, an array, a number, a text, or of lists and tables of them; None for anything else."""
+def _digest(value: Any, above: frozenset[int] = frozenset()) -> str | None:
+    """A digest of a tensor, an array, a number, a text, or of what consists of such; None for anything else.
+
+    A function consists of the values that it closes over, a plain object of its attributes. ``above`` are the objects
+    on the way here.
+    """
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     if isinstance(value, Tensor):
         return _hash(f"{value.dtype} {tuple(value.shape)}".encode() + _bytes(value))
     if isinstance(value, np.ndarray):
         known = value.dtype != object
         return _hash(f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes()) if known else None
+    if isinstance(value, str) and value.startswith(os.sep) and Path(value).exists():
+        return None  # where a file lies on this machine says nothing of the model
     if isinstance(value, np.generic | str | bytes | bool | int | float | complex | None):
         return _hash(f"{type(value).__name__} {value!r}".encode())
-    if isinstance(value, Mapping):
-        items = {str(key): _digest(item) for key, item in value.items()}
-    elif isinstance(value, list | tuple):
-        items = {str(key): _digest(item) for key, item in enumerate(value)}
-    else:
+    if id(value) in above:
         return None
+    if isinstance(value, nn.Module):
+        items: dict[str, str | None] = {name: entry.digest for name, entry in _state(value).items()}
+        return _hash(repr(sorted(items.items())).encode())
+    parts = _parts(value)
+    if parts is None:
+        return None
+    items = {str(key): _digest(item, above | {id(value)}) for key, item in parts.items()}
+    if isinstance(value, set | frozenset):
+        return _hash(repr(sorted(map(str, items.values()))).encode())
     return _hash(repr(sorted(items.items(), key=lambda item: item[0])).encode())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is none of those that are digested by their parts, besides lists and tables."""
+    return isinstance(value, Mapping | list | tuple) or _parts(value) is None
+
+
+def _parts(value: Any) -> Mapping[Any, Any] | None:
+    """What a value consists of; None where nobody knows."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return dict(enumerate(value))
+    if isinstance(value, partial):
+        return {"function": value.func, "args": value.args, "keywords": value.keywords}
+    if isinstance(value, MethodType):
+        return {"function": value.__func__}
+    if isinstance(value, FunctionType):
+        cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
+        closed = {name: cell.cell_contents for name, cell in cells.items() if cell != CellType()}
+        return {"name": value.__qualname__, "closure": closed, "defaults": value.__defaults__ or ()}
+    if package_of(type(value).__module__) or isinstance(value, SimpleNamespace):
+        return {"class": type(value).__qualname__} | getattr(value, "__dict__", {})
+    return None
 
 
 def _bytes(tensor: Tensor) -> bytes:

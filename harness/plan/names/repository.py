@@ -25,6 +25,7 @@ from typing import Any
 
 from epsbench.harness.isolation import importing
 from epsbench.harness.plan.names.packages import PARENT, Borrowed, encoded, package_of, without_package
+from epsbench.harness.plan.names.reads import Reads, noted
 from epsbench.harness.plan.names.stamp import Reading
 
 OWN_ROOT = Path(__file__).resolve().parents[3]
@@ -54,6 +55,7 @@ class Repository:
         self.package = f"{PARENT}.{self.label}"
         self._read: dict[Path, Reading] = {}
         self._owned: dict[str, str] = {}
+        self.data: dict[Path, set[Path]] = {}  # which files of her project each of her files read when it was loaded
         self._builtins = vars(builtins) | {"__import__": self._import}
         self._importlib = _Importlib(self)
         self._path = list(sys.path)  # as it was when the folders that her files added were last looked for
@@ -123,14 +125,22 @@ class Repository:
         try:
             if "." in self._name(path):
                 importlib.import_module(name.rpartition(".")[0])
-            with importing(), self._own_path():
+            with importing(), self._own_path(), noted() as reads:
                 spec.loader.exec_module(module)
+            self._keep(reads)
         except BaseException as error:
             del sys.modules[name]
             if isinstance(error, ModuleNotFoundError):
                 raise self._renamed(error) from error
             raise
         return module
+
+    def _keep(self, reads: Reads) -> None:
+        """Keep which data files of her project her files have read."""
+        for source, data in reads:
+            if data.is_file() and data.resolve().is_relative_to(project_of(source)):
+                self.data.setdefault(source.resolve(), set()).add(data.resolve())
+                self._read.setdefault(data.resolve(), Reading.of(data)[0])
 
     def is_current(self) -> bool:
         """Whether every file that was read is still what it was."""
@@ -241,6 +251,16 @@ def roots_of(path: Path) -> tuple[Path, ...]:
         above = above.parent
     project = next((p for p in (folder, *folder.parents) if any((p / mark).exists() for mark in PROJECT_MARKS)), above)
     return tuple(dict.fromkeys((folder, above, project)))
+
+
+def project_of(path: Path) -> Path:
+    """The folder of the project that a file belongs to."""
+    return roots_of(path)[-1]
+
+
+def data_of(path: Path) -> set[Path]:
+    """The data files that a file of a user's code has read when it was loaded."""
+    return {data for known in _CURRENT.values() for data in known.data.get(path.resolve(), ())}
 
 
 def added_by(path: Path) -> tuple[Path, ...]:

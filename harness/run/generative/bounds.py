@@ -110,7 +110,7 @@ def importance_bounds(
         return averaged(weights, counts)
 
     n = min(len(examples), images or len(examples))
-    with torch.inference_mode():
+    with torch.no_grad():
         nats = in_chunks(bounds_of, n, max(1, min(IMAGES, KEPT // samples)))
     return counts, -bits_per_dimension(nats, vae.shape)
 
@@ -128,7 +128,7 @@ def prior_bounds(
     """
     counts, network = ladder(draws), fast_copy(vae)
     draw = torch.arange(draws, device=examples.device)
-    with torch.inference_mode():
+    with torch.no_grad():
         z = network.prior.draw(KeyedNoise(seed, draw, torch.full_like(draw, PRIOR_STREAM)))
 
     def bounds_of(images: slice) -> Tensor:
@@ -141,7 +141,7 @@ def prior_bounds(
 
         return averaged(in_chunks(likelihoods, draws, latents_at_once(vae, BATCH[examples.device.type])).T, counts)
 
-    with torch.inference_mode():
+    with torch.no_grad():
         nats = in_chunks(bounds_of, len(examples), _images_a_pass(vae, draws))
     return counts, -bits_per_dimension(nats, vae.shape)
 

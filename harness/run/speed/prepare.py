@@ -28,7 +28,7 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
     bare = Victim(frozen_copy(model, device), device, "float32", "plain")
     findings: list[Finding] = []
     try:
-        reference, reference_logits = bare.slope(x, y), bare(x)
+        reference, reference_logits = bare.slope(x, y), bare(x).detach()
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
@@ -71,7 +71,7 @@ def _agrees(
 ) -> bool:
     """Whether a prepared form computes the reference's logits and slopes, to float32 rounding."""
     try:
-        logits, slope = candidate(x), candidate.slope(x, y)
+        logits, slope = candidate(x).detach(), candidate.slope(x, y)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise

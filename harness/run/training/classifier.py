@@ -145,7 +145,7 @@ def accuracy(network: nn.Module, examples: Examples, precision: str) -> float:
     network.eval()
 
     def correct(rows: slice) -> Tensor:
-        with torch.inference_mode(), autocast(examples.device, precision):
+        with torch.no_grad(), autocast(examples.device, precision):
             return network(examples.pixels(rows)).argmax(1) == examples.labels[rows]
 
     return in_chunks(correct, len(examples), EVALUATION_BATCH).float().mean().item()
