@@ -109,8 +109,10 @@ def why_not_built(name: str, data: str, error: BaseException) -> str:
     text = " ".join(str(error).split())
     module, function = _raiser(error)
     if isinstance(error, InputError) or (isinstance(error, ValueError) and module.startswith("epsbench.models.")):
-        remedy = _TYPES if any(each in text for each in _LOW) else _FACTS
-        return f"model {name!r} cannot be built for {data}: {text}{remedy if function == 'verified' else ''}"
+        remedy = ""
+        if function == "verified" and data in text:  # it does not take the images of this data, or gives other outputs
+            remedy = _TYPES if any(each in text for each in _LOW) else _FACTS
+        return f"model {name!r} cannot be built for {data}: {text}{remedy}"
     missing = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
     if missing and not Path(missing).is_absolute():
         remedy = (

@@ -177,6 +177,8 @@ def _trains(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
         with autocast(x.device, use.precision):
             logits = network(x)
         problems = list(_not_logits(logits, batch, data.description.classes))
+        if not problems and not logits.requires_grad:
+            problems = ["its outputs have no gradient: leave out no_grad(), detach() and NumPy in forward()"]
         if not problems:
             F.cross_entropy(logits.float(), y).backward()
             problems += _uncopied(network)

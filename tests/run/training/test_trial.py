@@ -140,6 +140,12 @@ class Locked(Net):
         self.lock = threading.Lock()
 
 
+class WithoutGradient(Net):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
 class Extra(Net):
     def get_extra_state(self):
         return {"calls": 0}
@@ -201,6 +207,7 @@ def frozen() -> nn.Module:
         (Locked, r"a copy of it does not work \(TypeError: cannot pickle"),
         (LockedInTraining, r"in train mode, a copy of it cannot be made any more \(TypeError: cannot pickle"),
         (Extra, r"its state dict holds what is no tensor \(_extra_state\)"),
+        (WithoutGradient, r"in train mode, its outputs have no gradient: leave out no_grad\(\)"),
         (AsArray, "it gives a ndarray, not a tensor"),
         (Half, r"its float32 copy, which decides every verdict, raises.*\.half\(\)"),
         (AsTuple, "it gives a tuple, not a tensor"),
