@@ -114,9 +114,12 @@ def run(
 def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None) -> None:
     """Show what a run would do: jobs, cells, what is recorded already, and the gradients left to take."""
     from epsbench.harness.listing import plan_summary, plan_table
+    from epsbench.harness.plan.names.content import check_files
     from epsbench.harness.plan.plan import plan as make_plan
 
-    made = make_plan(*_load(suite, out, limit, precision))
+    loaded, results = _load(suite, out, limit, precision)
+    made = make_plan(loaded, results)
+    check_files(loaded.cells, loaded.base)
     console = _console()
     console.print(plan_table(made))
     console.print(plan_summary(made), highlight=False)

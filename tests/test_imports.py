@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "attacks": ("attacks",),
     "models": ROBUST,
     "suites": (),
+    "user_code": ("harness.plan.names.finders",),
     "harness": (),
     "harness.migrations": ("harness.errors",),
     "harness.files": ("harness.errors",),

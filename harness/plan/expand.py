@@ -77,6 +77,8 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
         raise InputError(problems)
     build = _robustness_cell if isinstance(part, RobustnessPart) else _generation_cell
     code = _Versions(part, base)
+    if problems := code.unbuildable(points):
+        raise InputError(problems)
     cells = _curves(tuple(build(part, point, code) for point in points))  # type: ignore[arg-type]
     expectations = _expectations(part, points, cells, base, problems)
     if problems:
@@ -183,18 +185,34 @@ class _Versions:
 
     def __init__(self, part: TaskPart, base: Path) -> None:
         self._base = base
-        self._data = part.data
+        self._data, self._task = part.data, part.task
         self._known: dict[tuple[str, Named], dict[str, str]] = {}
-        self._contents: dict[tuple[Named, str], Content | None] = {}
+        self._contents: dict[tuple[Named, str, int | None], Content | None] = {}
 
-    def content(self, model: Named, data: str) -> Content | None:
+    def content(self, model: Named, data: str, z_dim: int | None = None) -> Content | None:
         """What a model brings for this data; it is built once a part."""
-        if (model, data) not in self._contents:
-            self._contents[model, data] = content_of(model, self._base, DATASETS[data])
-        return self._contents[model, data]
+        key = model, data, z_dim
+        if key not in self._contents:
+            self._contents[key] = content_of(model, self._base, DATASETS[data], z_dim)
+        return self._contents[key]
+
+    def unbuildable(self, points: Iterable[Point]) -> Problems:
+        """A problem for every model with content of its own that cannot be built for its data."""
+        models: dict[tuple[Named, str, int | None], None] = {}
+        for point in points:
+            start = point.get("start")
+            for each in (point, start.point(point)) if isinstance(start, Start) else (point,):
+                models[each["model"], each.get("data", self._data), each.get("z_dim")] = None
+        problems: dict[str, None] = {}
+        for key in models:
+            try:
+                self.content(*key)
+            except InputError as error:
+                problems |= {f"{self._task}.matrix.model: {message}": None for message in error.messages}
+        return list(problems)
 
     def __call__(
-        self, subset: str = "all", data: str = "", norm: str = "", **named: Named
+        self, subset: str = "all", data: str = "", norm: str = "", z_dim: int | None = None, **named: Named
     ) -> tuple[tuple[str, str], ...]:
         description = DATASETS[data or self._data]
         code = {"data": description.identity}
@@ -207,7 +225,7 @@ class _Versions:
             if key not in self._known:
                 self._known[key] = versions(kind, value, self._base)
             code |= self._known[key]
-        if (content := self.content(named["model"], data or self._data)) is not None and content.digest:
+        if (content := self.content(named["model"], data or self._data, z_dim)) is not None and content.digest:
             code["content"] = content.digest
         return tuple(sorted(code.items()))
 
@@ -254,13 +272,17 @@ def _curves(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
 
 
 def _generation_cell(part: GenerationPart, point: Point, code: _Versions) -> GenerationCell:
+    training = part.training.model_dump()
+    content = code.content(point["model"], part.data, point["z_dim"])
+    if content is not None and content.brings_weights and "epochs" not in part.training.model_fields_set:
+        training["epochs"] = 0  # as for classifiers
     return GenerationCell(
         data=part.data,
-        training=tuple(sorted(part.training.model_dump().items())),
+        training=tuple(sorted(training.items())),
         evaluation=tuple(sorted(part.evaluation.model_dump().items())),
         limit=part.limit,
         precision=part.precision,
-        versions=code(model=point["model"]),
+        versions=code(model=point["model"], z_dim=point["z_dim"]),
         **point,
     )
 

@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from epsbench.harness.plan.cell import Cell
+from epsbench.harness.plan.names.packages import without_package
 from epsbench.harness.records import Failure, Record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.memory import is_out_of_memory
@@ -44,4 +45,4 @@ def without_places(text: str, context: Context) -> str:
     for place in sorted(places, key=len, reverse=True):
         if len(place) > 1:
             text = text.replace(f"{place}/", f"{places[place]}/")
-    return text
+    return without_package(text)

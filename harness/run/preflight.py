@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from epsbench.harness.errors import InputError, first_line
-from epsbench.harness.isolation import isolated
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
+from epsbench.harness.plan.names import registry
+from epsbench.harness.plan.names.loading import is_users
 from epsbench.harness.plan.plan import Job
+from epsbench.harness.run.attack_trial import AttackUse, attack_problem, users_attacks
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.quality import images_of
+from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.training.trained import build
-from epsbench.harness.run.trial import problem_of
+from epsbench.harness.run.training.trial import Use, refusal
 
 
 def preflight(jobs: Sequence[Job], context: Context) -> None:
-    """Read every data set and build every classifier once, those of `source` models too.
+    """Read every data set, and try every classifier once for each defense of a user's own, and her attacks.
 
-    Raises one `InputError` with all that is wrong.
+    The classifiers that a cell starts from, and those whose gradients it follows, are tried too. Raises one
+    `InputError` with all that is wrong.
     """
     problems: list[str] = []
     seen: set[object] = set()
@@ -34,12 +39,8 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
         if not isinstance(cell, RobustnessCell):
             problems += _too_few_images(job, data)
             continue
-        sources = (each.source for each in job.cells if isinstance(each, RobustnessCell) and each.source)
-        for trained in (cell, *sources):
-            if (trained.model, trained.data) not in seen:
-                seen.add((trained.model, trained.data))
-                problem = _problem(trained, data, context)
-                problems += [problem] if problem else []
+        faults = list(_of_classifiers(job, context, seen)) or list(_of_attacks(job, data, context, seen))
+        problems += [problem for problem in faults if problem not in problems]
     if problems:
         raise InputError(problems)
 
@@ -56,15 +57,40 @@ def _too_few_images(job: Job, data: Data) -> list[str]:
     return problems
 
 
-def _problem(cell: RobustnessCell, data: Data, context: Context) -> str | None:
-    """What is wrong with a cell's classifier before it is trained; None where nothing is."""
-    model = f"model {cell.model.label()!r}"
-    try:
-        with isolated(cell.seed):
-            network = build(cell, data, context)
-            problem = problem_of(network, cell, data)
-    # The model is the user's code: it may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
-        reason = first_line(error) if str(error) else type(error).__name__
-        return f"{model} cannot be built for {cell.data}: {reason}"
-    return f"{model} cannot be used on {cell.data}: {problem}" if problem else None
+def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[str]:
+    """What is wrong with the classifiers that a job needs, and with the user's own defenses that train them."""
+    first = job.cells[0]
+    sources = (each.source for each in job.cells if isinstance(each, RobustnessCell) and each.source)
+    needed: list[RobustnessCell | None] = [first if isinstance(first, RobustnessCell) else None, *sources]
+    while needed:
+        cell = needed.pop(0)
+        if cell is None:
+            continue
+        needed.append(cell.start)
+        recipe = dict(cell.training)
+        defense = registry.make("defense", cell.defense, context.base)
+        own = (cell.defense.label(), defense) if is_users(defense) and recipe["epochs"] else None
+        precision = context.precision(cell.precision)
+        key = cell.model, cell.data, cell.defense if own else None, recipe["epochs"] > 0, precision
+        if key not in seen:
+            seen.add(key)
+            data = context.data(cell.data, cell.limit)
+            use = Use(cell.seed, recipe["batch_size"], recipe["epochs"] > 0, precision, own)
+            problem = refusal(cell.model.label(), partial(build, cell, data, context), data, use)
+            yield from [problem] if problem else []
+
+
+def _of_attacks(job: Job, data: Data, context: Context, seen: set[object]) -> Iterator[str]:
+    """What is wrong with the user's own attacks of a job. Of one attack with several parameters, one batch is tried."""
+    for stream in job.streams:
+        cell = max(stream.cells, key=lambda cell: cell.eps)
+        for attack in users_attacks(stream.attack, data.description.classes):
+            name, kind = cell.attack.name, (type(attack), cell.norm, cell.data)
+            if (kind, attack) in seen:
+                continue
+            batch = 2 if kind in seen else context.batch_size or UNTRIED[context.device.type]
+            seen |= {kind, (kind, attack)}
+            network = build(cell, data, context).eval()
+            problem = attack_problem(attack, AttackUse(network, data, cell.eps, batch, cell.seed))
+            if problem:
+                yield f"attack {name!r} cannot be used on {cell.data}: {problem}"

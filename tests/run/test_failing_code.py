@@ -21,15 +21,26 @@ from dataclasses import dataclass
 from epsbench.attacks.base import GradientAttack
 from epsbench.attacks.pgd import PGD
 
+SEEN = {}
+
+def later(name, images):
+    # The trial before the run sees 131 images.
+    SEEN[name] = SEEN.get(name, 0) + len(images)
+    return SEEN[name] > 131
+
 @dataclass(frozen=True, kw_only=True)
 class Raises(GradientAttack):
     def update(self, x_adv, gradient, eps, step):
-        raise ValueError("planted <b>failure</b>")
+        if later("Raises", x_adv):
+            raise ValueError("planted <b>failure</b>")
+        return x_adv + eps
 
 @dataclass(frozen=True, kw_only=True)
 class Exits(GradientAttack):
     def update(self, x_adv, gradient, eps, step):
-        raise SystemExit(0)
+        if later("Exits", x_adv):
+            raise SystemExit(0)
+        return x_adv + eps
 
 @dataclass(frozen=True, kw_only=True)
 class NaN(GradientAttack):

@@ -9,19 +9,32 @@ model's own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from traceback import walk_tb
+from types import CellType, FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.cell import Named
-from epsbench.harness.plan.data import DataDescription
+from epsbench.harness.plan.cell import Cell, Named
+from epsbench.harness.plan.data import DATASETS, DataDescription
+from epsbench.harness.plan.names.packages import package_of, without_package
+from epsbench.harness.plan.names.reads import noted
 from epsbench.harness.plan.names.registry import make
+from epsbench.harness.plan.names.repository import project_of, raised_at
+from epsbench.harness.plan.names.versions import file_digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_FACTS = "; a model of your own gets the data's shape, classes or num_classes where its signature names them"
+_TYPES = "; let forward() convert the images, which are float32, to the type of its weights"
+_LOW = ("Half", "BFloat16", "double")
+_LONGEST = 300  # characters of an exception's message
 _LARGEST_SHARE = 0.5  # of a model's numbers that may be fixed without its being a model that brings weights
 
 
@@ -36,30 +49,31 @@ class Content:
     """Whether most of its parameters come from somewhere else than a random initialisation."""
 
 
-def content_of(model: Named, base: Path, data: DataDescription) -> Content | None:
-    """What the model of this name holds as it is built for ``data``.
+def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | None = None) -> Content | None:
+    """What the model of this name holds as it is built for ``data``, a generative one with ``z_dim`` latent dimensions.
 
-    None for a built-in architecture, which holds nothing of its own, and for a model that cannot be built: the run says
-    why before it trains anything.
+    None for a built-in architecture, which holds nothing of its own. Raises `InputError`, with what to change, for a
+    model that cannot be built.
     """
-    from epsbench.models.catalogue import Custom, FromFile
+    from epsbench.models.catalogue import FromFile
 
     architecture = make("model", model, base)
     if isinstance(architecture, FromFile):
         return Content("", True)  # the digest of its file is part of the id already
     pretrained = bool(getattr(architecture, "pretrained", False))
-    if not isinstance(architecture, Custom) and not pretrained:
+    if type(architecture) in _built_ins() and not pretrained:
         return None
-    seeds = (0,) if pretrained else (0, 1)
-    try:
-        networks = [_built(lambda: architecture.build(data), seed) for seed in seeds]
-    except (Exception, SystemExit):  # noqa: BLE001 - the user's code may raise anything; see above
-        return None
-    first, last = _state(networks[0]), _state(networks[-1])
+    shape = (data,) if z_dim is None else (data, z_dim)
+    with noted() as reads:
+        networks = [_built(model, base, shape, seed) for seed in ((0,) if pretrained else (0, 1))]
+    # Ids of models of timm and torchvision, whose code has a version, stay as they were.
+    first, last = (_state(network, deep=not pretrained) for network in (networks[0], networks[-1]))
     fixed = {name: entry for name, entry in first.items() if last.get(name) == entry}
     numbers = sum(entry.numbers for entry in first.values())
     own = sum(entry.numbers for entry in fixed.values())
-    text = "\n".join(f"{name} {entry.digest}" for name, entry in sorted(fixed.items()))
+    files = {data for source, data in reads if data.is_file() and data.resolve().is_relative_to(project_of(source))}
+    text = "\n".join([*(f"{name} {entry.digest}" for name, entry in sorted(fixed.items())),
+                      *sorted(f"{data.name} {file_digest(data)}" for data in files)])  # fmt: skip
     brings = pretrained or (numbers > 0 and own > _LARGEST_SHARE * numbers)
     return Content(hashlib.sha256(text.encode()).hexdigest()[:16], brings)
 
@@ -72,13 +86,76 @@ class _Entry:
     numbers: int = 0
 
 
-def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    with isolated(seed):
-        return build()
+def check_files(cells: Iterable[Cell], base: Path) -> None:
+    """Raise `InputError` for every model of these cells whose file of weights does not fit it.
+
+    Such a model has its id without being built, so nothing else builds it before the run does.
+    """
+    from epsbench.models.catalogue import FromFile
+
+    problems: list[str] = []
+    for model, data in dict.fromkeys((cell.model, cell.data) for cell in cells):
+        try:
+            if isinstance(make("model", model, base), FromFile):
+                _built(model, base, (DATASETS[data],), 0)
+        except InputError as error:
+            problems += error.messages
+    if problems:
+        raise InputError(problems)
 
 
-def _state(network: nn.Module) -> dict[str, _Entry]:
-    """Everything in a network that can decide an output, by name."""
+def why_not_built(name: str, data: str, error: BaseException) -> str:
+    """The message for a model whose building raised: what was raised and where, and what to change."""
+    text = " ".join(str(error).split())
+    module, function = _raiser(error)
+    if isinstance(error, InputError) or (isinstance(error, ValueError) and module.startswith("epsbench.models.")):
+        remedy = ""
+        if function == "verified" and data in text:  # it does not take the images of this data, or gives other outputs
+            remedy = _TYPES if any(each in text for each in _LOW) else _FACTS
+        return f"model {name!r} cannot be built for {data}: {text}{remedy}"
+    missing = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
+    if missing and not Path(missing).is_absolute():
+        remedy = (
+            f"a relative path begins at the folder that epsbench is run in: write "
+            f"Path(__file__).parent / {missing!r} for a file beside the code"
+        )
+    else:
+        remedy = "correct the code, or the parameters that the suite gives it"
+    return f"model {name!r} cannot be built for {data}: {what_was_raised(error)}; {remedy}"
+
+
+def what_was_raised(error: BaseException) -> str:
+    """``KeyError: 3 (victim.py, line 12)``: type, message and the place in the user's code, on one line."""
+    text = " ".join(str(error).split())[:_LONGEST]
+    return f"{type(error).__name__}{': ' if text else ''}{text}{raised_at(error)}"
+
+
+def _raiser(error: BaseException) -> tuple[str, str]:
+    """The names of the module and of the function that raised an error."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")), frame.f_code.co_name
+
+
+def _built_ins() -> tuple[type, ...]:
+    from epsbench.models.catalogue import BUILT_IN, PREFIXES
+    from epsbench.models.generative import VAE, Autoencoder, ResidualVAE
+
+    return (*BUILT_IN.values(), *PREFIXES.values(), VAE, Autoencoder, ResidualVAE)
+
+
+def _built(model: Named, base: Path, shape: tuple[Any, ...], seed: int) -> nn.Module:
+    """The model, built under this seed with the arguments ``shape``. Raises `InputError` where it cannot be."""
+    try:
+        with isolated(seed):
+            network: nn.Module = make("model", model, base).build(*shape)
+    # The user's code may raise anything, or even try to exit.
+    except (Exception, SystemExit) as error:
+        raise InputError(why_not_built(model.label(), shape[0].name, error)) from error
+    return network
+
+
+def _state(network: nn.Module, *, deep: bool = True) -> dict[str, _Entry]:
+    """Everything in a network that can decide an output, by name; ``deep``: with classes, functions and objects."""
     from torch import Tensor, nn
 
     parameters = {name for name, _ in network.named_parameters()}
@@ -90,30 +167,74 @@ def _state(network: nn.Module) -> dict[str, _Entry]:
     usual = set(vars(nn.Module()))
     for path, module in network.named_modules():
         for key, value in vars(module).items():
-            if key not in usual and (digest := _digest(value)) is not None:
+            if key not in usual and (deep or _is_plain(value)) and (digest := _digest(value)) is not None:
                 entries[f"{path}.{key} (attribute)"] = _Entry(digest)
+        if not deep:
+            continue
+        kind = type(module)
+        entries[f"{path} (class)"] = _Entry(_hash(f"{without_package(kind.__module__)}.{kind.__qualname__}".encode()))
+        for each in kind.__mro__:
+            if each.__module__.partition(".")[0] not in {"torch", "builtins", "abc", "typing"}:
+                for key, value in vars(each).items():
+                    if not key.startswith("__") and not callable(value) and (digest := _digest(value)) is not None:
+                        entries[f"{path}.{each.__name__}.{key} (of the class)"] = _Entry(digest)
     return entries
 
 
-def _digest(value: Any) -> str | None:
-    """A digest of a tensor, an array, a number, a text, or of lists and tables of them; None for anything else."""
+def _digest(value: Any, above: frozenset[int] = frozenset()) -> str | None:
+    """A digest of a tensor, an array, a number, a text, or of what consists of such; None for anything else.
+
+    A function consists of the values that it closes over, a plain object of its attributes. ``above`` are the objects
+    on the way here.
+    """
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     if isinstance(value, Tensor):
         return _hash(f"{value.dtype} {tuple(value.shape)}".encode() + _bytes(value))
     if isinstance(value, np.ndarray):
         known = value.dtype != object
         return _hash(f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes()) if known else None
+    if isinstance(value, str) and value.startswith(os.sep) and Path(value).exists():
+        return None  # where a file lies on this machine says nothing of the model
     if isinstance(value, np.generic | str | bytes | bool | int | float | complex | None):
         return _hash(f"{type(value).__name__} {value!r}".encode())
-    if isinstance(value, Mapping):
-        items = {str(key): _digest(item) for key, item in value.items()}
-    elif isinstance(value, list | tuple):
-        items = {str(key): _digest(item) for key, item in enumerate(value)}
-    else:
+    if id(value) in above:
         return None
+    if isinstance(value, nn.Module):
+        items: dict[str, str | None] = {name: entry.digest for name, entry in _state(value).items()}
+        return _hash(repr(sorted(items.items())).encode())
+    parts = _parts(value)
+    if parts is None:
+        return None
+    items = {str(key): _digest(item, above | {id(value)}) for key, item in parts.items()}
+    if isinstance(value, set | frozenset):
+        return _hash(repr(sorted(map(str, items.values()))).encode())
     return _hash(repr(sorted(items.items(), key=lambda item: item[0])).encode())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is none of those that are digested by their parts, besides lists and tables."""
+    return isinstance(value, Mapping | list | tuple) or _parts(value) is None
+
+
+def _parts(value: Any) -> Mapping[Any, Any] | None:
+    """What a value consists of; None where nobody knows."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return dict(enumerate(value))
+    if isinstance(value, partial):
+        return {"function": value.func, "args": value.args, "keywords": value.keywords}
+    if isinstance(value, MethodType):
+        return {"function": value.__func__}
+    if isinstance(value, FunctionType):
+        cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
+        closed = {name: cell.cell_contents for name, cell in cells.items() if cell != CellType()}
+        return {"name": value.__qualname__, "closure": closed, "defaults": value.__defaults__ or ()}
+    if package_of(type(value).__module__) or isinstance(value, SimpleNamespace):
+        return {"class": type(value).__qualname__} | getattr(value, "__dict__", {})
+    return None
 
 
 def _bytes(tensor: Tensor) -> bytes:

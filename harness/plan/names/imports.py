@@ -19,7 +19,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-from epsbench.harness.plan.names.repository import is_own, roots_of
+from epsbench.harness.plan.names.repository import added_by, importable, is_own, roots_of
 from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
 
 EVERYTHING = "**"
@@ -63,7 +63,8 @@ class Imports:
 def imports_of(path: Path) -> Imports:
     """What a file of a user's imports, directly or through other files of hers."""
     path = path.resolve()
-    roots = tuple(root for root in roots_of(path) if root not in installed())  # of a package that is installed itself
+    # Without the folder of installed packages, where the file is in one of them.
+    roots = tuple(root for root in (*added_by(path), *roots_of(path)) if root not in installed())
     importlib.invalidate_caches()  # files may have come since Python last looked
     whole, pending = Imports({path}), [path]
     while pending:
@@ -97,7 +98,15 @@ def _imports(path: Path, roots: tuple[Path, ...]) -> Imports:
                 files |= _resolved(list(elsewhere), name, leaves)
             elif top not in sys.stdlib_module_names:
                 direct.installed.add(top)
+                if not importable(top) and _changes_path(path, stamp_of(path)):
+                    files |= _project(path, roots)  # it may be in a folder that a function puts on sys.path
     return direct
+
+
+@cache
+def _changes_path(path: Path, stamp: FileStamp) -> bool:
+    """Whether a file, as it was at that stamp, mentions ``sys.path``."""
+    return b"sys.path" in path.read_bytes()
 
 
 @cache

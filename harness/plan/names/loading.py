@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from dataclasses import fields, is_dataclass
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +12,14 @@ from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.isolation import importing
+from epsbench.harness.plan.names import finders as finders  # whose import makes users' packages importable
+from epsbench.harness.plan.names.places import unreadable
 from epsbench.harness.plan.names.repository import OWN_FOLDERS, OWN_ROOT, is_own, repository_of
 
 # Importing a user's module runs it: it may raise anything through no fault of epsbench, or even try to exit.
 _IMPORT_FAILURES = (Exception, SystemExit)
+_OWN_MODULES = tuple(f"epsbench.{folder}." for folder in sorted(OWN_FOLDERS))
+_KNOWN = {"builtins", "epsbench", "fractions", "torch"}
 
 
 def load_object(address: str, base: Path) -> Any:
@@ -25,7 +30,7 @@ def load_object(address: str, base: Path) -> Any:
     there or does not import.
     """
     place, _, attribute = address.rpartition(":")
-    module = _load_file(address, base / place) if place.endswith(".py") else _load_module(address, place)
+    module = _load_file(address, place, base) if place.endswith(".py") else _load_module(address, place)
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError:
@@ -34,10 +39,14 @@ def load_object(address: str, base: Path) -> Any:
         raise InputError(f"{address!r}: {place} has no {attribute!r}{hint}") from None
 
 
-def file_of(address: str, base: Path) -> Path | None:
-    """The file that ``path/to/file.py:Object`` names; None for other addresses."""
-    place = address.rpartition(":")[0]
-    return (base / place).resolve() if place.endswith(".py") else None
+def is_users(value: Any) -> bool:
+    """Whether a value that a suite names, or one inside it such as its loss, is of a class that is not epsbench's."""
+    if isinstance(value, tuple | list):
+        return any(map(is_users, value))
+    if not is_dataclass(value):
+        return type(value).__module__.partition(".")[0] not in _KNOWN
+    own = not type(value).__module__.startswith(_OWN_MODULES)
+    return own or any(is_users(getattr(value, field.name)) for field in fields(value))
 
 
 def _load_module(address: str, name: str) -> ModuleType:
@@ -52,16 +61,13 @@ def _load_module(address: str, name: str) -> ModuleType:
         ) from error
 
 
-def _load_file(address: str, path: Path) -> ModuleType:
+def _load_file(address: str, place: str, base: Path) -> ModuleType:
     try:
-        path = path.resolve()
+        path = (base / place).resolve()
         with path.open("rb"):
             pass
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"{address!r}: {path} cannot be read ({reason}); the path is relative to the suite's folder"
-        ) from error
+        raise InputError(f"{address!r}: {unreadable(place, base, error)}") from error
     try:
         return repository_of(path).load(path)
     except ModuleNotFoundError as error:

@@ -20,9 +20,10 @@ from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Named, Table, digest, thaw
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.names.hubs import model_names
-from epsbench.harness.plan.names.loading import file_of, load_object
+from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
+from epsbench.harness.plan.names.places import file_of, in_one_spelling, require_weights
 from epsbench.harness.plan.names.versions import code_version
 
 AUGMENTATIONS: dict[str, str] = {
@@ -193,6 +194,7 @@ def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) 
     name = given.pop("name", None)
     if not isinstance(name, str) or not name:
         raise InputError(f'must be a name or a table such as {{ name = "..." }}, not {entry!r}')
+    name = in_one_spelling(name, base)
     known = parameters(kind, resolve(kind, name, base))
     given, nested_problems = read_nested(known, given, lambda kind, entry: name_with_parameters(kind, entry, base))
     values, problems = check_parameters(known, given)
@@ -202,6 +204,7 @@ def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) 
     defaults, _ = check_parameters(known, {})
     changed = tuple(key for key in sorted(values) if key not in defaults or values[key] != defaults[key])
     named = Named(name, tuple(sorted(values.items())), changed)
+    require_weights(name, base)
     make(kind, named, base)
     return named
 

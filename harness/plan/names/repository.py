@@ -2,8 +2,10 @@
 
 Research code is a folder of files that import each other: ``victim.py`` says ``from models.resnet import ResNet18`` and
 finds ``models/resnet.py`` because Python runs in that folder. Putting the folder on ``sys.path`` would make that work
-for one repository at a time. Here every repository is a private package of ``sys.modules``, and the ``import``
-statements inside its files look there first, now and later.
+for one repository at a time. Here every repository is a private package below `epsbench.user_code`, and the ``import``
+statements inside its files look there first, now and later. Folders that her files put on ``sys.path`` themselves are
+taken from there into her repository. The name of a package says where its files are, so that other processes, which
+unpickle objects of hers, find them too.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ import importlib
 import importlib.util
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.abc import Loader
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
-from typing import Any, ClassVar
+from traceback import walk_tb
+from types import CodeType, ModuleType
+from typing import Any
 
-from epsbench.harness.isolation import AFTERWARDS, importing
+from epsbench.harness.isolation import importing
+from epsbench.harness.plan.names.packages import PARENT, Borrowed, encoded, package_of, without_package
+from epsbench.harness.plan.names.reads import Reads, noted
 from epsbench.harness.plan.names.stamp import Reading
 
 OWN_ROOT = Path(__file__).resolve().parents[3]
@@ -33,31 +38,86 @@ PROJECT_MARKS = ("pyproject.toml", ".git")
 
 
 class Repository:
-    """The files below some folders, as the modules of one private package."""
+    """The files below some folders, as the modules of one private package.
+
+    Folders that the files put on ``sys.path`` have a private package each.
+    """
 
     _numbers = itertools.count()
 
-    def __init__(self, roots: Sequence[Path]) -> None:
-        """``roots`` are the folders that absolute imports are looked up in, in this order."""
+    def __init__(self, roots: Sequence[Path | str], label: str = "") -> None:
+        """``roots`` are the folders that absolute imports are looked up in, in this order.
+
+        ``label`` is what another process calls this repository.
+        """
         self.roots = [str(root) for root in roots]
-        self.package = f"epsbench_user_{next(self._numbers)}"
+        self.label = label or f"r{next(self._numbers)}_{encoded(*self.roots)}"
+        self.package = f"{PARENT}.{self.label}"
         self._read: dict[Path, Reading] = {}
-        self._owned: dict[str, bool] = {}
+        self._owned: dict[str, str] = {}
+        self.data: dict[Path, set[Path]] = {}  # which files of her project each of her files read when it was loaded
         self._builtins = vars(builtins) | {"__import__": self._import}
         self._importlib = _Importlib(self)
+        self._path = list(sys.path)  # as it was when the folders that her files added were last looked for
+        self._first: list[str] = []  # packages of folders that she put before all others on sys.path, latest first
+        self._last: list[str] = []  # packages of folders that she put after all others
+        self.added: list[str] = []  # those folders, as far as her files added them when they were loaded
         importlib.invalidate_caches()  # files may have come since Python last looked
-        module = ModuleType(self.package, f"The code below {', '.join(self.roots)}.")
-        module.__path__ = self.roots
-        module.__spec__ = ModuleSpec(self.package, None, is_package=True)
-        sys.modules[self.package] = module
-        _REPOSITORIES[self.package] = self
+        self._register(self.package, self.roots)
+
+    def _register(self, package: str, folders: list[str]) -> None:
+        module = ModuleType(package, f"The code below {', '.join(folders)}.")
+        module.__path__ = folders
+        module.__spec__ = spec = ModuleSpec(package, None, is_package=True)
+        spec.submodule_search_locations, spec.loader = folders, Borrowed(module)
+        sys.modules[package] = module
+        REPOSITORIES[package] = self
+
+    def add(self, folder: str, *, first: bool) -> None:
+        """Look absolute imports up in another folder too."""
+        package = f"{self.package}_{'f' if first else 'l'}{encoded(folder)}"
+        if package not in REPOSITORIES:
+            self._register(package, [folder])
+            self._owned.clear()
+            if first:
+                self._first.insert(0, package)
+            else:
+                self._last.append(package)
+
+    def _look_at_path(self) -> None:
+        """Take folders that her code has put on ``sys.path`` meanwhile. Folders of installed packages stay there."""
+        if sys.path == self._path:
+            return
+        before, self._path = self._path, list(sys.path)
+        positions = [position for position, folder in enumerate(sys.path) if folder in before]
+        start = min(positions, default=0)
+        fresh = [(position < start, folder) for position, folder in enumerate(sys.path) if folder not in before]
+        for first, folder in (*reversed([each for each in fresh if each[0]]), *(each for each in fresh if not each[0])):
+            if isinstance(folder, str) and Path(folder).is_dir() and not any(Path(folder).glob("*.dist-info")):
+                self.add(str(Path(folder).resolve()), first=first)
+
+    @contextmanager
+    def _own_path(self) -> Iterator[None]:
+        """Take the folders that a file puts on ``sys.path`` from there again: they are for her code alone."""
+        before = list(sys.path)
+        self._path = list(before)
+        try:
+            yield
+        finally:
+            self._look_at_path()
+            packages = [*self._first, *self._last]
+            self.added = [folder for package in packages for folder in sys.modules[package].__path__]
+            sys.path[:] = [
+                each for each in sys.path if each in before or str(Path(str(each)).resolve()) not in self.added
+            ]
+            self._path = list(sys.path)
 
     def load(self, path: Path) -> ModuleType:
         """The module of a file, run once. Raises whatever the file raises."""
         name = f"{self.package}.{self._name(path)}"
         if name in sys.modules:
             return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path), self))
+        spec = importlib.util.spec_from_file_location(name, path, loader=Source(name, str(path), self))
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -65,14 +125,22 @@ class Repository:
         try:
             if "." in self._name(path):
                 importlib.import_module(name.rpartition(".")[0])
-            with importing():
+            with importing(), self._own_path(), noted() as reads:
                 spec.loader.exec_module(module)
+            self._keep(reads)
         except BaseException as error:
             del sys.modules[name]
             if isinstance(error, ModuleNotFoundError):
                 raise self._renamed(error) from error
             raise
         return module
+
+    def _keep(self, reads: Reads) -> None:
+        """Keep which data files of her project her files have read."""
+        for source, data in reads:
+            if data.is_file() and data.resolve().is_relative_to(project_of(source)):
+                self.data.setdefault(source.resolve(), set()).add(data.resolve())
+                self._read.setdefault(data.resolve(), Reading.of(data)[0])
 
     def is_current(self) -> bool:
         """Whether every file that was read is still what it was."""
@@ -85,10 +153,10 @@ class Repository:
 
     def import_module(self, name: str, package: str | None = None) -> ModuleType:
         """`importlib.import_module` as her code sees it."""
-        if not name.startswith(".") and self._owns(name.partition(".")[0]):
-            name = f"{self.package}.{name}"
-        elif name.startswith(".") and package and self._owns(package.partition(".")[0]):
-            package = f"{self.package}.{package}"
+        if not name.startswith(".") and (home := self.home(name.partition(".")[0])):
+            name = f"{home}.{name}"
+        elif name.startswith(".") and package and (home := self.home(package.partition(".")[0])):
+            package = f"{home}.{package}"
         try:
             return importlib.import_module(name, package)
         except ModuleNotFoundError as error:
@@ -104,32 +172,40 @@ class Repository:
     ) -> ModuleType:
         """`__import__` as her files have it: her own modules first, then everything installed."""
         top = name.partition(".")[0]
-        if not level and top in OWN_FOLDERS and not self._owns(top) and not importable(top):
+        home = "" if level else self.home(top)
+        if not level and top in OWN_FOLDERS and not home and not importable(top):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)  # not epsbench's own, by its old name
         try:
-            if level or not self._owns(top):
+            if not home:
                 module = builtins.__import__(name, globals, locals, fromlist or (), level)
                 return self._importlib if module is importlib else module
-            module = builtins.__import__(f"{self.package}.{name}", globals, locals, fromlist or (), 0)
+            module = builtins.__import__(f"{home}.{name}", globals, locals, fromlist or (), 0)
         except ModuleNotFoundError as error:
             raise self._renamed(error) from error
-        return module if fromlist else sys.modules[f"{self.package}.{top}"]
+        return module if fromlist else sys.modules[f"{home}.{top}"]
 
-    def _owns(self, top: str) -> bool:
-        """Whether a top-level name is hers.
+    def home(self, top: str) -> str:
+        """The private package that a top-level name is in; empty where the name is not hers.
 
         A folder without ``__init__.py`` and without Python files, such as logs under a library's name, is only a last
         resort, as it is for Python.
         """
+        self._look_at_path()
         if top not in self._owned:
-            spec = PathFinder.find_spec(top, self.roots) if top != "epsbench" else None
-            if spec is None or is_own(spec):
-                self._owned[top] = False
-            else:
-                folders = spec.submodule_search_locations or ()
-                code = spec.origin is not None or any(True for each in folders for _ in Path(each).glob("*.py"))
-                self._owned[top] = code or not importable(top)
+            self._owned[top] = ""  # while other finders are asked, which may ask here
+            packages = () if top == "epsbench" else (*self._first, self.package, *self._last)
+            self._owned[top] = next((each for each in packages if self._is_in(top, each)), "")
         return self._owned[top]
+
+    def _is_in(self, top: str, package: str) -> bool:
+        spec = PathFinder.find_spec(top, sys.modules[package].__path__)
+        if spec is None or is_own(spec):
+            return False
+        folders = spec.submodule_search_locations or ()
+        code = spec.origin is not None or any(True for each in folders for _ in Path(each).glob("*.py"))
+        if code and package not in self._last:
+            return True
+        return not importable(top, [folder for each in self._last for folder in sys.modules[each].__path__])
 
     def _name(self, path: Path) -> str:
         """A file's module name below the package: dotted where the file lies inside a package of hers."""
@@ -146,11 +222,11 @@ class Repository:
 
     def _renamed(self, error: ModuleNotFoundError) -> ModuleNotFoundError:
         """The error with the names that her code uses."""
-        prefix = f"{self.package}."
-        return ModuleNotFoundError(str(error).replace(prefix, ""), name=(error.name or "").removeprefix(prefix))
+        return ModuleNotFoundError(without_package(str(error)), name=without_package(error.name or ""))
 
 
-_REPOSITORIES: dict[str, Repository] = {}
+REPOSITORIES: dict[str, Repository] = {}
+"""Every repository, by the names of its private packages."""
 _CURRENT: dict[tuple[Path, ...], Repository] = {}
 
 
@@ -177,6 +253,22 @@ def roots_of(path: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((folder, above, project)))
 
 
+def project_of(path: Path) -> Path:
+    """The folder of the project that a file belongs to."""
+    return roots_of(path)[-1]
+
+
+def data_of(path: Path) -> set[Path]:
+    """The data files that a file of a user's code has read when it was loaded."""
+    return {data for known in _CURRENT.values() for data in known.data.get(path.resolve(), ())}
+
+
+def added_by(path: Path) -> tuple[Path, ...]:
+    """The folders that the files of a file's repository have put on ``sys.path`` while they were loaded."""
+    known = _CURRENT.get(roots_of(path))
+    return tuple(map(Path, known.added)) if known else ()
+
+
 def is_package(folder: Path) -> bool:
     """Whether a folder is a Python package; the root of epsbench's own checkout is a plain folder here."""
     return (folder / "__init__.py").is_file() and folder != OWN_ROOT and folder != folder.parent
@@ -189,16 +281,31 @@ def is_own(spec: ModuleSpec) -> bool:
                for place in places for folder in OWN_FOLDERS)  # fmt: skip
 
 
-def importable(top: str) -> bool:
-    """Whether Python finds a regular module of this top-level name without her folders, and not as a folder of ours."""
+def importable(top: str, without: Collection[str] = ()) -> bool:
+    """Whether Python finds a regular module of this top-level name without her folders, and not as a folder of ours.
+
+    ``without`` are folders of hers that may be on ``sys.path``.
+    """
     try:
         spec = importlib.util.find_spec(top)
+        if spec is not None and without and top not in sys.stdlib_module_names:
+            spec = PathFinder.find_spec(top, [each for each in sys.path if str(Path(each).resolve()) not in without])
     except (ImportError, ValueError):  # a module without a spec, such as __main__
         return top in sys.modules
     return spec is not None and spec.origin is not None and not is_own(spec)
 
 
-class _Source(SourceFileLoader):
+def raised_at(error: BaseException) -> str:
+    """`` (victim.py, line 12)``: the innermost line of a user's code that an error passed through; or nothing."""
+    hers = [
+        (Path(frame.f_code.co_filename).name, line)
+        for frame, line in walk_tb(error.__traceback__)
+        if package_of(str(frame.f_globals.get("__name__", ""))) in REPOSITORIES
+    ]
+    return f" ({hers[-1][0]}, line {hers[-1][1]})" if hers else ""
+
+
+class Source(SourceFileLoader):
     """Runs a file of hers: with her ``import``, and never from bytecode, whose time stamps are a second coarse."""
 
     def __init__(self, name: str, path: str, repository: Repository) -> None:
@@ -213,72 +320,6 @@ class _Source(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = self._repository._builtins
         super().exec_module(module)
-
-
-class _Finder:
-    """Finds the modules of private packages."""
-
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        repository = _REPOSITORIES.get(name.partition(".")[0])
-        if repository is None:
-            return None
-        spec = PathFinder.find_spec(name, path)
-        if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _Source(name, spec.loader.path, repository)
-            spec.cached = None
-        return spec
-
-
-class _Borrower:
-    """Finds her modules by their own names for code that works for hers, such as the unpickling of a model.
-
-    The names are taken away again when her code has run: see `epsbench.harness.isolation.AFTERWARDS`.
-    """
-
-    names: ClassVar[set[str]] = set()
-
-    @classmethod
-    def find_spec(
-        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            repository = _REPOSITORIES.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
-            if repository is not None and repository._owns(name.partition(".")[0]):
-                try:
-                    module = importlib.import_module(f"{repository.package}.{name}")
-                except ModuleNotFoundError:
-                    return None
-                cls.names.add(name)
-                return ModuleSpec(name, _Borrowed(module), is_package=hasattr(module, "__path__"))
-            frame = frame.f_back
-        return None
-
-    @classmethod
-    def give_back(cls) -> None:
-        """Forget every borrowed name."""
-        for name in cls.names:
-            sys.modules.pop(name, None)
-        cls.names.clear()
-
-
-class _Borrowed(Loader):
-    """Gives a module that is loaded already."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module, self._spec = module, module.__spec__
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self._module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # the import system has put that of the borrowed name there
-
-
-sys.meta_path.insert(0, _Finder)
-sys.meta_path.append(_Borrower)
-AFTERWARDS.append(_Borrower.give_back)
 
 
 class _Importlib(ModuleType):

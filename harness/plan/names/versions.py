@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.plan.names.imports import imports_of, is_installed, package_version
+from epsbench.harness.plan.names.repository import data_of
 from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
 
 # What stands between two statements and says nothing of its own.
@@ -58,6 +59,7 @@ def code_version(obj: Any, *files: Path) -> str:
 
     - the bare source of the file of every class of its MRO, down to the first that declares a version,
     - the bare source of every file of the user's that these import, at the top or inside a function,
+    - the data files of her project that these read when they are imported,
     - the declared versions of what these import from epsbench, and the versions of the installed packages they import.
 
     The standard library, torch and NumPy do not count: a record's environment has their versions.
@@ -86,7 +88,8 @@ def code_version(obj: Any, *files: Path) -> str:
         seen |= imports.files
         parts |= {_epsbench_version(module, name) for module, name in imports.of_epsbench}
         parts |= {f"{top} {package_version(top)}" for top in imports.installed - _RECORDED}
-    return _digest("\n".join(sorted(parts | {_file_digest(path, stamp_of(path)) for path in seen})))
+    seen |= {data for path in seen for data in data_of(path)}
+    return _digest("\n".join(sorted(parts | {file_digest(path) for path in seen})))
 
 
 def _declared(part: Any) -> str | None:
@@ -108,7 +111,12 @@ def _epsbench_version(module: str, name: str) -> str:
         if inspect.isclass(imported) and hasattr(imported, "version"):
             return code_version(imported)
     path = _source_path(module)
-    return _file_digest(path, stamp_of(path)) if path else "no source"
+    return file_digest(path) if path else "no source"
+
+
+def file_digest(path: Path) -> str:
+    """A digest of a file as it is now; of Python's, of its bare source."""
+    return _file_digest(path, stamp_of(path))
 
 
 @cache

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 
 
 def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
     """A copy in evaluation mode whose parameters need no gradient; the caller's model is not touched."""
-    return copy.deepcopy(model).to(device).eval().requires_grad_(False)
+    return copy_of(model).to(device).eval().requires_grad_(False)
 
 
 def in_float32(network: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What an attack with a loop of its own hands back: images of the right kind, or a message that says what came."""
+"""What an attack hands back: images of the right kind, or a message that says what came."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from epsbench.attacks.base import Attack
+from epsbench.attacks.base import Attack, State
 from epsbench.attacks.norms import Norm
 
 _ROUNDING = 1e-4  # relative, and absolute: other libraries project in other ways
@@ -17,19 +17,44 @@ _SLACK = 0.05  # of the pixel range: an attack that leaves the box a little is p
 
 def checked_images(attack: Attack, images: Any, x: Tensor) -> Tensor:
     """The images as float32 (N, C, H, W). Raises `ValueError`, naming the attack, for anything that is none."""
-    name = type(attack).__name__
     wanted = f"perturb must return a tensor of shape (N, C, H, W), here {tuple(x.shape)}, of pixels in [0, 1]"
+    return _images(type(attack).__name__, images, x, wanted)
+
+
+def checked_step(attack: Attack, returned: Any, x: Tensor) -> tuple[Tensor, State]:
+    """The points, as ``x`` (N, C, H, W) in type and device, and the state of a start or a step.
+
+    Raises `ValueError`, naming the attack, for anything that is none.
+    """
+    name, n = type(attack).__name__, len(x)
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
+        raise ValueError(f"attack {name} returned {_kind(returned)}; start and step must return (points, state)")
+    points, state = returned
+    points = _images(name, points, x, f"its next points must be a tensor of shape (N, C, H, W), here {tuple(x.shape)}")
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or value.shape[:1] != (n,):
+            kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else _kind(value)
+            raise ValueError(
+                f"attack {name} has {kind} as state {key!r}; it must be a tensor with {n} rows, one an image"
+            )
+    return points, {key: value.detach() if value.requires_grad else value for key, value in state.items()}
+
+
+def _kind(value: Any) -> str:
+    size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+    return f"a {type(value).__name__}{size}"
+
+
+def _images(name: str, images: Any, x: Tensor, wanted: str) -> Tensor:
     if not isinstance(images, Tensor):
-        kind = type(images).__name__
-        size = f" of {len(images)}" if isinstance(images, tuple | list) else ""
-        raise ValueError(f"attack {name} returned a {kind}{size}; {wanted}")
+        raise ValueError(f"attack {name} returned {_kind(images)}; {wanted}")
     if images.shape != x.shape:
         raise ValueError(f"attack {name} returned a tensor of shape {tuple(images.shape)}; {wanted}")
     if not images.is_floating_point():
         raise ValueError(f"attack {name} returned {images.dtype} images; {wanted}")
     if images.device != x.device:
         raise ValueError(f"attack {name} returned images on {images.device}, not on {x.device}; {wanted}")
-    return images.detach().float()
+    return images.detach().float() if images.requires_grad or images.dtype != torch.float32 else images
 
 
 @dataclass

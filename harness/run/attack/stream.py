@@ -15,6 +15,7 @@ from epsbench.attacks.rows import Rows
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
+from epsbench.harness.run.attack.returned import checked_step
 from epsbench.harness.run.attack.schedule import ROUNDING, Each
 from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.step import hold, unchanged
@@ -130,11 +131,12 @@ class Stream:
         tensors["target"] = self.attack.target(self._rows(tensors))
         rows = self._rows(tensors)
         with unchanged(x, tensors["eps"]):
-            point, state = self.attack.start(rows)
+            point, state = checked_step(self.attack, self.attack.start(rows), x)
         taken = int(self.from_clean)
         if self.from_clean:
             with unchanged(x, tensors["eps"], tensors["step"]):
-                point, state = self.attack.step(rows, self.asks.at_clean(position, rows), state)
+                answer = self.asks.at_clean(position, rows)
+                point, state = checked_step(self.attack, self.attack.step(rows, answer, state), x)
             tensors["step"] = tensors["step"] + 1
         tensors["point"] = self._projected(rows, point, state)
         # A row goes to the judge when its margin is below its threshold. If the judge disagrees, the threshold drops
@@ -196,7 +198,8 @@ class Stream:
         rows = self._rows(t)
         answer, logits = self.asks.at(t["point"], rows)
         with unchanged(t["point"], t["x"], t["eps"], t["step"]):
-            proposal, state = self.attack.step(rows, answer, {name[6:]: t[name] for name in self.slots.shared})
+            remembered = {name[6:]: t[name] for name in self.slots.shared}
+            proposal, state = checked_step(self.attack, self.attack.step(rows, answer, remembered), t["x"])
         new = {"point": self._projected(rows, proposal, state)}
         new |= {f"state.{name}": value for name, value in state.items()}
         margin = self.victim.margin(logits, t["y"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.environment import choose_device
 from epsbench.harness.run.speed.prepare import prepare
 from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.trial import Use, refusal
 from epsbench.models.base import Architecture, DataShape
 from epsbench.models.checkpoints import load_checkpoint
 
@@ -47,16 +49,20 @@ def audit_alone(
     """
     here, chosen = Path.cwd(), choose_device(device)
     context = Context(here, here, chosen, suite="", base=here, data_root=data_root)
-    examples, description = context.data(data, None).test, context.data(data, None).description
+    everything = context.data(data, None)
+    examples, description = everything.test, everything.description
+    named = registry.name_with_parameters("model", model, context.base)
+    build = _builder(named, description, weights, context)
+    if problem := refusal(model, build, everything, Use(batch=IMAGES)):
+        raise InputError(problem)
     rows = torch.arange(min(IMAGES, len(examples)), device=context.device)
     x, y = examples.pixels(rows), examples.labels[rows]
     try:
-        named = registry.name_with_parameters("model", model, context.base)
-        network = _network(named, description, weights, context).to(context.device).eval()
+        network = build().eval()
         judge = Judge(network, context.device)
         logits = judge.logits(x, len(x))
         recipe = recipe_of_name(named, description, context, weights)
-        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, context.data(data, None), recipe)
+        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, everything, recipe)
         findings = list(auditor.model(logits, y))
         if not voids(findings):
             findings += _in_every_precision(auditor, network, context.precision(precision))
@@ -73,15 +79,20 @@ def audit_alone(
     return (1 if voids(findings) else 0), "\n".join([head, *shares, *lines])
 
 
-def _network(model: Named, shape: DataShape, weights: Path | None, context: Context) -> nn.Module:
+def _builder(model: Named, shape: DataShape, weights: Path | None, context: Context) -> Callable[[], nn.Module]:
+    """A function that builds the model with its weights, on the device. Raises `InputError` for what is no model."""
     architecture = registry.make("model", model, context.base)
     if not isinstance(architecture, Architecture):
         raise InputError(f"model {model.label()!r} is no classifier, and only classifiers can be audited")
-    architecture.check(shape)
-    network: nn.Module = seeded(lambda: architecture.build(shape), 0)
-    if weights is not None:
-        load_checkpoint(network, weights)
-    return network
+
+    def build() -> nn.Module:
+        architecture.check(shape)
+        network: nn.Module = seeded(lambda: architecture.build(shape), 0)
+        if weights is not None:
+            load_checkpoint(network, weights)
+        return network.to(context.device)
+
+    return build
 
 
 def _in_every_precision(auditor: Auditor, network: nn.Module, attacked: str) -> list[Finding]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 
 Call = Callable[[Tensor], Tensor]
@@ -96,10 +96,10 @@ def slice_of_more(x: Tensor) -> Tensor:
 
 def fresh(model: nn.Module) -> Call:
     """Each call with a copy of its own, so that none remembers an earlier call, not even one of ``model`` itself."""
-    untouched = copy.deepcopy(model)
+    untouched = copy_of(model)
 
     def call(x: Tensor) -> Tensor:
-        return evaluated(copy.deepcopy(untouched))(x)
+        return evaluated(copy_of(untouched))(x)
 
     return call
 

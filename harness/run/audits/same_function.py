@@ -5,7 +5,6 @@ Models that answer attacks otherwise than clean images show it on moved images o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -19,6 +18,7 @@ from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.calls import Call
 from epsbench.harness.run.audits.points import changed, spread
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.machine.copies import copy_of
 
 DIFFERS = 0.01  # of the spread of the logits; kernels for other batch sizes round differently, by far less
 FEWEST = 2  # images; a single one may lie on an edge of a network that rounds inside
@@ -50,7 +50,7 @@ def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.
 
 def _ways(network: nn.Module, original: nn.Module | None) -> list[tuple[str, str, Call]]:
     """Code of the finding, what is different, and the call."""
-    twice = copy.deepcopy(copy.deepcopy(network))
+    twice = copy_of(copy_of(network))
     ways: list[tuple[str, str, Call]] = [
         ("gradient-mode-changes-output", "with gradients switched on", calls.with_gradients(network, calls.leaf)),
         (

@@ -7,7 +7,6 @@ because most draws from the prior do not explain the image.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.metrics import mean_metric
 from epsbench.harness.run.noise import KeyedNoise
@@ -110,7 +110,7 @@ def importance_bounds(
         return averaged(weights, counts)
 
     n = min(len(examples), images or len(examples))
-    with torch.inference_mode():
+    with torch.no_grad():
         nats = in_chunks(bounds_of, n, max(1, min(IMAGES, KEPT // samples)))
     return counts, -bits_per_dimension(nats, vae.shape)
 
@@ -128,7 +128,7 @@ def prior_bounds(
     """
     counts, network = ladder(draws), fast_copy(vae)
     draw = torch.arange(draws, device=examples.device)
-    with torch.inference_mode():
+    with torch.no_grad():
         z = network.prior.draw(KeyedNoise(seed, draw, torch.full_like(draw, PRIOR_STREAM)))
 
     def bounds_of(images: slice) -> Tensor:
@@ -141,7 +141,7 @@ def prior_bounds(
 
         return averaged(in_chunks(likelihoods, draws, latents_at_once(vae, BATCH[examples.device.type])).T, counts)
 
-    with torch.inference_mode():
+    with torch.no_grad():
         nats = in_chunks(bounds_of, len(examples), _images_a_pass(vae, draws))
     return counts, -bits_per_dimension(nats, vae.shape)
 
@@ -211,4 +211,4 @@ def fast_copy(vae: VAENetwork) -> VAENetwork:
 
     On a CPU that halved the time of its convolutions (hardware, torch version and n not recorded, not measured again).
     """
-    return copy.deepcopy(vae).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return copy_of(vae).eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from epsbench.harness.records import Metric
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.vae import VAENetwork, log_likelihood, quantise
 
@@ -100,7 +100,7 @@ def estimators(
     The batch is the first 128 examples for every draw, so the choice of images adds no variance. ``advance`` is called
     with numbers of draws, 2·``draws`` in all. ``vae`` is left as it was.
     """
-    network = copy.deepcopy(vae).eval().requires_grad_(False)
+    network = copy_of(vae).eval().requires_grad_(False)
     network.encoder.requires_grad_(True)
     target = quantise(examples.pixels(slice(0, IMAGES)), network.levels)
     image = torch.arange(len(target), device=target.device)

@@ -97,7 +97,7 @@ def features(network: SmallCNNNetwork, pixels: Tensor) -> Tensor:
     hidden = network.layers[:-1]
 
     def units(rows: slice) -> Tensor:
-        with torch.inference_mode():
+        with torch.no_grad():
             return hidden(network.normalise(pixels[rows]))
 
     return in_chunks(units, len(pixels), EVALUATION_BATCH)

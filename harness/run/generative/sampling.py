@@ -29,7 +29,7 @@ def draw_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
     def drawn(rows: slice) -> Tensor:
         example = torch.arange(rows.start, rows.stop, device=device)
         noise = KeyedNoise(seed, example, torch.zeros_like(example))
-        with torch.inference_mode():
+        with torch.no_grad():
             share_below = vae.decoder(vae.prior.draw(noise)).float().softmax(1).cumsum(1)
             level = (share_below <= noise.uniform(*vae.shape).unsqueeze(1)).sum(1)
         # The probabilities of all levels may sum to slightly less than 1.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 
 from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
+
+from epsbench.harness.run.machine.copies import copy_of
 
 _PAIRS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -22,7 +23,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     once, and where it keeps no running statistics. Raises one of `epsbench.harness.run.speed.program.UNTRACEABLE`
     where torch.fx cannot trace the model.
     """
-    traced = fx.symbolic_trace(copy.deepcopy(model))
+    traced = fx.symbolic_trace(copy_of(model))
     layers = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):

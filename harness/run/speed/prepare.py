@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from epsbench.harness.findings import Finding, finding, slower
 from epsbench.harness.run.attack.judge import frozen_copy
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.speed.convolutions import SUBPIXEL, subpixel
 from epsbench.harness.run.speed.folding import fold_batch_norm
@@ -28,7 +28,7 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
     bare = Victim(frozen_copy(model, device), device, "float32", "plain")
     findings: list[Finding] = []
     try:
-        reference, reference_logits = bare.slope(x, y), bare(x)
+        reference, reference_logits = bare.slope(x, y), bare(x).detach()
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
@@ -55,13 +55,13 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
         else:
             folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
             yield from _with_and_without(folded, device, "folded, channels-last")
-    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    last = copy_of(plain).to(memory_format=torch.channels_last)
     yield from _with_and_without(last, device, "channels-last")
 
 
 def _with_and_without(network: nn.Module, device: torch.device, form: str) -> Iterator[Victim]:
     """The form with sub-pixel gradients, on a CPU and where a layer gains by them; then the form itself."""
-    if device.type == "cpu" and subpixel(quick := copy.deepcopy(network)):
+    if device.type == "cpu" and subpixel(quick := copy_of(network)):
         yield Victim(quick, device, "float32", f"{form}, {SUBPIXEL}", channels_last=True)
     yield Victim(network, device, "float32", form, channels_last=True)
 
@@ -71,7 +71,7 @@ def _agrees(
 ) -> bool:
     """Whether a prepared form computes the reference's logits and slopes, to float32 rounding."""
     try:
-        logits, slope = candidate(x), candidate.slope(x, y)
+        logits, slope = candidate(x).detach(), candidate.slope(x, y)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from epsbench.harness.run.machine.copies import copy_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -24,7 +25,7 @@ class MovingAverage(Generic[Network]):
         """Start from ``network`` as it is, on its device and in its memory format; ``decay`` lies in (0, 1)."""
         if not 0 < decay < 1:
             raise ValueError(f"decay must lie between 0 and 1, not {decay}")
-        self.network = copy.deepcopy(network)
+        self.network = copy_of(network)
         self.network.requires_grad_(False).eval()
         self._decay = decay
         self._steps = 0

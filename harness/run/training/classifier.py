@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from epsbench.harness.run.data.augmentation import AUGMENTATIONS
 from epsbench.harness.run.data.examples import Data, Examples
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks, is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.convolutions import subpixel_gradients
@@ -101,7 +101,7 @@ class _Classification(Objective):
         """
         state = random_state(self._generator)
         try:
-            copy.deepcopy(self._course.network).train()(x).float().sum().backward()
+            copy_of(self._course.network).train()(x).float().sum().backward()
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -145,7 +145,7 @@ def accuracy(network: nn.Module, examples: Examples, precision: str) -> float:
     network.eval()
 
     def correct(rows: slice) -> Tensor:
-        with torch.inference_mode(), autocast(examples.device, precision):
+        with torch.no_grad(), autocast(examples.device, precision):
             return network(examples.pixels(rows)).argmax(1) == examples.labels[rows]
 
     return in_chunks(correct, len(examples), EVALUATION_BATCH).float().mean().item()

@@ -214,5 +214,5 @@ def _compare(probe: list[Any] | None, network: nn.Module, data: Data, cell: Robu
 
 def _logits(network: nn.Module, data: Data) -> Tensor:
     """Float32 logits of the first test images, on the CPU."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return network(data.test.pixels(slice(0, PROBED))).float().cpu()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from epsbench.attacks.base import Attack
 from epsbench.attacks.losses import Loss
 from epsbench.attacks.plain import path
 from epsbench.harness.run.attack.gradient import loss_gradient
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.compiling import compiled
 
@@ -142,7 +142,7 @@ class ClassifierInTraining:
 
 def mirror(network: nn.Module) -> nn.Module:
     """A copy in eval mode without gradients of weights that shares the parameters and buffers of ``network``."""
-    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    copied = copy_of(network).eval().requires_grad_(False)
     _follow(copied, network)
     return copied
 

@@ -115,7 +115,7 @@ def evaluate_vae(vae: VAENetwork, examples: Examples, seed: int, precision: str)
     def parts(rows: slice) -> Tensor:
         example = torch.arange(rows.start, rows.stop, device=examples.device)
         noise = KeyedNoise(seed, example, torch.zeros_like(example)).normal(vae.z_dim)
-        with torch.inference_mode(), autocast(examples.device, precision):
+        with torch.no_grad(), autocast(examples.device, precision):
             distortion, rate = vae.elbo(examples.pixels(rows), noise)
             return torch.stack([distortion, rate], dim=1)
 

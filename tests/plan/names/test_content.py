@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.registry import name_with_parameters
@@ -73,6 +74,56 @@ def odd():
 
 def broken():
     raise SystemExit("no")
+
+from functools import partial
+
+def with_set(value=1):
+    net = Net()
+    net.kept = {value, 3}
+    return net
+
+class Settings:
+    def __init__(self, value):
+        self.value, self.parent = value, self
+
+def with_object(value=1):
+    net = Net()
+    net.settings = Settings(Settings(value))
+    return net
+
+def with_closure(value=1):
+    net = Net()
+    net.scale = lambda x: x * value
+    return net
+
+def with_default(value=1):
+    net = Net()
+    net.scale = partial(torch.mul, value)
+    return net
+
+def with_class(value=1):
+    return nn.Sequential(Net(), nn.ReLU() if value == 1 else nn.GELU())
+
+def with_class_attribute(value=1):
+    class Own(Net):
+        table = [value]
+    return Own()
+
+def with_hidden_module(value=1):
+    net = Net()
+    hidden = nn.Linear(2, 2, bias=False)
+    nn.init.constant_(hidden.weight, value)
+    net.hidden = [hidden]
+    return net
+
+def with_place():
+    net = Net()
+    net.place = __file__
+    return net
+
+def with_file():
+    value = float(Path(__file__).with_name("settings.json").read_text())
+    return nn.Sequential(Net(), nn.ReLU() if value > 1 else nn.GELU())
 """
 
 
@@ -113,9 +164,30 @@ def test_a_random_initialisation_is_nothing_a_model_brings(content, name):
     torch.set_rng_state(before[0])
 
 
-@pytest.mark.parametrize("name", ["with_buffer", "with_attribute", "with_extra"])
+@pytest.mark.parametrize("name", [
+    "with_buffer", "with_attribute", "with_extra", "with_set", "with_object", "with_closure", "with_default",
+    "with_class", "with_class_attribute", "with_hidden_module",
+])  # fmt: skip
 def test_state_outside_the_weights_counts(content, name):
     assert content(name).digest != content(name, value=2).digest
+    assert content(name) == content(name)
+
+
+def test_the_place_of_a_file_does_not_count(content, tmp_path):
+    first = content("with_place")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "nets.py").write_text(NETS, encoding="utf-8")
+    named = name_with_parameters("model", "nets.py:with_place", tmp_path / "elsewhere")
+    assert content_of(named, tmp_path / "elsewhere", DIGITS) == first
+
+
+def test_a_file_of_settings_that_a_factory_reads_counts(content, tmp_path):
+    settings = tmp_path / "settings.json"
+    settings.write_text("1.0", encoding="utf-8")
+    first = content("with_file")
+    assert content("with_file") == first
+    settings.write_text("1.5", encoding="utf-8")
+    assert content("with_file").digest != first.digest
 
 
 def test_building_leaves_the_global_generators_as_they_were(content):
@@ -125,7 +197,11 @@ def test_building_leaves_the_global_generators_as_they_were(content):
     assert np.random.get_state()[1].tolist() == before[1]
 
 
-def test_built_in_models_and_those_that_cannot_be_built_hold_nothing(content):
-    assert content("broken") is None
+def test_a_model_that_cannot_be_built_is_refused(content):
+    with pytest.raises(InputError, match=r"'nets\.py:broken' cannot be built for digits: SystemExit: no \(nets\.py"):
+        content("broken")
+
+
+def test_a_built_in_model_holds_nothing(content):
     named = name_with_parameters("model", "smallcnn", Path())
     assert content_of(named, Path(), DIGITS) is None

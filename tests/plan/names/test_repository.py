@@ -116,6 +116,22 @@ def test_an_edit_in_any_file_she_imports_is_another_version(repo, edited):
     assert version(repo) == before
 
 
+def test_an_edit_in_a_file_that_is_read_at_import_is_another_version_of_what_reads_it_alone(repo):
+    (repo / "data").mkdir()
+    table = repo / "data" / "table.json"
+    table.write_text("8", encoding="utf-8")
+    write(repo, models__resnet="import json\nfrom pathlib import Path\n"
+                               "WIDTH = json.loads((Path(__file__).parents[1] / 'data/table.json').read_text())\n",
+          other="from torch import nn\n\ndef load():\n    return nn.Identity()\n")  # fmt: skip
+    before, other = version(repo), version(repo, "other.py:load")
+    table.write_text("9", encoding="utf-8")
+    assert version(repo) != before
+    assert version(repo, "other.py:load") == other
+    assert load_object("victim.py:WIDTH", repo) == 9
+    table.write_text("8", encoding="utf-8")
+    assert version(repo) == before
+
+
 def test_an_edit_elsewhere_is_not(repo):
     write(repo, models__vgg="WIDTH = 1\n", train="import models.vgg\n")
     before = version(repo)

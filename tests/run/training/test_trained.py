@@ -11,7 +11,9 @@ from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
 from epsbench.harness.run.runner import run_suite
+from epsbench.harness.run.training.classifier import accuracy
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
+from epsbench.harness.run.training.trained import _probe
 
 NETS = """
 from pathlib import Path
@@ -181,3 +183,42 @@ def test_a_model_that_writes_into_its_images_is_measured_as_one_that_does_not(ru
     ]
     assert numbers[0] == numbers[1]
     assert all("writes-input" in {each.code for each in record.findings} for record in run("InPlace", attacks=attacks))
+
+
+CACHING = """
+import torch
+from torch import nn
+
+class Caching(nn.Module):
+    # It makes its mask at the first image, in whatever mode that comes.
+    def __init__(self):
+        super().__init__()
+        self.fc, self.mask = nn.Linear(64, 10), None
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(10))
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.mask is None:
+            self.mask = torch.linspace(0.5, 1, 64) + 0 * x[0].detach()
+        self.calls = self.calls + 1
+        z = self.fc(x * self.mask)
+        self.last = z.mean(0)
+        return z
+"""
+
+
+def test_what_a_model_makes_while_it_is_validated_can_be_trained_with(data):
+    space: dict[str, type[torch.nn.Module]] = {}
+    exec(CACHING, space)
+    for look in (lambda net: accuracy(net, data.test, "float32"), lambda net: _probe(net, data)):
+        network = space["Caching"]()
+        look(network)
+        network.train()(data.test.pixels(slice(0, 8))).sum().backward()
+        assert network.fc.weight.grad is not None
+
+
+@pytest.mark.parametrize("training", [TWO_EPOCHS, "training = { epochs = 0 }"])
+def test_a_model_that_assigns_its_buffers_is_trained_and_measured(run, tmp_path, training):
+    (tmp_path / "nets.py").write_text(NETS + CACHING, encoding="utf-8")
+    (record,) = run("Caching", training)
+    assert record.status == "ok"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 import threading
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from small import QUIET
 from torch import nn
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
+from epsbench.harness.run.audits.alone import audit_alone
 from epsbench.harness.run.runner import run_suite
-from epsbench.harness.run.trial import problem_of
+from epsbench.harness.run.training.trial import Use, problem_of
 from epsbench.models.hub import verified
 
 LIMIT = 40
@@ -33,11 +35,9 @@ eps = 0.1
 
 
 @pytest.fixture
-def problem(tmp_path, data):
+def problem(data):
     def of(network: nn.Module, epochs: int = 1, batch: int = 20) -> str | None:
-        path = tmp_path / "suite.toml"
-        path.write_text(SUITE.format(epochs=epochs, batch=batch, model="smallcnn"), encoding="utf-8")
-        return problem_of(network, load_suite(str(path)).cells[0], data)
+        return problem_of(network, data, Use(batch=batch, trains=epochs > 0))
 
     return of
 
@@ -99,10 +99,51 @@ class HookedToSelf(Net):
         return self.features
 
 
+class KeepsFeatures(Net):
+    """Its last features stay with it, and with them the graph that computed them."""
+
+    def forward(self, x):
+        self.features = super().forward(x)
+        return self.features
+
+
+class HookedToList(Net):
+    """A hook that collects features, as feature extractors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = {"features": []}
+        self.fc.register_forward_hook(self.keep)
+
+    def keep(self, module, inputs, output):
+        self.kept["features"] = [*self.kept["features"][-1:], output]
+
+
+class WeightNormed(Net):
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            nn.utils.weight_norm(self.fc)
+
+
+class LockedInTraining(Net):
+    def forward(self, x):
+        if self.training:
+            self.lock = threading.Lock()
+        return super().forward(x)
+
+
 class Locked(Net):
     def __init__(self):
         super().__init__()
         self.lock = threading.Lock()
+
+
+class WithoutGradient(Net):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
 
 
 class Extra(Net):
@@ -164,7 +205,9 @@ def frozen() -> nn.Module:
         (Hooked, "a copy of it computes something else|a copy of it does not work"),
         (HookedToSelf, "a copy of it"),
         (Locked, r"a copy of it does not work \(TypeError: cannot pickle"),
+        (LockedInTraining, r"in train mode, a copy of it cannot be made any more \(TypeError: cannot pickle"),
         (Extra, r"its state dict holds what is no tensor \(_extra_state\)"),
+        (WithoutGradient, r"in train mode, its outputs have no gradient: leave out no_grad\(\)"),
         (AsArray, "it gives a ndarray, not a tensor"),
         (Half, r"its float32 copy, which decides every verdict, raises.*\.half\(\)"),
         (AsTuple, "it gives a tuple, not a tensor"),
@@ -180,7 +223,7 @@ def test_a_fault_is_named_with_what_to_change(problem, make, message):
     assert re.search(message, text), text
 
 
-@pytest.mark.parametrize("make", [Net, FrozenNorm, Noisy])
+@pytest.mark.parametrize("make", [Net, FrozenNorm, Noisy, KeepsFeatures, HookedToList, WeightNormed])
 def test_an_honest_model_is_let_pass(problem, make):
     assert problem(make()) is None
 
@@ -212,10 +255,40 @@ def test_torchscript_is_refused_with_what_to_give(data):
             verified(network, data.description, "scripted")
 
 
+def write(folder, network: type[Net]) -> None:
+    """Write a class into the file ``net.py`` under its own name and as ``Model``."""
+    source = ["from torch import nn", inspect.getsource(Net), inspect.getsource(network), f"Model = {network.__name__}"]
+    (folder / "net.py").write_text("\n".join(source), encoding="utf-8")
+
+
 def test_a_run_stops_before_training_with_the_message(tmp_path):
-    source = "\n".join(["from torch import nn", inspect.getsource(Net), inspect.getsource(Squeezing)])
-    (tmp_path / "net.py").write_text(source, encoding="utf-8")
+    write(tmp_path, Squeezing)
     (tmp_path / "s.toml").write_text(SUITE.format(epochs=1, batch=20, model="net.py:Squeezing"), encoding="utf-8")
     with pytest.raises(InputError, match=r"'net\.py:Squeezing' cannot be used on digits: for one image"):
-        run_suite(load_suite(str(tmp_path / "s.toml")), tmp_path / "r", Options(quiet=True, device="cpu"))
+        run_suite(load_suite(str(tmp_path / "s.toml")), tmp_path / "r", QUIET)
     assert read_records(tmp_path / "r") == []
+
+
+@pytest.mark.parametrize("network", [Squeezing, OwnTrain, Hooked, AsTuple, Half])
+def test_an_audit_refuses_what_a_run_refuses_in_the_same_words(tmp_path, monkeypatch, network):
+    write(tmp_path, network)
+    (tmp_path / "s.toml").write_text(SUITE.format(epochs=0, batch=128, model="net.py:Model"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    messages = []
+    for attempt in (lambda: run_suite(load_suite("s.toml"), tmp_path / "r", QUIET),
+                    lambda: audit_alone("net.py:Model", "digits", device="cpu")):  # fmt: skip
+        with pytest.raises(InputError) as raised:
+            attempt()
+        messages.append(raised.value.messages[0].removeprefix(f"{tmp_path}/s.toml: robustness.matrix.model: "))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("network", [KeepsFeatures, HookedToList])
+def test_a_model_that_keeps_its_features_is_trained_and_attacked(tmp_path, network):
+    write(tmp_path, network)
+    text = SUITE.format(epochs=1, batch=20, model="net.py:Model").replace('"noise", ', "")
+    (tmp_path / "s.toml").write_text(text, encoding="utf-8")
+    assert run_suite(load_suite(str(tmp_path / "s.toml")), tmp_path / "r", QUIET) == 0
+    (record,) = read_records(tmp_path / "r")
+    assert record.status == "ok"
+    assert not {"audit-failed", "not-prepared"} & {finding.code for finding in record.findings}

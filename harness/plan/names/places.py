@@ -1,0 +1,67 @@
+"""The files that a suite names: where they are looked for, and one spelling for each, which ids depend on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from epsbench.harness.errors import InputError
+
+FILE = "file:"
+"""Begins the name of a model that is read from a file of weights."""
+
+
+def in_one_spelling(name: str, base: Path) -> str:
+    """The name with its file's path relative to the suite's folder ``base``; a name without a file as it is.
+
+    A file is looked for beside the suite, and where it is not there, in the working folder.
+    """
+    before, place, after = _parts(name)
+    return f"{before}{_spelled(place, base)}{after}" if place else name
+
+
+def file_of(name: str, base: Path) -> Path | None:
+    """The Python file that ``path/to/file.py:Object`` names; None for other names."""
+    _, place, after = _parts(name)
+    return (base / place).resolve() if place and after else None
+
+
+def require_weights(name: str, base: Path) -> None:
+    """Raise `InputError` where the name is one of weights in a file, and the file cannot be read."""
+    before, place, _ = _parts(name)
+    if before and place:
+        try:
+            with (base / place).open("rb"):
+                pass
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name}: {unreadable(place, base, error)}") from error
+
+
+def unreadable(place: str, base: Path, error: Exception) -> str:
+    """What to say of a file that cannot be read: why, and where it was looked for."""
+    beside, here = Path(os.path.normpath(base / place)), Path(os.path.normpath(Path(place).absolute()))
+    reason = getattr(error, "strerror", None) or error
+    also = "" if here == beside or here.exists() else f", and there is no {here} either"
+    return f"{beside} cannot be read ({reason}){also}; give a path relative to the suite's folder"
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """A name as what comes before a file's path, the path, and what comes after it; no path where there is none."""
+    if name.startswith(FILE):
+        return FILE, name.removeprefix(FILE), ""
+    place, colon, attribute = name.rpartition(":")
+    return ("", place, colon + attribute) if place.endswith(".py") else (name, "", "")
+
+
+def _spelled(place: str, base: Path) -> str:
+    """The shortest path relative to ``base``. A link stays a link, and what is not there stays as it is."""
+    try:
+        path = base / place
+        if not path.exists() and not Path(place).is_absolute() and Path(place).exists():
+            path = Path(place).absolute()
+        short = os.path.relpath(path, base)
+        if short.startswith("..") and path.parent.resolve().is_relative_to(base.resolve()):  # through a link
+            short = os.path.relpath(path.parent.resolve() / path.name, base.resolve())
+        return Path(short).as_posix() if (base / short).samefile(path) else place
+    except (OSError, ValueError):  # nothing is there; who opens it says why
+        return place
