@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "harness.isolation": ("harness.global_settings",),
     "harness.records": ("harness.errors", "harness.files", "harness.findings", "harness.migrations"),
     "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
+    "harness.plan.data": ("harness.plan.data", "harness.plan.cell", "harness.errors", "harness.files"),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors",
         "harness.isolation", *ROBUST,

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.harness.plan.epsilon import format_epsilon
+
+if TYPE_CHECKING:
+    from epsbench.harness.plan.data.own import OwnData
 
 Items = tuple[tuple[str, Any], ...]
 """A mapping as a hashable value: keys with their values, sorted by key."""
@@ -93,6 +96,11 @@ def measures(evaluation: Items) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in left_out}
 
 
+def data_entry(data: str | OwnData) -> str | dict[str, Any]:
+    """A cell's data as its record holds it: the name of a built-in, or a table."""
+    return data if isinstance(data, str) else data.record()
+
+
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -143,8 +151,8 @@ class RobustnessCell(_Cell):
         "task", "data", "model", "defense", "augmentation", "subset", "start", "training", "seed", "limit", "precision",
     )  # fmt: skip
 
-    data: str
-    """The name of the data set."""
+    data: str | OwnData
+    """The name of the data set, or data of the user's own."""
     model: Named
     """The architecture."""
     defense: Named
@@ -190,7 +198,7 @@ class RobustnessCell(_Cell):
     def model_axes(self) -> dict[str, Any]:
         """The axes that decide the weights, as records hold them: subset and start only when a suite sets them."""
         subset = {} if self.subset == "all" else {"subset": self.subset}
-        start = {"start": {"data": self.start.data, **self.start.model_axes}} if self.start else {}
+        start = {"start": {"data": data_entry(self.start.data), **self.start.model_axes}} if self.start else {}
         return {
             "model": self.model.as_dict(),
             "defense": self.defense.as_dict(),
@@ -210,7 +218,7 @@ class RobustnessCell(_Cell):
         source = {"source": self.source.model_axes} if self.source else {}
         return {
             "task": self.task,
-            "data": self.data,
+            "data": data_entry(self.data),
             **self.model_axes,
             "training": recipe(self.training),
             **source,
@@ -246,8 +254,8 @@ class GenerationCell(_Cell):
         "task", "data", "model", "z_dim", "beta", "training", "seed", "limit", "precision",
     )  # fmt: skip
 
-    data: str
-    """The name of the data set."""
+    data: str | OwnData
+    """The name of the data set, or data of the user's own."""
     model: Named
     """The architecture."""
     z_dim: int
@@ -270,7 +278,7 @@ class GenerationCell(_Cell):
     def canonical(self) -> dict[str, Any]:
         return {
             "task": self.task,
-            "data": self.data,
+            "data": data_entry(self.data),
             "model": self.model.as_dict(),
             "z_dim": self.z_dim,
             "beta": self.beta,

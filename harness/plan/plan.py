@@ -12,7 +12,7 @@ from typing import Any
 from epsbench.attacks.base import Attack
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell, digest
-from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients
 from epsbench.harness.plan.recorded import RecordIndex
@@ -44,7 +44,7 @@ class Stream:
         first = cells[0]
         attack = make("attack", first.attack, base, norm=first.norm)
         try:
-            attack.check(DATASETS[first.data].classes)
+            attack.check(describe(first.data).classes)
         except ValueError as error:
             raise InputError(f"{first.attack.name}: on {first.data}, {error}") from error
         return cls(cells, base, attack)
@@ -146,7 +146,7 @@ class Plan:
         measured = self._measured
         return Prediction.total(
             Prediction.of(
-                most_gradients(self._attacks[cell.id], DATASETS[cell.data].classes),
+                most_gradients(self._attacks[cell.id], describe(cell.data).classes),
                 examples(cell),
                 measured.get(_but_for_seed(cell), ()) if measured else (),
             )
@@ -178,7 +178,7 @@ def _but_for_seed(cell: RobustnessCell) -> str:
 
 def examples(cell: Cell) -> int:
     """How many test examples a cell is measured on."""
-    size = DATASETS[cell.data].sizes[2]
+    size = describe(cell.data).sizes[2]
     return size if cell.limit is None else min(size, cell.limit)
 
 

@@ -6,7 +6,8 @@ Nothing here imports torch. The built-in attacks, defenses and architectures imp
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -18,7 +19,7 @@ from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Named, Table, digest, thaw
-from epsbench.harness.plan.data import DATASETS, SUBSETS
+from epsbench.harness.plan.data import SUBSETS
 from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.loading import file_of, load_object
 from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
@@ -119,6 +120,15 @@ KINDS: dict[str, Kind] = {
         },
         hidden=("name", "path", "shape", "classes", "num_classes"),
     ),
+    "data": Kind(
+        noun="data set",
+        built_in={
+            "npz": "epsbench.harness.plan.data.npz:Npz",
+            "folder": "epsbench.harness.plan.data.folder:Folder",
+        },
+        group="epsbench.data",
+        hidden=("name", "base", "split"),
+    ),
 }
 
 
@@ -130,6 +140,25 @@ class Source:
     """The callable that makes the object."""
     fixed: tuple[tuple[str, Any], ...] = ()
     """Arguments that the name itself contains, such as the model in ``timm:resnet18``."""
+
+
+_IN_MEMORY: dict[tuple[str, str], Any] = {}
+
+
+@contextmanager
+def registered(objects: Mapping[tuple[str, str], Any]) -> Iterator[None]:
+    """Inside, objects of this process have names: (kind, name) → a factory, or for data the data itself."""
+    _IN_MEMORY.update(objects)
+    try:
+        yield
+    finally:
+        for key in objects:
+            _IN_MEMORY.pop(key, None)
+
+
+def in_memory(kind: str, name: str) -> Any:
+    """The object that `registered` has given this name; None where there is none."""
+    return _IN_MEMORY.get((kind, name))
 
 
 @cache
@@ -149,6 +178,8 @@ def resolve(kind: str, name: str, base: Path) -> Source:
     Raises `InputError`, with the nearest known name, when there is no such object or it is of another kind.
     """
     table = KINDS[kind]
+    if (given := in_memory(kind, name)) is not None:
+        return Source(given)
     prefix, colon, rest = name.partition(":")
     if name in table.built_in:
         return Source(load_object(table.built_in[name], base))
@@ -223,6 +254,8 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
         for key, value in named.params
         if key in known
     }
+    if kind == "data":
+        arguments["base"] = base
     if norm is not None:
         arguments["norm"] = NORMS[norm] if isinstance(norm, str) else norm
     factory = _wrapped(source.factory) if kind == "model" else source.factory
@@ -261,7 +294,6 @@ def norm_versions(norm: str) -> dict[str, str]:
 _PLAIN: dict[str, Mapping[str, Any]] = {
     "norm": NORMS,
     "augmentation": AUGMENTATIONS,
-    "data set": DATASETS,
     "subset": SUBSETS,
 }
 

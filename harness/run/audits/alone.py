@@ -11,6 +11,7 @@ from torch import nn
 from epsbench.harness.errors import InputError, first_line
 from epsbench.harness.findings import Finding, voids
 from epsbench.harness.plan.names import registry
+from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.gradients import zero_gradients
@@ -45,14 +46,16 @@ def audit_alone(
     """
     here, chosen = Path.cwd(), choose_device(device)
     context = Context(here, here, chosen, suite="", base=here, data_root=data_root)
-    examples, description = context.data(data, None).test, context.data(data, None).description
+    data_set = context.data(read_data(data, here), None)
+    examples, description = data_set.test, data_set.description
+    train = data_set.train if len(data_set.train) else None
     rows = torch.arange(min(IMAGES, len(examples)), device=context.device)
     x, y = examples.pixels(rows), examples.labels[rows]
     try:
         network = _network(model, description, weights, context).to(context.device).eval()
         judge = Judge(network, context.device)
         logits = judge.logits(x, len(x))
-        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, context.data(data, None).train)
+        auditor = Auditor(Probe(judge, x, y, len(x)), description, network, train)
         findings = list(auditor.model(logits, y))
         if not voids(findings):
             findings += _in_every_precision(auditor, network, context.precision(precision))

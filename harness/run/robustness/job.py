@@ -68,7 +68,8 @@ class Bench:
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
         probe = probe_size(len(data.test))
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
-        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data.train)
+        train = data.train if len(data.train) else None
+        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, train)
         self.auditor.model(logits, data.test.labels)
         targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
