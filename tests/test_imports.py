@@ -76,6 +76,10 @@ MAY_IMPORT = {
     f"{REPORT}.reading": CONTENT,
     f"{REPORT}.content": CONTENT,
     f"{REPORT}.page": (*CONTENT, f"{REPORT}.content"),
+    "testing": ("harness.testing",),
+    "harness.evaluation": ("harness.plan.epsilon", *SHARED),
+    "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),
+    "harness.testing": (RUN, "harness.plan", *SHARED, *ROBUST),
     "harness.reference": ("harness.plan", "harness.errors"),
     "harness.listing": ("harness.plan", "harness.errors"),
     "harness.cli": (RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", *SHARED),
@@ -84,7 +88,7 @@ TORCH_FREE = (
     "", "attacks.base", "attacks.norms", "attacks.noise", "attacks.fgsm", "attacks.pgd", "attacks.mifgsm",
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
-    "harness.findings",
+    "harness.findings", "harness.api", "harness.evaluation",
 )  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from epsbench.harness.plan.cell import Cell, RobustnessCell, digest
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients
-from epsbench.harness.plan.recorded import RecordIndex
+from epsbench.harness.plan.recorded import Entry, RecordIndex
 from epsbench.harness.plan.suite import Suite
-from epsbench.harness.records import is_there
+from epsbench.harness.records import images_path, is_there
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,12 @@ def examples(cell: Cell) -> int:
     return size if cell.limit is None else min(size, cell.limit)
 
 
-def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Plan:
+def plan(suite: Suite, results: Path, records: RecordIndex | None = None, images: bool = False) -> Plan:
     """Group a suite's cells into jobs, build their attacks, and look up what is recorded.
 
     ``records`` is what was read of the results folder before: of those records only replaced ones are read again.
-    Raises one `InputError` that names every record of the suite that cannot be read, and every attack that refuses
+    With ``images`` a classifier's cell is only done if its adversarial images were kept. Raises one `InputError` that
+    names every record of the suite that cannot be read, and every attack that refuses
     its parameters, or that says why the folder cannot be read.
     """
     records = records or RecordIndex(results)
@@ -197,7 +198,8 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Pla
     for cell in suite.cells:
         cells.setdefault(cell.weights_key, []).append(cell)
         try:
-            if entry := records.entry(cell.id):
+            entry = records.entry(cell.id)
+            if entry and not (images and isinstance(cell, RobustnessCell) and not has_images(results, entry)):
                 by_status[entry.status].add(cell.id)
         except InputError as error:
             problems += error.messages
@@ -217,6 +219,11 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Pla
         void=frozenset(by_status["void"]),
         records=records,
     )
+
+
+def has_images(results: Path, entry: Entry) -> bool:
+    """Whether the adversarial images of a record were kept; a failed cell has none to keep."""
+    return entry.status == "failed" or images_path(results, entry.id).is_file()
 
 
 def require_writable(results: Path) -> None:

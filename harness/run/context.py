@@ -101,6 +101,9 @@ class Context:
     compile: str = "auto"
     """Whether to compile or trace networks: "auto" where it pays, "on" or "off"."""
 
+    keep_images: bool = False
+    """Whether to keep the adversarial image of every test image."""
+
     boards: bool = True
     """Whether to write curves for TensorBoard."""
 

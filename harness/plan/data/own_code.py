@@ -16,6 +16,16 @@ from epsbench.harness.plan.data.checks import as_array, checked_images, checked_
 from epsbench.harness.plan.data.own import short_address
 from epsbench.harness.plan.data.source import DataSource, Facts, Part, Splits, description_of, digest_of
 
+
+@dataclass(frozen=True)
+class Given:
+    """Data of this process, checked."""
+
+    part: Part
+    classes: tuple[str, ...] = ()
+    """What the classes are called."""
+
+
 NAMES = ("train", "validation", "test")
 
 
@@ -90,6 +100,8 @@ class OwnCode(DataSource):
 
 def part_of(value: Any, where: str, classes: int = 0) -> Part:
     """The examples of arrays ``(x, y)`` or of a dataset. Raises `InputError`, naming ``where``, for anything else."""
+    if isinstance(value, Given):
+        return value.part
     examples = isinstance(value, list) and value and isinstance(value[0], tuple | list)  # a list of (image, label)
     if isinstance(value, tuple | list) and len(value) == 2 and not examples:
         images, labels = value

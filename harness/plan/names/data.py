@@ -66,6 +66,8 @@ def source_of(named: Named, base: Path) -> DataSource:
 
 def _spelled_out(table: dict[str, Any], name: str, base: Path) -> dict[str, Any]:
     """A path alone as the table that it stands for."""
+    if in_memory("data", name) is not None:
+        return table
     if Path(name).suffix in (".npz", ".npy"):
         return table | {"name": "npz", "path": name}
     if name not in KINDS["data"].built_in and ":" not in name and (base / name).is_dir():

@@ -179,7 +179,7 @@ def resolve(kind: str, name: str, base: Path) -> Source:
     """
     table = KINDS[kind]
     if (given := in_memory(kind, name)) is not None:
-        return Source(given)
+        return Source(given if kind == "data" else _checked(table, name, given))
     prefix, colon, rest = name.partition(":")
     if name in table.built_in:
         return Source(load_object(table.built_in[name], base))
