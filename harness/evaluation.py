@@ -276,16 +276,19 @@ def _kept(results: Path, record: Record) -> dict[str, Any]:
         raise InputError(f"{path}: the images of this evaluation cannot be read ({error}); run it again") from error
 
 
-def save_images(points: Sequence[Point], path: Path) -> None:
-    """`Evaluation.save_images`. Raises `InputError` where the file cannot be written."""
+def save_images(points: Sequence[Point], path: Path) -> list[Path]:
+    """`Evaluation.save_images`; returns the files. Raises `InputError` where one cannot be written."""
     from epsbench.harness.files import keep
 
+    written: list[Path] = []
     for number, point in enumerate(points):
         own = path if len(points) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix or '.npz'}")
         buffer = io.BytesIO()
         names = {"images": "images", "labels": "labels", "predictions": "adversarial_class", "eps": "eps"}
         np.savez_compressed(buffer, **{name: point.per_image[key] for name, key in names.items()})  # type: ignore[arg-type]
         keep(own, buffer.getvalue())
+        written.append(own)
+    return written
 
 
 def _latex_share(share: Share) -> str:

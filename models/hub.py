@@ -106,6 +106,13 @@ def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.M
         return verified(HubNetwork(network, normalise, size), data, f"torchvision:{name}")
 
 
+def normalised(network: nn.Module, mean: Sequence[float], std: Sequence[float], data: DataShape) -> nn.Module:
+    """The network behind a normalisation. Raises `ValueError` unless there is a mean for each channel."""
+    if len(mean) != data.shape[0]:
+        raise ValueError(f"mean has {len(mean)} numbers, and the images of {data.name} have {data.shape[0]} channels")
+    return HubNetwork(network, Normalise(mean, std))
+
+
 def verified(network: Any, data: DataShape, name: str) -> nn.Module:
     """Return ``network`` after checking that it turns the data's images into logits (N, classes).
 

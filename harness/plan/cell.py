@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.harness.plan.epsilon import format_epsilon
@@ -16,6 +18,8 @@ from epsbench.harness.plan.epsilon import format_epsilon
 if TYPE_CHECKING:
     from epsbench.harness.plan.data.own import OwnData
 
+_ABSOLUTE = re.compile(r"(\w+:)?(/[^:]+)(:[\w.]+)?")
+"""``/path``, ``file:/path`` and ``/path/to/file.py:Object``."""
 Items = tuple[tuple[str, Any], ...]
 """A mapping as a hashable value: keys with their values, sorted by key."""
 
@@ -94,6 +98,22 @@ def measures(evaluation: Items) -> dict[str, Any]:
     absent = [name for name in LATER_MEASURES if not settings.get(name)]
     left_out = {key for name in absent for key in (name, *LATER_MEASURES[name])}
     return {key: value for key, value in settings.items() if key not in left_out}
+
+
+def without_places(value: Any) -> Any:
+    """A JSON value without absolute paths, for a record: of each the last part is left, and a hash of the whole.
+
+    The hash keeps two files of one name apart.
+    """
+    if isinstance(value, dict):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_places(item) for item in value]
+    place = _ABSOLUTE.fullmatch(value) if isinstance(value, str) else None
+    if place is None:
+        return value
+    head, path, tail = place.groups(default="")
+    return f"{head}{PurePath(path).name}#{hashlib.sha256(path.encode()).hexdigest()[:6]}{tail}"
 
 
 def data_entry(data: str | OwnData) -> str | dict[str, Any]:
@@ -200,8 +220,8 @@ class RobustnessCell(_Cell):
         subset = {} if self.subset == "all" else {"subset": self.subset}
         start = {"start": {"data": data_entry(self.start.data), **self.start.model_axes}} if self.start else {}
         return {
-            "model": self.model.as_dict(),
-            "defense": self.defense.as_dict(),
+            "model": without_places(self.model.as_dict()),
+            "defense": without_places(self.defense.as_dict()),
             "augmentation": self.augmentation,
             **subset,
             **start,
@@ -222,7 +242,7 @@ class RobustnessCell(_Cell):
             **self.model_axes,
             "training": recipe(self.training),
             **source,
-            "attack": self.attack.as_dict(),
+            "attack": without_places(self.attack.as_dict()),
             "norm": self.norm,
             "eps": format_epsilon(self.eps),
             **curve,
@@ -279,7 +299,7 @@ class GenerationCell(_Cell):
         return {
             "task": self.task,
             "data": data_entry(self.data),
-            "model": self.model.as_dict(),
+            "model": without_places(self.model.as_dict()),
             "z_dim": self.z_dim,
             "beta": self.beta,
             "training": dict(self.training),

@@ -26,6 +26,7 @@ class KeyedNoise:
 
         Each step of a stream has a sequence of its own, and so has the stream before its first step (None).
         """
+        self.example = example
         key = _mix(torch.full_like(example, seed) + _GOLDEN)
         key = _mix(key ^ (example * _MIX_1))
         self._key = _mix(key ^ (stream * _MIX_2))

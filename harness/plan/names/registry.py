@@ -76,7 +76,8 @@ KINDS: dict[str, Kind] = {
         },
         group="epsbench.attacks",
         bases=("epsbench.attacks.base:Attack",),
-        hidden=("name", "norm"),
+        prefixes={"images": ("epsbench.harness.plan.handed_over:HandedOver", "images_file")},
+        hidden=("name", "norm", "images_file"),
         uncalled={
             "loss": "a field `loss` holds the loss, a value of epsbench.attacks.losses.Loss; for a loop of your own "
             "define perturb(victim, x, y, eps, noise)",
@@ -256,6 +257,8 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
     }
     if kind == "data":
         arguments["base"] = base
+    if "path" in dict(source.fixed) and "architecture" in arguments:
+        arguments["architecture"] = _own_architecture(arguments["architecture"], base)
     if norm is not None:
         arguments["norm"] = NORMS[norm] if isinstance(norm, str) else norm
     factory = _wrapped(source.factory) if kind == "model" else source.factory
@@ -263,6 +266,15 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
         return factory(**dict(source.fixed), **arguments)
     except (ValueError, TypeError) as error:
         raise InputError(f"{named.name}: {error}") from error
+
+
+def _own_architecture(entry: Any, base: Path) -> Any:
+    """The architecture that a file's weights belong to, where it is code of the user's own; else the entry as it is."""
+    name = entry.get("name", "") if isinstance(entry, Mapping) else entry
+    prefix, colon, _ = str(name).partition(":")
+    if not colon or prefix in KINDS["model"].prefixes:
+        return entry
+    return make("model", name_with_parameters("model", entry, base), base)
 
 
 def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
@@ -276,10 +288,14 @@ def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
     inner = [versions(inner, nested, base)[inner] for inner, nested in nested_names(parameters(kind, source), named)]
     if inner:
         code[kind] = digest([code[kind], *inner])
-    if "path" in dict(source.fixed):
+    if {"path", "images_file"} & dict(source.fixed).keys():
         try:
             stored = make(kind, named, base)
-            code |= {"architecture": code_version(type(stored.inner())), "weights": stored.digest()}
+            if kind == "attack":
+                return {kind: digest([code[kind], stored.digest()])}
+            inner_model = stored.inner()
+            architecture = getattr(inner_model, "factory", type(inner_model))
+            code |= {"architecture": code_version(architecture), "weights": stored.digest()}
         except ValueError as error:
             raise InputError(f"{named.name}: {error}") from error
     return code
@@ -321,7 +337,7 @@ def _wrapped(factory: Callable[..., Any]) -> Callable[..., Any]:
 def _hub_name(prefix: str, rest: str, base: Path) -> str:
     if not rest:
         raise InputError(f"'{prefix}:' needs a name after the colon")
-    if prefix == "file":
+    if prefix in ("file", "images"):
         return str(base / rest)
     plain = rest.partition(".")[0]  # timm writes architecture.weights
     known = model_names(prefix)
