@@ -148,10 +148,9 @@ class FromFile(Architecture):
         from epsbench.models.hub import normalised
 
         network = self.inner().build(data)
-        loaded_from = load_checkpoint(network, Path(self.path), self.key)
         if self.mean:
             network = normalised(network, self.mean, self.std, data)
-        network.loaded_from = loaded_from  # type: ignore[assignment]
+        network.loaded_from = load_checkpoint(network, Path(self.path), self.key)  # type: ignore[assignment]
         return network
 
 

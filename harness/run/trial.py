@@ -14,6 +14,7 @@ from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.run.attack.judge import in_float32
 from epsbench.harness.run.data.examples import Data
+from epsbench.models.outputs import remedy
 
 Problem = str
 
@@ -74,9 +75,12 @@ def _not_logits(logits: object, size: int, classes: int) -> Iterator[Problem]:
     """What is wrong with a model's outputs for ``size`` images."""
     expected = f"it must return one logit for each of the {classes} classes, shape ({size}, {classes})"
     if not isinstance(logits, Tensor):
-        yield f"for {_count(size)} it gives a {type(logits).__name__}, not a tensor: {expected}"
+        kind = type(logits).__name__
+        yield f"for {_count(size)} it gives a {kind}, not a tensor: {expected}{remedy(logits, size, classes)}"
     elif tuple(logits.shape) != (size, classes):
-        squeezed = "; a squeeze() without an axis drops the batch of one" if size == 1 else ""
+        squeezed = (
+            "; a squeeze() without an axis drops the batch of one" if size == 1 else remedy(logits, size, classes)
+        )
         yield f"for {_count(size)} it gives outputs of shape {tuple(logits.shape)}: {expected}{squeezed}"
     elif not logits.is_floating_point():
         yield f"for {_count(size)} it gives {logits.dtype} outputs: logits are floating-point numbers"
