@@ -47,10 +47,12 @@ _PUBLIC = {
 }
 """The public names, by the module that defines them."""
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", "testing", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "testing":
+        return import_module("epsbench.testing")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'epsbench' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_PUBLIC[name]), name)

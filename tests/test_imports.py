@@ -81,7 +81,7 @@ MAY_IMPORT = {
     "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),
     "harness.evaluate_verb": ("harness.evaluation", "harness.plan", *SHARED),
     "harness.choices": ("__version__",),
-    "harness.testing": (RUN, "harness.plan", *SHARED, *ROBUST),
+    "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
     "harness.reference": ("harness.plan", "harness.errors"),
     "harness.listing": ("harness.plan", "harness.errors"),
     "harness.measuring": (
