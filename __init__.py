@@ -14,6 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from epsbench.harness.api import attack as attack
+    from epsbench.harness.api import evaluate as evaluate
+    from epsbench.harness.api import load_model as load_model
+    from epsbench.harness.api import records as records
+    from epsbench.harness.api import report as report
     from epsbench.harness.errors import InputError as InputError
     from epsbench.harness.frames import frame as frame
     from epsbench.harness.options import Options as Options
@@ -26,6 +31,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "attack": "epsbench.harness.api",
+    "evaluate": "epsbench.harness.api",
+    "load_model": "epsbench.harness.api",
+    "records": "epsbench.harness.api",
+    "report": "epsbench.harness.api",
     "InputError": "epsbench.harness.errors",
     "Options": "epsbench.harness.options",
     "frame": "epsbench.harness.frames",
@@ -37,10 +47,12 @@ _PUBLIC = {
 }
 """The public names, by the module that defines them."""
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", "testing", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "testing":
+        return import_module("epsbench.testing")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'epsbench' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_PUBLIC[name]), name)

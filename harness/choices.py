@@ -46,6 +46,13 @@ class Executor(StrEnum):
     RAY = "ray"
 
 
+class NormName(StrEnum):
+    """The norms that bound a perturbation."""
+
+    LINF = "linf"
+    L2 = "l2"
+
+
 class Kind(StrEnum):
     """What ``epsbench list`` can list."""
 
@@ -60,4 +67,53 @@ SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite fil
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The results folder; default: results/<suite name>.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use at most N examples of each split.")]
 PrecisionOption = Annotated[Precision | None, typer.Option(help="Replaces the suite's own precision.")]
+SaveImages = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.npz", help="Also write the adversarial images, with labels, predictions and ε."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The folder of data sets; default: EPSBENCH_DATA, else ~/.cache/epsbench."),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="How many rows (image, ε, restart) are attacked at a time; default: found by timing."
+    ),
+]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="Such as cpu, cuda or cuda:1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Junit = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the verdicts as JUnit XML.")]
+
+
+def _examples(*lines: str) -> str:
+    """Commands under the help of a verb, each on a line of its own."""
+    return "\n\n".join(["Examples:", *lines])
+
+
+EXAMPLES = {
+    "run": _examples("epsbench run mnist --limit 500", "epsbench run mine.toml --out results/mine --device cuda"),
+    "evaluate": _examples(
+        "epsbench evaluate models/resnet.py:ResNet18 --weights best.pt --data test.npz --eps 8/255",
+        "epsbench evaluate victim.py:load --data cifar10 --attack pgd:steps=40,restarts=5 --norm l2 --eps 0.5",
+        "epsbench evaluate victim.py:load --data test.npz --score theirs.npz --eps 8/255",
+    ),
+    "show": _examples("epsbench show mnist > mine.toml", "epsbench show quickstart"),
+    "plan": _examples("epsbench plan mnist", "epsbench plan mine.toml --out results/mine"),
+    "report": _examples("epsbench report results/mnist", "epsbench report results/a results/b --output both.csv"),
+    "check": _examples("epsbench check mine.toml", "epsbench check mine.toml --junit check.xml"),
+    "compare": _examples("epsbench compare before after", "epsbench compare before after --junit compare.xml"),
+    "audit": _examples("epsbench audit victim.py:load --data cifar10", "epsbench audit smallcnn --data test.npz"),
+    "list": _examples("epsbench list", "epsbench list attacks"),
+    "schema": _examples("epsbench schema", "epsbench schema > suite.schema.json"),
+}
+"""What the help of each verb shows below its options."""
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and exit, where that is wanted."""
+    if wanted:
+        from epsbench import __version__
+
+        print(f"epsbench {__version__}")
+        raise typer.Exit

@@ -11,16 +11,24 @@ import typer
 
 from epsbench.harness.choices import (
     ENDINGS,
+    EXAMPLES,
+    BatchSize,
     Compile,
+    DataDir,
+    Device,
     Executor,
     Format,
     Junit,
     Kind,
     Limit,
+    NormName,
     Out,
     Precision,
     PrecisionOption,
+    Quiet,
+    SaveImages,
     SuiteArgument,
+    show_version,
 )
 from epsbench.harness.errors import InputError
 from epsbench.harness.migrations import print_warnings
@@ -40,25 +48,24 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.callback()
+def _all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog=EXAMPLES["run"])
 def run(
     suite: SuiteArgument,
     out: Out = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The folder of data sets; default: EPSBENCH_DATA, else ~/.cache/epsbench."),
-    ] = None,
+    data: DataDir = None,
     limit: Limit = None,
     precision: PrecisionOption = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="How many rows (image, ε, restart) are attacked at a time; default: found by timing.",
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="Such as cpu, cuda or cuda:1.")] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The folder of trained weights; default: inside the results folder."),
@@ -71,7 +78,8 @@ def run(
         ),
     ] = Compile.AUTO,
     executor: Annotated[Executor, typer.Option(help="Where trainings and attacks run.")] = Executor.LOCAL,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    quiet: Quiet = False,
+    save_images: SaveImages = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -82,35 +90,73 @@ def run(
     sample: Annotated[int, typer.Option(min=1, metavar="N", help="How many cells --verify measures.")] = 3,
 ) -> None:
     """Measure the cells that have no record. Exit code 0: all measured, 1: a cell failed or is void, 2: cannot run."""
+    from epsbench.harness.measuring import measure
     from epsbench.harness.options import Options
-    from epsbench.harness.plan.plan import plan as make_plan
-    from epsbench.harness.plan.plan import require_writable
 
     loaded, results = _load(suite, out, limit, precision)
-    options = Options(data, device, precision, batch_size, weights, profile, executor, quiet, compile_)
+    options = Options(
+        data, device, precision, batch_size, weights, profile, executor, quiet, compile_, save_images is not None
+    )
     if verify:
         from epsbench.harness.run.verify import verify as verify_results
 
         raise typer.Exit(verify_results(loaded, results, options, sample, _echo))
-    made = make_plan(loaded, results)
-    if not made.pending and not profile:
-        from epsbench.harness.listing import nothing_to_do
-
-        _echo(nothing_to_do(made))
-        _echo(_unchanged_report(results))
-        raise typer.Exit(1 if made.void else 0)
-    require_writable(results)
-    from epsbench.harness.run.runner import INTERRUPTED, run_suite
-
-    code = run_suite(loaded, results, options, made.records)
-    if code != INTERRUPTED:
-        from epsbench.harness.report.build import report as build_report
-
-        _echo(build_report(results, Format.TEXT, None))
-    raise typer.Exit(code)
+    raise typer.Exit(measure(loaded, results, options, save_images, _echo))
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["evaluate"])
+def evaluate(
+    model: Annotated[list[str], typer.Argument(metavar="MODEL...", help="One model or several, named as in a suite.")],
+    data: Annotated[str, typer.Option(metavar="DATA", help="A data set, test.npz, a folder, or mine.py:Data.")],
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Such as pgd:steps=40,restarts=5; may be repeated. Default: autoattack."),
+    ] = None,
+    norm: Annotated[list[NormName] | None, typer.Option(help="May be repeated. Default: linf.")] = None,
+    eps: Annotated[
+        list[str] | None, typer.Option(metavar="ε", help="In pixel units; may be repeated. Default: 8/255.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The weights of MODEL, a checkpoint or safetensors.")
+    ] = None,
+    key: Annotated[str, typer.Option(metavar="KEY", help="Which weights of the file, such as ema.")] = "",
+    mean: Annotated[str, typer.Option(metavar="M,M,M", help="What images are normalised with before MODEL.")] = "",
+    std: Annotated[str, typer.Option(metavar="S,S,S", help="Likewise.")] = "",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The results folder.")] = Path("results/evaluate"),
+    score: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Judge these adversarial images instead of attacking.")
+    ] = None,
+    save_images: SaveImages = None,
+    limit: Limit = None,
+    precision: PrecisionOption = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the attacks' noise.")] = 0,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+) -> None:
+    """Attack a model as it is: clean and robust accuracy. Exit code 0: measured, 1: failed or void, 2: cannot run."""
+    from epsbench.harness.evaluate_verb import suite_of
+    from epsbench.harness.measuring import measure
+    from epsbench.harness.options import Options
+
+    suite = suite_of(
+        model, data, attack or [], [each.value for each in norm or []], eps or [], weights=weights, key=key, mean=mean,
+        std=std, score=score, limit=limit, precision=precision.value if precision else None, seed=seed,
+    )  # fmt: skip
+    options = Options(data_dir, device, precision, batch_size, quiet=quiet, keep_images=save_images is not None)
+    raise typer.Exit(measure(suite, out, options, save_images, _echo))
+
+
+@app.command(epilog=EXAMPLES["show"])
+def show(suite: SuiteArgument) -> None:
+    """Print a suite file, to begin one of your own with."""
+    from epsbench.harness.plan.suite import load_suite
+
+    _echo(load_suite(suite).path.read_text(encoding="utf-8"), end="")
+
+
+@app.command(epilog=EXAMPLES["plan"])
 def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None) -> None:
     """Show what a run would do: jobs, cells, what is recorded already, and the gradients left to take."""
     from epsbench.harness.listing import plan_summary, plan_table
@@ -125,7 +171,7 @@ def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: 
     console.print(plan_summary(made), highlight=False)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["report"])
 def report(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several for one common report.")
@@ -148,7 +194,7 @@ def report(
     _echo(f"wrote {output}" if output else text)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["check"])
 def check(
     suite: SuiteArgument,
     out: Out = None,
@@ -167,7 +213,7 @@ def check(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["compare"])
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="The results folder to compare with.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The results folder to judge.")],
@@ -181,7 +227,7 @@ def compare(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["audit"])
 def audit(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, named as in a suite.")],
     data: Annotated[str, typer.Option(metavar="NAME", help="The data set that it classifies.")],
@@ -189,7 +235,7 @@ def audit(
         Path | None, typer.Option(metavar="FILE", help="A file of weights; default: the model as it is built.")
     ] = None,
     precision: PrecisionOption = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="Such as cpu, cuda or cuda:1.")] = None,
+    device: Device = None,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder of data sets, as --data of run.")
     ] = None,
@@ -203,7 +249,7 @@ def audit(
     raise typer.Exit(code)
 
 
-@app.command("list")
+@app.command("list", epilog=EXAMPLES["list"])
 def list_(kind: Annotated[Kind | None, typer.Argument(help="List only these.")] = None) -> None:
     """List what a suite can name, with parameters and defaults: attacks, defenses, models, data sets, suites."""
     from epsbench.harness.listing import LISTS
@@ -213,7 +259,7 @@ def list_(kind: Annotated[Kind | None, typer.Argument(help="List only these.")] 
         console.print(LISTS[name]())
 
 
-@app.command()
+@app.command(epilog=EXAMPLES["schema"])
 def schema() -> None:
     """Print the JSON Schema of suite files."""
     from epsbench.harness.plan.suite import schema_text
@@ -259,17 +305,6 @@ def _step_summary() -> Path | None:
     """The file whose Markdown GitHub Actions shows on a job's summary page; None elsewhere."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     return Path(path) if path else None
-
-
-def _unchanged_report(results: Path) -> str:
-    """The report as text when nothing was added. report.html is not written again, which would take seconds."""
-    from epsbench.harness.report.build import BESIDE, FORMATS, report
-    from epsbench.harness.report.content import Content
-    from epsbench.harness.report.results.loading import load_results
-
-    if not all((results / name).is_file() for name in BESIDE):
-        return report(results, Format.TEXT, None)
-    return FORMATS[Format.TEXT](Content(load_results(results)))
 
 
 def _console() -> Console:

@@ -54,6 +54,8 @@ def _datasets() -> Table:
         table.add_row(
             each.name, "×".join(map(str, each.shape)), str(each.classes), *(f"{size:,}" for size in each.sizes)
         )
+    own = ", ".join(f"{{ name = {name!r}, … }}" for name in KINDS["data"].built_in)
+    table.caption = escape(f"your own: test.npz, a folder of images, path/to/file.py:Object; with parameters: {own}")
     return table
 
 

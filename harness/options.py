@@ -28,3 +28,5 @@ class Options:
     """Whether to show no progress."""
     compile: str = "auto"
     """Whether networks are compiled or traced: ``auto``, ``on`` or ``off``."""
+    keep_images: bool = False
+    """Whether to keep the adversarial image of every test image, in ``RESULTS/images``."""

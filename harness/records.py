@@ -163,6 +163,11 @@ def record_path(results: Path, identity: str) -> Path:
     return results / "cells" / f"{identity}.json"
 
 
+def images_path(results: Path, identity: str) -> Path:
+    """The file of the adversarial images of the cell with this id, where they were kept."""
+    return results / "images" / f"{identity}.npz"
+
+
 def write_record(results: Path, record: Record) -> Path:
     """Write a record atomically and return its path. Raises `InputError` when it cannot be written.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -102,21 +102,29 @@ class FromFile(Architecture):
     """A named architecture with the weights of a local safetensors or state-dict file.
 
     ``architecture`` is a name (``"resnet18"``, ``"timm:NAME"``) or a table (``{name = "resnet18", width = 32}``).
-    ``key`` names one of several sets of weights in the file, such as ``"state_dict_ema"``.
+    ``key`` names one of several sets of weights in the file, such as ``"state_dict_ema"``. ``mean`` and ``std``, one
+    number a channel, are what a network that does not normalise its images itself was trained with.
     """
 
     version: ClassVar[str] = "1b478a616e197e24"
 
     path: str
-    architecture: str | Mapping[str, Any]
+    architecture: str | Mapping[str, Any] | Architecture
     key: str = ""
+    mean: tuple[float, ...] = field(default=(), metadata={"later": True})
+    std: tuple[float, ...] = field(default=(), metadata={"later": True})
 
     def __post_init__(self) -> None:
         self.inner()
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} numbers and std {len(self.std)}; give both, one a channel")
+        if any(value <= 0 for value in self.std):
+            raise ValueError("std must be above 0")
 
     def inner(self) -> Architecture:
         """The architecture the weights belong to, with its parameters."""
-        return architecture(self.architecture)
+        given = self.architecture
+        return given if isinstance(given, Architecture) else architecture(given)
 
     def digest(self) -> str:
         """A digest of the file's content, so that other weights under the same path are another model.
@@ -137,8 +145,11 @@ class FromFile(Architecture):
 
     def build(self, data: DataShape) -> nn.Module:
         from epsbench.models.checkpoints import load_checkpoint
+        from epsbench.models.hub import normalised
 
         network = self.inner().build(data)
+        if self.mean:
+            network = normalised(network, self.mean, self.std, data)
         network.loaded_from = load_checkpoint(network, Path(self.path), self.key)  # type: ignore[assignment]
         return network
 
@@ -185,7 +196,7 @@ def architecture(wanted: str | Mapping[str, Any]) -> Architecture:
         near = get_close_matches(name, BUILT_IN, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(BUILT_IN)}, timm:NAME, torchvision:NAME"
         raise ValueError(f"unknown architecture {name!r}; {hint}")
-    known = {field.name for field in fields(kind)} - ({"name"} if colon else set())
+    known = {each.name for each in fields(kind)} - ({"name"} if colon else set())
     for key in table:
         if key not in known:
             raise ValueError(f"architecture {name!r} takes no parameter {key!r}; it takes {', '.join(sorted(known))}")

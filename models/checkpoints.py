@@ -8,10 +8,15 @@ tensor of the network in its shape and nothing else. When two different sets fit
 from __future__ import annotations
 
 import argparse
+import datetime
+import pathlib
 import pickle
+import re
+import types
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +28,14 @@ from epsbench.models.layers import Normalise
 
 State = dict[str, Tensor]
 
-_DEEPEST = 3
-_COUNTER = "num_batches_tracked"  # of batch norm: absent from old files, and used by nobody in evaluation mode
+_DEEPEST = 4
+# Of batch norm and of averaged models: absent from some files, and used by nobody in evaluation mode.
+_COUNTER = ("num_batches_tracked", "n_averaged")
+_MOST_PARTS = 8  # of a tuple in a file that may hold weights; an optimiser's lists are longer
+_PLAIN: tuple[Any, ...] = (
+    argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray, pathlib.PosixPath,
+    pathlib.PurePosixPath, datetime.datetime, datetime.date, datetime.timedelta,
+)  # fmt: skip
 _MEANS, _STDS = {"mean", "mu", "new_mean", "_mean"}, {"std", "sigma", "new_std", "_std"}
 
 
@@ -43,9 +54,11 @@ def load_state(path: Path) -> dict[str, State]:
             f"weights {path}: cannot be read ({error.strerror or error}); give the path of a file"
         ) from error
     except pickle.UnpicklingError as error:
+        other = re.search(r"GLOBAL ([\w.]+)", str(error))
+        holds = f" (it holds {other.group(1)})" if other else ""
         raise ValueError(
-            f"weights {path}: refused: it is no plain state dict, and loading it could run code from the file; "
-            "save the weights with safetensors.torch.save_file(model.state_dict(), path)"
+            f"weights {path}: refused: it is no plain state dict{holds}, and loading it could run code from the file; "
+            "where you trust it, load it in Python and save the weights alone: torch.save(model.state_dict(), path)"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"weights {path}: neither safetensors nor a state dict, or damaged ({error})") from error
@@ -86,7 +99,9 @@ def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
     from epsbench.models.hub import HubNetwork
 
     # A network of timm or torchvision lies inside our own preparation; files with and without it load.
-    target = network.network if isinstance(network, HubNetwork) else network
+    target = network
+    while isinstance(target, HubNetwork):
+        target = target.network
     own = {name: value for name, value in target.state_dict().items() if isinstance(value, Tensor)}
     fits, problems = [], []
     for key, state in sets.items():
@@ -148,7 +163,9 @@ def _misfit(own: Mapping[str, Tensor], state: State) -> str:
         return f"{shapes[0]}; they belong to another architecture, another input shape or another number of classes"
     missing, unknown = sorted(own.keys() - shown.keys()), sorted(shown.keys() - own.keys())
     what = f"no tensor {missing[0]!r}" if missing else f"a tensor {unknown[0]!r} that does not belong there"
-    names = f"; the file has {', '.join(map(repr, sorted(state)[:3]))}, …" if missing else ""
+    near = get_close_matches(missing[0], unknown, n=1) if missing else []
+    nearest = f"; the nearest of the file is {near[0]!r}" if near else ""
+    names = f"; the file has {', '.join(map(repr, sorted(state)[:3]))}, …{nearest}" if missing else ""
     return (
         f"{what} ({len(missing)} missing, {len(unknown)} unknown){names}; "
         "name the architecture these weights were trained for"
@@ -171,6 +188,11 @@ def _is_normalisation(name: str, value: Tensor, network: nn.Module) -> bool:
     if not kind or value.numel() > 4:
         return False
     layers = [module for module in network.modules() if isinstance(module, Normalise)]
+    if not layers:
+        raise ValueError(
+            f"{name} is {[round(number, 4) for number in value.flatten().tolist()]}: the file's model normalises its "
+            "images, and the architecture does not; give mean and std beside architecture, or normalise in the model"
+        )
     for layer in layers:
         mine = getattr(layer, kind).flatten().cpu()
         if not torch.allclose(mine, value.flatten().float().expand_as(mine) if value.numel() == 1 else
@@ -184,21 +206,28 @@ def _is_normalisation(name: str, value: Tensor, network: nn.Module) -> bool:
 
 
 def _unpickled(path: Path) -> Any:
-    """What torch saved. Numbers of NumPy and argparse's namespaces may stand beside the weights; nothing else may."""
-    allowed: list[Any] = [argparse.Namespace, np.dtype, *{type(np.dtype(each)) for each in "?bhilqBHILQefd"}]
-    for core in ("numpy._core.multiarray", "numpy.core.multiarray"):  # NumPy 2 and 1 name it so in pickles
-        with suppress(ImportError, AttributeError):
-            scalar = __import__(core, fromlist=["scalar"]).scalar
-            allowed += [scalar, (scalar, f"{core}.scalar")]
+    """What torch saved. Beside the weights there may be plain values: arrays, namespaces, paths and times.
+
+    Making them runs no code of the file. Nothing else is allowed.
+    """
+    allowed: list[Any] = [*_PLAIN, *{type(np.dtype(each)) for each in "?bhilqBHILQefdU"}]
+    for core in ("numpy._core.multiarray", "numpy.core.multiarray"):  # NumPy 2 and 1 name them so in pickles
+        for name in ("scalar", "_reconstruct"):
+            with suppress(ImportError, AttributeError):
+                function = getattr(__import__(core, fromlist=[name]), name)
+                allowed += [function, (function, f"{core}.{name}")]
     with torch.serialization.safe_globals(allowed):
         return torch.load(path, "cpu", weights_only=True)
 
 
 def _sets(content: Any, key: str = "", depth: int = 0) -> dict[str, State]:
     """Every table of tensors in what a file holds, by the keys on the way to it."""
+    if isinstance(content, tuple | list) and depth < _DEEPEST and len(content) <= _MOST_PARTS:
+        content = {str(place): value for place, value in enumerate(content)}  # such as (weights, accuracy)
     if not isinstance(content, Mapping) or depth > _DEEPEST:
         return {}
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    weights = {name: _as_tensor(value) for name, value in content.items() if isinstance(name, str)}
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
     if tensors and len(tensors) == len(content):
         return {key: tensors}
     nested: dict[str, State] = {}
@@ -206,6 +235,12 @@ def _sets(content: Any, key: str = "", depth: int = 0) -> dict[str, State]:
         if isinstance(name, str):
             nested |= _sets(value, f"{key}.{name}" if key else name, depth + 1)
     return nested or ({key: tensors} if tensors else {})  # such as tensors with an epoch beside them
+
+
+def _as_tensor(value: Any) -> Any:
+    """An array of numbers as a tensor; anything else as it is."""
+    is_numeric = isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype != np.uint16
+    return torch.from_numpy(value.copy()) if is_numeric else value
 
 
 def _equal(a: State, b: State) -> bool:

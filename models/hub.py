@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from epsbench.models.base import DataShape
 from epsbench.models.layers import CopiesInput, Normalise
+from epsbench.models.outputs import remedy
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -106,6 +107,13 @@ def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.M
         return verified(HubNetwork(network, normalise, size), data, f"torchvision:{name}")
 
 
+def normalised(network: nn.Module, mean: Sequence[float], std: Sequence[float], data: DataShape) -> nn.Module:
+    """The network behind a normalisation. Raises `ValueError` unless there is a mean for each channel."""
+    if len(mean) != data.shape[0]:
+        raise ValueError(f"mean has {len(mean)} numbers, and the images of {data.name} have {data.shape[0]} channels")
+    return HubNetwork(network, Normalise(mean, std))
+
+
 def verified(network: Any, data: DataShape, name: str) -> nn.Module:
     """Return ``network`` after checking that it turns the data's images into logits (N, classes).
 
@@ -135,9 +143,17 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
         outputs = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
             f"model {name} gives {outputs} for 2 images of {data.name}; logits of shape (2, {data.classes}) are needed"
+            f"{remedy(logits, 2, data.classes) or _other_classes(logits, data)}"
         )
     writes = bool((probe != 0.5).any()) or getattr(probe, "_version", 0) > 0
     return CopiesInput(network) if writes else network
+
+
+def _other_classes(logits: Any, data: DataShape) -> str:
+    """What to do where a model has another number of classes than the data; empty where that is not the fault."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        return ""
+    return f"; the data has {data.classes} classes: where the model knows more, say classes = {logits.shape[1]} there"
 
 
 def _set_mode(network: nn.Module, training: bool) -> None:

@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "harness.isolation": ("harness.global_settings",),
     "harness.records": ("harness.errors", "harness.files", "harness.findings", "harness.migrations"),
     "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
+    "harness.plan.data": ("harness.plan.data", "harness.plan.cell", "harness.errors", "harness.files"),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors",
         "harness.isolation", *ROBUST,
@@ -77,15 +78,27 @@ MAY_IMPORT = {
     f"{REPORT}.reading": CONTENT,
     f"{REPORT}.content": CONTENT,
     f"{REPORT}.page": (*CONTENT, f"{REPORT}.content"),
+    "testing": ("harness.testing",),
+    "harness.evaluation": ("harness.plan.epsilon", *SHARED),
+    "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),
+    "harness.evaluate_verb": ("harness.evaluation", "harness.plan", *SHARED),
+    "harness.choices": ("__version__",),
+    "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
     "harness.reference": ("harness.plan", "harness.errors"),
     "harness.listing": ("harness.plan", "harness.errors"),
-    "harness.cli": (RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", *SHARED),
+    "harness.measuring": (
+        RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb", *SHARED,
+    ),
+    "harness.cli": (
+        RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb",
+        "harness.measuring", *SHARED,
+    ),
 }  # fmt: skip
 TORCH_FREE = (
     "", "attacks.base", "attacks.norms", "attacks.noise", "attacks.fgsm", "attacks.pgd", "attacks.mifgsm",
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
-    "harness.findings",
+    "harness.findings", "harness.api", "harness.evaluation", "harness.evaluate_verb", "harness.measuring",
 )  # fmt: skip
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.harness.plan.epsilon import format_epsilon
 
+if TYPE_CHECKING:
+    from epsbench.harness.plan.data.own import OwnData
+
+_ABSOLUTE = re.compile(r"(\w+:)?(/[^:]+)(:[\w.]+)?")
+"""``/path``, ``file:/path`` and ``/path/to/file.py:Object``."""
 Items = tuple[tuple[str, Any], ...]
 """A mapping as a hashable value: keys with their values, sorted by key."""
 
@@ -93,6 +100,27 @@ def measures(evaluation: Items) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in left_out}
 
 
+def without_places(value: Any) -> Any:
+    """A JSON value without absolute paths, for a record: of each the last part is left, and a hash of the whole.
+
+    The hash keeps two files of one name apart.
+    """
+    if isinstance(value, dict):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_places(item) for item in value]
+    place = _ABSOLUTE.fullmatch(value) if isinstance(value, str) else None
+    if place is None:
+        return value
+    head, path, tail = place.groups(default="")
+    return f"{head}{PurePath(path).name}#{hashlib.sha256(path.encode()).hexdigest()[:6]}{tail}"
+
+
+def data_entry(data: str | OwnData) -> str | dict[str, Any]:
+    """A cell's data as its record holds it: the name of a built-in, or a table."""
+    return data if isinstance(data, str) else data.record()
+
+
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of a value's canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -143,8 +171,8 @@ class RobustnessCell(_Cell):
         "task", "data", "model", "defense", "augmentation", "subset", "start", "training", "seed", "limit", "precision",
     )  # fmt: skip
 
-    data: str
-    """The name of the data set."""
+    data: str | OwnData
+    """The name of the data set, or data of the user's own."""
     model: Named
     """The architecture."""
     defense: Named
@@ -192,10 +220,10 @@ class RobustnessCell(_Cell):
     def model_axes(self) -> dict[str, Any]:
         """The axes that decide the weights, as records hold them: subset and start only when a suite sets them."""
         subset = {} if self.subset == "all" else {"subset": self.subset}
-        start = {"start": {"data": self.start.data, **self.start.model_axes}} if self.start else {}
+        start = {"start": {"data": data_entry(self.start.data), **self.start.model_axes}} if self.start else {}
         return {
-            "model": self.model.as_dict(),
-            "defense": self.defense.as_dict(),
+            "model": without_places(self.model.as_dict()),
+            "defense": without_places(self.defense.as_dict()),
             "augmentation": self.augmentation,
             **subset,
             **start,
@@ -213,11 +241,11 @@ class RobustnessCell(_Cell):
         first = {} if self.test_images is None else {"test_images": self.test_images}
         return {
             "task": self.task,
-            "data": self.data,
+            "data": data_entry(self.data),
             **self.model_axes,
             "training": recipe(self.training),
             **source,
-            "attack": self.attack.as_dict(),
+            "attack": without_places(self.attack.as_dict()),
             "norm": self.norm,
             "eps": format_epsilon(self.eps),
             **curve,
@@ -250,8 +278,8 @@ class GenerationCell(_Cell):
         "task", "data", "model", "z_dim", "beta", "training", "seed", "limit", "precision",
     )  # fmt: skip
 
-    data: str
-    """The name of the data set."""
+    data: str | OwnData
+    """The name of the data set, or data of the user's own."""
     model: Named
     """The architecture."""
     z_dim: int
@@ -274,8 +302,8 @@ class GenerationCell(_Cell):
     def canonical(self) -> dict[str, Any]:
         return {
             "task": self.task,
-            "data": self.data,
-            "model": self.model.as_dict(),
+            "data": data_entry(self.data),
+            "model": without_places(self.model.as_dict()),
             "z_dim": self.z_dim,
             "beta": self.beta,
             "training": dict(self.training),

@@ -18,7 +18,8 @@ from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.bounds import Bound, Cost
 from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
-from epsbench.harness.plan.data import DATASETS, SUBSETS
+from epsbench.harness.plan.data import SUBSETS, describe
+from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.registry import KINDS, make, name_with_parameters, norm_versions, versions
 from epsbench.harness.plan.schema import (
@@ -143,7 +144,7 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
     from epsbench.models.generative import VAE
 
     wanted, other = (Architecture, "generation") if part.task == "robustness" else (VAE, "robustness")
-    data = DATASETS[part.data]
+    data = describe(part.data)
     problems: dict[str, None] = {}
     path = f"{part.task}.matrix.model"
     for named, z_dim in dict.fromkeys((point["model"], point.get("z_dim", 1)) for point in points):
@@ -157,7 +158,7 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
             else:
                 model.check(data)
         except (ValueError, InputError) as error:
-            problems[f"{path}: {name!r} does not fit {part.data!r}: {error}"] = None
+            problems[f"{path}: {name!r} does not fit {str(part.data)!r}: {error}"] = None
     return list(problems)
 
 
@@ -171,7 +172,9 @@ def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel]]:
 
 def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:
     """A problem for every subset that the part's limit leaves without a training example."""
-    examples = min(DATASETS[part.data].sizes[0], part.limit or math.inf)
+    if not describe(part.data).sizes[0]:
+        return []  # without training the training split need not exist: the run says so where a model needs it
+    examples = min(describe(part.data).sizes[0], part.limit or math.inf)
     starts = (start.point(point) for point in points if isinstance(start := point.get("start"), Start))
     subsets = dict.fromkeys(point.get("subset", "all") for point in [*points, *starts])
     empty = [subset for subset in subsets if not range(int(examples))[SUBSETS[subset](int(examples))]]
@@ -187,18 +190,18 @@ class _Versions:
         self._base = base
         self._data, self._task = part.data, part.task
         self._known: dict[tuple[str, Named], dict[str, str]] = {}
-        self._contents: dict[tuple[Named, str, int | None], Content | None] = {}
+        self._contents: dict[tuple[Named, str | OwnData, int | None], Content | None] = {}
 
-    def content(self, model: Named, data: str, z_dim: int | None = None) -> Content | None:
+    def content(self, model: Named, data: str | OwnData, z_dim: int | None = None) -> Content | None:
         """What a model brings for this data; it is built once a part."""
         key = model, data, z_dim
         if key not in self._contents:
-            self._contents[key] = content_of(model, self._base, DATASETS[data], z_dim)
+            self._contents[key] = content_of(model, self._base, describe(data), z_dim)
         return self._contents[key]
 
     def unbuildable(self, points: Iterable[Point]) -> Problems:
         """A problem for every model with content of its own that cannot be built for its data."""
-        models: dict[tuple[Named, str, int | None], None] = {}
+        models: dict[tuple[Named, str | OwnData, int | None], None] = {}
         for point in points:
             start = point.get("start")
             for each in (point, start.point(point)) if isinstance(start, Start) else (point,):
@@ -212,9 +215,9 @@ class _Versions:
         return list(problems)
 
     def __call__(
-        self, subset: str = "all", data: str = "", norm: str = "", z_dim: int | None = None, **named: Named
+        self, subset: str = "all", data: str | OwnData = "", norm: str = "", z_dim: int | None = None, **named: Named
     ) -> tuple[tuple[str, str], ...]:
-        description = DATASETS[data or self._data]
+        description = describe(data or self._data)
         code = {"data": description.identity}
         if subset != "all":
             code["subset"] = description.subset_identity(subset)

@@ -12,12 +12,12 @@ from typing import Any
 from epsbench.attacks.base import Attack
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell, digest
-from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients
-from epsbench.harness.plan.recorded import RecordIndex
+from epsbench.harness.plan.recorded import Entry, RecordIndex
 from epsbench.harness.plan.suite import Suite
-from epsbench.harness.records import is_there
+from epsbench.harness.records import images_path, is_there
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Stream:
         first = cells[0]
         attack = make("attack", first.attack, base, norm=first.norm)
         try:
-            attack.check(DATASETS[first.data].classes)
+            attack.check(describe(first.data).classes)
         except ValueError as error:
             raise InputError(f"{first.attack.name}: on {first.data}, {error}") from error
         return cls(cells, base, attack)
@@ -146,7 +146,7 @@ class Plan:
         measured = self._measured
         return Prediction.total(
             Prediction.of(
-                most_gradients(self._attacks[cell.id], DATASETS[cell.data].classes),
+                most_gradients(self._attacks[cell.id], describe(cell.data).classes),
                 examples(cell),
                 measured.get(_but_for_seed(cell), ()) if measured else (),
             )
@@ -179,14 +179,15 @@ def _but_for_seed(cell: RobustnessCell) -> str:
 def examples(cell: Cell) -> int:
     """How many test examples a cell is measured on."""
     limits = (cell.limit, cell.test_images if isinstance(cell, RobustnessCell) else None)
-    return min((DATASETS[cell.data].sizes[2], *(limit for limit in limits if limit is not None)))
+    return min((describe(cell.data).sizes[2], *(limit for limit in limits if limit is not None)))
 
 
-def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Plan:
+def plan(suite: Suite, results: Path, records: RecordIndex | None = None, images: bool = False) -> Plan:
     """Group a suite's cells into jobs, build their attacks, and look up what is recorded.
 
     ``records`` is what was read of the results folder before: of those records only replaced ones are read again.
-    Raises one `InputError` that names every record of the suite that cannot be read, and every attack that refuses
+    With ``images`` a classifier's cell is only done if its adversarial images were kept. Raises one `InputError` that
+    names every record of the suite that cannot be read, and every attack that refuses
     its parameters, or that says why the folder cannot be read.
     """
     records = records or RecordIndex(results)
@@ -197,7 +198,8 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Pla
     for cell in suite.cells:
         cells.setdefault(cell.weights_key, []).append(cell)
         try:
-            if entry := records.entry(cell.id):
+            entry = records.entry(cell.id)
+            if entry and not (images and isinstance(cell, RobustnessCell) and not has_images(results, entry)):
                 by_status[entry.status].add(cell.id)
         except InputError as error:
             problems += error.messages
@@ -217,6 +219,11 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None) -> Pla
         void=frozenset(by_status["void"]),
         records=records,
     )
+
+
+def has_images(results: Path, entry: Entry) -> bool:
+    """Whether the adversarial images of a record were kept; a failed cell has none to keep."""
+    return entry.status == "failed" or images_path(results, entry.id).is_file()
 
 
 def require_writable(results: Path) -> None:

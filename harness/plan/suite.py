@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -65,7 +66,21 @@ def load_suite(name_or_path: str, limit: int | None = None, precision: str | Non
     path = _locate(name_or_path)
     if not path.stem.strip("."):  # results/<name> would be another folder
         raise InputError(f"{path}: a suite is named after its file, and {path.stem!r} is no name; rename the file")
-    document = _parse(path)
+    return made_suite(_parse(path), path, limit, precision)
+
+
+def made_suite(
+    document: dict[str, Any],
+    path: Path,
+    limit: int | None = None,
+    precision: str | None = None,
+    shown: Callable[[str], str] | None = None,
+) -> Suite:
+    """The suite of a parsed document, as `load_suite`; ``path`` is the file it would be.
+
+    ``shown`` makes the message of a problem that begins with a key; by default it names the file.
+    """
+    name = shown or (lambda problem: f"{path}: {problem}")
     over = {key: value for key, value in (("limit", limit), ("precision", precision)) if value is not None}
     for task in ("robustness", "generation"):
         if isinstance(document.get(task), dict):
@@ -73,7 +88,7 @@ def load_suite(name_or_path: str, limit: int | None = None, precision: str | Non
     try:
         parsed = SuiteFile.model_validate(document, context={"base": path.parent, "largest": _largest(document)})
     except ValidationError as error:
-        raise InputError([f"{path}: {_explain(each)}" for each in error.errors()]) from error
+        raise InputError([name(_explain(each)) for each in error.errors()]) from error
     cells: list[Cell] = []
     expectations: list[Expectation] = []
     problems: list[str] = []
@@ -86,7 +101,7 @@ def load_suite(name_or_path: str, limit: int | None = None, precision: str | Non
             cells += of_part
             expectations += expected
     if problems:
-        raise InputError([f"{path}: {problem}" for problem in problems])
+        raise InputError([name(problem) for problem in problems])
     return Suite(path.stem, path, parsed.description, tuple(cells), tuple(expectations))
 
 

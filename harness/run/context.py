@@ -13,6 +13,7 @@ import torch
 
 from epsbench.harness.errors import summary
 from epsbench.harness.plan.cell import Cell
+from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.records import Record, Status
 from epsbench.harness.run.data.examples import Data
@@ -100,6 +101,9 @@ class Context:
     compile: str = "auto"
     """Whether to compile or trace networks: "auto" where it pays, "on" or "off"."""
 
+    keep_images: bool = False
+    """Whether to keep the adversarial image of every test image."""
+
     boards: bool = True
     """Whether to write curves for TensorBoard."""
 
@@ -112,13 +116,13 @@ class Context:
     records: RecordIndex = None  # type: ignore[assignment]
     """What the results folder holds. Left out: a new index of that folder."""
 
-    _data: dict[tuple[str, int | None], Data] = field(default_factory=dict)
+    _data: dict[tuple[str | OwnData, int | None], Data] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.records is None:
             self.records = RecordIndex(self.results)
 
-    def data(self, name: str, limit: int | None) -> Data:
+    def data(self, name: str | OwnData, limit: int | None) -> Data:
         """A data set on the device, read once a run."""
         if (name, limit) not in self._data:
             self._data[name, limit] = load_data(name, self.data_root, self.device, limit)

@@ -26,6 +26,7 @@ class KeyedNoise:
 
         Each step of a stream has a sequence of its own, and so has the stream before its first step (None).
         """
+        self.example = example
         self._key = _at_step(stream_key(seed, example, stream), step)
         self._draws = 0
 

@@ -36,6 +36,9 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
         except InputError as error:
             problems.extend(message for message in error.messages if message not in problems)
             continue
+        if no_training := _no_training_split(job, data):
+            problems += [no_training] if no_training not in problems else []
+            continue
         if not isinstance(cell, RobustnessCell):
             problems += _too_few_images(job, data)
             continue
@@ -43,6 +46,19 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
         problems += [problem for problem in faults if problem not in problems]
     if problems:
         raise InputError(problems)
+
+
+def _no_training_split(job: Job, data: Data) -> str | None:
+    """Why a job's model cannot be trained on the data; None where it can, or needs no training."""
+    cell = job.cells[0]
+    trains = dict(cell.training)["epochs"] or (isinstance(cell, RobustnessCell) and cell.start)
+    if len(data.train) or not trains:
+        return None
+    reason = dict(data.description.missing).get("train", "")
+    return (
+        f"model {cell.model.label()!r} has to be trained, and data {data.description.name!r} has no training split"
+        f"{f' ({reason})' if reason else ''}; add one, bring trained weights, or say epochs = 0 to measure it untrained"
+    )
 
 
 def _too_few_images(job: Job, data: Data) -> list[str]:

@@ -47,7 +47,8 @@ def run_suite(suite: Suite, results: Path, options: Options, records: RecordInde
     place = results.absolute()
     # It may print, too; standard output is for the report.
     with only_run(place), redirect_stdout(sys.stderr):
-        return _run(plan(suite, place, records.moved(place) if records else None), results, options)
+        index = records.moved(place) if records else None
+        return _run(plan(suite, place, index, options.keep_images), results, options)
 
 
 def _run(work: Plan, results: Path, options: Options) -> int:
@@ -61,7 +62,7 @@ def _run(work: Plan, results: Path, options: Options) -> int:
             bad = _drive(execute(jobs, context), work, context, console, options)
         _require_records(jobs, context)
     except KeyboardInterrupt:
-        left = len(plan(suite, context.results, work.records).pending)
+        left = len(plan(suite, context.results, work.records, options.keep_images).pending)
         console.print(f"stopped: {len(suite.cells) - left} of {len(suite.cells)} cells are recorded in {results}; "
                       "the same command goes on from there", highlight=False, markup=False)  # fmt: skip
         return INTERRUPTED
@@ -117,6 +118,7 @@ def _context(work: Plan, results: Path, options: Options) -> Context:
         batch_size=options.batch_size,
         profile=options.profile,
         compile=options.compile,
+        keep_images=options.keep_images,
         environment=describe(device, suite.base),
         progress=Silent(),
         records=work.records,

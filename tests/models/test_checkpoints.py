@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import torch
 from torch import nn
 
 from epsbench.harness.plan.data import DATASETS
-from epsbench.models.catalogue import FromFile, ResNet18, SmallCNN
+from epsbench.models.catalogue import Custom, FromFile, ResNet18, SmallCNN
 from epsbench.models.checkpoints import load_checkpoint, load_into, load_state
 
 DIGITS = DATASETS["digits"]
@@ -31,6 +35,7 @@ def noise(state):
     return {name: torch.randn_like(value) for name, value in state.items()}
 
 
+TODAY = date(2026, 1, 1)
 OPTIMIZER = {"state": {0: {"step": torch.ones(1)}}, "param_groups": [{"lr": 0.1}]}
 SHAPES = {
     "plain": lambda s: s,
@@ -44,6 +49,14 @@ SHAPES = {
                                                   "args": argparse.Namespace(lr=0.1, arch="smallcnn")},
     "half precision": lambda s: {name: value.half() for name, value in s.items()},
     "the same twice": lambda s: {"state_dict": s, "model": prefixed(s, "module.")},
+    "a scheduler and a path": lambda s: {"state_dict": s, "args": argparse.Namespace(out=Path("runs"), when=TODAY),
+                                         "scheduler": {"milestones": Counter([30, 60])}},
+    "arrays beside the weights": lambda s: {"net": s, "losses": np.arange(3.0), "confusion": np.eye(3, dtype=int)},
+    "averaged weights": lambda s: {"n_averaged": torch.tensor(3), **prefixed(s, "module.")},
+    "weights and an accuracy": lambda s: (s, 93.1),
+    "weights as arrays": lambda s: {"params": {name: value.numpy() for name, value in s.items()}},
+    "four levels down": lambda s: {"a": {"b": {"c": {"model": s}}}},
+    "other plain values": lambda s: {"model": s, "cfg": SimpleNamespace(lr=0.1)},
     "an epoch beside the tensors": lambda s: {**s, "epoch": 3},
     "a normalisation like ours": lambda s: prefixed(s, "1.") | {"0.mean": torch.tensor([0.305]),
                                                               "0.std": torch.tensor([[[0.376]]])},
@@ -118,3 +131,39 @@ def test_a_whole_pickled_module_is_refused_unrun(tmp_path, trained):
     torch.save(trained, tmp_path / "c.pt")
     with pytest.raises(ValueError, match="refused: it is no plain state dict"):
         load_state(tmp_path / "c.pt")
+
+
+def test_the_nearest_name_is_suggested(trained):
+    state = {name.replace(".", "_"): value for name, value in trained.state_dict().items()}
+    with pytest.raises(ValueError, match=r"no tensor 'layers\.0\.bias' \(8 missing.*the nearest .* is 'layers_0_bias'"):
+        load_into(SmallCNN().build(DIGITS), state, "c.pt")
+
+
+def test_a_refused_file_says_what_it_holds(tmp_path, trained):
+    torch.save({"model": trained}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"it holds epsbench\.models\.smallcnn\.SmallCNNNetwork.*state_dict\(\)"):
+        load_state(tmp_path / "c.pt")
+
+
+class Bare(nn.Sequential):
+    """A network that leaves normalisation to its caller."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+
+def test_mean_and_std_belong_to_a_network_that_does_not_normalise(tmp_path):
+    bare = Bare()
+    stored = {f"1.{name}": value for name, value in bare.state_dict().items()}
+    torch.save(stored | {"0.mean": torch.tensor([0.3]), "0.std": torch.tensor([0.4])}, tmp_path / "c.pt")
+    architecture = Custom(Bare)
+    with pytest.raises(ValueError, match=r"0\.mean is \[0\.3\]: the file's model normalises .* give mean and std"):
+        FromFile(str(tmp_path / "c.pt"), architecture).build(DIGITS)
+    with pytest.raises(ValueError, match=r"0\.std is \[0\.4\], and the model normalises with \[0\.5\]"):
+        FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.3,), std=(0.5,)).build(DIGITS)
+    network = FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.3,), std=(0.4,)).build(DIGITS)
+    torch.testing.assert_close(network(X), bare((X - 0.3) / 0.4))
+    with pytest.raises(ValueError, match="mean has 3 numbers, and the images of digits have 1 channels"):
+        FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.3,) * 3, std=(0.4,) * 3).build(DIGITS)
+    with pytest.raises(ValueError, match="give both"):
+        FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.3,))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 
-from epsbench.harness.plan.cell import Named, freeze, thaw
+from epsbench.harness.plan.cell import Named, freeze, thaw, without_places
 from epsbench.harness.plan.suite import load_suite
 
 MINE = '''"""Mine."""
@@ -148,3 +149,17 @@ def test_freezing_loses_nothing():
 def test_the_split_is_part_of_the_identity():
     cell = load_suite("mnist").cells[0]
     assert cell.code["data"] == "cf1c81f65bab32f9"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("file:/home/me/best.pt", r"file:best\.pt#[0-9a-f]{6}"),
+        ("/home/me/victim.py:load", r"victim\.py#[0-9a-f]{6}:load"),
+        ("file:best.pt", r"file:best\.pt"),
+        ("timm:resnet18", "timm:resnet18"),
+        ("8/255", "8/255"),
+    ],
+)
+def test_a_record_holds_no_absolute_path(value, shown):
+    assert re.fullmatch(shown, without_places({"a": [value]})["a"][0])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from epsbench.harness.plan.axes.tables import Point
-from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.epsilon import too_large
 from epsbench.harness.plan.names.registry import NORMS
 
@@ -15,7 +15,7 @@ def too_large_radii(part: Any, points: Iterable[Point]) -> list[str]:
     """A problem for every ε of a part that is larger than its norm allows, with its key."""
     if part.task != "robustness":
         return []
-    shape = DATASETS[part.data].shape
+    shape = describe(part.data).shape
     tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
     problems: dict[str, None] = {}
     for eps, norm in dict.fromkeys((point["eps"], point["norm"]) for point in points):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from epsbench.harness.plan.axes.tables import OtherModel, Point, TableAxis
-from epsbench.harness.plan.data import DATASETS, DataDescription
+from epsbench.harness.plan.data import DataDescription, describe
+from epsbench.harness.plan.data.own import OwnData
 
 SCRATCH = "scratch"
 
@@ -36,15 +37,15 @@ START = TableAxis(
 )
 
 
-def misfits(task: str, data: str, points: Iterable[Point]) -> Iterator[str]:
+def misfits(task: str, data: str | OwnData, points: Iterable[Point]) -> Iterator[str]:
     """A problem for every data set whose weights do not fit models of ``data``."""
     starts = (point.get("start") for point in points)
     others = dict.fromkeys(dict(start.axes).get("data", data) for start in starts if isinstance(start, Start))
     for other in others:
-        if _form(DATASETS[other]) != _form(DATASETS[data]):
+        if _form(describe(other)) != _form(describe(data)):
             yield (
-                f"{task}.matrix.start: weights trained on {other!r} ({_label(DATASETS[other])}) fit no model for "
-                f"{data!r} ({_label(DATASETS[data])}); start from data of the same shape and number of classes"
+                f"{task}.matrix.start: weights trained on {str(other)!r} ({_label(describe(other))}) fit no model for "
+                f"{str(data)!r} ({_label(describe(data))}); start from data of the same shape and number of classes"
             )
 
 

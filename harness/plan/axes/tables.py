@@ -10,6 +10,7 @@ from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Items, Named
+from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.registry import check_plain, name_with_parameters
 
 Point = dict[str, Any]
@@ -98,7 +99,7 @@ def _seed(value: Any, base: Path) -> int:
 
 
 READERS: dict[str, Callable[[Any, Path], Any]] = {
-    "data": partial(_plain, "data set"),
+    "data": read_data,
     "model": partial(read_named, "model"),
     "defense": partial(read_named, "defense"),
     "augmentation": partial(_plain, "augmentation"),

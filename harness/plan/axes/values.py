@@ -27,7 +27,9 @@ from epsbench.harness.plan.axes.starts import START, Start
 from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, OtherModel, TableAxis, read_named
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
+from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.epsilon import parse_epsilon, without_rounded_twins
+from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.registry import AUGMENTATIONS, KINDS, NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
@@ -121,6 +123,23 @@ def _name_or_table(kind: str) -> dict[str, Any]:
     return {"anyOf": [name, {"type": "object", "properties": {"name": name}, "required": ["name"]}]}
 
 
+def _data_schema() -> dict[str, Any]:
+    """The schema of data: a built-in, or a source of the user's own with its parameters."""
+    name = {
+        "type": "string",
+        "minLength": 1,
+        "examples": [*DATASETS, *KINDS["data"].built_in, "test.npz", "mine.py:Birds"],
+    }
+    return {"anyOf": [name, {"type": "object", "properties": {"name": name}, "required": ["name"]}]}
+
+
+def _data(entry: Any, info: ValidationInfo) -> str | OwnData:
+    try:
+        return read_data(entry, _base(info))
+    except InputError as error:
+        raise ValueError("; ".join(error.messages)) from error
+
+
 _EPSILON = {"anyOf": [{"type": "string", "examples": ["8/255"]}, {"type": "number", "minimum": 0}]}
 _SEED = Field(ge=0, le=LARGEST_SEED)
 _Z_DIM = Field(ge=1, le=65_536)
@@ -128,7 +147,7 @@ _BETA = Field(ge=0)
 
 _SEED_SCHEMA = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
 _PROPERTIES: dict[str, dict[str, Any]] = {
-    "data": {"enum": list(DATASETS)},
+    "data": _data_schema(),
     "model": _name_or_table("model"),
     "defense": _name_or_table("defense"),
     "augmentation": {"enum": list(AUGMENTATIONS)},
@@ -161,7 +180,7 @@ Epsilons = Annotated[
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
 Betas = Annotated[list[Annotated[float, _BETA]], Axis({"type": "number", "minimum": 0})]
-Data = Annotated[str, _plain("data set"), WithJsonSchema({"enum": list(DATASETS)})]
+Data = Annotated[str | OwnData, PlainValidator(_data), WithJsonSchema(_data_schema())]
 
 
 def _axes_of(axes: tuple[str, ...]) -> Callable[[dict[str, Any]], dict[str, Any]]:

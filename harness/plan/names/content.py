@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import Cell, Named
-from epsbench.harness.plan.data import DATASETS, DataDescription
+from epsbench.harness.plan.data import DataDescription, describe
 from epsbench.harness.plan.names.packages import package_of, without_package
 from epsbench.harness.plan.names.reads import noted
 from epsbench.harness.plan.names.registry import make
@@ -97,7 +97,7 @@ def check_files(cells: Iterable[Cell], base: Path) -> None:
     for model, data in dict.fromkeys((cell.model, cell.data) for cell in cells):
         try:
             if isinstance(make("model", model, base), FromFile):
-                _built(model, base, (DATASETS[data],), 0)
+                _built(model, base, (describe(data),), 0)
         except InputError as error:
             problems += error.messages
     if problems:

@@ -6,7 +6,8 @@ Nothing here imports torch. The built-in attacks, defenses and architectures imp
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -18,7 +19,7 @@ from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Named, Table, digest, thaw
-from epsbench.harness.plan.data import DATASETS, SUBSETS
+from epsbench.harness.plan.data import SUBSETS
 from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
@@ -76,7 +77,8 @@ KINDS: dict[str, Kind] = {
         },
         group="epsbench.attacks",
         bases=("epsbench.attacks.base:Attack",),
-        hidden=("name", "norm"),
+        prefixes={"images": ("epsbench.harness.plan.handed_over:HandedOver", "images_file")},
+        hidden=("name", "norm", "images_file"),
         uncalled={
             "loss": "a field `loss` holds the loss, a value of epsbench.attacks.losses.Loss; for a loop of your own "
             "define perturb(victim, x, y, eps, noise)",
@@ -120,6 +122,15 @@ KINDS: dict[str, Kind] = {
         },
         hidden=("name", "path", "shape", "classes", "num_classes"),
     ),
+    "data": Kind(
+        noun="data set",
+        built_in={
+            "npz": "epsbench.harness.plan.data.npz:Npz",
+            "folder": "epsbench.harness.plan.data.folder:Folder",
+        },
+        group="epsbench.data",
+        hidden=("name", "base", "split"),
+    ),
 }
 
 
@@ -131,6 +142,25 @@ class Source:
     """The callable that makes the object."""
     fixed: tuple[tuple[str, Any], ...] = ()
     """Arguments that the name itself contains, such as the model in ``timm:resnet18``."""
+
+
+_IN_MEMORY: dict[tuple[str, str], Any] = {}
+
+
+@contextmanager
+def registered(objects: Mapping[tuple[str, str], Any]) -> Iterator[None]:
+    """Inside, objects of this process have names: (kind, name) → a factory, or for data the data itself."""
+    _IN_MEMORY.update(objects)
+    try:
+        yield
+    finally:
+        for key in objects:
+            _IN_MEMORY.pop(key, None)
+
+
+def in_memory(kind: str, name: str) -> Any:
+    """The object that `registered` has given this name; None where there is none."""
+    return _IN_MEMORY.get((kind, name))
 
 
 @cache
@@ -150,6 +180,8 @@ def resolve(kind: str, name: str, base: Path) -> Source:
     Raises `InputError`, with the nearest known name, when there is no such object or it is of another kind.
     """
     table = KINDS[kind]
+    if (given := in_memory(kind, name)) is not None:
+        return Source(given if kind == "data" else _checked(table, name, given))
     prefix, colon, rest = name.partition(":")
     if name in table.built_in:
         return Source(load_object(table.built_in[name], base))
@@ -226,6 +258,10 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
         for key, value in named.params
         if key in known
     }
+    if kind == "data":
+        arguments["base"] = base
+    if "path" in dict(source.fixed) and "architecture" in arguments:
+        arguments["architecture"] = _own_architecture(arguments["architecture"], base)
     if norm is not None:
         arguments["norm"] = NORMS[norm] if isinstance(norm, str) else norm
     factory = _wrapped(source.factory) if kind == "model" else source.factory
@@ -233,6 +269,15 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
         return factory(**dict(source.fixed), **arguments)
     except (ValueError, TypeError) as error:
         raise InputError(f"{named.name}: {error}") from error
+
+
+def _own_architecture(entry: Any, base: Path) -> Any:
+    """The architecture that a file's weights belong to, where it is code of the user's own; else the entry as it is."""
+    name = entry.get("name", "") if isinstance(entry, Mapping) else entry
+    prefix, colon, _ = str(name).partition(":")
+    if not colon or prefix in KINDS["model"].prefixes:
+        return entry
+    return make("model", name_with_parameters("model", entry, base), base)
 
 
 def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
@@ -246,10 +291,14 @@ def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
     inner = [versions(inner, nested, base)[inner] for inner, nested in nested_names(parameters(kind, source), named)]
     if inner:
         code[kind] = digest([code[kind], *inner])
-    if "path" in dict(source.fixed):
+    if {"path", "images_file"} & dict(source.fixed).keys():
         try:
             stored = make(kind, named, base)
-            code |= {"architecture": code_version(type(stored.inner())), "weights": stored.digest()}
+            if kind == "attack":
+                return {kind: digest([code[kind], stored.digest()])}
+            inner_model = stored.inner()
+            architecture = getattr(inner_model, "factory", type(inner_model))
+            code |= {"architecture": code_version(architecture), "weights": stored.digest()}
         except ValueError as error:
             raise InputError(f"{named.name}: {error}") from error
     return code
@@ -264,7 +313,6 @@ def norm_versions(norm: str) -> dict[str, str]:
 _PLAIN: dict[str, Mapping[str, Any]] = {
     "norm": NORMS,
     "augmentation": AUGMENTATIONS,
-    "data set": DATASETS,
     "subset": SUBSETS,
 }
 
@@ -292,7 +340,7 @@ def _wrapped(factory: Callable[..., Any]) -> Callable[..., Any]:
 def _hub_name(prefix: str, rest: str, base: Path) -> str:
     if not rest:
         raise InputError(f"'{prefix}:' needs a name after the colon")
-    if prefix == "file":
+    if prefix in ("file", "images"):
         return str(base / rest)
     plain = rest.partition(".")[0]  # timm writes architecture.weights
     known = model_names(prefix)

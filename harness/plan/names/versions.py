@@ -77,7 +77,7 @@ def code_version(obj: Any, *files: Path) -> str:
             continue
         path = _source_path(module)
         if path is None:
-            parts.add("no source")
+            parts.add(_typed(part))
         elif part is not obj and is_installed(path):
             top = module.partition(".")[0]
             parts.add(f"{top} {package_version(top)}")
@@ -90,6 +90,14 @@ def code_version(obj: Any, *files: Path) -> str:
         parts |= {f"{top} {package_version(top)}" for top in imports.installed - _RECORDED}
     seen |= {data for path in seen for data in data_of(path)}
     return _digest("\n".join(sorted(parts | {file_digest(path) for path in seen})))
+
+
+def _typed(part: Any) -> str:
+    """The source of what was typed into a session such as a notebook, which is in no file."""
+    try:
+        return bare_source(inspect.getsource(part))
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # a prompt that keeps no source
+        return "no source"
 
 
 def _declared(part: Any) -> str | None:

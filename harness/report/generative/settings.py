@@ -16,7 +16,7 @@ from epsbench.harness.records import Record, record_path
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import distinct, scalar
+from epsbench.harness.report.results.units import data_name, distinct, scalar
 from epsbench.harness.statistics import mean_interval
 
 SHOWN_IN_COLUMNS = frozenset({"task", "data", "model", "z_dim", "beta", "seed"})
@@ -84,7 +84,7 @@ class Setting:
     @property
     def data(self) -> str:
         """The data set."""
-        return scalar(self.cell["data"])
+        return data_name(self.cell["data"])
 
     @property
     def z_dim(self) -> int:
@@ -181,7 +181,7 @@ def settings(results: Results) -> list[Setting]:
     uses: dict[tuple[str, str], list[tuple[Record, ...]]] = defaultdict(list)
     for group in ways.values():
         cell = group[0].cell
-        use = scalar(cell["data"]), results.names.label("model", cell["model"])
+        use = data_name(cell["data"]), results.names.label("model", cell["model"])
         uses[use].append(tuple(sorted(group, key=lambda record: record.cell["seed"])))
     made = []
     for (_, label), groups in uses.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epsbench.harness.report.results.units import ABSENT, scalar
+from epsbench.harness.report.results.units import ABSENT, data_name, scalar
 
 Cell = Mapping[str, Any]
 
@@ -88,7 +88,7 @@ def start_label(axes: Cell) -> str:
     parts = [start[key] for key in ("data", "subset", "augmentation") if key in start and start[key] != axes.get(key)]
     if start["defense"] != axes["defense"]:
         parts.append("undefended" if start["defense"]["name"] == "none" else start["defense"]["name"])
-    return " + ".join(map(scalar, parts)) or "the same training"
+    return " + ".join(map(data_name, parts)) or "the same training"
 
 
 def numbers(objects: Iterable[Mapping[str, Any]], key: str) -> list[float]:

@@ -18,7 +18,7 @@ REQUIRED = {
 REQUIRED_OF_SOURCE = ("model", "defense", "augmentation", "seed")
 REQUIRED_OF_START = ("data", *REQUIRED_OF_SOURCE)
 TYPES: dict[str, type | tuple[type, ...]] = {
-    "data": str,
+    "data": (str, dict),
     "augmentation": str,
     "norm": str,
     "eps": str,
@@ -34,6 +34,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "start": dict,
 }
 TYPE_NAMES: dict[type | tuple[type, ...], str] = {
+    (str, dict): "a name or an object",
     str: "a string",
     int: "a whole number",
     (int, float): "a number",

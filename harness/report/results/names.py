@@ -8,7 +8,7 @@ from typing import Any
 
 from epsbench.harness.plan.names.registry import built_in_defaults
 from epsbench.harness.report.results.cells import Cell, canonical, curve, start_label
-from epsbench.harness.report.results.units import norm_name, scalar, visible
+from epsbench.harness.report.results.units import data_name, norm_name, scalar, visible
 
 NAMED = ("model", "defense", "attack")
 STRENGTHS = {"steps": 1, "restarts": 1}
@@ -102,7 +102,7 @@ class Names:
         return ", ".join([*parts, f"seed {scalar(cell['seed'])}"])
 
     def _trained(self, cell: Cell) -> list[str]:
-        parts = [scalar(cell["data"]), self.label("model", cell["model"])]
+        parts = [data_name(cell["data"]), self.label("model", cell["model"])]
         if cell["task"] == "generation":
             return [*parts, f"z_dim {scalar(cell['z_dim'])}", f"beta {scalar(cell['beta'])}"]
         parts.append(f"defense {self.label('defense', cell['defense'])}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 ABSENT = "–"
@@ -132,6 +132,13 @@ def visible(text: str, keep: str = "") -> str:
 def scalar(value: Any) -> str:
     """A value of a suite or an environment as text: strings bare, the rest as in JSON."""
     return visible(value) if isinstance(value, str) else visible(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def data_name(data: Any) -> str:
+    """A data set by its name; a user's own by its file or folder and the digest of its content."""
+    if not isinstance(data, Mapping):
+        return scalar(data)
+    return f"{scalar(data.get('path') or data.get('name'))} ({scalar(data.get('content', ''))})"
 
 
 NORM_NAMES = {"linf": "L∞", "l2": "L2"}

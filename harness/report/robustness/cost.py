@@ -11,7 +11,15 @@ from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import AttackKey, attack_key, canonical, distinct_texts, numbers
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import ABSENT, duration, memory, norm_name, number, percent, scalar
+from epsbench.harness.report.results.units import (
+    ABSENT,
+    data_name,
+    duration,
+    memory,
+    norm_name,
+    number,
+    percent,
+)
 from epsbench.harness.report.robustness.leaderboard import Row, effort
 
 TEXTS = ("precision", "form", "device")
@@ -56,7 +64,7 @@ def cost_table(results: Results) -> Table | None:
             before = now
         rows.append(
             (
-                Entry(scalar(cell["data"])),
+                Entry(data_name(cell["data"])),
                 Entry(names.label("model", cell["model"])),
                 Entry(names.label("defense", cell["defense"])),
                 Entry(f"{names.attack(cell)} {norm_name(cell['norm'])}"),

@@ -17,7 +17,7 @@ from epsbench.harness.records import Record
 from epsbench.harness.report.results.cells import ATTACKING, AttackKey, attack_key, canonical, numbers, way
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import and_list, distinct, scalar
+from epsbench.harness.report.results.units import and_list, data_name, distinct, scalar
 from epsbench.harness.report.robustness.scores import (
     STATE_NAMES,
     Score,
@@ -120,7 +120,7 @@ def boards(results: Results) -> list[Board]:
     """One leaderboard for every data set and norm, in the order of the records."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in results.robustness:
-        groups[record.cell["data"], record.cell["norm"]].append(record)
+        groups[data_name(record.cell["data"]), record.cell["norm"]].append(record)
     return [_board(data, norm, records, results) for (data, norm), records in groups.items()]
 
 
@@ -187,7 +187,7 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
     shared = set.intersection(*({Fraction(record.cell["eps"]) for record in row.records} for row in rows))
     at = max(shared, default=eps_ascending[-1])
     return Board(
-        scalar(data),
+        data,
         norm,
         tuple((eps, spelled[eps]) for eps in eps_ascending),
         by_eps,
@@ -195,7 +195,7 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
         labels,
         efforts,
         frozenset(record.cell.get("curve", "each") for record in records),
-        any((record.cell["data"], record.cell["norm"]) == (data, norm) for record in results.transfer),
+        any((data_name(record.cell["data"]), record.cell["norm"]) == (data, norm) for record in results.transfer),
         max(shared, default=None),
     )
 

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import ABSENT, duration, norm_name, number, percent, percent_range, scalar
+from epsbench.harness.report.results.units import (
+    ABSENT,
+    data_name,
+    duration,
+    norm_name,
+    number,
+    percent,
+    percent_range,
+    scalar,
+)
 
 CAPTION = (
     "Each part attacks the images that are robust under the parts before it. After it: the share of all test images "
@@ -47,7 +56,7 @@ def parts_table(results: Results) -> Table | None:
 def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:
     cell, names = record.cell, results.names
     head = [
-        scalar(cell["data"]),
+        data_name(cell["data"]),
         names.label("model", cell["model"]),
         names.label("defense", cell["defense"]),
         scalar(cell["seed"]),
@@ -79,4 +88,5 @@ def _notes(records: list[Record], results: Results) -> Iterator[str]:
     for record in records:
         if record.adapted:
             changes = ", ".join(f"{key}: {scalar(value)}" for key, value in record.adapted.items())
-            yield f"{results.names.attack(record.cell)} on {record.cell['data']}: adapted to few classes ({changes})"
+            where = f"{results.names.attack(record.cell)} on {data_name(record.cell['data'])}"
+            yield f"{where}: adapted to few classes ({changes})"

@@ -13,7 +13,7 @@ from epsbench.harness.report.results.cells import ATTACKING, MODEL_AXES, Cell, c
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.names import Names
-from epsbench.harness.report.results.units import distinct, norm_name, plural, scalar
+from epsbench.harness.report.results.units import data_name, distinct, norm_name, plural, scalar
 from epsbench.harness.report.robustness.leaderboard import effort
 from epsbench.harness.report.robustness.scores import Score, over_seeds, score_entry, score_of
 
@@ -166,7 +166,7 @@ def _matrix(own: list[Record], transferred: list[Record], extra: str, names: Nam
     victims = dict.fromkeys(model_key(record.cell) for record in records)
     spelled = {Fraction(record.cell["eps"]): scalar(record.cell["eps"]) for record in transferred}
     return Matrix(
-        scalar(cell["data"]),
+        data_name(cell["data"]),
         cell["norm"],
         names.attack({key: value for key, value in cell.items() if key not in ("source", "early_stop")}),
         extra,

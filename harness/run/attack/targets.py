@@ -32,7 +32,7 @@ class Targets:
 
     def noise(self, seed: int, positions: Tensor, attempt: Tensor, step: Tensor | None = None) -> KeyedNoise:
         """The noise of some rows: of the targets at these positions (k,), in these attempts and steps (k,)."""
-        return KeyedNoise.of_stream(self.noise_key(seed, positions, attempt), step)
+        return KeyedNoise(seed, self.index[positions], attempt, step)
 
     def noise_key(self, seed: int, positions: Tensor, attempt: Tensor) -> Tensor:
         """What the noise of these rows has in common at all steps, (k,)."""

@@ -13,6 +13,7 @@ from epsbench.harness.errors import InputError, first_line
 from epsbench.harness.findings import Finding, voids
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.names import registry
+from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.fresh_process import recipe_of_name
@@ -49,7 +50,7 @@ def audit_alone(
     """
     here, chosen = Path.cwd(), choose_device(device)
     context = Context(here, here, chosen, suite="", base=here, data_root=data_root)
-    everything = context.data(data, None)
+    everything = context.data(read_data(data, here), None)
     examples, description = everything.test, everything.description
     named = registry.name_with_parameters("model", model, context.base)
     build = _builder(named, description, weights, context)

@@ -75,7 +75,8 @@ class Auditor:
         self._shared = 0.0
         self._original, self._data, self._recipe = original, data, recipe
         self._in_depth_done = False
-        self._own_attacks = OwnAttacks(self.probe, data.train if data else None)
+        self._train = data.train if data is not None and len(data.train) else None
+        self._own_attacks = OwnAttacks(self.probe, self._train)
 
     def model(self, logits: Tensor | None = None, labels: Tensor | None = None) -> list[Finding]:
         """Audit the model's outputs and gradients.
@@ -136,10 +137,10 @@ class Auditor:
     def _on_moved_images(
         self, victim: Victim, moved: Mapping[str, Tensor], gradient: Tensor | None
     ) -> Iterator[Finding]:
-        probe, data = self.probe, self._data
+        probe, data, train = self.probe, self._data, self._train
         attacked = Attacked(victim, probe.batch)
-        if data is not None and gradient is not None:  # first: it asks about images that no other audit has shown
-            yield from guarded("the order of calls", lambda: audit_call_order(probe, data.train))
+        if train is not None and gradient is not None:  # first: it asks about images that no other audit has shown
+            yield from guarded("the order of calls", lambda: audit_call_order(probe, train))
         yield from guarded(
             "the model, called in several ways", lambda: audit_same_function(probe, moved, self._original)
         )
@@ -150,8 +151,8 @@ class Auditor:
             yield from guarded("the attacked copy's gradient", lambda: audit_same_gradient(probe, victim))
             places = {**moved, "on the way of one step": on_the_way(probe.x, moved["one step"])}
             yield from guarded("finite differences", lambda: audit_slope(probe, places))
-        if data is not None:
-            yield from guarded("training images", lambda: audit_unseen(probe, data.train, data.test))
+        if data is not None and train is not None:
+            yield from guarded("training images", lambda: audit_unseen(probe, train, data.test))
 
     def precision(self, victim: Victim, precision: str) -> float:
         """The share of probed images whose gradient is 0 in this precision."""

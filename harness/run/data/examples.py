@@ -11,10 +11,10 @@ from epsbench.harness.plan.data import SUBSETS, DataDescription
 
 
 class Examples:
-    """Images and labels on one device. The images are stored as integers; `pixels` makes floats of them."""
+    """Images and labels on one device. The images are stored as they come; `pixels` makes floats of them."""
 
     def __init__(self, raw: Tensor, labels: Tensor, brightest: int) -> None:
-        """``raw`` is uint8 (n, C, H, W) with values 0 to ``brightest``; ``labels`` is int64 (n,)."""
+        """``raw`` is uint8 (n, C, H, W) with values 0 to ``brightest``, or float32 in [0, 1]; ``labels`` int64 (n,)."""
         self._raw = raw
         self._brightest = brightest
         self.labels = labels
@@ -34,7 +34,8 @@ class Examples:
     def pixels(self, index: Tensor | slice | None = None) -> Tensor:
         """float32 images (n, C, H, W) in [0, 1], of all examples or of those that ``index`` picks."""
         raw = self._raw if index is None else self._raw[index]
-        return raw.to(torch.float32).div_(self._brightest)
+        # Of floats always a copy: what a model or an attack does to its images must not change the data.
+        return raw.to(torch.float32, copy=raw.is_floating_point()).div_(self._brightest)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Loading a data set by name, onto the device and split."""
+"""Loading a data set onto the device, split: by name, or of the user's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.data import DATASETS, DataDescription
+from epsbench.harness.plan.data.own import OwnData
+from epsbench.harness.plan.data.source import Part
+from epsbench.harness.plan.names.data import source_of
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.data.readers import digits, torchvision
 from epsbench.harness.run.data.readers.source import Source, Stored
@@ -25,12 +28,14 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def load_data(name: str, root: Path | None, device: torch.device, limit: int | None = None) -> Data:
-    """The named data set on ``device``; ``limit`` keeps at most that many examples of each split.
+def load_data(name: str | OwnData, root: Path | None, device: torch.device, limit: int | None = None) -> Data:
+    """The data set on ``device``; ``limit`` keeps at most that many examples of each split.
 
     ``root`` (by default ``EPSBENCH_DATA``, or else ``~/.cache/epsbench``) has torchvision's layout; missing data is
     downloaded into it. Raises `InputError` for an unknown name and for data that can be neither read nor downloaded.
     """
+    if isinstance(name, OwnData):
+        return _own(name, device, limit)
     if name not in DATASETS:
         raise InputError(f"data {name!r} is not known{did_you_mean(name, DATASETS)}")
     description, source = DATASETS[name], SOURCES[name]
@@ -44,3 +49,20 @@ def load_data(name: str, root: Path | None, device: torch.device, limit: int | N
 
     train, validation, test = (torch.from_numpy(index) for index in description.split())
     return Data(description, part(pool, train), part(pool, validation), part(own_test or pool, test))
+
+
+def _own(data: OwnData, device: torch.device, limit: int | None) -> Data:
+    """A user's own data. A split that is not there is empty: without training it need not exist."""
+    splits = source_of(data.named, data.base).read()
+    train, validation, test = (_examples(part, data.description, device, limit) for part in splits.parts)
+    return Data(data.description, train, validation, test)
+
+
+def _examples(part: Part | None, description: DataDescription, device: torch.device, limit: int | None) -> Examples:
+    if part is None:
+        return Examples(torch.zeros(0, *description.shape), torch.zeros(0, dtype=torch.int64, device=device), 1)
+    part = part.take(slice(0, limit))
+    images = torch.from_numpy(part.images)
+    return Examples(
+        images.to(device), torch.from_numpy(part.labels).to(device), 255 if images.dtype == torch.uint8 else 1
+    )

@@ -30,6 +30,7 @@ from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
+from epsbench.harness.run.robustness.images import CleanImages
 from epsbench.harness.run.robustness.partial import PartialResults
 from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record, side_output
 from epsbench.harness.run.speed.batch_size import UNTRIED
@@ -78,7 +79,8 @@ class Bench:
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
         training = {key: value for key, value in training.items() if key != "curves"}
-        self.classifier = Classifier(training, curves, right.cpu().numpy(), targets)
+        clean = CleanImages(data.test, logits.argmax(1).cpu().numpy()) if context.keep_images else None
+        self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean)
         self.own = self._attacker(network, None, None)
         self._other: tuple[str, Attacker] | None = None
         cells = sum(len(stream.cells) for stream in streams)

@@ -21,6 +21,7 @@ from epsbench.harness.run.machine.lock import require_in_place
 from epsbench.harness.run.machine.memory import peak_bytes
 from epsbench.harness.run.metrics import proportion
 from epsbench.harness.run.robustness.attacker import Attacker
+from epsbench.harness.run.robustness.images import CleanImages, write_images
 
 PICTURES = 8
 SOURCE_WEIGHTS = "source_weights_sha256"
@@ -41,6 +42,9 @@ class Classifier:
 
     targets: Targets
     """The images that are."""
+
+    clean: CleanImages | None = None
+    """All test images, where their adversarial images are to be kept."""
 
     def robust(self, outcome: Outcome) -> np.ndarray:
         """Whether each test image is classified correctly without and under the attack, (n,)."""
@@ -84,6 +88,8 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         failures = side_output(
             "pictures", lambda: write_pictures(context.results, cell.id, _pictures(classifier.targets, outcome))
         )
+    if context.keep_images and classifier.clean is not None:
+        write_images(context.results, cell.id, classifier.clean, classifier.targets, outcome)
     return context.record(
         cell,
         "void" if voids(measured.findings) else "ok",

@@ -23,6 +23,7 @@ from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.defenses import Defense
+from epsbench.models.outputs import remedy
 
 Problem = str
 
@@ -128,9 +129,12 @@ def _not_logits(logits: object, size: int, classes: int) -> Iterator[Problem]:
     """What is wrong with a model's outputs for ``size`` images."""
     expected = f"it must return one logit for each of the {classes} classes, shape ({size}, {classes})"
     if not isinstance(logits, Tensor):
-        yield f"for {count_of(size)} it gives a {type(logits).__name__}, not a tensor: {expected}"
+        kind = type(logits).__name__
+        yield f"for {count_of(size)} it gives a {kind}, not a tensor: {expected}{remedy(logits, size, classes)}"
     elif tuple(logits.shape) != (size, classes):
-        squeezed = "; a squeeze() without an axis drops the batch of one" if size == 1 else ""
+        squeezed = (
+            "; a squeeze() without an axis drops the batch of one" if size == 1 else remedy(logits, size, classes)
+        )
         yield f"for {count_of(size)} it gives outputs of shape {tuple(logits.shape)}: {expected}{squeezed}"
     elif not logits.is_floating_point():
         yield f"for {count_of(size)} it gives {logits.dtype} outputs: logits are floating-point numbers"

@@ -82,7 +82,7 @@ clean_accuracy = { min = 0.5 }
         ('"fashion-mnist"', 'must be "scratch" or a table'),
         (
             '{ data = "mnits", defense = "non" }',
-            "data: unknown data set 'mnits'; did you mean 'mnist'?; defense: unknown",
+            "data: unknown data set 'mnits'; did you mean 'mnist'? (your own: ",
         ),
     ],
 )

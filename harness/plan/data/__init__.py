@@ -1,4 +1,8 @@
-"""The data sets that come with epsbench: shape, classes, sizes, and the split. No torch."""
+"""What is known of a data set without reading it: shape, classes, sizes, and the split. No torch.
+
+The data sets that come with epsbench are described here. Those of a user's own are described by their sources, one a
+file in this folder.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from epsbench.harness.plan.data.own import OwnData
 
 # Which of n training examples a model is trained on, as positions in the training split. The order of the split is a
 # seeded permutation, so the halves are random; together they hold every example once.
@@ -38,6 +46,12 @@ class DataDescription:
     """The standard deviation of each channel, likewise."""
     split_seed: int = 42
     """The seed of the permutation that splits the pool."""
+    content: str = ""
+    """Of a user's own data: a digest of its images and labels. Its source has split and ordered the examples."""
+    class_names: tuple[str, ...] = ()
+    """What the classes are called, where that is known."""
+    missing: tuple[tuple[str, str], ...] = ()
+    """Splits that a user's own data lacks, each with the reason where there is one."""
 
     def split(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Indices of the train, validation and test examples.
@@ -47,6 +61,8 @@ class DataDescription:
         split.
         """
         train, validation, test = self.sizes
+        if self.content:
+            return np.arange(train), np.arange(validation), np.arange(test)
         pool = train + validation + (0 if self.own_test else test)
         order = np.random.RandomState(self.split_seed).permutation(pool)
         parts = order[:train], order[train : train + validation], order[train + validation :]
@@ -55,6 +71,9 @@ class DataDescription:
     @cached_property
     def identity(self) -> str:
         """A digest of the name, the normalisation and every index of the split. Equal digests mean equal data."""
+        if self.content:
+            facts = (self.content, self.shape, self.classes, self.sizes, self.mean, self.std)
+            return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         digest = hashlib.sha256(f"{self.name} {self.mean} {self.std}".encode())
         for part in self.split():
             digest.update(part.astype("<i8").tobytes())
@@ -92,3 +111,8 @@ DATASETS: dict[str, DataDescription] = {
         ),
     )
 }
+
+
+def describe(data: str | OwnData) -> DataDescription:
+    """What is known of the data set that a cell names."""
+    return DATASETS[data] if isinstance(data, str) else data.description

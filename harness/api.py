@@ -1,0 +1,181 @@
+"""The functions of the package: evaluate a model of this process, attack with it, read what a folder holds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.evaluation import Evaluation, evaluation_of
+from epsbench.harness.options import Options
+from epsbench.harness.plan.data import describe
+from epsbench.harness.plan.names.registry import registered
+from epsbench.harness.plan.on_the_spot import evaluation_suite
+from epsbench.harness.records import Record, read_record, record_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+
+
+def evaluate(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    attack: Any = "autoattack",
+    norm: str | Sequence[str] | None = None,
+    eps: Any = "8/255",
+    out: str | Path | None = None,
+    classes: int = 0,
+    class_names: Sequence[str] = (),
+    seed: int = 0,
+    limit: int | None = None,
+    early_stop: bool = True,
+    curve: str = "each",
+    precision: str | None = None,
+    device: Any = None,
+    batch_size: int | None = None,
+    compile: str = "auto",
+    progress: bool = False,
+) -> Evaluation:
+    """The clean and the robust accuracy of a model, by the same engine, judge and audits as a suite's.
+
+    Args:
+        model: A ``torch.nn.Module``, or any function, from images (N, C, H, W) in [0, 1] to logits (N, K). It
+            normalises its input itself. It is copied, and comes back as it was. Or a name, as in a suite:
+            ``"victim.py:load"``.
+        x: Images (n, C, H, W) in [0, 1] as a tensor or an array; or a ``Dataset`` or ``DataLoader`` of images and
+            labels; or the name of data, as in a suite: ``"cifar10"``, ``"test.npz"``.
+        y: Labels (n,), integers from 0. Only with images.
+        attack: A name, with parameters as in ``"pgd:steps=40,restarts=5"``; a table such as
+            ``{"name": "pgd", "steps": 40}``; an `epsbench.attacks.Attack`; or a list of these.
+        norm: ``"linf"`` or ``"l2"``, or a list; default: that of the attack where it is an object, else ``"linf"``.
+        eps: The radius in pixel units, such as ``"8/255"`` or 0.03, or a list.
+        out: A results folder. It keeps records and images; the same call goes on from there, and computes only what is
+            missing. Default: nothing is kept.
+        classes: The number of classes; default: the model's outputs.
+        class_names: What the classes are called.
+        seed: Of the attack's noise.
+        limit: Only the first so many images.
+        early_stop: Whether an image leaves the attack once it fools.
+        curve: How verdicts at several ε depend on each other: ``"each"``, ``"nested"`` or ``"bisect"``.
+        precision: ``"float32"``, ``"bf16"`` or ``"fp16"`` of the attacked copy; default: bf16 on CUDA, else float32.
+        device: Default: that of the model's weights, else CUDA where there is one.
+        batch_size: Rows attacked at a time; default: by timing.
+        compile: Whether networks are compiled or traced: ``"auto"``, ``"on"`` or ``"off"``.
+        progress: Whether to show progress on the terminal.
+
+    Returns:
+        The accuracies with intervals, findings, and what happened to each image (`epsbench.harness.evaluation`).
+
+    Raises:
+        InputError: For an argument that cannot be used, and where the attack or the model raises.
+    """
+    from epsbench.harness.run.given import attack_entries, device_of, given_data, given_model
+    from epsbench.harness.run.runner import INTERRUPTED, run_suite
+
+    with ExitStack() as stack:
+        data, objects = given_data(x, y, classes, tuple(class_names))
+        named, of_model = given_model(model, data, objects)
+        entries, of_attack, norms = attack_entries(attack)
+        stack.enter_context(registered({**objects, **of_model, **of_attack}))
+        results = Path(out) if out is not None else Path(stack.enter_context(_temporary()))
+        suite = evaluation_suite(
+            named, data, entries, norm or norms or "linf", _plain_numbers(eps), base=Path.cwd(), limit=limit,
+            precision=precision, seed=seed, early_stop=early_stop, curve=curve,
+        )  # fmt: skip
+        options = Options(
+            device=str(device) if device is not None else device_of(model, x),
+            batch_size=batch_size, quiet=not progress, compile=compile, keep_images=True,
+        )  # fmt: skip
+        if run_suite(suite, results, options) == INTERRUPTED:
+            raise KeyboardInterrupt
+        known = describe(suite.cells[0].data)
+        measured = [read_record(record_path(results, cell.id)) for cell in suite.cells]
+        return evaluation_of(results, measured, known.class_names)
+
+
+def attack(model: Any, x: Any, y: Any = None, *, attack: Any = "pgd", norm: Any = None, eps: Any = "8/255",
+           **options: Any) -> Tensor:  # fmt: skip
+    """Adversarial images (n, C, H, W) in [0, 1] for one attack at one ε, on the device of ``x`` where that is a tensor.
+
+    An image that the model gets wrong comes back as it is. Arguments as `evaluate`'s.
+    """
+    import torch
+
+    result = evaluate(model, x, y, attack=attack, norm=norm, eps=eps, **options)
+    if len(result) != 1:
+        raise InputError(f"attack: one attack at one ε is needed, not {len(result)}; evaluate(...) takes several")
+    images = torch.from_numpy(result.images)
+    return images.to(x.device) if isinstance(x, torch.Tensor) else images
+
+
+class Records(list[Record]):
+    """The records of a results folder, oldest first."""
+
+    def frame(self) -> pd.DataFrame:
+        """One row a cell: every parameter as a column, ε as text and as a number, metrics with intervals, costs."""
+        from epsbench.harness.frames import frame
+
+        return frame(self)
+
+
+def records(results: str | Path) -> Records:
+    """The records of a results folder. Raises `InputError`, naming each file, for records that cannot be read."""
+    from epsbench.harness.records import read_records
+
+    folder = Path(results)
+    if not (folder / "cells").is_dir():
+        raise InputError(f"{folder}: holds no records; give the results folder of a run")
+    return Records(read_records(folder))
+
+
+def report(*results: str | Path, format: str = "markdown", output: str | Path | None = None) -> str:
+    """The report on one results folder or several: ``text``, ``markdown``, ``csv``, ``json`` or ``html``.
+
+    With ``output`` it is also written to that file. Raises `InputError` as ``epsbench report``.
+    """
+    from epsbench.harness.report.build import report as build
+
+    file = Path(output) if output is not None else None
+    if format == "text" and file is None:
+        from epsbench.harness.report.build import FORMATS
+        from epsbench.harness.report.content import Content
+        from epsbench.harness.report.results.loading import load_results
+
+        return FORMATS["text"](Content(load_results(*map(Path, results))))
+    return build([Path(each) for each in results], format, file)
+
+
+def load_model(results: str | Path, **where: Any) -> nn.Module:
+    """The trained model of a results folder: a classifier or a VAE (`epsbench.harness.run.stored.load_model`)."""
+    from epsbench.harness.run.stored import load_model as load
+
+    return load(results, **where)
+
+
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="epsbench-")
+    except OSError as error:
+        raise InputError(
+            f"evaluate: no temporary folder can be made ({error.strerror or error}); name a folder with out=, or one "
+            "that can be written with the environment variable TMPDIR"
+        ) from error
+
+
+def _plain_numbers(eps: Any) -> Any:
+    """One ε or several, with arrays and numbers of NumPy and torch as Python's."""
+    if isinstance(eps, list | tuple):
+        return [_plain_numbers(each) for each in eps]
+    if not hasattr(eps, "tolist"):
+        return eps
+    plain = eps.tolist()
+    if "float32" not in str(eps.dtype):
+        return plain
+    # A float32 means the number that it prints as: 0.1, not 0.10000000149.
+    return [float(f"{each:.7g}") for each in plain] if isinstance(plain, list) else float(f"{plain:.7g}")

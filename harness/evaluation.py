@@ -1,0 +1,302 @@
+"""What `epsbench.evaluate` returns: accuracies with intervals, findings, one row an image, the images. No torch."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.findings import Finding
+from epsbench.harness.plan.epsilon import parse_epsilon
+from epsbench.harness.records import Record, images_path, unpack_bits
+from epsbench.harness.statistics import wilson
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Share(float):
+    """A share in [0, 1] with its 95 % interval; a float, so it compares and formats as one. NaN: it means nothing."""
+
+    low: float
+    """The lower end of the interval."""
+    high: float
+    """The upper end."""
+    n: int
+    """The number of images behind it."""
+
+    def __new__(cls, value: float, low: float, high: float, n: int) -> Share:
+        share = super().__new__(cls, value)
+        share.low, share.high, share.n = low, high, n
+        return share
+
+    @classmethod
+    def of(cls, bits: np.ndarray, void: bool = False) -> Share:
+        """The share of true values among ``bits`` (n,), with Wilson's interval."""
+        if void:
+            return cls(math.nan, math.nan, math.nan, len(bits))
+        return cls(float(bits.mean()), *wilson(int(bits.sum()), len(bits)), len(bits))
+
+    def __str__(self) -> str:
+        if math.isnan(self):
+            return "void"
+        return f"{100 * self:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def __repr__(self) -> str:
+        return f"<{self} of {self.n:,}>"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One attack at one ε: a record, and what was kept of each image."""
+
+    record: Record
+    """As in a results folder."""
+
+    per_image: dict[str, np.ndarray]
+    """``images`` (n, C, H, W), ``labels``, ``clean_class``, ``adversarial_class``, ``distance``, … (n,)."""
+
+    @property
+    def attack(self) -> str:
+        """The attack's name."""
+        return str(self.record.cell["attack"]["name"])
+
+    @property
+    def norm(self) -> str:
+        """The norm's name."""
+        return str(self.record.cell["norm"])
+
+    @property
+    def eps(self) -> str:
+        """ε as a suite writes it, such as ``"8/255"``."""
+        return str(self.record.cell["eps"])
+
+    @property
+    def void(self) -> bool:
+        """Whether a finding says that the numbers mean nothing."""
+        return self.record.status == "void"
+
+    @property
+    def robust(self) -> np.ndarray:
+        """Whether each image is classified correctly without and under the attack, (n,)."""
+        assert self.record.verdicts is not None
+        return self.record.verdicts.unpack()[1]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each image is classified correctly without the attack, (n,)."""
+        assert self.record.verdicts is not None
+        return self.record.verdicts.unpack()[0]
+
+    @property
+    def robust_accuracy(self) -> Share:
+        """The share of images that are right without and under the attack."""
+        return Share.of(self.robust, self.void)
+
+    def fooled_by(self) -> np.ndarray:
+        """The part of the attack that fooled each image (n,); empty text where none did."""
+        names = np.full(len(self.robust), "", dtype=object)
+        names[self.right & ~self.robust] = self.attack
+        for part in self.record.parts:
+            names[unpack_bits(part.fooled, len(names))] = part.name
+        return names
+
+    def frame(self) -> pd.DataFrame:
+        """One row an image."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "attack": self.attack,
+            "norm": self.norm,
+            "eps": float(parse_epsilon(self.eps, math.inf)),
+        }
+        kept = {key: value for key, value in self.per_image.items() if key not in ("images", "eps", "labels")}
+        table = {"label": self.per_image["labels"], **kept, "robust": self.robust, "fooled_by": self.fooled_by()}
+        frame = pd.DataFrame(table)
+        for place, (name, value) in enumerate(columns.items()):
+            frame.insert(place, name, value)
+        return frame.rename_axis("image")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The robustness of one model against one or several attacks and ε.
+
+    ``print(result)`` and a notebook show it with its findings. A number that means nothing is NaN and shown as void.
+    """
+
+    points: tuple[Point, ...]
+    """One for each attack, norm and ε, in the order in which they were given."""
+
+    class_names: tuple[str, ...] = ()
+    """What the classes are called, where that is known."""
+
+    @property
+    def clean_accuracy(self) -> Share:
+        """The share of images that are classified correctly without an attack."""
+        return Share.of(self.points[0].right, all(point.void for point in self.points))
+
+    @property
+    def robust_accuracy(self) -> Share:
+        """The share of images that are classified correctly under every attack and ε evaluated, and without one."""
+        robust = np.logical_and.reduce([point.robust for point in self.points])
+        return Share.of(robust, any(point.void for point in self.points))
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the audits found, each remark once."""
+        findings = (each for point in self.points for each in point.record.findings)
+        return tuple({(each.code, each.message): each for each in findings}.values())
+
+    @property
+    def records(self) -> list[Record]:
+        """The records, as in a results folder."""
+        return [point.record for point in self.points]
+
+    @property
+    def images(self) -> np.ndarray:
+        """The adversarial images (n, C, H, W), float32 in [0, 1]. An image that is wrong anyway is as it was.
+
+        Of several attacks and ε: for each image the first that fools, in their order; else that of the last.
+        """
+        images = self.points[-1].per_image["images"].copy()
+        for point in reversed(self.points[:-1]):
+            fooled = point.per_image["fooled"]
+            images[fooled] = point.per_image["images"][fooled]
+        return images
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self.points)
+
+    def __getitem__(self, index: int) -> Point:
+        return self.points[index]
+
+    def frame(self) -> pd.DataFrame:
+        """One row an image, attack and ε: label, clean and adversarial class, distance, loss, who fooled it."""
+        import pandas as pd
+
+        return pd.concat([point.frame() for point in self.points])
+
+    def table(self) -> pd.DataFrame:
+        """One row an attack, norm and ε: clean and robust accuracy with intervals."""
+        import pandas as pd
+
+        rows = [
+            {"attack": p.attack, "norm": p.norm, "eps": p.eps, "clean": self.clean_accuracy,
+             "robust": p.robust_accuracy, "low": p.robust_accuracy.low, "high": p.robust_accuracy.high}
+            for p in self.points
+        ]  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def confusion(self, index: int = -1) -> pd.DataFrame:
+        """How many images of each class (rows) are given each class (columns) under the attack of a point."""
+        import pandas as pd
+
+        kept = self.points[index].per_image
+        classes = 1 + max(int(kept["labels"].max()), int(kept["adversarial_class"].max()))
+        names = list(self.class_names) if len(self.class_names) >= classes else list(range(classes))
+        counts = np.zeros((len(names), len(names)), dtype=int)
+        np.add.at(counts, (kept["labels"], kept["adversarial_class"]), 1)
+        return pd.DataFrame(counts, pd.Index(names, name="label"), pd.Index(names, name="adversarial class"))
+
+    def to_latex(self, model: str = "") -> str:
+        """A table for a paper, with booktabs: accuracies in percent, and half the width of their 95 % intervals."""
+        name = _latex(model or str(self.points[0].record.cell["model"]["name"]))
+        heads, values = ["Model", "Clean"], [name, _latex_share(self.clean_accuracy)]
+        for point in self.points:
+            last = _latex(f"{point.attack} {point.norm} {point.eps}")
+            for part in point.record.parts[:-1]:
+                heads.append(_latex(part.name))
+                low, high = part.robust_accuracy.low or 0.0, part.robust_accuracy.high or 1.0
+                n = part.robust_accuracy.n or 0
+                values.append("void" if point.void else _latex_share(Share(part.robust_accuracy.value, low, high, n)))
+            heads.append(last)
+            values.append(_latex_share(point.robust_accuracy))
+        rows = [f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", "\\toprule", f"{' & '.join(heads)} \\\\",
+                "\\midrule", f"{' & '.join(values)} \\\\", "\\bottomrule", "\\end{tabular}"]  # fmt: skip
+        return "\n".join(rows)
+
+    def save_images(self, path: str | Path) -> None:
+        """Write images, labels, predictions and ε as ``.npz``; of several attacks and ε one archive for each."""
+        save_images(self.points, Path(path))
+
+    def __str__(self) -> str:
+        lines = [f"clean accuracy   {self.clean_accuracy}  of {self.clean_accuracy.n:,} images"]
+        lines += [f"robust accuracy  {p.robust_accuracy}  {p.attack} {p.norm} ε {p.eps}" for p in self.points]
+        if len(self.points) > 1:
+            lines.append(f"robust accuracy  {self.robust_accuracy}  against all of them")
+        lines += [f"{each.severity:>7}  {each.code}: {each.message}" for each in self.findings]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [("without an attack", self.clean_accuracy)]
+        rows += [(f"{point.attack} {point.norm} ε {point.eps}", point.robust_accuracy) for point in self.points]
+        cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(v))}</td></tr>" for name, v in rows)
+        remarks = "".join(
+            f"<li><b>{html.escape(f'{each.severity}: {each.code}')}</b> {html.escape(each.message)}</li>"
+            for each in self.findings
+        )
+        head = f"<tr><th>attack</th><th>accuracy on {self.clean_accuracy.n:,} images</th></tr>"
+        return f"<table>{head}{cells}</table>{f'<ul>{remarks}</ul>' if remarks else ''}"
+
+
+def evaluation_of(results: Path, records: Sequence[Record], class_names: tuple[str, ...] = ()) -> Evaluation:
+    """The evaluation that some records of a results folder make, with their kept images.
+
+    Raises `InputError` for a record that failed, with the message of its exception.
+    """
+    failed = [record for record in records if record.failure is not None]
+    if failed:
+        messages = [
+            f"{record.cell['attack']['name']} at ε {record.cell['eps']} failed: {record.failure.type}: "
+            f"{record.failure.message}" for record in failed if record.failure
+        ]  # fmt: skip
+        raise InputError(messages)
+    return Evaluation(tuple(Point(record, _kept(results, record)) for record in records), class_names)
+
+
+def _kept(results: Path, record: Record) -> dict[str, Any]:
+    path = images_path(results, record.id)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: the images of this evaluation cannot be read ({error}); run it again") from error
+
+
+def save_images(points: Sequence[Point], path: Path) -> list[Path]:
+    """`Evaluation.save_images`; returns the files. Raises `InputError` where one cannot be written."""
+    from epsbench.harness.files import keep
+
+    written: list[Path] = []
+    for number, point in enumerate(points):
+        own = path if len(points) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix or '.npz'}")
+        buffer = io.BytesIO()
+        names = {"images": "images", "labels": "labels", "predictions": "adversarial_class", "eps": "eps"}
+        np.savez_compressed(buffer, **{name: point.per_image[key] for name, key in names.items()})  # type: ignore[arg-type]
+        keep(own, buffer.getvalue())
+        written.append(own)
+    return written
+
+
+def _latex_share(share: Share) -> str:
+    if math.isnan(share):
+        return "void"
+    return f"${100 * share:.1f} \\pm {50 * (share.high - share.low):.1f}$"
+
+
+def _latex(text: str) -> str:
+    special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

@@ -1,0 +1,53 @@
+"""What the verbs `run` and `evaluate` share: measure what is not recorded, report, and save images. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from epsbench.harness.choices import Format
+from epsbench.harness.options import Options
+from epsbench.harness.plan.plan import plan, require_writable
+from epsbench.harness.plan.suite import Suite
+
+Echo = Callable[[str], None]
+
+
+def measure(suite: Suite, results: Path, options: Options, save_images: Path | None, echo: Echo) -> int:
+    """Measure what is not recorded, print the report with ``echo``, and return the exit code of the verb."""
+    made = plan(suite, results, images=options.keep_images)
+    if not made.pending and not options.profile:
+        from epsbench.harness.listing import nothing_to_do
+
+        echo(nothing_to_do(made))
+        echo(_unchanged_report(results))
+        _save_images(suite, results, save_images, echo)
+        return 1 if made.void else 0
+    require_writable(results)
+    from epsbench.harness.run.runner import INTERRUPTED, run_suite
+
+    code = run_suite(suite, results, options, made.records)
+    if code != INTERRUPTED:
+        from epsbench.harness.report.build import report
+
+        echo(report(results, Format.TEXT, None))
+        _save_images(suite, results, save_images, echo)
+    return code
+
+
+def _save_images(suite: Suite, results: Path, path: Path | None, echo: Echo) -> None:
+    if path is not None:
+        from epsbench.harness.evaluate_verb import saved_images
+
+        echo(saved_images(suite, results, path))
+
+
+def _unchanged_report(results: Path) -> str:
+    """The report as text when nothing was added. report.html is not written again, which would take seconds."""
+    from epsbench.harness.report.build import BESIDE, FORMATS, report
+    from epsbench.harness.report.content import Content
+    from epsbench.harness.report.results.loading import load_results
+
+    if not all((results / name).is_file() for name in BESIDE):
+        return report(results, Format.TEXT, None)
+    return FORMATS[Format.TEXT](Content(load_results(results)))

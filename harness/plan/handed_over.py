@@ -1,0 +1,80 @@
+"""Adversarial images that somebody else made, as an attack: judged, projected and audited like any other."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from epsbench.attacks.base import BatchAttack, Network, RowNoise
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.data.checks import checked_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ARRAYS = ("images", "x_adv", "adversarial", "x")
+"""What the array of images may be called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandedOver(BatchAttack):
+    """The images of a ``.npz`` file, one for each test image, in their order.
+
+    The images are floats in [0, 1] or uint8, (n, C, H, W) or (n, H, W, C), in an array ``images`` or ``x_adv``. What
+    lies outside the ball or the box is projected, and a finding says so.
+    """
+
+    version: ClassVar[int | str] = 1
+
+    images_file: str = field(repr=False)
+    """The path of the file."""
+
+    def digest(self) -> str:
+        """A digest of the file. Raises `ValueError` where it cannot be read."""
+        try:
+            with Path(self.images_file).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError as error:
+            raise ValueError(f"images {self.images_file}: cannot be read ({error.strerror}); check the path") from error
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """The images (n, C, H, W). Raises `InputError` where there are none."""
+        path = self.images_file
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                name = next((name for name in ARRAYS if name in archive.files), None)
+                if name is None:
+                    raise InputError(f"{path}: has no array of images; call it images")
+                return checked_images(archive[name], path)
+        except (OSError, ValueError, EOFError, AttributeError) as error:
+            raise InputError(f"{path}: is no .npz file of images, or damaged ({error})") from error
+
+    def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
+        import torch
+
+        rows: Any = getattr(noise, "example", None)
+        if rows is None:
+            raise ValueError("images in a file belong to the test images of a suite, and can be judged there only")
+        fits_to(self, int(rows.max()) + 1, tuple(x.shape[1:]))
+        images = self.images[rows.cpu().numpy()]
+        scale = 255 if images.dtype == np.uint8 else 1
+        return torch.from_numpy(images).to(x.device).float() / scale
+
+
+def fits_to(attack: HandedOver, n: int, shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless the file has images of this shape (C, H, W) for the first ``n`` test images."""
+    images = attack.images
+    if images.shape[1:] != shape:
+        shapes = [" × ".join(map(str, each)) for each in (images.shape[1:], shape)]
+        raise InputError(f"{attack.images_file}: its images are {shapes[0]}, and the data's {shapes[1]}")
+    if len(images) < n:
+        raise InputError(
+            f"{attack.images_file}: holds {len(images):,} images for {n:,} test images; one for each is needed, in the "
+            "same order"
+        )

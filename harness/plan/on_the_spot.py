@@ -1,0 +1,85 @@
+"""Suites that are made on the spot, for one evaluation, instead of being read from a file. No torch."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.suite import Suite, made_suite
+
+Entry = str | dict[str, Any]
+"""A name, or a table of a name and parameters, as in a suite."""
+
+NAME = "evaluate"
+_PREFIX = re.compile(r"^robustness\.(matrix\.)?")
+
+
+def evaluation_suite(
+    model: Entry | Sequence[Entry],
+    data: Entry,
+    attack: Entry | Sequence[Entry],
+    norm: str | Sequence[str],
+    eps: Any,
+    *,
+    base: Path,
+    name: str = NAME,
+    limit: int | None = None,
+    precision: str | None = None,
+    **settings: Any,
+) -> Suite:
+    """The suite that attacks models as they are; names and paths are relative to ``base``.
+
+    ``settings`` are further keys of ``[robustness]``, or axes of its matrix. Raises `InputError` with a message for
+    each problem, which begins with the argument that it is about.
+    """
+    matrix = {"model": model, "attack": attack, "norm": norm, "eps": eps}
+    matrix |= {key: settings.pop(key) for key in ("seed", "source") if key in settings}
+    matrix = {key: list(value) if isinstance(value, tuple) else value for key, value in matrix.items()}
+    part = {"data": data, "training": {"epochs": 0}, "matrix": matrix, **settings}
+    document = {"description": "", "robustness": part}
+    return made_suite(document, base / f"{name}.toml", limit, precision, lambda text: _PREFIX.sub("", text))
+
+
+def parsed(text: str) -> Entry:
+    """A name with parameters in one word: ``"pgd:steps=40,restarts=5"`` is ``{name = "pgd", steps = 40, …}``.
+
+    Values are written as in a suite; what is none there is a string. Raises `InputError` for a parameter without a
+    name or a value.
+    """
+    name, colon, rest = text.rpartition(":")
+    if not colon or not re.match(r"\s*[A-Za-z_]\w*\s*=", rest):
+        return text
+    table: dict[str, Any] = {"name": name}
+    for part in _split(rest):
+        key, equals, value = part.partition("=")
+        if not key.strip() or not equals or not value.strip():
+            raise InputError(f"{text!r}: {part!r} is no parameter; write name:key=value,key=value")
+        table[key.strip()] = _value(value.strip())
+    return table
+
+
+def _split(text: str) -> list[str]:
+    """At commas, but for those within brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        depth += (character in "[{") - (character in "]}") if not quote else 0
+        if character == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,243 @@
+"""Objects of this process as a suite can name them: models, data and attacks that a caller has in hand.
+
+Each gets a name, and a version that is part of the ids of its cells: the code of its class, and what it holds.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from epsbench.attacks.base import Attack
+from epsbench.harness.errors import InputError, summary
+from epsbench.harness.isolation import isolated
+from epsbench.harness.plan.cell import freeze
+from epsbench.harness.plan.data.checks import as_array, checked_images, checked_labels
+from epsbench.harness.plan.data.own_code import Given, as_label, part_of
+from epsbench.harness.plan.data.source import Part
+from epsbench.harness.plan.names.nested import named_loss
+from epsbench.harness.plan.names.registry import KINDS
+from epsbench.harness.plan.names.versions import code_version
+from epsbench.harness.plan.on_the_spot import Entry, parsed
+
+Objects = dict[tuple[str, str], Any]
+PROBED = 32  # images at which a plain function is known by its outputs
+
+
+class FunctionNetwork(nn.Module):
+    """A plain function from images to logits, as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixels (N, C, H, W) in [0, 1] to logits (N, classes)."""
+        logits = self.function(x)
+        # Weights inside the function may ask for gradients: without this, every forward pass would keep its graph.
+        return logits if not isinstance(logits, Tensor) or x.requires_grad else logits.detach()
+
+
+def given_data(x: Any, y: Any, classes: int, class_names: tuple[str, ...]) -> tuple[Entry, Objects]:
+    """The entry of a suite for images and labels, a dataset, a loader or a name; and the object that it names."""
+    if isinstance(x, str | Mapping):
+        if y is not None:
+            raise InputError("y: labels come with data that is named; leave y out")
+        return (parsed(x) if isinstance(x, str) else dict(x)), {}
+    where = "x"
+    if y is None and isinstance(x, torch.utils.data.DataLoader):
+        part, name = _of_loader(x), type(x.dataset).__name__
+    elif y is None:
+        if isinstance(x, Tensor) or hasattr(x, "dtype"):
+            raise InputError("y: is missing; give one label for each image, or a Dataset that returns both")
+        part, name = part_of(x, where), type(x).__name__
+    else:
+        part, name = _of_arrays(x, y), "arrays"
+    if len(class_names):
+        classes = classes or len(class_names)
+    data = Given(part, class_names)
+    entry: dict[str, Any] = {"name": name} | ({"classes": classes} if classes else {})
+    return entry, {("data", name): data}
+
+
+def _of_arrays(x: Any, y: Any) -> Part:
+    images = as_array(x, "x")
+    if images.dtype == "uint8":
+        raise InputError("x: is uint8; images are floats in [0, 1] here: give x / 255")
+    if images.dtype.kind in "iub":
+        raise InputError(f"x: is {images.dtype}; images are floats in [0, 1]: give x / 255")
+    images = checked_images(images, "x", "nchw")
+    return Part(images, checked_labels(y, len(images), "y"))
+
+
+def _of_loader(loader: Any) -> Part:
+    images: list[Any] = []
+    labels: list[int] = []
+    iterator = iter(loader)
+    while True:
+        place = f"x, batch {len(images)}"
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            break
+        # The loader runs the user's dataset, which may raise anything.
+        except Exception as error:
+            raise InputError(f"{place}: the loader raises {summary(error)}") from error
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            raise InputError(f"{place}: is a {type(batch).__name__}; a loader must give images and labels")
+        images.append(torch.as_tensor(batch[0]))
+        labels += [as_label(label, place) for label in batch[1]]
+    if not images:
+        raise InputError("x: the loader is empty")
+    together = checked_images(torch.cat(images), "x", "nchw")
+    return Part(together, checked_labels(labels, len(together), "x"))
+
+
+def given_model(model: Any, data: Entry, objects: Objects) -> tuple[Any, Objects]:
+    """The entry of a suite for a module, a function or a name; and the object that it names.
+
+    ``data`` and ``objects`` are what `given_data` returned. Where they do not say how many classes there are, the
+    model's outputs do: the number is put into ``data``.
+    """
+    if isinstance(model, str):
+        return parsed(model), {}
+    if isinstance(model, Mapping):
+        return dict(model), {}
+    if not callable(model):
+        raise InputError(f"model: is a {type(model).__name__}; give a torch.nn.Module, a function, or a name")
+    is_module = isinstance(model, nn.Module)
+    if is_module:
+        _usable(model)
+    given = objects.get(("data", data["name"])) if isinstance(data, dict) else None
+    logits = None if given is None else _probed(model, given.part)
+    if isinstance(data, dict) and given is not None and logits is not None and "classes" not in data:
+        data["classes"] = _classes(logits, given.part)
+    if is_module:
+        name = type(model).__name__
+        structure = [repr(model), *sorted({code_version(type(module)) for module in model.modules()})]
+    else:
+        name = getattr(model, "__name__", type(model).__name__).strip("<>")
+        kind = model if inspect.isfunction(model) or inspect.isclass(model) else type(model)
+        # What a function computes with is hidden in it: its outputs stand for that.
+        structure = [code_version(kind), repr([] if logits is None else (logits * 1e3).round().int().tolist())]
+    version = hashlib.sha256(repr(structure).encode()).hexdigest()[:16]
+    network = model if is_module else FunctionNetwork(model)
+    return name, {("model", name): _Copies(network, name, version)}
+
+
+def device_of(model: Any, x: Any) -> str | None:
+    """The device of a model's weights, else of images that are a tensor; None where neither says one."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    place = first if first is not None else x if isinstance(x, Tensor) else None
+    return str(place.device) if place is not None and place.device.type in ("cpu", "cuda") else None
+
+
+class _Copies:
+    """Makes copies of the caller's model, which stays untouched."""
+
+    def __init__(self, network: nn.Module, name: str, version: str) -> None:
+        self._network = network
+        self.__qualname__ = name
+        self.version = version
+
+    def __call__(self) -> nn.Module:
+        return copied(self._network)
+
+
+def _probed(model: Any, part: Part) -> Tensor | None:
+    """The logits of the first images; None where there are none: then the run says what is wrong with the model."""
+    device = torch.device(device_of(model, None) or "cpu")
+    x = torch.from_numpy(part.images[:PROBED]).to(device)
+    x = x.float() / (255 if part.images.dtype == "uint8" else 1)
+    try:
+        with isolated(0), torch.no_grad():
+            network = copied(model).eval() if isinstance(model, nn.Module) else model
+            logits = network(x)
+    except (Exception, SystemExit):  # noqa: BLE001 - the preflight tries it again and says what it raises
+        return None
+    fits = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(x) and logits.is_floating_point()
+    return logits.float().cpu() if fits else None
+
+
+def _classes(logits: Tensor, part: Part) -> int:
+    classes, largest = logits.shape[1], int(part.labels.max())
+    if largest >= classes:
+        raise InputError(
+            f"y: has a label {largest}, and the model gives {classes} logits; labels go from 0 to {classes - 1}"
+        )
+    return classes
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A copy of the caller's model, which stays untouched. Raises `ValueError` where it cannot be copied."""
+    try:
+        return copy.deepcopy(network)
+    # Copying runs the user's code.
+    except Exception as error:
+        raise ValueError(f"a copy of it cannot be made ({summary(error)}); give a function instead") from error
+
+
+def _usable(model: nn.Module) -> None:
+    tensors = [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]
+    if any(tensor.dtype == torch.float64 for tensor in tensors):
+        raise InputError("model: its weights are float64, and images are float32; call model.float()")
+    devices = {str(tensor.device) for tensor in tensors}
+    if len(devices) > 1:
+        raise InputError(f"model: its weights are on {' and '.join(sorted(devices))}; move them to one device")
+
+
+def attack_entries(attack: Any) -> tuple[list[Entry], Objects, list[str]]:
+    """The entries of a suite for attacks by name, as tables or as objects; the objects, and the norms they have."""
+    entries: list[Entry] = []
+    objects: Objects = {}
+    norms: list[str] = []
+    for each in attack if isinstance(attack, list | tuple) else [attack]:
+        if isinstance(each, str):
+            entries.append(parsed(each))
+        elif isinstance(each, Mapping):
+            entries.append(dict(each))
+        elif isinstance(each, Attack):
+            entry, own = _entry_of(each)
+            entries.append(entry)
+            objects |= own
+            norms += [each.norm.name] if each.norm.name not in norms else []
+        elif isinstance(each, type) and issubclass(each, Attack):
+            raise InputError(f"attack: {each.__name__} is a class; give an object: {each.__name__}()")
+        else:
+            raise InputError(
+                f"attack: is a {type(each).__name__}; give a name such as 'pgd:steps=40', a table, or an Attack"
+            )
+    if not entries:
+        raise InputError("attack: is empty; give at least one")
+    return entries, objects, norms
+
+
+def _entry_of(attack: Attack) -> tuple[dict[str, Any], Objects]:
+    kind = type(attack)
+    address = f"{kind.__module__}:{kind.__qualname__}"
+    known = {place: name for name, place in KINDS["attack"].built_in.items()}
+    name, objects = (known[address], {}) if address in known else (kind.__name__, {("attack", kind.__name__): kind})
+    entry: dict[str, Any] = {"name": name}
+    for field in fields(attack):
+        if not field.init or field.name in KINDS["attack"].hidden:
+            continue
+        value = named_loss(getattr(attack, field.name))
+        if isinstance(value, tuple) and value and all(isinstance(part, Attack) for part in value):
+            inner = [_entry_of(part) for part in value]
+            value = [part for part, _ in inner]
+            for _, own in inner:
+                objects |= own
+        try:
+            freeze(value)
+        except TypeError as error:
+            raise InputError(f"attack {kind.__name__}: {field.name} is a {type(value).__name__}, which no record can "
+                             "hold; use numbers, texts, losses and attacks") from error  # fmt: skip
+        entry[field.name] = list(value) if isinstance(value, tuple) else value
+    return entry, objects

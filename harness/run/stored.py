@@ -1,0 +1,103 @@
+"""Trained models out of a results folder: built from their records, with the weights beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.cell import GenerationCell, RobustnessCell, digest
+from epsbench.harness.plan.data import describe
+from epsbench.harness.plan.names import registry
+from epsbench.harness.plan.names.data import read_data
+from epsbench.harness.plan.names.nested import of_record
+from epsbench.harness.records import Record, read_records
+from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.weights import load_weights, weights_path
+from epsbench.models.generative import VAE
+
+CELLS = {cell.task: cell for cell in (RobustnessCell, GenerationCell)}
+SHOWN = ("data", "model", "defense", "augmentation", "subset", "z_dim", "beta", "seed")
+
+
+def load_model(
+    results: str | Path, *, base: str | Path = ".", weights: str | Path | None = None, device: str = "cpu", **where: Any
+) -> nn.Module:
+    """The trained model of a results folder, in evaluation mode.
+
+    Args:
+        results: The results folder.
+        base: The folder of the suite, where the model is code of your own.
+        weights: The folder of weights; default: the one inside the results folder.
+        device: Where the model goes.
+        where: Values of the cell that choose one model of several: ``model="smallcnn"``, ``defense="trades"``,
+            ``z_dim=20``, ``seed=0``.
+
+    Returns:
+        A classifier from pixels (N, C, H, W) in [0, 1] to logits, or a VAE (`epsbench.models.vae.VAENetwork`).
+
+    Raises:
+        InputError: Where no model or several match, and where its weights are not there or do not fit.
+    """
+    folder = Path(results)
+    record = _chosen(folder, where)
+    key = weights_key(record)
+    network = _built(record, Path(base))
+    place = Path(weights) if weights is not None else folder / "weights"
+    if record.cell["training"]["epochs"] and load_weights(place, key, network) is None:
+        raise InputError(
+            f"{weights_path(place, key)}: the weights are not there; name their folder with weights=, or run the suite "
+            "again"
+        )
+    return network.to(device).eval()
+
+
+def weights_key(record: Record) -> str:
+    """The key of the trained weights that a record was measured with: that of its cell."""
+    decides = CELLS[record.cell["task"]]._decides_weights
+    cell = {key: record.cell[key] for key in decides if key in record.cell}
+    code = {key: version for key, version in record.code.items() if key not in ("attack", "norm", "source")}
+    return digest({"cell": cell, "code": code})
+
+
+def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
+    records = [record for record in read_records(folder) if record.status != "failed"]
+    if not records:
+        raise InputError(f"{folder}: holds no measured cell; give the results folder of a run")
+    known = {key for record in records for key in record.cell}
+    for key in where:
+        if key not in known:
+            raise InputError(f"load_model: {key!r} is no key of a cell{did_you_mean(key, known)}")
+    matching = {weights_key(r): r for r in records if all(_is(r.cell.get(key), value) for key, value in where.items())}
+    if len(matching) == 1:
+        return next(iter(matching.values()))
+    lines = sorted({_shown(record.cell) for record in (matching.values() or records)})
+    what = "several models match" if matching else "no model matches"
+    listed = "; ".join(lines[:6]) + ("; …" if len(lines) > 6 else "")
+    raise InputError(f"{folder}: {what}; choose one by its values: {listed}")
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value.get("name") == wanted or (isinstance(wanted, Mapping) and wanted.items() <= value.items()))
+    return bool(value == wanted)
+
+
+def _shown(cell: Mapping[str, Any]) -> str:
+    values = {key: cell[key] for key in SHOWN if key in cell}
+    plain = {key: value.get("name") if isinstance(value, Mapping) else value for key, value in values.items()}
+    return ", ".join(f"{key}={value!r}" for key, value in plain.items())
+
+
+def _built(record: Record, base: Path) -> nn.Module:
+    cell = record.cell
+    data = cell["data"]
+    entry = data if isinstance(data, str) else {key: value for key, value in data.items() if key != "content"}
+    description = describe(read_data(entry, base))
+    architecture = registry.make("model", of_record(cell["model"]), base)
+    more = (cell["z_dim"],) if isinstance(architecture, VAE) else ()
+    network: nn.Module = seeded(lambda: architecture.build(description, *more), cell["seed"])
+    return network

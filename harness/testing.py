@@ -1,0 +1,194 @@
+"""Checks that the author of an attack, a defense or a model runs in tests of her own, as `check_estimator` elsewhere.
+
+Each raises `AssertionError` with one sentence that says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from epsbench.attacks.base import Attack
+from epsbench.attacks.norms import NORMS
+from epsbench.harness.errors import InputError, summary
+from epsbench.harness.findings import voids
+from epsbench.harness.plan.epsilon import any_epsilon
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.judge import Judge, frozen_copy
+from epsbench.harness.run.attack.ledger import Outcome
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.training.trainee import ClassifierInTraining
+from epsbench.models.defenses import Defense
+
+IMAGES, SHAPE, CLASSES = 12, (3, 8, 8), 5
+_CLOSE = 1e-4  # batches of other sizes round differently
+
+
+def check_attack(
+    attack: Attack, *, eps: Any = "8/255", model: nn.Module | None = None, x: Tensor | None = None
+) -> None:
+    """Check that an attack stays in ball and box, is finite, treats rows on their own, and repeats itself.
+
+    Args:
+        attack: The attack, with its norm.
+        eps: The radius in pixel units.
+        model: A classifier to attack; default: a small convolutional network with random weights.
+        x: Images (n, C, H, W) in [0, 1] that it takes; default: random ones, (12, 3, 8, 8).
+
+    Raises:
+        AssertionError: With what is wrong.
+    """
+    network = (model or _small()).eval()
+    radius = any_epsilon(eps)
+    images = x if x is not None else torch.rand(IMAGES, *SHAPE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        labels = network(images).argmax(1)
+    name, n = type(attack).__name__, len(images)
+    state = torch.get_rng_state()
+    whole = _tried(name, lambda: _attacked(attack, network, images, labels, radius, n))
+    if not torch.equal(torch.get_rng_state(), state):
+        raise AssertionError(f"{name} uses torch's global generator; draw from `noise`, which is keyed by image")
+    if not bool(whole.images.isfinite().all()):
+        raise AssertionError(f"{name} makes pixels that are NaN or infinite")
+    if whole.returned.beyond_ball or whole.returned.no_pixels:
+        count = max(whole.returned.beyond_ball, whole.returned.no_pixels)
+        raise AssertionError(
+            f"{name} returns {count} of {n} images outside the ball or the box; project with self.norm.into_ball(x, "
+            "images, eps)"
+        )
+    if not bool((whole.images != images).any()):
+        raise AssertionError(f"{name} changes no pixel at ε {radius}: it returns the images as they are")
+    again = _attacked(attack, network, images, labels, radius, n)
+    if not torch.equal(again.images, whole.images):
+        raise AssertionError(f"{name} gives other images when it is called again; draw from `noise` only")
+    _rows_are_independent(name, attack, network, images, labels, radius, whole)
+
+
+def _rows_are_independent(
+    name: str, attack: Attack, network: nn.Module, x: Tensor, y: Tensor, radius: Fraction, whole: Outcome
+) -> None:
+    """An image's adversarial image must not depend on the batch that it is in."""
+    for size in (1, 5):
+        apart = _attacked(attack, network, x, y, radius, size).images
+        moved = (apart - whole.images).flatten(1).abs().amax(1) > max(_CLOSE, 0.01 * float(radius))
+        # One sign of a gradient that is nearly 0 may turn with rounding; a dependence moves most rows.
+        if int(moved.sum()) * 4 > len(x):
+            raise AssertionError(
+                f"{name} gives {int(moved.sum())} of {len(x)} images another result in batches of {size}: a row "
+                "depends on the other rows; use sums and means over each row only, and never over the batch"
+            )
+
+
+def _attacked(attack: Attack, network: nn.Module, x: Tensor, y: Tensor, eps: Fraction, batch: int) -> Outcome:
+    victim = Victim(frozen_copy(network, x.device), x.device, "float32", "plain")
+    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    engine = Engine(victim, Judge(network, x.device), targets, batch, keep=len(x))
+    (outcome,) = engine.run(attack, [eps], seed=0, early_stop=False)
+    return outcome
+
+
+def check_model(
+    model: Any, x: Tensor | None = None, y: Tensor | None = None, *, shape: tuple[int, int, int] = (3, 32, 32)
+) -> None:
+    """Check that a model can be measured: logits, one row an image, the same in every batch, with a gradient.
+
+    Args:
+        model: A module or a function from images (N, C, H, W) in [0, 1] to logits (N, classes).
+        x: Images that it takes; default: random ones of ``shape``.
+        y: Their labels (n,); default: what the model makes of them.
+        shape: Channels, height and width.
+
+    Raises:
+        AssertionError: With what is wrong.
+    """
+    from epsbench.harness.api import evaluate
+
+    images = x if x is not None else torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
+    labels = y if y is not None else _labels(model, images)
+    try:
+        result = evaluate(model, images, labels, attack="fgsm", eps="8/255", norm=NORMS["linf"].name)
+    except InputError as error:
+        raise AssertionError("; ".join(error.messages)) from error
+    if voids(result.findings):
+        raise AssertionError("; ".join(each.message for each in result.findings if each.severity == "void"))
+
+
+def _labels(model: Any, images: Tensor) -> Tensor:
+    def predict() -> Any:
+        with torch.no_grad():
+            network = copy.deepcopy(model).eval() if isinstance(model, nn.Module) else model
+            return network(images)
+
+    logits = _tried("the model", predict)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        outputs = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise AssertionError(f"the model gives {outputs} for {len(images)} images; logits (N, classes) are needed")
+    return logits.argmax(1)
+
+
+def check_defense(defense: Defense, *, shape: tuple[int, int, int] = SHAPE, classes: int = CLASSES) -> None:
+    """Check that a defense gives a finite scalar loss that reaches the weights, repeats itself, and leaves the mode.
+
+    Args:
+        defense: The defense.
+        shape: Channels, height and width of the random images it is tried on.
+        classes: The number of classes.
+
+    Raises:
+        AssertionError: With what is wrong.
+    """
+    name = type(defense).__name__
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(IMAGES, *shape, generator=generator)
+    y = torch.randint(classes, (IMAGES,), generator=generator)
+    state = torch.get_rng_state()
+    losses: list[float] = []
+    for _ in range(2):
+        network = _small(shape, classes).train()
+        trainee = ClassifierInTraining(network, torch.Generator().manual_seed(1), "float32")
+        loss = _tried(name, lambda trainee=trainee: defense.loss(trainee, x, y))  # type: ignore[misc]
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise AssertionError(f"{name}.loss returns {_kind(loss)}; return a scalar tensor")
+        if not bool(loss.isfinite()):
+            raise AssertionError(f"{name}.loss is {float(loss.detach())}; it must be a finite number")
+        if not loss.requires_grad:
+            raise AssertionError(f"{name}.loss has no gradient; get it from trainee.loss or trainee.logits")
+        loss.backward()
+        if all(weight.grad is None or not bool(weight.grad.any()) for weight in network.parameters()):
+            raise AssertionError(f"{name}.loss reaches no weight: every gradient is 0")
+        if not network.training:
+            raise AssertionError(f"{name} leaves the network in evaluation mode; restore the mode it had")
+        losses.append(float(loss.detach()))
+    if losses[0] != losses[1]:
+        raise AssertionError(f"{name}.loss differs between two calls; draw random numbers from trainee.noise only")
+    if not torch.equal(torch.get_rng_state(), state):
+        raise AssertionError(f"{name} uses torch's global generator; draw from trainee.noise")
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _tried(name: str, call: Callable[[], Any]) -> Any:
+    """What a user's code returns; what it raises becomes the check's message."""
+    try:
+        return call()
+    # It may raise anything.
+    except Exception as error:
+        raise AssertionError(f"{name} raises {summary(error)}") from error
+
+
+def _small(shape: tuple[int, int, int] = SHAPE, classes: int = CLASSES) -> nn.Module:
+    """A small convolutional network, always with the same random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(shape[0], 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Flatten(),
+            nn.Linear(8 * shape[1] * shape[2], classes),
+        )  # fmt: skip

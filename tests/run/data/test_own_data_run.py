@@ -1,0 +1,74 @@
+"""Suites on data of a user's own, from the file to the record and the report."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.options import Options
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.records import read_records
+from epsbench.harness.report.build import report
+from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.runner import run_suite
+
+SUITE = """
+[robustness]
+data = {data}
+{training}
+[robustness.matrix]
+model = "smallcnn"
+attack = "fgsm"
+eps = ["8/255", 0.1]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EPSBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(tmp_path):
+    digits = load_digits()
+    images = np.round(digits.images[:, None] * (255 / 16)).astype(np.uint8)
+    np.savez(tmp_path / "test.npz", images=images[:90], labels=digits.target[:90])
+    np.savez(tmp_path / "train.npz", images=images[90:400], labels=digits.target[90:400])
+
+    def measured(data: str, training: str = "") -> list:
+        path = tmp_path / "own.toml"
+        path.write_text(SUITE.format(data=data, training=training), encoding="utf-8")
+        assert run_suite(load_suite(str(path)), tmp_path / "results", Options(quiet=True, device="cpu")) == 0
+        return read_records(tmp_path / "results")
+
+    return measured
+
+
+def test_a_suite_trains_and_attacks_on_a_users_data(run, tmp_path):
+    data = '{ name = "npz", path = "test.npz", train = "train.npz" }'
+    records = run(data, "training = { epochs = 1 }")
+    assert len(records) == 2
+    cell = records[0].cell["data"]
+    assert (cell["name"], cell["path"], cell["train"]) == ("npz", "test.npz", "train.npz")
+    assert records[0].verdicts.n == 90
+    text = report(tmp_path / "results")
+    assert f"test.npz ({cell['content']})" in text
+    assert str(tmp_path) not in (tmp_path / "results" / "cells" / f"{records[0].id}.json").read_text()
+
+
+def test_without_training_there_need_be_no_training_split(run):
+    assert run('"test.npz"', "training = { epochs = 0 }")[0].training["epochs"] == 0
+    with pytest.raises(InputError, match=r"'smallcnn' has to be trained, and data 'test\.npz .* no training split"):
+        run('"test.npz"')
+
+
+def test_pixels_of_floats_are_a_copy():
+    raw = torch.rand(3, 1, 2, 2)
+    before = raw.clone()
+    examples = Examples(raw, torch.zeros(3, dtype=torch.int64), 1)
+    for index in (None, slice(0, 2), torch.tensor([0, 1])):
+        examples.pixels(index).zero_()
+    assert torch.equal(raw, before)

@@ -1,0 +1,318 @@
+"""`epsbench.evaluate` and its neighbours: what goes in, what comes out, and that it is what a suite gives."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import epsbench
+from epsbench.attacks import PGD, AutoAttack, GradientAttack
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.names.registry import name_with_parameters
+from epsbench.harness.plan.on_the_spot import parsed
+from epsbench.harness.run.given import attack_entries
+
+N = 80
+
+
+@pytest.fixture(scope="module")
+def x(digits):
+    return digits[0][:N]
+
+
+@pytest.fixture(scope="module")
+def y(digits):
+    return digits[1][:N]
+
+
+@pytest.fixture(scope="module")
+def result(network, x, y):
+    return epsbench.evaluate(network, x, y, attack="pgd:steps=5", eps=["4/255", 0.1])
+
+
+def test_the_accuracies_are_those_of_a_plain_loop(network, x, y, result):
+    """FGSM-like sign steps, written out: same step size, start and ball as the attack `pgd`."""
+    right = network(x).argmax(1) == y
+    assert result.clean_accuracy == pytest.approx(right.float().mean().item())
+    for point, eps in zip(result, (4 / 255, 0.1), strict=True):
+        moved = x.clone()
+        fooled = ~right
+        for _ in range(5):
+            moved = moved.detach().requires_grad_(True)
+            loss = nn.functional.cross_entropy(network(moved), y, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, moved)
+            moved = (moved + PGD(steps=5).relative_step_size * eps * gradient.sign()).detach()
+            moved = x + (moved - x).clamp(-eps, eps)
+            moved = moved.clamp(0, 1)
+            fooled |= network(moved).argmax(1) != y
+        assert point.robust.tolist() == (~fooled).tolist()
+        assert point.robust_accuracy == pytest.approx(1 - fooled.float().mean().item())
+        assert point.robust_accuracy.low < point.robust_accuracy < point.robust_accuracy.high
+
+
+def test_the_images_fool_and_lie_in_the_ball(network, x, y, result):
+    for point, eps in zip(result, (4 / 255, 0.1), strict=True):
+        images = torch.from_numpy(point.per_image["images"])
+        assert (images - x).abs().max() <= eps + 1e-6
+        assert 0 <= images.min() <= images.max() <= 1
+        predicted = network(images).argmax(1)
+        assert (predicted == y).tolist() == point.robust.tolist()
+        assert predicted.tolist() == point.per_image["adversarial_class"].tolist()
+
+
+def test_the_frame_has_a_row_for_each_image(result, x, y, network):
+    frame = result.frame()
+    assert len(frame) == 2 * N
+    last = frame[frame.eps == 0.1]
+    assert last.label.tolist() == y.tolist()
+    assert last.clean_class.tolist() == network(x).argmax(1).tolist()
+    assert (last.fooled_by == "pgd").tolist() == (last.attacked & last.fooled).tolist()
+    assert last.distance[last.attacked].max() <= 0.1 + 1e-6
+    assert last.distance[~last.attacked].isna().all()
+    confusion = result.confusion()
+    assert confusion.to_numpy().sum() == N
+    assert np.trace(confusion) == last.robust.sum()
+
+
+def test_it_shows_itself(result):
+    text = str(result)
+    assert f"of {N} images" in text
+    assert "pgd linf ε 4/255" in text
+    assert "<td>pgd linf ε 0.1</td>" in result._repr_html_()
+    latex = result.to_latex("Mine & yours")
+    assert "\\toprule" in latex
+    assert "Mine \\& yours" in latex
+    assert len(result.table()) == 2
+
+
+def test_the_model_comes_back_as_it_was(x, y):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10)).train()
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    epsbench.evaluate(model, x, y, attack="fgsm")
+    assert model.training
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("form", ["arrays", "dataset", "loader", "function", "suite"])
+def test_every_form_gives_the_same(network, x, y, form, tmp_path, monkeypatch):
+    arguments = {
+        "arrays": (network, x.double().numpy(), y.numpy().astype(np.uint8)),
+        "dataset": (network, TensorDataset(x, y)),
+        "loader": (network, DataLoader(TensorDataset(x, y), batch_size=17)),
+        "function": (lambda images: network(images), x, y),
+        "suite": (network, "test.npz"),
+    }[form]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EPSBENCH_CACHE", str(tmp_path / "cache"))
+    np.savez("test.npz", images=x.numpy(), labels=y.numpy())
+    first = epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1)
+    other = epsbench.evaluate(*arguments, attack={"name": "fgsm"}, eps=np.float32(0.1))
+    assert other[0].robust.tolist() == first[0].robust.tolist()
+    assert other[0].void == first[0].void
+
+
+class Half(GradientAttack):
+    """Half a step."""
+
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + 0.5 * eps * self.norm.direction(gradient)
+
+
+def test_attacks_as_objects(network, x, y):
+    by_name = epsbench.evaluate(network, x, y, attack="pgd:steps=3,random_start=true", eps=0.1)
+    by_object = epsbench.evaluate(network, x, y, attack=PGD(steps=3, random_start=True), eps=0.1)
+    assert by_object.records[0].cell == by_name.records[0].cell
+    assert by_object.records[0].id == by_name.records[0].id
+    own = epsbench.evaluate(network, x, y, attack=[Half(), "fgsm"], eps=0.1)
+    assert [point.attack for point in own] == ["Half", "fgsm"]
+    assert own[0].per_image["distance"].tolist() != own[1].per_image["distance"].tolist()
+    assert own.robust_accuracy <= min(point.robust_accuracy for point in own)
+
+
+def test_a_results_folder_is_gone_on_with(network, x, y, tmp_path, monkeypatch):
+    first = epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1, out=tmp_path / "out")
+    both = epsbench.evaluate(network, x, y, attack="fgsm", eps=[0.1, 0.2], out=tmp_path / "out")
+    assert both.records[0].started == first.records[0].started
+    assert len(epsbench.records(tmp_path / "out").frame()) == 2
+    with torch.no_grad():
+        changed = copy.deepcopy(network)
+        changed[0].weight.mul_(1.1)
+    other = epsbench.evaluate(changed, x, y, attack="fgsm", eps=0.1, out=tmp_path / "out")
+    assert other.records[0].id != first.records[0].id
+    assert "arrays (" in epsbench.report(tmp_path / "out")
+    (tmp_path / "out" / "images" / f"{first.records[0].id}.npz").unlink()
+    again = epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1, out=tmp_path / "out")
+    assert np.array_equal(again.images, first.images)
+
+
+def test_a_number_that_means_nothing_is_no_number(x, y):
+    random = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5))
+    random.eval = lambda: random  # it stays random under attack
+    torch.manual_seed(0)
+
+    def noisy(images):
+        return random(images) + torch.randn(len(images), 10)
+
+    result = epsbench.evaluate(noisy, x, y, attack="fgsm")
+    assert np.isnan(result.robust_accuracy)
+    assert "void" in str(result)
+    assert result.findings
+
+
+def test_adversarial_images_alone(network, x, y):
+    images = epsbench.attack(network, x, y, attack="fgsm", eps=0.1)
+    assert images.shape == x.shape
+    assert 0.05 < (images - x).abs().max() <= 0.1 + 1e-6
+
+
+def test_the_frame_of_records_has_every_parameter(network, x, y, tmp_path):
+    epsbench.evaluate(network, x, y, attack="pgd:steps=3", eps="4/255", out=tmp_path / "out")
+    frame = epsbench.records(tmp_path / "out").frame()
+    row = frame.iloc[0]
+    assert (row["attack"], row["attack.steps"], row["eps"]) == ("pgd", 3, "4/255")
+    assert row["eps_value"] == pytest.approx(4 / 255)
+
+
+class Raises(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("no such layer")
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise OSError("file 2 is gone")
+        return torch.zeros(1, 8, 8), 0
+
+
+class Doubles(nn.Linear):
+    pass
+
+
+def _linear(classes: int = 10) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (lambda x, y: (_linear(), x * 255, y), "x: pixels go from 0 to 255, and must lie in [0, 1]"),
+        (lambda x, y: (_linear(), (x * 255).byte(), y), "x: is uint8; images are floats in [0, 1] here: give x / 255"),
+        (lambda x, y: (_linear(), x, y[:5]), "y: 80 images and 5 labels"),
+        (lambda x, y: (_linear(), x, y.float()), "y: labels are float32; give integers"),
+        (lambda x, y: (_linear(), x, nn.functional.one_hot(y)), "y: labels have the shape (80, 10), as if one-hot"),
+        (lambda x, y: (_linear(5), x, y), "y: has a label 9, and the model gives 5 logits"),
+        (lambda x, y: (_linear(), x, None), "y: is missing"),
+        (lambda x, y: (_linear(), Broken()), "x, example 2: raises OSError: file 2 is gone"),
+        (lambda x, y: (_linear(), DataLoader(Broken(), 2)), "x, batch 1: the loader raises OSError: file 2 is gone"),
+        (lambda x, y: (_linear().double(), x, y), "its weights are float64, and images are float32; call"),
+        (lambda x, y: (Raises(), x, y), "no such layer"),
+        (lambda x, y: (7, x, y), "model: is a int; give a torch.nn.Module"),
+        (lambda x, y: (_linear(), x[0], y), "x: images have the shape|labels"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated(x, y, arguments, wanted):
+    with pytest.raises(InputError) as caught:
+        epsbench.evaluate(*arguments(x, y), attack="fgsm")
+    text = "\n".join(caught.value.messages)
+    assert any(part in text for part in wanted.split("|")), text
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"attack": "pdg"}, "unknown attack 'pdg'; did you mean 'pgd'"),
+        ({"attack": "pgd:stps=4"}, "pgd: unknown parameter 'stps'; did you mean 'steps'"),
+        ({"attack": PGD}, "attack: PGD is a class; give an object: PGD()"),
+        ({"attack": []}, "attack: is empty"),
+        ({"eps": "8/0"}, "eps[0]: ε '8/0' divides by zero"),
+        ({"eps": 8}, "ε must not be above 1"),
+        ({"norm": "linfty"}, "norm[0]: unknown norm 'linfty'; did you mean 'linf'"),
+    ],
+)
+def test_options_that_cannot_be(network, x, y, options, wanted):
+    with pytest.raises(InputError) as caught:
+        epsbench.evaluate(network, x, y, **{"attack": "fgsm"} | options)
+    assert wanted in "\n".join(caught.value.messages)
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ("pgd", "pgd"),
+        ("pgd:steps=40,restarts=5", {"name": "pgd", "steps": 40, "restarts": 5}),
+        ("mine.py:Attack", "mine.py:Attack"),
+        ("mine.py:A:share=0.5,fast=true,mode=a", {"name": "mine.py:A", "share": 0.5, "fast": True, "mode": "a"}),
+        ('ensemble:parts=["fgsm", "pgd"]', {"name": "ensemble", "parts": ["fgsm", "pgd"]}),
+        ("folder:path=my photos,crop=8", {"name": "folder", "path": "my photos", "crop": 8}),
+    ],
+)  # fmt: skip
+def test_parameters_in_one_word(text, entry):
+    assert parsed(text) == entry
+
+
+def test_an_ensemble_says_which_part_fooled_which_image(network, x, y):
+    result = epsbench.evaluate(network, x, y, attack='ensemble:parts=["fgsm", "pgd"]', eps="16/255")
+    point = result[0]
+    fooled = point.right & ~point.robust
+    names = {part.name for part in point.record.parts}
+    assert names == {"fgsm", "pgd"}
+    assert set(point.fooled_by()[fooled]) <= names
+    assert set(point.fooled_by()[~fooled]) <= {""}
+    assert "\\pm" in result.to_latex()
+
+
+def test_autoattack_as_an_object_is_the_one_of_a_suite():
+    (entry,), objects, norms = attack_entries(AutoAttack())
+    assert (entry["name"], objects, norms) == ("autoattack", {}, ["linf"])
+    base = Path()
+    assert name_with_parameters("attack", entry, base) == name_with_parameters("attack", "autoattack", base)
+
+
+def test_a_trained_model_is_loaded(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(
+        '[robustness]\ndata = "digits"\ntraining = { epochs = 1 }\n[robustness.matrix]\nmodel = "smallcnn"\n'
+        'attack = "fgsm"\neps = 0.1\nseed = [0, 1]\n'
+        '[generation]\ndata = "digits"\ntraining = { epochs = 1 }\n[generation.evaluation]\nimportance_samples = 0\n'
+        "prior_samples = 0\ngenerated = 0\ngradient_samples = 0\n[generation.matrix]\nz_dim = 4\n",
+        encoding="utf-8",
+    )
+    options = epsbench.Options(quiet=True, device="cpu")
+    epsbench.run_suite(epsbench.load_suite(str(path), 60), tmp_path / "out", options)
+    with pytest.raises(InputError, match=r"several models match; choose one by its values: .*seed=0.*seed=1"):
+        epsbench.load_model(tmp_path / "out", model="smallcnn")
+    model = epsbench.load_model(tmp_path / "out", model="smallcnn", seed=1)
+    assert not model.training
+    result = epsbench.evaluate(model, "digits", attack="fgsm", eps=0.1, limit=60, seed=1)
+    (record,) = [r for r in epsbench.records(tmp_path / "out") if r.cell.get("attack") and r.cell["seed"] == 1]
+    assert result[0].record.verdicts == record.verdicts
+    vae = epsbench.load_model(tmp_path / "out", z_dim=4)
+    assert vae.sample(torch.randn(3, 4)).shape == (3, 1, 8, 8)
+    with pytest.raises(InputError, match="no model matches"):
+        epsbench.load_model(tmp_path / "out", z_dim=5)
+    with pytest.raises(InputError, match="'zdim' is no key of a cell; did you mean 'z_dim'"):
+        epsbench.load_model(tmp_path / "out", zdim=5)
+
+
+def test_import_is_fast_and_brings_no_torch():
+    script = (
+        "import sys, time; start = time.perf_counter(); import epsbench; taken = time.perf_counter() - start; "
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules; assert taken < 0.1, taken"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,126 @@
+"""The checks for plugins: what comes with epsbench passes, and every planted fault is caught with its own message."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import epsbench
+import epsbench.testing
+from epsbench.attacks import APGD, FGSM, PGD, BatchAttack, GradientAttack, Noise
+from epsbench.attacks.norms import NORMS
+from epsbench.models.defenses import NFGSM, TRADES, Defense, FGSMLoss, NoDefense, PGDBatch, PGDReplace
+
+
+@pytest.mark.parametrize(
+    "attack", [FGSM(), PGD(steps=3, random_start=True), APGD(steps=5), Noise(), PGD(steps=2, norm=NORMS["l2"])]
+)
+def test_attacks_that_come_along_pass(attack):
+    epsbench.testing.check_attack(attack, eps=0.5 if attack.norm.name == "l2" else "8/255")
+
+
+class OverTheBatch(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + eps * (gradient - gradient.mean(0)).sign() * (gradient.sum() / len(gradient)).sign()
+
+
+class Global(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + eps * torch.randn_like(gradient)
+
+
+class Nothing(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv
+
+
+class Outside(BatchAttack):
+    def perturb(self, victim, x, y, eps, noise):
+        return x + 3 * eps
+
+
+class NotFinite(BatchAttack):
+    def perturb(self, victim, x, y, eps, noise):
+        return x / 0 * 0
+
+
+class Breaks(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        raise KeyError("step")
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (OverTheBatch(), "a row depends on the other rows"),
+        (Global(), "uses torch's global generator"),
+        (Nothing(), "changes no pixel"),
+        (Outside(), "12 of 12 images outside the ball"),
+        (NotFinite(), "NaN or infinite"),
+        (Breaks(), "Breaks raises KeyError: 'step'"),
+    ],
+)
+def test_faulty_attacks_are_caught(attack, message):
+    with pytest.raises(AssertionError, match=message):
+        epsbench.testing.check_attack(attack)
+
+
+@pytest.mark.parametrize("defense", [NoDefense(), FGSMLoss(), PGDBatch(), PGDReplace(), TRADES(), NFGSM()])
+def test_defenses_that_come_along_pass(defense):
+    epsbench.testing.check_defense(defense)
+
+
+def defense_of(loss):
+    return type("Mine", (Defense,), {"loss": loss})()
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda self, t, x, y: 3.0, "returns a float; return a scalar tensor"),
+        (lambda self, t, x, y: t.logits(x, y).logsumexp(1), r"a tensor of shape \(12,\); return a scalar"),
+        (lambda self, t, x, y: t.loss(x, y) / 0, "is inf"),
+        (lambda self, t, x, y: t.loss(x, y).detach(), "has no gradient"),
+        (lambda self, t, x, y: t.loss(x, y) * 0, "reaches no weight"),
+        (lambda self, t, x, y: t.loss(x + 0.1 * torch.rand_like(x), y), "differs between two calls"),
+        (lambda self, t, x, y: (t.network.eval(), t.loss(x, y))[1], "leaves the network in evaluation mode"),
+        (lambda self, t, x, y: t.lss(x, y), "Mine raises AttributeError"),
+    ],
+)
+def test_faulty_defenses_are_caught(loss, message):
+    with pytest.raises(AssertionError, match=message):
+        epsbench.testing.check_defense(defense_of(loss))
+
+
+def test_models(network):
+    epsbench.testing.check_model(network, shape=(1, 8, 8))
+
+
+class BatchStatistics(nn.Module):
+    """Depends on the other images of the batch, in evaluation mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.fc((x - x.mean(0)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (BatchStatistics(), "batch"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(9, 10)), "the model raises RuntimeError"),
+        (lambda x: (x.flatten(1),), "the model gives tuple"),
+        (lambda x: x.flatten(1)[:, :10].softmax(1) + torch.rand(len(x), 10), "."),
+    ],
+)
+def test_faulty_models_are_caught(model, message):
+    with pytest.raises(AssertionError, match=message):
+        epsbench.testing.check_model(model, shape=(1, 8, 8))
+
+
+def test_the_package_loads_it_when_it_is_used():
+    assert epsbench.testing.check_attack is epsbench.harness.testing.check_attack
