@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def flatten(record: Record) -> dict[str, Any]:
+def flatten(record: Record, wide: bool = False) -> dict[str, Any]:
     """A record as one flat row: cell, status, every metric with its interval, every cost.
 
-    A name is a column, and each of its parameters one more, such as ``attack.steps``; ``eps`` is text, and
-    ``eps_value`` the number.
+    With ``wide``, each parameter of a name is one more column, such as ``attack.steps``, and ``eps_value`` is ε as a
+    number. Without, the columns are those of the CSV export.
     """
     row: dict[str, Any] = {"id": record.id, "status": record.status, "suite": record.suite}
     for key, value in record.cell.items():
-        row |= _columns(key, value)
-    if isinstance(eps := record.cell.get("eps"), str):
+        columns = _columns(key, value)
+        row |= columns if wide else {key: columns.get(key, value)}
+    if wide and isinstance(eps := record.cell.get("eps"), str):
         row["eps_value"] = float(Fraction(eps))
     for name, metric in record.metrics.items():
         row |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high, f"{name}_n": metric.n}
@@ -41,7 +42,7 @@ def _columns(key: str, value: Any) -> dict[str, Any]:
 
 
 def frame(records: list[Record]) -> pd.DataFrame:
-    """Records as a pandas table, one row each (see `flatten`)."""
+    """Records as a pandas table, one row each (see `flatten`), with every parameter as a column."""
     import pandas as pd
 
-    return pd.DataFrame([flatten(record) for record in records])
+    return pd.DataFrame([flatten(record, wide=True) for record in records])
