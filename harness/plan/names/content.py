@@ -154,10 +154,14 @@ def _built(model: Named, base: Path, shape: tuple[Any, ...], seed: int) -> nn.Mo
     return network
 
 
-def _state(network: nn.Module, *, deep: bool = True) -> dict[str, _Entry]:
-    """Everything in a network that can decide an output, by name; ``deep``: with classes, functions and objects."""
+def _state(network: nn.Module, *, deep: bool = True, above: frozenset[int] = frozenset()) -> dict[str, _Entry]:
+    """Everything in a network that can decide an output, by name; ``deep``: with classes, functions and objects.
+
+    ``above`` is as in `_digest`: a method of the network may close over the network itself.
+    """
     from torch import Tensor, nn
 
+    above |= {id(network)}
     parameters = {name for name, _ in network.named_parameters()}
     entries: dict[str, _Entry] = {}
     for name, value in {**dict(network.named_buffers()), **network.state_dict()}.items():
@@ -167,7 +171,7 @@ def _state(network: nn.Module, *, deep: bool = True) -> dict[str, _Entry]:
     usual = set(vars(nn.Module()))
     for path, module in network.named_modules():
         for key, value in vars(module).items():
-            if key not in usual and (deep or _is_plain(value)) and (digest := _digest(value)) is not None:
+            if key not in usual and (deep or _is_plain(value)) and (digest := _digest(value, above)) is not None:
                 entries[f"{path}.{key} (attribute)"] = _Entry(digest)
         if not deep:
             continue
@@ -176,7 +180,11 @@ def _state(network: nn.Module, *, deep: bool = True) -> dict[str, _Entry]:
         for each in kind.__mro__:
             if each.__module__.partition(".")[0] not in {"torch", "builtins", "abc", "typing"}:
                 for key, value in vars(each).items():
-                    if not key.startswith("__") and not callable(value) and (digest := _digest(value)) is not None:
+                    if (
+                        not key.startswith("__")
+                        and not callable(value)
+                        and (digest := _digest(value, above)) is not None
+                    ):
                         entries[f"{path}.{each.__name__}.{key} (of the class)"] = _Entry(digest)
     return entries
 
@@ -202,7 +210,7 @@ def _digest(value: Any, above: frozenset[int] = frozenset()) -> str | None:
     if id(value) in above:
         return None
     if isinstance(value, nn.Module):
-        items: dict[str, str | None] = {name: entry.digest for name, entry in _state(value).items()}
+        items: dict[str, str | None] = {name: entry.digest for name, entry in _state(value, above=above).items()}
         return _hash(repr(sorted(items.items())).encode())
     parts = _parts(value)
     if parts is None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DATASETS
-from epsbench.harness.plan.names.content import Content, content_of
+from epsbench.harness.plan.names.content import Content, _state, content_of
 from epsbench.harness.plan.names.registry import name_with_parameters
 
 DIGITS = DATASETS["digits"]
@@ -19,6 +20,7 @@ from pathlib import Path
 import random
 import numpy as np
 import torch
+from torch import nn
 from torch import nn
 
 class Net(nn.Module):
@@ -205,3 +207,15 @@ def test_a_model_that_cannot_be_built_is_refused(content):
 def test_a_built_in_model_holds_nothing(content):
     named = name_with_parameters("model", "smallcnn", Path())
     assert content_of(named, Path(), DIGITS) is None
+
+
+def test_a_model_that_refers_to_itself_has_a_digest():
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    network.eval = lambda: network
+    network[0].parent = [network]
+    network[0].other, network[1].other = [network[1]], [network[0]]
+    first = _state(network)
+    with torch.no_grad():
+        network[1].weight.add_(1)
+    second = _state(network)
+    assert {name for name in first if first[name] != second[name]} >= {"1.weight"}
