@@ -156,6 +156,13 @@ def test_a_results_folder_is_gone_on_with(network, x, y, tmp_path, monkeypatch):
     assert np.array_equal(again.images, first.images)
 
 
+def test_an_honest_model_of_this_process_that_withstands_has_no_finding(network, x, y):
+    """The audits of models that withstand an attack build them again elsewhere, which this one cannot be."""
+    result = epsbench.evaluate(network, x, y, attack="pgd:steps=5", eps=0.01)
+    assert result.robust_accuracy > 0.5
+    assert not result.findings
+
+
 def test_a_number_that_means_nothing_is_no_number(x, y):
     random = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5))
     random.eval = lambda: random  # it stays random under attack

@@ -28,7 +28,7 @@ from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.replay import Replayed
 from epsbench.harness.run.context import Context
 from epsbench.models.base import DataShape
-from epsbench.models.catalogue import Custom
+from epsbench.models.catalogue import Custom, FromFile
 
 CHILD = "epsbench.harness.run.audits.fresh_child"
 TIMEOUT = 120.0  # seconds; importing torch takes 2 to 10
@@ -93,7 +93,10 @@ def _recipe(
     kept: tuple[Path, str] | None = None,
     checkpoint: Path | None = None,
 ) -> Recipe | None:
-    if not isinstance(registry.make("model", model, context.base), Custom):
+    if registry.in_memory("model", model.name) is not None:
+        return None  # an object of this process cannot be built elsewhere
+    architecture = registry.make("model", model, context.base)
+    if not isinstance(architecture.inner() if isinstance(architecture, FromFile) else architecture, Custom):
         return None
     built_for = Shape(shape.name, shape.shape, shape.classes, shape.mean, shape.std)
     return Recipe(model, context.base.resolve(), built_for, str(context.device), seed, kept, checkpoint)
