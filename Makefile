@@ -11,7 +11,7 @@ quickstart: $(VENV)/.installed
 
 # The suites of results/reference: those that two cores do in hours, and those that want a GPU. Stopped or killed, the
 # same command goes on; REFERENCE="mnist cost" REFERENCE_GPU= runs these alone.
-REFERENCE := mnist mnist-robust transfer cost vae-mnist vae-latent vae-beta vae-mnist-best cifar10-small pretrained-small
+REFERENCE := mnist mnist-robust mnist-autoattack transfer cost vae-mnist vae-latent vae-beta vae-mnist-best cifar10-small pretrained-small
 REFERENCE_GPU := random-vs-fgsm augmentation loss-vs-batch pretrained assignment-settings defenses
 
 reference: $(VENV)/.installed
@@ -20,7 +20,7 @@ reference: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
-# Every model of the audits' test bed: those that look robust and are not, and honest ones. About five minutes.
+# Every model of the audits' test bed: those that look robust and are not, and honest ones. About twenty minutes.
 audit-bed: $(VENV)/.installed-test
 	EPSBENCH_FULL=1 $(BIN)/python -m pytest tests/run/audits/test_tricks.py tests/run/audits/test_honest_models.py
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
 
+from epsbench.harness.plan.cell import freeze
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.results.loading import Results
@@ -43,7 +46,7 @@ def parts_table(results: Results) -> Table | None:
     )
     rows: list[tuple[Entry, ...]] = []
     starts: list[int] = []
-    for record in records:
+    for record in _by_eps(records):
         starts.append(len(rows))
         rows += list(_lines(record, results))
     table = Table(
@@ -51,6 +54,18 @@ def parts_table(results: Results) -> Table | None:
         frozenset(starts),
     )  # fmt: skip
     return fold(table, FOLDED)
+
+
+def _by_eps(records: list[Record]) -> list[Record]:
+    """The records in their order, those that differ in ε alone together and by ascending ε."""
+    groups: dict[Any, int] = {}
+    for record in records:
+        groups.setdefault(_but_for_eps(record), len(groups))
+    return sorted(records, key=lambda record: (groups[_but_for_eps(record)], Fraction(record.cell["eps"])))
+
+
+def _but_for_eps(record: Record) -> Any:
+    return freeze({key: value for key, value in record.cell.items() if key != "eps"})
 
 
 def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:
