@@ -17,6 +17,7 @@ SUITE = """
 data = "digits"
 curve = "nested"
 training = { epochs = 0 }
+test_images = 30
 [robustness.matrix]
 model = "smallcnn"
 attack = ["noise", "fgsm"]

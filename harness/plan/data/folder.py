@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,7 +94,8 @@ class Folder(DataSource):
     def read(self) -> Splits:
         return self._read(None)
 
-    def _read(self, digest: hashlib._Hash | None) -> Splits:
+    def _read(self, digest: Any) -> Splits:
+        """Read all images; ``digest``, a hash of `hashlib` or None, is updated with the files."""
         parts: dict[str, Part | None] = {}
         for split, files in self._listed.items():
             images = np.empty((len(files), *self._shape), dtype=np.uint8)

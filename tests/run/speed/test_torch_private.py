@@ -105,7 +105,7 @@ def test_private_attributes_are_our_own():
     """No other file reads a private attribute, of whatever object, that is not defined in these sources."""
     paths = [path for folder in ("harness", "models", "attacks") for path in (ROOT / folder).rglob("*.py")]
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths if path.name != "torch_private.py"}
-    own, read = {"_getframe"}, set()  # of Python's sys
+    own, read = {"_getframe", "_exit"}, set()  # documented names of sys and os
     for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
