@@ -167,7 +167,7 @@ def test_images_are_saved_and_scored(call, tmp_path):
     [
         (("models/convnet.py:ConvNet", "--data", "gone.npz"), "data: npz: |gone.npz cannot be read"),
         (("models/convnet.py:ConvNte", "--data", "test.npz"), "did you mean 'ConvNet'"),
-        (("models/convnet.py:ConvNet", "--data", "test.npz", "--weights", "gone.pt"), "gone.pt: cannot be read"),
+        (("models/convnet.py:ConvNet", "--data", "test.npz", "--weights", "gone.pt"), "gone.pt cannot be read"),
         (("models/convnet.py:ConvNet:width=9", "--data", "test.npz", "--weights", "best.pt"), "in the file and"),
         (("models/convnet.py:ConvNet", "--data", "test.npz", "--attack", "pgd:steps"), "pgd:steps"),
         (("models/convnet.py:ConvNet", "--data", "test.npz", "--mean", "0.5"), "--mean: belongs to a file of weights"),

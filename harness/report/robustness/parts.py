@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
-from epsbench.harness.plan.cell import freeze
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.results.loading import Results
@@ -58,14 +57,14 @@ def parts_table(results: Results) -> Table | None:
 
 def _by_eps(records: list[Record]) -> list[Record]:
     """The records in their order, those that differ in ε alone together and by ascending ε."""
-    groups: dict[Any, int] = {}
+    groups: dict[str, int] = {}
     for record in records:
         groups.setdefault(_but_for_eps(record), len(groups))
     return sorted(records, key=lambda record: (groups[_but_for_eps(record)], Fraction(record.cell["eps"])))
 
 
-def _but_for_eps(record: Record) -> Any:
-    return freeze({key: value for key, value in record.cell.items() if key != "eps"})
+def _but_for_eps(record: Record) -> str:
+    return json.dumps({key: value for key, value in record.cell.items() if key != "eps"}, sort_keys=True)
 
 
 def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:

@@ -99,14 +99,14 @@ TWO_EPOCHS = "training = { epochs = 2, batch_size = 20 }"
 def run(tmp_path):
     (tmp_path / "nets.py").write_text(NETS, encoding="utf-8")
 
-    def of(model: str, training: str = TWO_EPOCHS, attacks: str = '"fgsm"'):
+    def of(model: str, training: str = TWO_EPOCHS, attacks: str = '"fgsm"', codes: tuple[int, ...] = (0,)):
         path = tmp_path / "suite.toml"
         path.write_text(SUITE.format(model=model, training=training, attacks=attacks), encoding="utf-8")
         suite = load_suite(str(path))
         code = run_suite(suite, tmp_path / "r", Options(quiet=True, device="cpu"))
         ids = {cell.id for cell in suite.cells}
         records = [record for record in read_records(tmp_path / "r") if record.id in ids]
-        assert code == 0, [record.failure for record in records]
+        assert code in codes, [record.failure for record in records]
         return records
 
     return of
@@ -133,7 +133,7 @@ def test_what_a_model_draws_with_numpy_is_drawn_from_the_cells_seed(run):
 
 @pytest.mark.parametrize("model", ["Unseeded", "Running"])
 def test_a_network_that_is_not_the_one_whose_weights_were_kept_stops_the_run(run, model):
-    run(model)
+    run(model, codes=(0, 1))  # 1: an audit may see it, too, and void the number
     with pytest.raises(InputError, match=r"is not the one whose weights were kept: .*outside its state dict"):
         run(model, attacks='["fgsm", "noise"]')
 
