@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
 from epsbench.harness.findings import Finding
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.records import Record, images_path, unpack_bits
@@ -272,21 +272,17 @@ def _kept(results: Path, record: Record) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise InputError(f"{path}: the images of this evaluation cannot be read ({error}); run it again") from error
 
 
 def save_images(points: Sequence[Point], path: Path) -> list[Path]:
     """`Evaluation.save_images`; returns the files. Raises `InputError` where one cannot be written."""
-    from epsbench.harness.files import keep
-
     written: list[Path] = []
     for number, point in enumerate(points):
         own = path if len(points) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix or '.npz'}")
-        buffer = io.BytesIO()
         names = {"images": "images", "labels": "labels", "predictions": "adversarial_class", "eps": "eps"}
-        np.savez_compressed(buffer, **{name: point.per_image[key] for name, key in names.items()})  # type: ignore[arg-type]
-        keep(own, buffer.getvalue())
+        keep(own, archive_of({name: point.per_image[key] for name, key in names.items()}))
         written.append(own)
     return written
 

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from epsbench.harness.errors import InputError
+
+# What NumPy and zipfile raise on damaged archives. A damaged header may claim more data than fits in memory.
+DAMAGED_ARCHIVE = (
+    ValueError, OSError, EOFError, LookupError, AttributeError, TypeError, SyntaxError, OverflowError, MemoryError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+def archive_of(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays by name as a compressed ``.npz`` archive."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -7,9 +7,6 @@ A record is a JSON file, ``RESULTS/cells/<id>.json``. Its pictures, if it has an
 from __future__ import annotations
 
 import base64
-import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import cannot_write, keep
+from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, cannot_write, keep
 from epsbench.harness.findings import Finding
 from epsbench.harness.migrations import (
     SCHEMA_VERSION,
@@ -287,14 +284,7 @@ def read_records(results: Path) -> list[Record]:
 
 def write_pictures(results: Path, identity: str, arrays: dict[str, np.ndarray]) -> None:
     """Write the arrays that a cell's figures are drawn from. They are written before the record that mentions them."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    keep(results / "pictures" / f"{identity}.npz", buffer.getvalue())
-
-
-# What NumPy and zipfile raise on damaged archives. A damaged header may claim more data than fits in memory.
-_DAMAGE = (ValueError, OSError, EOFError, LookupError, AttributeError, TypeError, SyntaxError, OverflowError,
-           MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+    keep(results / "pictures" / f"{identity}.npz", archive_of(arrays))
 
 
 def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
@@ -311,5 +301,5 @@ def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:
             if size > LARGEST_PICTURES:
                 raise ValueError(f"{size >> 20} MiB when unpacked, more than {LARGEST_PICTURES >> 20}")
             return {name: archive[name] for name in archive.files}
-    except _DAMAGE as error:
+    except DAMAGED_ARCHIVE as error:
         raise InputError(f"{path}: not a picture archive ({error}); delete it and its record, run again") from error

@@ -162,6 +162,15 @@ def test_images_are_saved_and_scored(call, tmp_path):
     assert smaller.verdicts.unpack()[1].sum() >= judged.verdicts.unpack()[1].sum()
 
 
+@pytest.mark.parametrize("content", [b"PK\x03\x04broken", b"PK\x05\x06", b""], ids=repr)
+def test_a_damaged_file_of_images_is_one_message(call, tmp_path, content):
+    (tmp_path / "damaged.npz").write_bytes(content)
+    code, _, error = call(*OWN, "--score", tmp_path / "damaged.npz", "--eps", "0.08", "--out", tmp_path / "out")
+    assert code == 2
+    assert "damaged.npz: is no NumPy file, or damaged" in error
+    assert "Traceback" not in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [

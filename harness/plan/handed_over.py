@@ -13,6 +13,7 @@ import numpy as np
 from epsbench.attacks.base import BatchAttack, Network, RowNoise
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data.checks import checked_images
+from epsbench.harness.plan.data.npz import read_arrays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,14 +47,11 @@ class HandedOver(BatchAttack):
     def images(self) -> np.ndarray:
         """The images (n, C, H, W). Raises `InputError` where there are none."""
         path = self.images_file
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                name = next((name for name in ARRAYS if name in archive.files), None)
-                if name is None:
-                    raise InputError(f"{path}: has no array of images; call it images")
-                return checked_images(archive[name], path)
-        except (OSError, ValueError, EOFError, AttributeError) as error:
-            raise InputError(f"{path}: is no .npz file of images, or damaged ({error})") from error
+        arrays = read_arrays(Path(path))
+        name = next((name for name in ARRAYS if name in arrays), None) if isinstance(arrays, dict) else None
+        if name is None:
+            raise InputError(f"{path}: has no array of images; call it images")
+        return checked_images(arrays[name], path)
 
     def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
         import torch

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.files import DAMAGED_ARCHIVE
 from epsbench.harness.plan.data import DataDescription
 from epsbench.harness.plan.data.checks import LAYOUTS, checked_images, checked_labels
 from epsbench.harness.plan.data.ids import chosen_numbers
@@ -20,8 +19,26 @@ from epsbench.harness.plan.data.source import DataSource, Facts, Part, Splits, d
 
 IMAGES, LABELS = ("images", "x", "data", "X"), ("labels", "y", "targets", "Y", "label")
 _NAMES = ("class_names", "classes", "label_names")
-# What NumPy and zipfile raise on a damaged archive.
-_DAMAGE = (OSError, EOFError, LookupError, TypeError, zipfile.BadZipFile, zlib.error)
+
+
+def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """What a NumPy file holds: the array of a ``.npy``, or the arrays of a ``.npz`` by name.
+
+    Raises `InputError` where it is not there, is damaged, or holds pickled objects.
+    """
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file; check the path") from error
+    except DAMAGED_ARCHIVE as error:
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
+            raise InputError(
+                f"{path}: holds pickled objects, which could run code when they are loaded; save plain arrays: "
+                "numpy.savez(path, images=images, labels=labels)"
+            ) from error
+        raise InputError(f"{path}: is no NumPy file, or damaged ({error}); save it with numpy.savez") from error
 
 
 @dataclass(frozen=True)
@@ -85,25 +102,12 @@ class Npz(DataSource):
 
     def _arrays(self, name: str) -> Mapping[str, np.ndarray]:
         path = self.base / name
-        try:
-            with path.open("rb") as file:
-                loaded = np.load(file, allow_pickle=False)
-                if isinstance(loaded, np.ndarray):
-                    if not self.labels:
-                        raise InputError(f'{path}: holds one array; name the file of its labels: labels = "labels.npy"')
-                    return {"images": loaded, "labels": np.load(self.base / self.labels, allow_pickle=False)}
-                return {key: loaded[key] for key in loaded.files}
-        except ValueError as error:
-            if "allow_pickle" not in str(error):
-                raise InputError(f"{path}: is no NumPy file, or damaged ({error}); save it with numpy.savez") from error
-            raise InputError(
-                f"{path}: holds pickled objects, which could run code when they are loaded; save plain arrays: "
-                "numpy.savez(path, images=images, labels=labels)"
-            ) from error
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: there is no such file; check the path") from error
-        except _DAMAGE as error:
-            raise InputError(f"{path}: is no NumPy file, or damaged ({error}); save it with numpy.savez") from error
+        loaded = read_arrays(path)
+        if not isinstance(loaded, np.ndarray):
+            return loaded
+        if not self.labels:
+            raise InputError(f'{path}: holds one array; name the file of its labels: labels = "labels.npy"')
+        return {"images": loaded, "labels": read_arrays(self.base / self.labels)}  # type: ignore[dict-item]
 
     def _part(self, arrays: Mapping[str, np.ndarray], split: str, name: str) -> Part:
         path = self.base / name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.errors import InputError, summary
-from epsbench.harness.files import keep
+from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
 from epsbench.harness.findings import finding
 from epsbench.harness.plan.cell import GenerationCell
 from epsbench.harness.plan.names import registry
@@ -131,7 +130,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
         pictures[f"samples_epoch_{epoch:04d}"] = samples(network, cell.seed)
         require_in_place(context.results)
         # Saved at once, before the weights: a resumed training cannot draw the samples of earlier epochs again.
-        keep(path, _archive(pictures))
+        keep(path, archive_of(pictures))
 
     def train(settings: Settings, hooks: Hooks) -> Training:
         training = train_vae(vae, data, recipe, cell.beta, settings, replace(hooks, on_pictures=on_pictures))
@@ -152,15 +151,9 @@ def _named(curves: Curves, vae: VAENetwork) -> Curves:
     return {name.replace("_bpd", "_distortion_bpd"): values for name, values in curves.items()}
 
 
-def _archive(pictures: Pictures) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
 def _read(path: Path) -> Pictures:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARCHIVE as error:
         raise InputError(f"{path}: not a picture archive ({error}); delete it and the next run trains anew") from error

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
@@ -15,13 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from epsbench.harness.files import keep
+from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.run.attack.ledger import ARRAYS, COUNTS, Outcome, Part
 from epsbench.harness.run.attack.returned import Returned
-
-# What NumPy, json and zipfile raise on a file that was cut off or is of an older form.
-_DAMAGE = (ValueError, OSError, EOFError, LookupError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class PartialResults:
             with np.load(self.path(eps), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             kept = json.loads(str(arrays.pop("kept")))
-        except _DAMAGE:  # the parts are computed again
+        except DAMAGED_ARCHIVE:  # the parts are computed again
             return None
         if kept.get("weights") != self.weights:
             return None
@@ -72,9 +66,7 @@ class PartialResults:
         }
         arrays = {name: getattr(outcome, name) for name in ARRAYS} | {"images": outcome.images.numpy()}
         arrays |= {f"part{number}": part.fooled for number, part in enumerate(outcome.parts)}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, kept=json.dumps(kept), **arrays)
-        keep(self.path(outcome.eps), buffer.getvalue())
+        keep(self.path(outcome.eps), archive_of({"kept": json.dumps(kept), **arrays}))
 
     def drop(self, eps: Fraction) -> None:
         """Delete what was kept at this ε: its record is written."""
