@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -22,6 +23,14 @@ from epsbench.harness.run.attack.victim import Victim
 CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Impatient(PGD):
+    """Ends after a number of steps that differs from row to row."""
+
+    def done(self, rows, answer, state):
+        return rows.step >= rows.y % 3
+
+
 def attacks(steps: int, attempts: int) -> st.SearchStrategy[Attack]:
     def any_of(norm) -> list[Attack]:
         return [
@@ -29,6 +38,7 @@ def attacks(steps: int, attempts: int) -> st.SearchStrategy[Attack]:
             PGD(steps=steps, loss=Margin(), norm=norm),
             PGD(steps=steps, loss=KLToClean(), random_start=True, norm=norm),
             MIFGSM(steps=steps, norm=norm),
+            Impatient(steps=steps, norm=norm),
             Noise(norm=norm),
             APGD(steps=steps, restarts=attempts, norm=norm),
             APGD(steps=steps, loss=DLR(), norm=norm),

@@ -50,7 +50,8 @@ class Stream:
         self.device = targets.labels.device
         self.schedule = schedule
         self.eps = torch.tensor([float(e) for e in run.eps], device=self.device)
-        self.from_clean = run.attack.starts_clean() and asks.clean.fits()
+        # A row may be done after its first answer, and whole batches of rows share that one.
+        self.from_clean = run.attack.starts_clean() and asks.clean.fits() and not self.ends
         self.region: tuple[str, ...] = ()
         self.slots, self.holes = Bundle(NONE, NONE, {}), NONE  # positions in the slots whose rows have left
         self.parked: list[Bundle] = []  # rows that go on where they stood as soon as there is a slot
