@@ -5,7 +5,6 @@ Each raises `AssertionError` with one sentence that says what is wrong and what 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -23,6 +22,7 @@ from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.defenses import Defense
 
@@ -122,7 +122,7 @@ def check_model(
 def _labels(model: Any, images: Tensor) -> Tensor:
     def predict() -> Any:
         with torch.no_grad():
-            network = copy.deepcopy(model).eval() if isinstance(model, nn.Module) else model
+            network = copy_of(model).eval() if isinstance(model, nn.Module) else model
             return network(images)
 
     logits = _tried("the model", predict)

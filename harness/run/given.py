@@ -5,7 +5,6 @@ Each gets a name, and a version that is part of the ids of its cells: the code o
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from epsbench.harness.plan.names.nested import named_loss
 from epsbench.harness.plan.names.registry import KINDS
 from epsbench.harness.plan.names.versions import code_version
 from epsbench.harness.plan.on_the_spot import Entry, parsed
+from epsbench.harness.run.machine.copies import copy_of
 
 Objects = dict[tuple[str, str], Any]
 PROBED = 32  # images at which a plain function is known by its outputs
@@ -178,7 +178,7 @@ def _classes(logits: Tensor, part: Part) -> int:
 def copied(network: nn.Module) -> nn.Module:
     """A copy of the caller's model, which stays untouched. Raises `ValueError` where it cannot be copied."""
     try:
-        return copy.deepcopy(network)
+        return copy_of(network)
     # Copying runs the user's code.
     except Exception as error:
         raise ValueError(f"a copy of it cannot be made ({summary(error)}); give a function instead") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from fractions import Fraction
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
     ABSENT,
@@ -64,7 +64,7 @@ def _by_eps(records: list[Record]) -> list[Record]:
 
 
 def _but_for_eps(record: Record) -> str:
-    return json.dumps({key: value for key, value in record.cell.items() if key != "eps"}, sort_keys=True)
+    return canonical({key: value for key, value in record.cell.items() if key != "eps"})
 
 
 def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:

@@ -122,8 +122,7 @@ class Victim:
         x = x.detach().requires_grad_(True)
         with torch.enable_grad():
             logits = self.bare_logits(x)
-            rise = (logits.gather(1, y[:, None]).squeeze(1) - logits.mean(1)).sum()
-            (slope,) = torch.autograd.grad(rise, x)
+            (slope,) = torch.autograd.grad(rise(logits, y).sum(), x)
         return slope.float()
 
     def laid_out(self, x: Tensor) -> Tensor:
@@ -144,3 +143,8 @@ class Victim:
         with autocast(self.device, self.precision):
             network = self.fixed[1] if self.fixed and self.fixed[0] == len(x) else self.network
             return network(x).float()
+
+
+def rise(logits: Tensor, y: Tensor) -> Tensor:
+    """How far the true class's logit lies above the mean logit, (N,)."""
+    return at_class(logits, y) - logits.mean(1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.run.attack.victim import DOUBT, Victim
+from epsbench.harness.run.attack.victim import DOUBT, Victim, rise
 from epsbench.harness.run.audits import calls
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.calls import Call
@@ -100,15 +100,10 @@ def audit_same_as_judged(probe: Probe, attacked: Attacked, moved: Mapping[str, T
 def audit_same_gradient(probe: Probe, victim: Victim) -> Iterator[Finding]:
     """Compare the gradient of the copy that is attacked with that of the judge's network, at the probed images."""
     few, y = probe.x[:IMAGES], probe.y[:IMAGES]
-    expected = probe.gradient_of(_rise, few, y)
+    expected = probe.gradient_of(rise, few, y)
     cosine = F.cosine_similarity(victim.slope(few, y).flatten(1), expected.flatten(1))
     known = expected.flatten(1).abs().amax(1) > 0
     rows = int((known & ~(cosine > SAME_WAY)).sum())
     if rows > len(few) / 2:
         fact = f"on {rows} of {len(few)} images the attacked copy's gradient points elsewhere than the model's"
         yield finding("copy-differs-under-attack", fact, images=rows, of=len(few), call="the attacked copy's gradient")
-
-
-def _rise(logits: Tensor, y: Tensor) -> Tensor:
-    """As `epsbench.harness.run.attack.victim.Victim.slope` has it."""
-    return logits.gather(1, y[:, None]).squeeze(1) - logits.mean(1)

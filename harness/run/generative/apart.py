@@ -5,7 +5,6 @@ A decoder that remembers images, in itself, in a global variable or by their cod
 
 from __future__ import annotations
 
-import copy
 import os
 import signal
 import warnings
@@ -22,6 +21,7 @@ from torch import Tensor
 from epsbench.harness.errors import summary
 from epsbench.harness.run.generative.parts import Parts
 from epsbench.harness.run.generative.witness import some_pixels
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.models.vae import VAENetwork
 
 PATIENCE = 300.0  # seconds that an answer may take; a forked process may hang in a library that is not made for it
@@ -58,7 +58,7 @@ class Apart:
         if hasattr(os, "fork"):
             self._fork()
         else:
-            self._vae = copy.deepcopy(self._vae)
+            self._vae = copy_of(self._vae)
 
     def ask(self, part: str, rows: Tensor, *, after_blank: bool = False) -> Answers:
         """The answers of one of `epsbench.harness.run.generative.witness.PARTS` to rows of its input, on the CPU.
@@ -135,7 +135,7 @@ def answers(parts: Parts, part: str, rows: Tensor, after_blank: bool) -> tuple[T
 
 def _on_cpu(vae: VAENetwork) -> VAENetwork:
     on_device = any(each.device.type != "cpu" for each in (*vae.parameters(), *vae.buffers()))
-    return copy.deepcopy(vae).cpu() if on_device else vae  # a forked process cannot use a GPU
+    return copy_of(vae).cpu() if on_device else vae  # a forked process cannot use a GPU
 
 
 def _serve(vae: VAENetwork, shape: tuple[int, int, int], connection: Connection) -> None:
