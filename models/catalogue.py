@@ -46,19 +46,26 @@ class SmallCNN(Architecture):
 
 @dataclass(frozen=True)
 class ResNet18(Architecture):
-    """ResNet-18 (He et al., 2016) with the CIFAR stem: a 3×3 convolution of stride 1 and no max-pooling."""
+    """ResNet-18 (He et al., 2016) with a 3×3 convolution of stride 1 as its stem.
+
+    ``stem = "pool"`` adds the 3×3 max-pooling of stride 2 behind it: for CIFAR-10 the first stage then has 16×16
+    positions, and an image costs a quarter. ``width`` is the number of filters of the first stage.
+    """
 
     version: ClassVar[str] = "27c5cdb7d6acd4d3"
 
     width: int = 64
+    stem: str = field(default="plain", metadata={"later": True})
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width)
+        if self.stem not in ("plain", "pool"):
+            raise ValueError(f'stem is "plain" or "pool", not {self.stem!r}')
 
     def build(self, data: DataShape) -> nn.Module:
         from epsbench.models.resnet import ResNet18Network
 
-        return ResNet18Network(data, self.width)
+        return ResNet18Network(data, self.width, self.stem)
 
 
 @dataclass(frozen=True)

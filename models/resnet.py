@@ -1,4 +1,4 @@
-"""ResNet-18 for small images (He et al., 2016, with the stem of its section 4.2)."""
+"""ResNet-18 for small images (He et al., 2016), with one of two stems."""
 
 from __future__ import annotations
 
@@ -30,12 +30,17 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18Network(nn.Module):
-    """A 3×3 stem without pooling, four stages of two blocks, the mean over positions, and a linear head."""
+    """A 3×3 stem, four stages of two blocks, the mean over positions, and a linear head.
 
-    def __init__(self, data: DataShape, width: int = 64) -> None:
+    The stem "plain" is that of the paper's section 4.2. The stem "pool" has a 3×3 max-pooling of stride 2 behind it, as
+    the ImageNet network does (table 1): every stage has half the height and width, and costs a quarter.
+    """
+
+    def __init__(self, data: DataShape, width: int = 64, stem: str = "plain") -> None:
         super().__init__()
         self.normalise = Normalise(data.mean, data.std)
         self.conv1, self.bn1 = _convolution(data.shape[0], width), nn.BatchNorm2d(width)
+        self.pool: nn.Module = nn.MaxPool2d(3, 2, 1) if stem == "pool" else nn.Identity()
         stages: list[nn.Module] = []
         inputs = width
         for stage in range(4):
@@ -51,5 +56,5 @@ class ResNet18Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels (N, C, H, W) in [0, 1] to logits (N, classes)."""
-        features = self.blocks(F.relu(self.bn1(self.conv1(self.normalise(x)))))
+        features = self.blocks(self.pool(F.relu(self.bn1(self.conv1(self.normalise(x))))))
         return self.head(features.mean((2, 3)))

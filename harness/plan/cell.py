@@ -25,7 +25,8 @@ Items = tuple[tuple[str, Any], ...]
 
 # Recipe keys added later, with the default that keeps old ids valid: a key at that value is left out of the cell's
 # canonical form.
-LATER_KEYS: dict[str, Any] = {"average": 0.0}
+LATER_KEYS: dict[str, Any] = {"average": 0.0, "nesterov": False, "label_smoothing": 0.0, "keep": "last"}
+LATER_GENERATION_KEYS: dict[str, Any] = {"keep": "last"}
 # Measures of generative models added later, left out while they are 0, each with the keys that only it uses.
 LATER_MEASURES: dict[str, tuple[str, ...]] = {"refinement_steps": ("refined_images",)}
 
@@ -87,9 +88,9 @@ def _shown(value: Any) -> str:
     return "+".join(map(_shown, value)) if isinstance(value, list) else str(value)
 
 
-def recipe(training: Items) -> dict[str, Any]:
-    """A recipe as records hold it, without the `LATER_KEYS` at their defaults."""
-    return {key: value for key, value in training if key not in LATER_KEYS or value != LATER_KEYS[key]}
+def recipe(training: Items, later: Mapping[str, Any] = LATER_KEYS) -> dict[str, Any]:
+    """A recipe as records hold it, without the keys of ``later`` that have their default."""
+    return {key: value for key, value in training if key not in later or value != later[key]}
 
 
 def measures(evaluation: Items) -> dict[str, Any]:
@@ -306,7 +307,7 @@ class GenerationCell(_Cell):
             "model": without_places(self.model.as_dict()),
             "z_dim": self.z_dim,
             "beta": self.beta,
-            "training": dict(self.training),
+            "training": recipe(self.training, LATER_GENERATION_KEYS),
             "evaluation": measures(self.evaluation),
             "seed": self.seed,
             "limit": self.limit,

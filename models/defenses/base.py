@@ -31,6 +31,10 @@ class Trainee(Protocol):
         """Float32 logits (N, classes) of the network in train mode; ``y`` only counts which of them are right."""
         ...
 
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The mean cross-entropy of float32 logits (N, classes), with the label smoothing of the recipe."""
+        ...
+
     def attack(self, attack: Attack, x: Tensor, y: Tensor, eps: float) -> Tensor:
         """Detached adversarial images within ``eps`` (pixel units) of ``x``."""
         ...

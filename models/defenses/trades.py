@@ -40,13 +40,11 @@ class TRADES(Defense):
         at_least_one(steps=self.steps)
 
     def loss(self, trainee: Trainee, x: Tensor, y: Tensor) -> Tensor:
-        from torch.nn import functional as F
-
         if self.beta == 0:  # plain training: the perturbed images would have no weight
             return trainee.loss(x, y)
         perturbed = self.perturb(trainee, x)
         clean, moved = trainee.logits(x, y), trainee.logits(perturbed, y)
-        return F.cross_entropy(clean, y) + self.beta * divergence(clean, moved) / len(x)
+        return trainee.cross_entropy(clean, y) + self.beta * divergence(clean, moved) / len(x)
 
     def perturb(self, trainee: Trainee, x: Tensor) -> Tensor:
         """Detached images (N, C, H, W) in the ball and the box whose predictions are far from those at ``x``."""

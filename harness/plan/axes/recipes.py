@@ -24,6 +24,14 @@ class RobustnessTraining(Part):
     average: float = Field(
         default=0.0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no averaging"
     )
+    nesterov: bool = Field(default=False, description="of sgd: Nesterov's momentum")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="of the cross-entropy trained on: the share given to all classes alike"
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="the weights after the last epoch, or after the one with the best validation accuracy",
+    )
 
 
 class GenerationTraining(Part):
@@ -35,6 +43,9 @@ class GenerationTraining(Part):
     schedule: Literal["constant", "one-cycle"] = "constant"
     average: float = Field(
         default=0.0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no averaging"
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last", description="the weights after the last epoch, or after the one with the lowest validation bpd"
     )
 
 

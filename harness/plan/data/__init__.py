@@ -52,17 +52,23 @@ class DataDescription:
     """What the classes are called, where that is known."""
     missing: tuple[tuple[str, str], ...] = ()
     """Splits that a user's own data lacks, each with the reason where there is one."""
+    divides_test: bool = False
+    """Whether validation and test examples both come from the data set's own test set, and all others train."""
 
     def split(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Indices of the train, validation and test examples.
 
         The first two index the training pool. The third indexes the test set, or the pool when there is no test set.
+        Where the test set is divided, the second indexes it too.
         NumPy's compatibility policy freezes ``RandomState.permutation``, so every machine and version makes the same
         split.
         """
         train, validation, test = self.sizes
         if self.content:
             return np.arange(train), np.arange(validation), np.arange(test)
+        if self.divides_test:
+            order = np.random.RandomState(self.split_seed).permutation(validation + test)
+            return np.random.RandomState(self.split_seed).permutation(train), order[:validation], order[validation:]
         pool = train + validation + (0 if self.own_test else test)
         order = np.random.RandomState(self.split_seed).permutation(pool)
         parts = order[:train], order[train : train + validation], order[train + validation :]
@@ -99,6 +105,17 @@ DATASETS: dict[str, DataDescription] = {
             True,
             (0.4914, 0.4822, 0.4465),
             (0.2470, 0.2435, 0.2616),
+        ),
+        # The course assignment's own split: all 50,000 images train, and the test set is divided.
+        DataDescription(
+            "cifar10:assignment",
+            (3, 32, 32),
+            10,
+            (50_000, 7_500, 2_500),
+            True,
+            (0.4914, 0.4822, 0.4465),
+            (0.2470, 0.2435, 0.2616),
+            divides_test=True,
         ),
         DataDescription(
             "cifar100",

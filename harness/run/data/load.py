@@ -24,6 +24,7 @@ SOURCES: dict[str, Source] = {
     "mnist": Source(torchvision.reader("MNIST")),
     "fashion-mnist": Source(torchvision.reader("FashionMNIST")),
     "cifar10": Source(torchvision.reader("CIFAR10")),
+    "cifar10:assignment": Source(torchvision.reader("CIFAR10")),
     "cifar100": Source(torchvision.reader("CIFAR100")),
 }
 
@@ -48,7 +49,9 @@ def load_data(name: str | OwnData, root: Path | None, device: torch.device, limi
         return Examples(images, labels, source.brightest)
 
     train, validation, test = (torch.from_numpy(index) for index in description.split())
-    return Data(description, part(pool, train), part(pool, validation), part(own_test or pool, test))
+    tested = own_test or pool
+    validated = tested if description.divides_test else pool
+    return Data(description, part(pool, train), part(validated, validation), part(tested, test))
 
 
 def _own(data: OwnData, device: torch.device, limit: int | None) -> Data:

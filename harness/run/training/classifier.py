@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -37,9 +37,10 @@ def train_classifier(
 
     The curves ``train_loss`` and ``train_accuracy`` are over the images as trained on: augmented, and with their
     adversarial copies. Batches are full; the examples of an epoch that fill no batch are left out. With ``average`` in
-    the recipe, the moving average of the weights is validated and kept. In float32, the same seed gives the same
-    weights on the same machine, whether or not the training was stopped and resumed. Raises `TrainingDiverged` for a
-    loss that is not finite, and `InputError` for a checkpoint that cannot be used.
+    the recipe, the moving average of the weights is validated and kept. With ``keep = "best"``, those of the
+    first epoch with the highest accuracy on the clean validation images are kept. In float32, the same seed gives the
+    same weights on the same machine, whether or not the training was stopped and resumed. Raises `TrainingDiverged` for
+    a loss that is not finite, and `InputError` for a checkpoint that cannot be used.
     """
     device = data.train.device
     quick = subpixel_gradients(network, device) if settings.subpixel else nullcontext(0)
@@ -113,7 +114,8 @@ class _Classification(Objective):
         return form
 
     def take(self, form: Form) -> None:
-        self._trainee = ClassifierInTraining(self._course.network, self._generator, self._precision)
+        smoothing = self._course.recipe.get("label_smoothing", 0.0)
+        self._trainee = ClassifierInTraining(self._course.network, self._generator, self._precision, smoothing)
         if form.compiled:
             self._trainee.compile()
 
@@ -128,6 +130,9 @@ class _Classification(Objective):
             "train_accuracy": self._trainee.accuracy(),
             "validation_accuracy": accuracy(network, self._validation, self._precision),
         }
+
+    def score(self, values: Mapping[str, float]) -> float:
+        return values["validation_accuracy"]
 
     def watch(self, network: nn.Module) -> dict[str, float]:
         return self._watch.measure(self._watched) if self._watch else {}

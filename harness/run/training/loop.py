@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.training.averaging import MovingAverage
+from epsbench.harness.run.training.best import Best
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
 from epsbench.harness.run.training.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from epsbench.harness.run.training.seeding import random_state, resume_random_state, shuffled, steps_per_epoch
@@ -65,6 +66,10 @@ class Objective(ABC):
         ``network`` is the averaged one if there is one. ``loss`` and ``tracked`` are the means of what `step` returned.
         """
 
+    @abstractmethod
+    def score(self, values: Mapping[str, float]) -> float:
+        """How good the weights with these values of the curves are: the highest score marks the best epoch."""
+
     def watch(self, network: nn.Module) -> dict[str, float]:
         """Further values of an epoch. Their time is not part of `Training.seconds`."""
         return {}
@@ -92,6 +97,7 @@ class Course:
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16" and device.type == "cuda")
         decay = recipe.get("average", 0.0)
         self._average = MovingAverage(network, decay) if decay else None
+        self._best = Best() if recipe.get("keep") == "best" else None
         self.curves: Curves = {}
         self.form = Form(layout)
         self.epochs = self.resumed = 0
@@ -130,6 +136,8 @@ class Course:
         objective.take(self.form)
         while self.epochs < epochs:
             values = self._epoch(objective, hooks)
+            if self._best:
+                self._best.consider(self.measured, self.epochs, objective.score(values))
             if self.epochs in PICTURE_EPOCHS or self.epochs == epochs:
                 hooks.on_pictures(self.epochs, self.measured)
             if objective.saves_first:
@@ -137,10 +145,13 @@ class Course:
             hooks.on_epoch(self.epochs, values)
             if not objective.saves_first:
                 self._save_if_due()
-        if self._average:
+        kept = self._best.epoch if self._best else None
+        if self._best and kept is not None:
+            self.network.load_state_dict(self._best.state)
+        elif self._average:
             self.network.load_state_dict(self._average.network.state_dict())
         finish(self.network)
-        return Training(self.curves, self.seconds, self.watch_seconds, self.resumed, self.form)
+        return Training(self.curves, self.seconds, self.watch_seconds, self.resumed, kept, self.form)
 
     def _epoch(self, objective: Objective, hooks: Hooks) -> dict[str, float]:
         began = time.perf_counter()
@@ -195,6 +206,7 @@ class Course:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "average": self._average.state_dict() if self._average else None,
+            "best": self._best.state_dict() if self._best else None,
             "random": random_state(self.generator),
             "curves": self.curves,
             "form": asdict(self.form),
@@ -217,6 +229,8 @@ class Course:
         self._scaler.load_state_dict(state["scaler"])
         if self._average:
             self._average.load_state_dict(state["average"])
+        if self._best:
+            self._best.load_state_dict(state["best"])
         resume_random_state(self.generator, state["random"])
         self.curves = {name: list(values) for name, values in state["curves"].items()}
         self.epochs, self.resumed = state["epochs"], state["resumed"] + 1

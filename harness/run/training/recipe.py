@@ -17,7 +17,12 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Recipe], torch.optim.Optimiz
         weights, recipe["learning_rate"], weight_decay=recipe.get("weight_decay", 0.0), fused=True
     ),
     "sgd": lambda weights, recipe: torch.optim.SGD(
-        weights, recipe["learning_rate"], recipe["momentum"], weight_decay=recipe["weight_decay"], fused=True
+        weights,
+        recipe["learning_rate"],
+        recipe["momentum"],
+        weight_decay=recipe["weight_decay"],
+        nesterov=recipe.get("nesterov", False),
+        fused=True,
     ),
 }
 

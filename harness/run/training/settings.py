@@ -85,6 +85,9 @@ class Training:
     resumed: int
     """How often the training was resumed from a checkpoint."""
 
+    kept_epoch: int | None
+    """The epoch whose weights were kept, from 1, where the recipe keeps the best; None: those after the last."""
+
     form: Form
     """The form in which the steps were computed. The trials for it are not part of ``seconds``."""
 

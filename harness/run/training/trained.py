@@ -142,8 +142,10 @@ def _info(training: Training, network: nn.Module, cell: Cell, precision: str, im
     """The entries of a record's ``training``; ``images`` is the number of images in an epoch."""
     epochs = dict(cell.training)["epochs"]
     watch = {"watch_seconds": training.watch_seconds} if isinstance(cell, RobustnessCell) else {}
+    kept = {} if training.kept_epoch is None else {"kept_epoch": training.kept_epoch}
     return {
         **_loaded(network),
+        **kept,
         "seconds": training.seconds,
         **watch,
         "resumed": training.resumed,

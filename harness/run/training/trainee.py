@@ -44,7 +44,10 @@ class ClassifierInTraining:
     changes during training keeps its first value there.
     """
 
-    def __init__(self, network: nn.Module, generator: torch.Generator, precision: str) -> None:
+    def __init__(
+        self, network: nn.Module, generator: torch.Generator, precision: str, label_smoothing: float = 0.0
+    ) -> None:
+        self._smoothing = label_smoothing
         self.network, self.generator, self.precision = network, generator, precision
         self._trained: Forward = network
         self._crafting: Forward = network
@@ -63,7 +66,11 @@ class ClassifierInTraining:
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean float32 cross-entropy of the network in train mode."""
-        return F.cross_entropy(self.logits(x, y), y)
+        return self.cross_entropy(self.logits(x, y), y)
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The mean cross-entropy of logits (N, classes), with the label smoothing of the recipe."""
+        return F.cross_entropy(logits, y, label_smoothing=self._smoothing)
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """Float32 logits (N, classes) of the network in train mode. They are compared with ``y`` for `accuracy`."""

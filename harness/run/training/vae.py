@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -37,7 +37,8 @@ def train_vae(
     The loss is (distortion + β·rate) in bits per dimension with one sample of z an image, minimised by Adam (β-VAE:
     Higgins et al., 2017). The curves ``train_bpd`` (over the batches of the epoch) and ``validation_bpd`` are the bound
     itself, at β = 1, or the distortion of an autoencoder, as the model's own ``elbo`` computes it. With ``average`` in
-    the recipe, the moving average of the weights is evaluated, pictured and left in ``vae``. A float32 training that is
+    the recipe, the moving average of the weights is evaluated, pictured and left in ``vae``. With ``keep = "best"``,
+    the weights of the epoch with the lowest ``validation_bpd`` are. A float32 training that is
     resumed from a checkpoint in the same form ends with the same weights, bit for bit. Raises `ValueError` for a
     negative β, `TrainingDiverged` for a loss that is not finite, and `InputError` for a checkpoint that cannot be used.
     """
@@ -86,6 +87,9 @@ class _Bound(Objective):
         assert isinstance(network, VAENetwork)
         bpd = evaluate_vae(network, validation, settings.seed, settings.precision)
         return {"train_bpd": tracked[0], "validation_bpd": bpd.sum(1).mean().item()}
+
+    def score(self, values: Mapping[str, float]) -> float:
+        return -values["validation_bpd"]
 
 
 def bound_step(vae: VAENetwork, beta: float, precision: str) -> Step:
