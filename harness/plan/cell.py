@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.harness.plan.epsilon import format_epsilon
+from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE, measures, recipe
 
 if TYPE_CHECKING:
     from epsbench.harness.plan.data.own import OwnData
@@ -22,13 +23,6 @@ _ABSOLUTE = re.compile(r"(\w+:)?(/[^:]+)(:[\w.]+)?")
 """``/path``, ``file:/path`` and ``/path/to/file.py:Object``."""
 Items = tuple[tuple[str, Any], ...]
 """A mapping as a hashable value: keys with their values, sorted by key."""
-
-# Recipe keys added later, with the default that keeps old ids valid: a key at that value is left out of the cell's
-# canonical form.
-LATER_KEYS: dict[str, Any] = {"average": 0.0, "nesterov": False, "label_smoothing": 0.0, "keep": "last"}
-LATER_GENERATION_KEYS: dict[str, Any] = {"keep": "last"}
-# Measures of generative models added later, left out while they are 0, each with the keys that only it uses.
-LATER_MEASURES: dict[str, tuple[str, ...]] = {"refinement_steps": ("refined_images",)}
 
 
 class Table(tuple[tuple[str, Any], ...]):
@@ -86,19 +80,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict) and "name" in value:
         return str(value["name"])
     return "+".join(map(_shown, value)) if isinstance(value, list) else str(value)
-
-
-def recipe(training: Items, later: Mapping[str, Any] = LATER_KEYS) -> dict[str, Any]:
-    """A recipe as records hold it, without the keys of ``later`` that have their default."""
-    return {key: value for key, value in training if key not in later or value != later[key]}
-
-
-def measures(evaluation: Items) -> dict[str, Any]:
-    """The settings of an evaluation as records hold them, without the `LATER_MEASURES` that are 0."""
-    settings = dict(evaluation)
-    absent = [name for name in LATER_MEASURES if not settings.get(name)]
-    left_out = {key for name in absent for key in (name, *LATER_MEASURES[name])}
-    return {key: value for key, value in settings.items() if key not in left_out}
 
 
 def without_places(value: Any) -> Any:
@@ -244,7 +225,7 @@ class RobustnessCell(_Cell):
             "task": self.task,
             "data": data_entry(self.data),
             **self.model_axes,
-            "training": recipe(self.training),
+            "training": recipe(self.training, ROBUSTNESS_RECIPE),
             **source,
             "attack": without_places(self.attack.as_dict()),
             "norm": self.norm,
@@ -307,7 +288,7 @@ class GenerationCell(_Cell):
             "model": without_places(self.model.as_dict()),
             "z_dim": self.z_dim,
             "beta": self.beta,
-            "training": recipe(self.training, LATER_GENERATION_KEYS),
+            "training": recipe(self.training, GENERATION_RECIPE),
             "evaluation": measures(self.evaluation),
             "seed": self.seed,
             "limit": self.limit,

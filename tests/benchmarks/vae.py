@@ -55,10 +55,12 @@ def ours(images: torch.Tensor, precision: str, form: Form) -> Step:
     """One step of `epsbench.harness.run.training.vae` in this precision and form."""
     vae = seeded(lambda: VAE().build(DATASETS["mnist"], Z_DIM), 0).to(DEVICE).train()
     optimizer = torch.optim.Adam(vae.parameters(), 1e-3, fused=True)
-    objective = form.apply(vae, bound_step(vae, 1.0, precision))
+    objective = form.apply(vae, bound_step(vae, precision))
 
     def step() -> None:
-        loss, _ = objective(images.float() / 255, torch.randn(BATCH, Z_DIM, device=DEVICE))
+        loss, _ = objective(
+            images.float() / 255, torch.randn(BATCH, Z_DIM, device=DEVICE), torch.ones((), device=DEVICE)
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,11 +14,11 @@ class RobustnessTraining(Part):
 
     epochs: int = Field(default=10, ge=0, le=100_000, description="0 keeps the weights a model comes with")
     batch_size: int = Field(default=128, ge=1)
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
+    schedule: Literal["one-cycle", "step", "cosine", "constant"] = "one-cycle"
     step_epochs: int = Field(default=7, ge=1, description="of the step schedule: epochs between two steps")
     gamma: float = Field(default=0.1, gt=0, le=1, description="of the step schedule: the factor of a step")
     average: float = Field(
@@ -28,6 +28,9 @@ class RobustnessTraining(Part):
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="of the cross-entropy trained on: the share given to all classes alike"
     )
+    clip: float = Field(
+        default=0.0, ge=0, description="the largest norm of the gradient of all weights; 0: no clipping"
+    )
     keep: Literal["last", "best"] = Field(
         default="last",
         description="the weights after the last epoch, or after the one with the best validation accuracy",
@@ -35,14 +38,38 @@ class RobustnessTraining(Part):
 
 
 class GenerationTraining(Part):
-    """How generative models are trained: by Adam."""
+    """How generative models are trained."""
 
     epochs: int = Field(default=80, ge=0, le=100_000)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
-    schedule: Literal["constant", "one-cycle"] = "constant"
+    schedule: Literal["constant", "one-cycle", "cosine"] = "constant"
     average: float = Field(
         default=0.0, ge=0, lt=1, description="decay a step of the moving average of the weights; 0: no averaging"
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    clip: float = Field(
+        default=0.0, ge=0, description="the largest norm of the gradient of all weights; 0: no clipping"
+    )
+    free_bits: float = Field(default=0.0, ge=0, description="bits of the mean rate of an image that cost nothing")
+    beta_schedule: Literal["constant", "warm-up", "cyclical"] = Field(
+        default="constant",
+        description="β from the start, or rising from 0: once, or once in each of beta_cycles cycles",
+    )
+    warm_up_epochs: float = Field(default=10.0, gt=0, description="of the warm-up of β: epochs until it is reached")
+    beta_cycles: int = Field(default=4, ge=1, description="of the cyclical β: it rises in the first half of a cycle")
+    encoder_batches: Literal["none", "samples", "augmented", "both"] = Field(
+        default="none",
+        description="further images that the encoder alone learns from: samples of the decoder, or training images "
+        "shifted by up to 1 pixel and turned by up to 5 degrees",
+    )
+    encoder_noise: float = Field(
+        default=0.0, ge=0, description="standard deviation, in pixel units, of the noise on the images that it encodes"
+    )
+    sample_epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0, 10), description="samples are drawn after these epochs, and after the last"
     )
     keep: Literal["last", "best"] = Field(
         default="last", description="the weights after the last epoch, or after the one with the lowest validation bpd"

@@ -12,7 +12,8 @@ from torch import Tensor
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.axes.recipes import RobustnessTraining
 from epsbench.harness.plan.cell import digest
-from epsbench.harness.plan.cell import recipe as recorded
+from epsbench.harness.plan.later import ROBUSTNESS_RECIPE
+from epsbench.harness.plan.later import recipe as recorded
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.environment import arithmetic
 from epsbench.harness.run.machine.lock import turn
@@ -59,7 +60,7 @@ def feature_network(data: Data, folder: Path) -> tuple[SmallCNNNetwork, dict[str
         {
             "purpose": "features of sample quality",
             "data": [description.name, description.identity, len(data.train), len(data.test)],
-            "training": recorded(tuple(training.items())) | {"average": training["average"]},
+            "training": recorded(tuple(training.items()), ROBUSTNESS_RECIPE) | {"average": training["average"]},
             "seed": SEED,
             "code": VERSION,
         }

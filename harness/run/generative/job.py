@@ -148,7 +148,7 @@ def _named(curves: Curves, vae: VAENetwork) -> Curves:
     """The curves of a training. Those of an autoencoder are no bound, so they are called distortion."""
     if not vae.deterministic:
         return curves
-    return {name.replace("_bpd", "_distortion_bpd"): values for name, values in curves.items()}
+    return {f"{split}_distortion_bpd": curves[f"{split}_bpd"] for split in ("train", "validation")}
 
 
 def _read(path: Path) -> Pictures:

@@ -26,7 +26,7 @@ from epsbench.harness.run.training.seeding import random_state, resume_random_st
 from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training, finish
 from epsbench.harness.run.training.step_form import LAYOUTS, Form
 
-PICTURE_EPOCHS = (0, 10)  # and the last one
+PICTURE_EPOCHS = (0, 10)  # where the recipe names none; and the last one
 
 
 class Objective(ABC):
@@ -101,6 +101,7 @@ class Course:
         self.curves: Curves = {}
         self.form = Form(layout)
         self.epochs = self.resumed = 0
+        self.now = 0.0  # epochs done, with the share of the running one
         self.seconds = self.watch_seconds = 0.0
 
     @property
@@ -124,12 +125,14 @@ class Course:
         ``subpixel`` says whether `subpixel_gradients` replaced any layers; it goes into the record.
         """
         settings, epochs = self.settings, self.recipe["epochs"]
+        pictured = self.recipe.get("sample_epochs", PICTURE_EPOCHS)
         self.curves = {name: [] for name in objective.names}
         if settings.checkpoint.resume(self._resume):
             hooks.on_resume(self.epochs)
         else:
             self.form = objective.choose(self.form, settings.compile, epochs * self.steps)
-            hooks.on_pictures(0, self.network)
+            if 0 in pictured:
+                hooks.on_pictures(0, self.network)
         if settings.compile == "off":
             self.form.compiled = False
         self.form.subpixel = subpixel
@@ -138,7 +141,7 @@ class Course:
             values = self._epoch(objective, hooks)
             if self._best:
                 self._best.consider(self.measured, self.epochs, objective.score(values))
-            if self.epochs in PICTURE_EPOCHS or self.epochs == epochs:
+            if self.epochs in pictured or self.epochs == epochs:
                 hooks.on_pictures(self.epochs, self.measured)
             if objective.saves_first:
                 self._save_if_due()
@@ -174,7 +177,8 @@ class Course:
         losses = Losses(self.steps, device, first, self.settings.precision, objective.parts)
         batches = shuffled(len(self.data.train), self.recipe["batch_size"], self.generator)
         for step, index in enumerate(batches):
-            share = self._schedule(self.epochs + step / self.steps, self.recipe)
+            self.now = self.epochs + step / self.steps
+            share = self._schedule(self.now, self.recipe)
             self.network.train()
             loss, value = self._descend(objective, index, self.recipe["learning_rate"] * share)
             losses.keep(loss, value)
@@ -188,6 +192,9 @@ class Course:
         loss, value = objective.step(index)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
+        if clip := self.recipe.get("clip", 0.0):
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._average:

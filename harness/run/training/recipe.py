@@ -16,11 +16,14 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Recipe], torch.optim.Optimiz
     "adam": lambda weights, recipe: torch.optim.Adam(
         weights, recipe["learning_rate"], weight_decay=recipe.get("weight_decay", 0.0), fused=True
     ),
+    "adamw": lambda weights, recipe: torch.optim.AdamW(
+        weights, recipe["learning_rate"], weight_decay=recipe.get("weight_decay", 0.0), fused=True
+    ),
     "sgd": lambda weights, recipe: torch.optim.SGD(
         weights,
         recipe["learning_rate"],
         recipe["momentum"],
-        weight_decay=recipe["weight_decay"],
+        weight_decay=recipe.get("weight_decay", 0.0),
         nesterov=recipe.get("nesterov", False),
         fused=True,
     ),
@@ -40,6 +43,11 @@ def in_steps(epoch: float, recipe: Recipe) -> float:
     return recipe["gamma"] ** (int(epoch) // recipe["step_epochs"])
 
 
+def cosine(epoch: float, recipe: Recipe) -> float:
+    """From 1 down to almost 0 along a cosine (Loshchilov & Hutter, 2017, eq. 5, without restarts)."""
+    return max(1e-5, (1 + math.cos(math.pi * epoch / recipe["epochs"])) / 2)
+
+
 def constant(epoch: float, recipe: Recipe) -> float:
     """Always 1."""
     return 1.0
@@ -48,6 +56,26 @@ def constant(epoch: float, recipe: Recipe) -> float:
 SCHEDULES: dict[str, Callable[[float, Recipe], float]] = {
     "one-cycle": one_cycle,
     "step": in_steps,
+    "cosine": cosine,
     "constant": constant,
 }
 """By name: the share of ``learning_rate`` at a fractional epoch, from 0."""
+
+
+def rising(epoch: float, recipe: Recipe) -> float:
+    """From 0 to 1 along a line over the first ``warm_up_epochs`` (Bowman et al., 2016, section 3.1)."""
+    return min(1.0, epoch / recipe["warm_up_epochs"])
+
+
+def cyclical(epoch: float, recipe: Recipe) -> float:
+    """From 0 to 1 along a line over the first half of each cycle, then 1 (Fu et al., 2019, eq. 6, R = 0.5)."""
+    length = recipe["epochs"] / recipe["beta_cycles"]
+    return min(1.0, 2 * (epoch % length) / length)
+
+
+BETA_SCHEDULES: dict[str, Callable[[float, Recipe], float]] = {
+    "constant": constant,
+    "warm-up": rising,
+    "cyclical": cyclical,
+}
+"""By name: the share of β at a fractional epoch, from 0."""

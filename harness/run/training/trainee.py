@@ -131,7 +131,7 @@ class ClassifierInTraining:
         Inside, weights need no gradients, because a convolution with its own backward pass would compute them all.
         """
         if self._mirror is not None:
-            _follow(self._mirror, self.network)
+            follow(self._mirror, self.network)
             yield partial(self._logits, self._crafting)
             return
         was_training = self.network.training
@@ -150,12 +150,12 @@ class ClassifierInTraining:
 def mirror(network: nn.Module) -> nn.Module:
     """A copy in eval mode without gradients of weights that shares the parameters and buffers of ``network``."""
     copied = copy_of(network).eval().requires_grad_(False)
-    _follow(copied, network)
+    follow(copied, network)
     return copied
 
 
-def _follow(mirrored: nn.Module, network: nn.Module) -> None:
-    """Share memory again where the network has replaced a tensor by a new one."""
+def follow(mirrored: nn.Module, network: nn.Module) -> None:
+    """Let a mirror share memory with its network again where that has replaced a tensor by a new one."""
     mine, theirs = (chain(module.parameters(), module.buffers()) for module in (mirrored, network))
     for one, other in zip(mine, theirs, strict=True):
         if one.data_ptr() != other.data_ptr():

@@ -13,9 +13,10 @@ from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.noise import KeyedNoise
+from epsbench.harness.run.training.encoder_batches import EncoderBatches, with_noisy_input
 from epsbench.harness.run.training.loop import Course, Objective
-from epsbench.harness.run.training.recipe import Recipe
-from epsbench.harness.run.training.seeding import reproducibly
+from epsbench.harness.run.training.recipe import BETA_SCHEDULES, Recipe
+from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Settings, Training
 from epsbench.harness.run.training.step_form import Form, Step, fastest_form
 from epsbench.harness.run.training.trainee import Noise
@@ -34,8 +35,10 @@ def train_vae(
 ) -> Training:
     """Train ``vae`` in place, on the device of ``data``.
 
-    The loss is (distortion + β·rate) in bits per dimension with one sample of z an image, minimised by Adam (β-VAE:
-    Higgins et al., 2017). The curves ``train_bpd`` (over the batches of the epoch) and ``validation_bpd`` are the bound
+    The loss is (distortion + β·rate) in bits per dimension with one sample of z an image (β-VAE: Higgins et al., 2017),
+    with what the recipe adds: free bits, a schedule of β, batches for the encoder alone. The curves ``train_bpd`` (over
+    the batches of the epoch) and ``validation_bpd``, with its parts ``validation_distortion_bpd`` and
+    ``validation_rate_bpd``, are the bound
     itself, at β = 1, or the distortion of an autoencoder, as the model's own ``elbo`` computes it. With ``average`` in
     the recipe, the moving average of the weights is evaluated, pictured and left in ``vae``. With ``keep = "best"``,
     the weights of the epoch with the lowest ``validation_bpd`` are. A float32 training that is
@@ -54,7 +57,7 @@ def train_vae(
 class _Bound(Objective):
     """The evidence lower bound with a weighted rate."""
 
-    names = ("train_bpd", "validation_bpd")
+    names = ("train_bpd", "validation_bpd", "validation_distortion_bpd", "validation_rate_bpd")
     parts = MappingProxyType({
         "distortion": "bound the decoder's logits, which overflow",
         "rate": "bound the encoder's log-std (its exp is infinite above 88) and mean, which overflow",
@@ -62,8 +65,13 @@ class _Bound(Objective):
     saves_first = True
 
     def __init__(self, course: Course, vae: VAENetwork, beta: float) -> None:
-        self._course, self._vae = course, vae
-        self._eager = bound_step(vae, beta, course.settings.precision)
+        self._course, self._vae, self._beta = course, vae, beta
+        recipe, precision = course.recipe, course.settings.precision
+        self._share = BETA_SCHEDULES[recipe.get("beta_schedule", "constant")]
+        noisy = with_noisy_input(vae, recipe.get("encoder_noise", 0.0), course.generator)
+        self._eager = bound_step(noisy, precision, recipe.get("free_bits", 0.0))
+        further = recipe.get("encoder_batches", "none")
+        self._encoder = None if further == "none" else EncoderBatches(vae, further, course.generator, precision)
 
     def choose(self, form: Form, wanted: str, steps: int) -> Form:
         train = self._course.data.train
@@ -73,35 +81,57 @@ class _Bound(Objective):
         def make(form: Form) -> Step:
             return form.apply(self._vae, self._eager)
 
-        return fastest_form(self._vae, make, (train.pixels(index), noise), steps, wanted)
+        batch = train.pixels(index), noise, torch.tensor(self._beta, device=train.device)
+        state = random_state(self._course.generator)
+        try:
+            return fastest_form(self._vae, make, batch, steps, wanted)
+        finally:
+            resume_random_state(self._course.generator, state)
 
     def take(self, form: Form) -> None:
         self._step = form.apply(self._vae, self._eager)
 
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
         x = self._course.data.train.pixels(index)
-        return self._step(x, Noise(len(x), self._course.generator).normal(self._vae.z_dim))
+        noise = Noise(len(x), self._course.generator).normal(self._vae.z_dim)
+        beta = torch.tensor(self._beta * self._share(self._course.now, self._course.recipe), device=x.device)
+        loss, tracked = self._step(x, noise, beta)
+        if self._encoder is not None:
+            loss = loss + self._encoder.loss(x, beta)
+        return loss, tracked
 
     def measure(self, network: nn.Module, loss: float, tracked: Sequence[float]) -> dict[str, float]:
         settings, validation = self._course.settings, self._course.data.validation
         assert isinstance(network, VAENetwork)
         bpd = evaluate_vae(network, validation, settings.seed, settings.precision)
-        return {"train_bpd": tracked[0], "validation_bpd": bpd.sum(1).mean().item()}
+        distortion, rate = bpd.mean(0).tolist()
+        return {
+            "train_bpd": tracked[0],
+            "validation_bpd": bpd.sum(1).mean().item(),
+            "validation_distortion_bpd": distortion,
+            "validation_rate_bpd": rate,
+        }
 
     def score(self, values: Mapping[str, float]) -> float:
         return -values["validation_bpd"]
 
 
-def bound_step(vae: VAENetwork, beta: float, precision: str) -> Step:
-    """Maps pixels (N, C, H, W) and noise (N, z_dim) to the loss, a scalar, and to detached values (3,).
+def bound_step(vae: VAENetwork, precision: str, free_bits: float = 0.0) -> Step:
+    """Maps pixels (N, C, H, W), noise (N, z_dim) and β, a scalar, to the loss, a scalar, and to detached values (3,).
 
-    These are the bound, its distortion and its rate. All are in bits per dimension.
+    These are the bound, its distortion and its rate. All are in bits per dimension. A mean rate of the batch below
+    ``free_bits`` bits an image costs as much as that (Kingma et al., 2016, eq. 15, with all latent dimensions as one
+    group).
     """
+    free = free_bits * math.log(2)
 
-    def step(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def step(x: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(x.device, precision):
             distortion, rate = vae.elbo(x, noise)
-        loss, bound = ((distortion + weight * rate).mean() for weight in (beta, 1.0))
+        bound = (distortion + rate).mean()
+        loss = (distortion + beta * rate).mean()
+        if free:
+            loss = distortion.mean() + beta * rate.mean().clamp(min=free)
         tracked = torch.stack([bound, distortion.mean(), rate.mean()]).detach()
         return bits_per_dimension(loss, vae.shape), bits_per_dimension(tracked, vae.shape)
 

@@ -1,0 +1,105 @@
+"""Further batches that the encoder of a VAE learns from, while its decoder and its prior stay as they are.
+
+An encoder that has seen few images gives new ones a worse posterior than the decoder allows: that loss is the
+amortisation gap (Cremer et al., 2018). More images for the encoder alone close a part of it and leave the model of the
+data, decoder and prior, honest.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from epsbench.harness.run.machine.precision import autocast
+from epsbench.harness.run.training.trainee import Noise, follow, mirror
+from epsbench.models.vae import VAENetwork, bits_per_dimension
+
+SHIFT = 1.0  # pixels
+TURN = 5.0  # degrees
+
+
+class EncoderBatches:
+    """The loss of the encoder alone on images that the decoder makes, or on training images slightly moved.
+
+    "samples" are drawn from the decoder as it is (reverse half-asleep, arXiv 2205.11640); "augmented" images are
+    shifted by up to 1 pixel and turned by up to 5 degrees; "both" are as many of each.
+    """
+
+    def __init__(self, vae: VAENetwork, source: str, generator: torch.Generator, precision: str) -> None:
+        """``source`` is "samples", "augmented" or "both"; ``generator`` is that of the training."""
+        self._vae, self._source, self._generator, self._precision = vae, source, generator, precision
+        # The same encoder; decoder and prior share their tensors with those in training, and collect no gradients.
+        self._view = _replaced(vae, decoder=mirror(vae.decoder), prior=mirror(vae.prior))
+
+    def loss(self, x: Tensor, beta: Tensor) -> Tensor:
+        """(distortion + β·rate) in bits per dimension, a scalar, on as many images as ``x`` (N, C, H, W) has."""
+        for mine, theirs in ((self._view.decoder, self._vae.decoder), (self._view.prior, self._vae.prior)):
+            follow(mine, theirs)
+        images = self._images(x)
+        noise = Noise(len(images), self._generator).normal(self._vae.z_dim)
+        with autocast(x.device, self._precision):
+            distortion, rate = self._view.elbo(images, noise)
+        return bits_per_dimension((distortion + beta * rate).mean(), self._vae.shape)
+
+    def _images(self, x: Tensor) -> Tensor:
+        if self._source == "samples":
+            return self._sampled(len(x))
+        if self._source == "augmented":
+            return moved(x, self._generator)
+        half = len(x) // 2
+        return torch.cat([self._sampled(half), moved(x[half:], self._generator)])
+
+    def _sampled(self, n: int) -> Tensor:
+        with torch.no_grad(), autocast(self._generator.device, self._precision):
+            z = self._view.draw(Noise(n, self._generator))
+            return self._view.sample(z, self._generator)
+
+
+class NoisyInput(nn.Module):
+    """An encoder that sees its images, in [−1, 1], with normal noise of standard deviation ``deviation`` on them."""
+
+    def __init__(self, encoder: nn.Module, deviation: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.encoder, self.deviation, self._generator = encoder, deviation, generator
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As the encoder: mean and log-std of q(z|x)."""
+        noise = torch.randn(x.shape, generator=self._generator, device=x.device)
+        mean, log_std = self.encoder(x + self.deviation * noise)
+        return mean, log_std
+
+
+def with_noisy_input(vae: VAENetwork, deviation: float, generator: torch.Generator) -> VAENetwork:
+    """The same VAE, sharing every weight, whose encoder sees noise of ``deviation`` in pixel units; itself for 0."""
+    if not deviation:
+        return vae
+    return _replaced(vae, encoder=NoisyInput(vae.encoder, 2 * deviation, generator))
+
+
+def moved(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (N, C, H, W), each shifted and turned at random around its middle, by bilinear interpolation."""
+    n, _, height, width = x.shape
+    angle, down, right = (2 * torch.rand(3, n, generator=generator, device=x.device) - 1).unbind()
+    angle = angle * math.radians(TURN)
+    cosine, sine = angle.cos(), angle.sin()
+    # In units of half the image, as `affine_grid` has them; turning a wide image mixes both units.
+    matrix = torch.stack(
+        [
+            torch.stack([cosine, -sine * height / width, right * SHIFT * 2 / width], dim=1),
+            torch.stack([sine * width / height, cosine, down * SHIFT * 2 / height], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(matrix, [n, x.shape[1], height, width], align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
+def _replaced(vae: VAENetwork, **parts: nn.Module) -> VAENetwork:
+    """The same object in all but some parts: everything else is shared."""
+    view = copy.copy(vae)
+    view.__dict__["_modules"] = dict(vae.__dict__["_modules"]) | parts
+    return view
