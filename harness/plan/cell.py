@@ -160,7 +160,7 @@ class RobustnessCell(_Cell):
     defense: Named
     """The training loss."""
     augmentation: str
-    """What changes the training images: ``none``, ``crop-flip`` or ``shift``."""
+    """What changes the training images: ``none``, ``crop-flip``, ``shift``, or a function of the user's own."""
     training: Items
     """The recipe: epochs, batch size, optimizer, learning rate, …"""
     attack: Named
@@ -206,7 +206,7 @@ class RobustnessCell(_Cell):
         return {
             "model": without_places(self.model.as_dict()),
             "defense": without_places(self.defense.as_dict()),
-            "augmentation": self.augmentation,
+            "augmentation": without_places(self.augmentation),
             **subset,
             **start,
             "seed": self.seed,

@@ -20,6 +20,7 @@ from epsbench.harness.plan.bounds import Bound, Cost
 from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
 from epsbench.harness.plan.data import SUBSETS, describe
 from epsbench.harness.plan.data.own import OwnData
+from epsbench.harness.plan.names.augmentations import augmentation_versions
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.registry import KINDS, make, name_with_parameters, norm_versions, versions
 from epsbench.harness.plan.schema import (
@@ -215,7 +216,13 @@ class _Versions:
         return list(problems)
 
     def __call__(
-        self, subset: str = "all", data: str | OwnData = "", norm: str = "", z_dim: int | None = None, **named: Named
+        self,
+        subset: str = "all",
+        data: str | OwnData = "",
+        norm: str = "",
+        z_dim: int | None = None,
+        augmentation: str = "none",
+        **named: Named,
     ) -> tuple[tuple[str, str], ...]:
         description = describe(data or self._data)
         code = {"data": description.identity}
@@ -223,6 +230,7 @@ class _Versions:
             code["subset"] = description.subset_identity(subset)
         if norm:
             code |= norm_versions(norm)
+        code |= augmentation_versions(augmentation, self._base)
         for kind, value in named.items():
             key = (kind, value)
             if key not in self._known:
@@ -237,6 +245,7 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
     source, start, data = point["source"], point["start"], point.get("data", part.data)
     first = _robustness_cell(part, start.point(point) | {"source": SELF}, code) if isinstance(start, Start) else None
     named = {kind: point[kind] for kind in ("model", "defense", "attack")}
+    named_code = code(point["subset"], data, norm=point["norm"], augmentation=point["augmentation"], **named)
     start_code = (("start", first.weights_key),) if first else ()
     training = part.training.model_dump()
     content = code.content(point["model"], data)
@@ -249,7 +258,7 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,
-        versions=tuple(sorted((*code(point["subset"], data, norm=point["norm"], **named), *start_code))),
+        versions=tuple(sorted((*named_code, *start_code))),
         **point | {"data": data, "source": None, "start": first},
     )
     if source == SELF:

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.loading import is_users
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.run.attack_trial import AttackUse, attack_problem, users_attacks
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.data.augmentation import AUGMENTATIONS, augmentation_of, augmentation_problem
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.quality import images_of
 from epsbench.harness.run.speed.batch_size import UNTRIED
@@ -94,6 +96,14 @@ def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[s
             use = Use(cell.seed, recipe["batch_size"], recipe["epochs"] > 0, precision, own)
             problem = refusal(cell.model.label(), partial(build, cell, data, context), data, use)
             yield from [problem] if problem else []
+        name = cell.augmentation
+        if recipe["epochs"] and name not in AUGMENTATIONS and (name, cell.data) not in seen:
+            seen.add((name, cell.data))
+            data = context.data(cell.data, cell.limit)
+            batch = data.train.pixels(slice(0, recipe["batch_size"]))
+            with isolated(cell.seed):
+                problem = augmentation_problem(augmentation_of(name, context.base), batch, cell.seed)
+            yield from [f"augmentation {name!r} cannot be used on {cell.data}: {problem}"] if problem else []
 
 
 def _of_attacks(job: Job, data: Data, context: Context, seen: set[object]) -> Iterator[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from epsbench.attacks.base import Attack
-from epsbench.attacks.norms.base import RowNoise
+from epsbench.attacks.base import LATER, Attack
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.base import Norm, RowNoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +58,10 @@ class Trainee(Protocol):
 
 @dataclass(frozen=True)
 class Defense(ABC):
-    """A training loss; its fields are its hyper-parameters. ε is in pixel units and the norm is L∞.
+    """A training loss; its fields are its hyper-parameters. ε is in pixel units.
 
     If it has a field ``eps`` above 0, accuracy at that ε is measured after every epoch
-    (`epsbench.harness.run.audits.overfitting`).
+    (`epsbench.harness.run.audits.overfitting`), in the norm that its field ``norm`` names, or else L∞.
     """
 
     version: ClassVar[int | str] = 1
@@ -70,10 +71,25 @@ class Defense(ABC):
         """The scalar loss to minimise for images ``x`` (N, C, H, W) in [0, 1] and labels ``y`` (N,)."""
 
 
-def check_eps(eps: Fraction) -> None:
-    """Raise `ValueError` unless this is a radius in pixel units."""
-    if not 0 <= eps <= 1:
+def norm_field() -> Any:
+    """The field of a defense that names the norm of its ball; at "linf" it is left out of ids."""
+    return field(default="linf", metadata=LATER)
+
+
+def norm_of(name: str) -> Norm:
+    """The norm of this name. Raises `ValueError` for an unknown one."""
+    if name not in NORMS:
+        raise ValueError(f"norm is {' or '.join(NORMS)}, not {name!r}")
+    return NORMS[name]
+
+
+def check_eps(eps: Fraction, norm: str = "linf") -> None:
+    """Raise `ValueError` unless this is a radius in pixel units under this norm."""
+    norm_of(norm)
+    if norm == "linf" and not 0 <= eps <= 1:
         raise ValueError(f"eps is in pixel units and lies between 0 and 1, not {eps}")
+    if not eps >= 0:
+        raise ValueError(f"eps is a radius in pixel units, at least 0, not {eps}")
 
 
 def check_weight(name: str, value: float) -> None:

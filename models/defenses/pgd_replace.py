@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PGDReplace(PGDBatch):
-    """The largest loss in the ball: E[max over ‖δ‖∞ ≤ ε of J(x + δ)] (Madry et al., 2018, eq. 2.1).
+    """The largest loss in the ball: E[max over ‖δ‖ ≤ ε of J(x + δ)] (Madry et al., 2018, eq. 2.1).
 
     PGD approximates the maximum. The parameters are those of `PGDBatch`; clean images are not trained on.
     """

@@ -7,7 +7,15 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.base import at_least_one
-from epsbench.models.defenses.base import Defense, Trainee, check_above_zero, check_eps, check_weight
+from epsbench.models.defenses.base import (
+    Defense,
+    Trainee,
+    check_above_zero,
+    check_eps,
+    check_weight,
+    norm_field,
+    norm_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,9 +25,10 @@ START = 0.001  # the standard deviation of the first perturbation, in pixel unit
 
 @dataclass(frozen=True)
 class TRADES(Defense):
-    """J(x) + β · max over ‖δ‖∞ ≤ ε of KL(p(x) ‖ p(x + δ)) (Zhang et al., 2019, algorithm 1).
+    """J(x) + β · max over ‖δ‖ ≤ ε of KL(p(x) ‖ p(x + δ)) (Zhang et al., 2019, algorithm 1).
 
-    To approximate the maximum, ``steps`` sign steps of ``relative_step_size`` · ε are taken in eval mode. They start
+    To approximate the maximum, ``steps`` steps of ``relative_step_size`` · ε are taken in eval mode: along the
+    sign of the gradient under L∞, along the gradient under L2. They start
     at normal noise of standard deviation 0.001, because the KL has no gradient at x itself. As in the authors' code,
     clean and perturbed images pass the network separately, and the loss is differentiated through both predictions.
     Unlike here, their code passes the clean images twice, which updates the batch statistics once more, and does not
@@ -32,9 +41,10 @@ class TRADES(Defense):
     beta: float = 6.0
     steps: int = 10
     relative_step_size: float = 0.25
+    norm: str = norm_field()
 
     def __post_init__(self) -> None:
-        check_eps(self.eps)
+        check_eps(self.eps, self.norm)
         check_weight("beta", self.beta)
         check_above_zero("relative_step_size", self.relative_step_size)
         at_least_one(steps=self.steps)
@@ -48,14 +58,15 @@ class TRADES(Defense):
 
     def perturb(self, trainee: Trainee, x: Tensor) -> Tensor:
         """Detached images (N, C, H, W) in the ball and the box whose predictions are far from those at ``x``."""
-        eps, step = float(self.eps), self.relative_step_size * float(self.eps)
+        norm, step = norm_of(self.norm), self.relative_step_size * float(self.eps)
+        eps = x.new_full((len(x), 1, 1, 1), float(self.eps))
         clean = trainee.predict(x)
         delta = START * trainee.noise(len(x)).normal(*x.shape[1:])
         for _ in range(self.steps):
-            x_adv = (x + delta.clamp(-eps, eps)).clamp(0, 1)
+            x_adv = (x + norm.project(delta, eps)).clamp(0, 1)
             gradient = trainee.gradient(x_adv, lambda logits: divergence(clean, logits))
-            delta = x_adv + step * gradient.sign() - x
-        return (x + delta.clamp(-eps, eps)).clamp(0, 1)
+            delta = x_adv + step * norm.direction(gradient) - x
+        return (x + norm.project(delta, eps)).clamp(0, 1)
 
 
 def divergence(logits: Tensor, others: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def test_normalisation_is_inside(model):
         (lambda: architecture("resnet81"), "did you mean 'resnet18'"),
         (lambda: architecture("caffe:x"), "timm:NAME"),
         (lambda: architecture({"width": 3}), "needs a name"),
-        (lambda: architecture({"name": "resnet18", "wide": 3}), "no parameter 'wide'; it takes width"),
+        (lambda: architecture({"name": "resnet18", "wide": 3}), "no parameter 'wide'; it takes stem, width"),
         (lambda: FromFile("nowhere.safetensors", "smallcnn").check(DATASETS["mnist"]), "cannot be read"),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Items, Named
+from epsbench.harness.plan.names.augmentations import read_augmentation
 from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.registry import check_plain, name_with_parameters
 
@@ -102,7 +103,7 @@ READERS: dict[str, Callable[[Any, Path], Any]] = {
     "data": read_data,
     "model": partial(read_named, "model"),
     "defense": partial(read_named, "defense"),
-    "augmentation": partial(_plain, "augmentation"),
+    "augmentation": read_augmentation,
     "subset": partial(_plain, "subset"),
     "seed": _seed,
 }

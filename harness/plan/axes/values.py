@@ -29,8 +29,9 @@ from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.epsilon import parse_epsilon, without_rounded_twins
+from epsbench.harness.plan.names.augmentations import AUGMENTATIONS, read_augmentation
 from epsbench.harness.plan.names.data import read_data
-from epsbench.harness.plan.names.registry import AUGMENTATIONS, KINDS, NORMS, check_plain
+from epsbench.harness.plan.names.registry import KINDS, NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
 LONGEST = 1_000
@@ -140,17 +141,25 @@ def _data(entry: Any, info: ValidationInfo) -> str | OwnData:
         raise ValueError("; ".join(error.messages)) from error
 
 
+def _augmentation(name: Any, info: ValidationInfo) -> str:
+    try:
+        return read_augmentation(name, _base(info))
+    except InputError as error:
+        raise ValueError("; ".join(error.messages)) from error
+
+
 _EPSILON = {"anyOf": [{"type": "string", "examples": ["8/255"]}, {"type": "number", "minimum": 0}]}
 _SEED = Field(ge=0, le=LARGEST_SEED)
 _Z_DIM = Field(ge=1, le=65_536)
 _BETA = Field(ge=0)
 
 _SEED_SCHEMA = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
+_AUGMENTATION = {"type": "string", "minLength": 1, "examples": [*AUGMENTATIONS, "mine.py:cutout"]}
 _PROPERTIES: dict[str, dict[str, Any]] = {
     "data": _data_schema(),
     "model": _name_or_table("model"),
     "defense": _name_or_table("defense"),
-    "augmentation": {"enum": list(AUGMENTATIONS)},
+    "augmentation": _AUGMENTATION,
     "subset": {"enum": list(SUBSETS)},
     "seed": _SEED_SCHEMA,
 }
@@ -170,7 +179,7 @@ Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table(
 Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
 Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
 Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS)})]
-Augmentations = Annotated[list[Annotated[str, _plain("augmentation")]], Axis({"enum": list(AUGMENTATIONS)})]
+Augmentations = Annotated[list[Annotated[str, PlainValidator(_augmentation)]], Axis(_AUGMENTATION)]
 Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
 Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]
 Sources = Annotated[list[Annotated[str | SourceModel, _table(SOURCE)]], Axis(_default_or_table(SOURCE))]

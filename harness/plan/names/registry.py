@@ -27,12 +27,6 @@ from epsbench.harness.plan.names.parameters import Parameter, check_parameters, 
 from epsbench.harness.plan.names.places import file_of, in_one_spelling, require_weights
 from epsbench.harness.plan.names.versions import code_version
 
-AUGMENTATIONS: dict[str, str] = {
-    "none": "The images as they are.",
-    "crop-flip": "A random horizontal flip, and a random crop of the image padded by 4 pixels.",
-    "shift": "A random shift by up to 2 pixels each way, the rest filled with 0.",
-}
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -312,13 +306,12 @@ def norm_versions(norm: str) -> dict[str, str]:
 
 _PLAIN: dict[str, Mapping[str, Any]] = {
     "norm": NORMS,
-    "augmentation": AUGMENTATIONS,
     "subset": SUBSETS,
 }
 
 
 def check_plain(kind: str, name: object) -> str:
-    """The name of a norm, an augmentation, a data set or a subset. Raises `ValueError` for an unknown one."""
+    """The name of a norm or a subset. Raises `ValueError` for an unknown one."""
     known = _PLAIN[kind]
     if not isinstance(name, str):
         raise ValueError(f"must be the name of a {kind}, not {name!r}; known: {', '.join(known)}")

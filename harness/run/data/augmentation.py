@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from epsbench.harness.errors import summary
+from epsbench.harness.plan.names.augmentations import own_augmentation
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""A function of images (N, C, H, W) in [0, 1] and a generator on their device that returns as many images."""
 
 
 def _keep(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -38,9 +45,49 @@ def _cropped(x: Tensor, margin: int, generator: torch.Generator, mirrored: Tenso
     return padded[image, :, rows.unsqueeze(2), (left + columns).unsqueeze(1)].permute(0, 3, 1, 2).contiguous()
 
 
-AUGMENTATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+AUGMENTATIONS: dict[str, Augmentation] = {
     "none": _keep,
     "crop-flip": _crop_flip,
     "shift": _shift,
 }
-"""By name: a function of images (N, C, H, W) in [0, 1] and a generator on their device that returns as many images."""
+"""The built-in augmentations by name."""
+
+
+def augmentation_of(name: str, base: Path) -> Augmentation:
+    """The augmentation of this name; a file of the user's own is relative to ``base``."""
+    return AUGMENTATIONS[name] if name in AUGMENTATIONS else own_augmentation(name, base)
+
+
+def augmentation_problem(augment: Augmentation, x: Tensor, seed: int) -> str | None:
+    """What is wrong with an augmentation of images ``x`` (N, C, H, W); None where nothing is.
+
+    It has to return as many float32 images in [0, 1], change none of its input, and do the same again from the same
+    seed. It may draw from torch's global random state as well, which is set before it is called.
+    """
+    given, results = x.clone(), []
+    for _ in range(2):
+        torch.manual_seed(seed)
+        try:
+            results.append(augment(x, torch.Generator(x.device).manual_seed(seed)))
+        # The function is the user's: it may raise anything, or even try to exit.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            return f"for {len(x)} images it raises {summary(error)}; it takes images and a torch.Generator"
+        if not torch.equal(x, given):
+            return "it changes the images that it is given; let it work on a copy"
+    first, again = results
+    wanted = f"it must return float32 images of shape {tuple(x.shape)}"
+    if not isinstance(first, Tensor):
+        return f"it returns a {type(first).__name__}; {wanted}"
+    if first.shape != x.shape or first.dtype != torch.float32:
+        return f"it returns {first.dtype} of shape {tuple(first.shape)}; {wanted}"
+    if first.device != x.device:
+        return f"it returns images on {first.device}; {wanted}, on {x.device}"
+    if not bool(first.isfinite().all()) or float(first.min()) < 0 or float(first.max()) > 1:
+        low, high = float(first.min()), float(first.max())
+        return f"it returns pixels from {low:.3g} to {high:.3g}; clamp them to [0, 1]: the model normalises by itself"
+    if not torch.equal(first, again):
+        return (
+            "it does something else when it is called again from the same seed, so a training could not be repeated; "
+            "draw from the generator that it is given, or from torch's own"
+        )
+    return None

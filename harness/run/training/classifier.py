@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from epsbench.harness.run.data.augmentation import AUGMENTATIONS
+from epsbench.harness.run.data.augmentation import Augmentation, augmentation_of
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks, is_out_of_memory
@@ -48,14 +48,15 @@ def train_classifier(
         # For smallcnn, channels-last was 12 % faster than contiguous (two CPU cores; torch version and n not recorded,
         # not measured again). The tensor cores of CUDA devices need channels-last.
         course = Course(network, data, method.recipe, generator, settings, USUAL)
-        return course.run(_Classification(course, method.defense, method.augmentation), hooks, count > 0)
+        augment = augmentation_of(method.augmentation, method.base)
+        return course.run(_Classification(course, method.defense, augment), hooks, count > 0)
 
 
 class _Classification(Objective):
     """A defense's loss, and the accuracy on the validation images."""
 
-    def __init__(self, course: Course, defense: Defense, augmentation: str) -> None:
-        self._course, self._defense, self._augment = course, defense, AUGMENTATIONS[augmentation]
+    def __init__(self, course: Course, defense: Defense, augmentation: Augmentation) -> None:
+        self._course, self._defense, self._augment = course, defense, augmentation
         self._train, self._validation = course.data.train, course.data.validation
         self._generator, self._precision = course.generator, course.settings.precision
         # The watch looks at the network that is kept: the average if there is one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ class Method:
 
     recipe: Recipe
     """Epochs, batch size, optimizer and schedule."""
+
+    base: Path = Path()
+    """The folder that an augmentation of the user's own is named from."""
 
 
 @dataclass(frozen=True)

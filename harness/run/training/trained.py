@@ -72,9 +72,8 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
 
     def train(settings: Settings, hooks: Hooks) -> Training:
         defense = registry.make("defense", cell.defense, context.base)
-        return train_classifier(
-            network, examples, Method(defense, cell.augmentation, dict(cell.training)), settings, hooks
-        )
+        method = Method(defense, cell.augmentation, dict(cell.training), context.base)
+        return train_classifier(network, examples, method, settings, hooks)
 
     def before() -> dict[str, Any]:
         return _start(network, cell, context)

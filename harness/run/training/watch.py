@@ -7,6 +7,7 @@ neither smaller steps nor several of them.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from numbers import Real
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from epsbench.attacks.base import Attack
 from epsbench.attacks.fgsm import FGSM
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.base import Norm
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.machine.memory import in_chunks, is_out_of_memory
@@ -44,9 +47,10 @@ class Watch:
     differ only by the model.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, eps: float) -> None:
-        """Images ``x`` (N, C, H, W) in [0, 1], labels ``y`` (N,), and the ε of the defense, in pixel units."""
+    def __init__(self, x: Tensor, y: Tensor, eps: float, norm: Norm = NORMS["linf"]) -> None:
+        """Images ``x`` (N, C, H, W) in [0, 1], labels ``y`` (N,), and the ball of the defense: ε in pixel units."""
         self._x, self._y, self._eps = x, y, eps
+        self._attacks = [(replace(attack, norm=norm), share) for attack, share in WATCHED.values()]
 
     def measure(self, trainee: Trainee) -> dict[str, float]:
         """By curve, the share of the images that are classified correctly both clean and after the attack."""
@@ -54,7 +58,7 @@ class Watch:
 
         def correct(rows: slice) -> Tensor:
             clean_and_attacked = [trainee.predict(x[rows]).argmax(1) == y[rows]]
-            for attack, share in WATCHED.values():
+            for attack, share in self._attacks:
                 attacked = trainee.attack(attack, x[rows], y[rows], share * self._eps)
                 clean_and_attacked.append(clean_and_attacked[0] & (trainee.predict(attacked).argmax(1) == y[rows]))
             return torch.stack(clean_and_attacked[1:], dim=1)
@@ -80,4 +84,6 @@ def watch(defense: Defense, trainee: Trainee, validation: Examples, trained_imag
         if is_out_of_memory(error):
             raise
         return None
-    return Watch(x, y, radius)
+    named = getattr(defense, "norm", "linf")
+    norm = NORMS[named] if isinstance(named, str) and named in NORMS else NORMS["linf"]
+    return Watch(x, y, radius, norm)

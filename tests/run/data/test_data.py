@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DATASETS
-from epsbench.harness.plan.names.registry import AUGMENTATIONS as NAMED_AUGMENTATIONS
+from epsbench.harness.plan.names.augmentations import AUGMENTATIONS as NAMED_AUGMENTATIONS
 from epsbench.harness.run.data.augmentation import AUGMENTATIONS
 from epsbench.harness.run.data.load import SOURCES, load_data
 
