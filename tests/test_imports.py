@@ -84,6 +84,7 @@ MAY_IMPORT = {
     "harness.evaluate_verb": ("harness.evaluation", "harness.plan", *SHARED),
     "harness.choices": ("__version__",),
     "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
+    "harness.quoted": ("harness.frames", "harness.records", "harness.errors"),
     "harness.reference": ("harness.plan", "harness.errors"),
     "harness.listing": ("harness.plan", "harness.errors"),
     "harness.measuring": (
