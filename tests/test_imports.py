@@ -82,16 +82,20 @@ MAY_IMPORT = {
     "harness.evaluation": ("harness.plan.epsilon", *SHARED),
     "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),
     "harness.evaluate_verb": ("harness.evaluation", "harness.plan", *SHARED),
-    "harness.choices": ("__version__",),
+    "harness.choices": ("__version__", "harness.completion", "harness.durations", "harness.options"),
+    "harness.completion": ("harness.plan", "suites"),
+    "harness.several": ("harness.plan", *SHARED),
+    "harness.old_options": (),
+    "harness.durations": (),
     "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
-    "harness.reference": ("harness.plan", "harness.errors"),
+    "harness.reference": ("harness.plan", "harness.errors", "harness.options"),
     "harness.listing": ("harness.plan", "harness.errors"),
     "harness.measuring": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb", *SHARED,
     ),
     "harness.cli": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb",
-        "harness.measuring", *SHARED,
+        "harness.measuring", "harness.several", "harness.old_options", "harness.completion", *SHARED,
     ),
 }  # fmt: skip
 TORCH_FREE = (
@@ -99,6 +103,7 @@ TORCH_FREE = (
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
     "harness.findings", "harness.api", "harness.evaluation", "harness.evaluate_verb", "harness.measuring",
+    "harness.several", "harness.completion",
 )  # fmt: skip
 
 

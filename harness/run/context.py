@@ -101,8 +101,8 @@ class Context:
     compile: str = "auto"
     """Whether to compile or trace networks: "auto" where it pays, "on" or "off"."""
 
-    keep_images: bool = False
-    """Whether to keep the adversarial image of every test image."""
+    keep_images: int = 0
+    """Of how many test images, the first ones, the adversarial images are kept."""
 
     boards: bool = True
     """Whether to write curves for TensorBoard."""

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.options import Options
+from epsbench.harness.options import INTERRUPTED, Options
 from epsbench.harness.plan.plan import Job, Plan, plan, require_writable
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.plan.suite import Suite
@@ -32,7 +32,6 @@ SHOWN = {
     "test_bpd": "{:.3f} bpd",
     "distortion_bpd": "{:.3f} bpd, distortion",
 }
-INTERRUPTED = 130  # the shell's code for a command ended by Ctrl-C
 
 
 def run_suite(suite: Suite, results: Path, options: Options, records: RecordIndex | None = None) -> int:

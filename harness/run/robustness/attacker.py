@@ -86,7 +86,7 @@ def make_attacker(
     work = _work(streams, images, subject.classes)
     batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
     batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
-    keep = images if subject.context.keep_images else KEPT
+    keep = max(KEPT, int((subject.targets.index < subject.context.keep_images).sum()))
     engine = Engine(victim, subject.judge, subject.targets, batch, keep=keep, white_box=weights is None)
     measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch)
     return Attacker(engine, Floor(rates, measure) if rates else None, weights or "")

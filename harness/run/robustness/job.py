@@ -79,7 +79,11 @@ class Bench:
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
         training = {key: value for key, value in training.items() if key != "curves"}
-        clean = CleanImages(data.test, logits.argmax(1).cpu().numpy()) if context.keep_images else None
+        clean = (
+            CleanImages(data.test[: context.keep_images], logits.argmax(1).cpu().numpy(), len(data.test))
+            if context.keep_images
+            else None
+        )
         self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean)
         self.own = self._attacker(network, None, None)
         self._other: tuple[str, Attacker] | None = None
