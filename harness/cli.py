@@ -200,8 +200,9 @@ def plan(
     limit: Limit = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Show what a run would do: jobs, cells, what is recorded already, and the gradients left to take."""
-    from epsbench.harness.listing import plan_summary, plan_table
+    """Show what a run would do: jobs, cells, what is recorded already, the gradients left to take, and the time."""
+    from epsbench.harness.listing import estimate_text, plan_summary, plan_table
+    from epsbench.harness.plan.estimate import Estimator
     from epsbench.harness.plan.names.content import check_files
     from epsbench.harness.plan.plan import plan as make_plan
     from epsbench.harness.several import load_suites
@@ -210,8 +211,11 @@ def plan(
     for work in load_suites(suites, out, limit, precision and precision.value, change or ()):
         made = make_plan(work.suite, work.results)
         check_files(work.suite.cells, work.suite.base)
-        console.print(plan_table(made))
+        estimator = Estimator(made)
+        console.print(plan_table(made, estimator))
         console.print(plan_summary(made), highlight=False)
+        if text := estimate_text(made, estimator):
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(epilog=EXAMPLES["report"])

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
 SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isolation", "harness.statistics",
-          "harness.records", "harness.frames", "harness.options", "harness.findings")  # fmt: skip
+          "harness.records", "harness.frames", "harness.options", "harness.findings", "harness.hardware",
+          "harness.durations")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress", f"{RUN}.guard")
@@ -43,7 +44,10 @@ MAY_IMPORT = {
     "harness.frames": ("harness.records",),
     "harness.isolation": ("harness.global_settings",),
     "harness.records": ("harness.errors", "harness.files", "harness.findings", "harness.migrations"),
-    "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
+    "harness.plan": (
+        "harness.plan", "harness.errors", "harness.isolation", "harness.records", "harness.hardware", "harness.files",
+        "harness.durations", *ROBUST, "suites",
+    ),
     "harness.plan.data": ("harness.plan.data", "harness.plan.cell", "harness.errors", "harness.files"),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors",
@@ -89,7 +93,7 @@ MAY_IMPORT = {
     "harness.durations": (),
     "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
     "harness.reference": ("harness.plan", "harness.errors", "harness.options"),
-    "harness.listing": ("harness.plan", "harness.errors"),
+    "harness.listing": ("harness.plan", "harness.errors", "harness.durations"),
     "harness.measuring": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb", *SHARED,
     ),
@@ -103,7 +107,7 @@ TORCH_FREE = (
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
     "harness.findings", "harness.api", "harness.evaluation", "harness.evaluate_verb", "harness.measuring",
-    "harness.several", "harness.completion",
+    "harness.several", "harness.completion", "harness.hardware",
 )  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from epsbench.harness.plan.cell import Cell, RobustnessCell, digest
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients
-from epsbench.harness.plan.recorded import Entry, RecordIndex
+from epsbench.harness.plan.recorded import RecordIndex
+from epsbench.harness.plan.recorded_entry import Entry
 from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import is_there, kept_images
 
@@ -211,6 +212,7 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None, images
             problems += error.messages
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
+    records.save()
     return Plan(
         suite=suite,
         jobs=tuple(jobs),
