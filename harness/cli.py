@@ -42,6 +42,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.migrations import print_warnings
 from epsbench.harness.old_options import renamed
 from epsbench.harness.run.machine.streams import guard_streams
+from epsbench.harness.waiting import wait_passively
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -328,6 +329,7 @@ NO_MEMORY = ("failed to map segment", "annot allocate memory")
 
 def main() -> None:
     """The console script. An `InputError` is printed without a traceback and ends with exit code 2."""
+    wait_passively()
     guard_streams()
     print_warnings()
     arguments, renames = renamed(sys.argv[1:])

@@ -41,9 +41,9 @@ def _paths(incomplete: str, endings: tuple[str, ...]) -> list[str]:
     head, slash, _ = incomplete.rpartition("/")
     folder = Path(head + slash) if slash else Path()
     try:
-        found = sorted(folder.iterdir())
+        entries = sorted(folder.iterdir())
     except OSError:  # no such folder
         return []
-    texts = [f"{head}{slash}{each.name}{'/' if each.is_dir() else ''}" for each in found]
+    texts = [f"{head}{slash}{each.name}{'/' if each.is_dir() else ''}" for each in entries]
     return [text for text in texts if text.startswith(incomplete) and text.endswith(("/", *endings))
             and not text.rpartition("/")[2].startswith(".")]  # fmt: skip

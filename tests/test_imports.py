@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
 SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isolation", "harness.statistics",
           "harness.records", "harness.frames", "harness.options", "harness.findings", "harness.hardware",
-          "harness.durations")  # fmt: skip
+          "harness.durations", "harness.waiting")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress", f"{RUN}.guard")
@@ -107,7 +107,7 @@ TORCH_FREE = (
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
     "harness.findings", "harness.api", "harness.evaluation", "harness.evaluate_verb", "harness.measuring",
-    "harness.several", "harness.completion", "harness.hardware",
+    "harness.several", "harness.completion", "harness.hardware", "harness.waiting",
 )  # fmt: skip
 
 

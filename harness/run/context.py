@@ -104,6 +104,9 @@ class Context:
     keep_images: int = 0
     """Of how many test images, the first ones, the adversarial images are kept."""
 
+    threads: int | None = None
+    """How many threads a CPU computes with; None: by trying."""
+
     boards: bool = True
     """Whether to write curves for TensorBoard."""
 
@@ -133,6 +136,11 @@ class Context:
         if wanted != "auto":
             return wanted
         return "bf16" if self.device.type == "cuda" else "float32"
+
+    @property
+    def most_threads(self) -> int:
+        """How many threads may be tried; one where the number is given."""
+        return 1 if self.threads is not None else int(self.environment.get("threads", 1))
 
     def board(self, key: str) -> Board:
         """Where a model's training curves go for TensorBoard: ``RESULTS/tensorboard/<key>``."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from epsbench.harness.durations import shown
@@ -28,6 +29,7 @@ from epsbench.harness.records import Record, is_there, record_path
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.environment import choose_device, describe
 from epsbench.harness.run.machine.lock import only_run
+from epsbench.harness.run.machine.threads import threads_kept
 from epsbench.harness.run.preflight import preflight
 from epsbench.harness.run.progress import Silent, Terminal
 
@@ -53,7 +55,7 @@ def run_suite(suite: Suite, results: Path, options: Options, records: RecordInde
     # The user's code may change the working folder; where results go does not depend on it.
     place = results.absolute()
     # It may print, too; standard output is for the report.
-    with only_run(place), redirect_stdout(sys.stderr):
+    with only_run(place), redirect_stdout(sys.stderr), threads_kept():
         index = records.moved(place) if records else None
         return _run(plan(suite, place, index, options.keep_images), results, options)
 
@@ -63,6 +65,8 @@ class TimeIsUpError(KeyboardInterrupt):
 
 
 def _run(work: Plan, results: Path, options: Options) -> int:
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     suite, context = work.suite, _context(work, results.absolute(), options)
     jobs: Sequence[Job] = work.pending_jobs
     if options.time_limit is not None:
@@ -183,6 +187,7 @@ def _context(work: Plan, results: Path, options: Options) -> Context:
         profile=options.profile,
         compile=options.compile,
         keep_images=options.keep_images,
+        threads=options.threads,
         environment=describe(device, suite.base),
         progress=Silent(),
         records=work.records,

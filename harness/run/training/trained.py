@@ -101,7 +101,11 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
             cached = load_weights(folder, key, network) if run.complete() else None
             if cached is None:
                 settings = Settings(
-                    cell.seed, context.precision(cell.precision), context.compile, checkpoint=checkpoint
+                    cell.seed,
+                    context.precision(cell.precision),
+                    context.compile,
+                    checkpoint=checkpoint,
+                    most_threads=context.most_threads,
                 )
                 # Weights without their other files: no process may load them until the training below is complete.
                 weights_path(folder, key).unlink(missing_ok=True)
