@@ -61,7 +61,7 @@ MAY_IMPORT = {
     f"{RUN}.machine": (*MACHINE, *SHARED, "__version__"),
     f"{RUN}.noise": (),
     f"{RUN}.metrics": SHARED,
-    f"{RUN}.progress": (),
+    f"{RUN}.progress": ("harness.durations",),
     f"{RUN}.guard": SHARED,
     f"{RUN}.context": (*DATA, *PLAN),
     f"{RUN}.data": (*DATA, *PLAN),

@@ -58,3 +58,12 @@ def _cells(plan: Plan, cells: Sequence[Cell], estimator: Estimator) -> float:
             count = most.at_most + most.about or (examples(cell) * (1000 if most.unknown else 1))
             total += _GRADIENT * count
     return total
+
+
+def costs_of(plan: Plan, jobs: Sequence[Job], estimator: Estimator) -> dict[str, float]:
+    """What each cell of the jobs costs relative to the others, its part of the training included: id → seconds."""
+    costs: dict[str, float] = {}
+    for job in jobs:
+        training = _training(job, estimator) / len(job.cells)
+        costs |= {cell.id: training + _cells(plan, [cell], estimator) for cell in job.cells}
+    return costs

@@ -128,7 +128,8 @@ class Context:
     def data(self, name: str | OwnData, limit: int | None) -> Data:
         """A data set on the device, read once a run."""
         if (name, limit) not in self._data:
-            self._data[name, limit] = load_data(name, self.data_root, self.device, limit)
+            with self.progress.task(f"loading {name}", None):
+                self._data[name, limit] = load_data(name, self.data_root, self.device, limit)
         return self._data[name, limit]
 
     def precision(self, wanted: str) -> str:

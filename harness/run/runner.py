@@ -21,7 +21,7 @@ from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.options import INTERRUPTED, TIME_IS_UP, Options
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.estimate import Estimator
-from epsbench.harness.plan.order import cheapest_first
+from epsbench.harness.plan.order import cheapest_first, costs_of
 from epsbench.harness.plan.plan import Job, Plan, plan, require_writable
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.plan.suite import Suite
@@ -31,7 +31,7 @@ from epsbench.harness.run.machine.environment import choose_device, describe
 from epsbench.harness.run.machine.lock import only_run
 from epsbench.harness.run.machine.threads import threads_kept
 from epsbench.harness.run.preflight import preflight
-from epsbench.harness.run.progress import Silent, Terminal
+from epsbench.harness.run.progress import Lines, Silent, Terminal
 
 EXECUTORS = {"local": "epsbench.harness.run.executors.local", "ray": "epsbench.harness.run.executors.ray"}
 # A finished cell's line shows the first of these metrics that its record has.
@@ -75,8 +75,7 @@ def _run(work: Plan, results: Path, options: Options) -> int:
     console = Console(stderr=True)
     try:
         with _terminate_as_interrupt(), _stopped_after(options.time_limit):
-            preflight(jobs, context)
-            bad = _drive(execute(jobs, context), work, context, console, options)
+            bad = _drive(_checked(jobs, context, execute), work, context, console, options)
         _require_records(jobs, context)
     except KeyboardInterrupt as stop:
         left = plan(suite, context.results, work.records, options.keep_images).pending
@@ -90,6 +89,15 @@ def _run(work: Plan, results: Path, options: Options) -> int:
     finally:
         work.records.save()
     return 1 if bad else 0
+
+
+def _checked(
+    jobs: Sequence[Job], context: Context, execute: Callable[[Sequence[Job], Context], Iterator[Record]]
+) -> Iterator[Record]:
+    """The records of the jobs, after everything that can be wrong with them was looked at."""
+    with context.progress.task("trying models and attacks", None):
+        preflight(jobs, context)
+    yield from execute(jobs, context)
 
 
 def _missing(cells: Sequence[Cell], most: int = 5) -> str:
@@ -139,21 +147,26 @@ def _require_records(jobs: Sequence[Job], context: Context) -> None:
 
 
 def _drive(records: Iterator[Record], work: Plan, context: Context, console: Console, options: Options) -> int:
-    """Take the records as they come, with progress bars on a terminal. Returns how many are failed or void."""
+    """Take the records as they come, with bars on a terminal, else lines. Returns how many are failed or void."""
     bad = 0
     records = _until(records, options.time_limit)
-    if options.quiet or not console.is_terminal:
-        for record in records:
-            bad += record.status != "ok"
-        return bad
+    if options.quiet:
+        return sum(record.status != "ok" for record in records)
     labels = {cell.id: cell.label() for job in work.jobs for cell in job.cells}
-    total = len(labels)
-    with Terminal(console, total, total - len(work.pending)) as terminal:
-        context.progress = terminal
+    with _reporter(work, console) as reporter:
+        context.progress = reporter
         for record in records:
             bad += record.status != "ok"
-            terminal.finished(_line(record, labels[record.id]))
+            reporter.finished(record.id, _line(record, labels[record.id]))
     return bad
+
+
+def _reporter(work: Plan, console: Console) -> Terminal | Lines:
+    costs = costs_of(work, work.pending_jobs, Estimator(work))
+    done = len(work.suite.cells) - len(costs)
+    if console.is_terminal:
+        return Terminal(console, costs, done)
+    return Lines(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), costs, done)
 
 
 def _until(records: Iterator[Record], seconds: float | None) -> Iterator[Record]:

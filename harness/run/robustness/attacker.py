@@ -82,6 +82,11 @@ def make_attacker(
     ``weights`` is the SHA-256 of the network's weights where the subject is another model; each image is then attacked
     to the last step.
     """
+    with subject.context.progress.task("timing and compiling the fastest form of the model", None):
+        return _prepared(network, subject, streams, weights)
+
+
+def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], weights: str | None) -> Attacker:
     victim = prepare(network, subject.context.device, subject.precision, *subject.probe)
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     work = _work(streams, images, subject.classes)
