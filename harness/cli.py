@@ -209,9 +209,10 @@ def plan(
     from epsbench.harness.several import load_suites
 
     console = _console()
-    for work in load_suites(suites, out, limit, precision and precision.value, change or ()):
+    for work in load_suites(suites, out, limit, precision and precision.value, change or (), to_show=True):
         made = make_plan(work.suite, work.results)
-        check_files(work.suite.cells, work.suite.base)
+        if not work.known:
+            check_files(work.suite.cells, work.suite.base)
         estimator = Estimator(made)
         console.print(plan_table(made, estimator))
         console.print(plan_summary(made), highlight=False)

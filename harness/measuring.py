@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,11 +43,26 @@ def measure(suite: Suite, results: Path, options: Options, save_images: Path | N
 
     code = run_suite(suite, results, options, made.records)
     if code != INTERRUPTED:
-        from epsbench.harness.report.build import report
-
-        echo(report(results, Format.TEXT, None))
+        echo(_report(results))
         _save_images(suite, results, save_images, echo)
     return code
+
+
+MANY = 500
+"""So many records are reported on in a process of its own: torch and all records together take a gigabyte."""
+
+
+def _report(results: Path) -> str:
+    """The report as text; report.html and report.md are written."""
+    if sum(1 for _ in (results / "cells").glob("*.json")) >= MANY:
+        command = [sys.executable, "-m", "epsbench", "report", str(results)]
+        environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=False, env=environment)
+        if done.returncode == 0:
+            return done.stdout.decode("utf-8").rstrip("\n")
+    from epsbench.harness.report.build import report
+
+    return report(results, Format.TEXT, None)
 
 
 def _save_images(suite: Suite, results: Path, path: Path | None, echo: Echo) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.options import INTERRUPTED, TIME_IS_UP, Options
+from epsbench.harness.plan.remembered import load_to_show
 from epsbench.harness.plan.suite import Suite, load_suite
 
 MEASURED, BAD, CANNOT_RUN = 0, 1, 2
@@ -29,29 +30,41 @@ class Work:
 
     suite: Suite
     results: Path
+    known: bool = False
+    """Whether the suite comes from the cache, and so was tried before."""
 
 
 def load_suites(
-    names: Sequence[str], out: Path | None, limit: int | None, precision: str | None, changes: Iterable[str] = ()
+    names: Sequence[str],
+    out: Path | None,
+    limit: int | None,
+    precision: str | None,
+    changes: Iterable[str] = (),
+    to_show: bool = False,
 ) -> list[Work]:
     """The suites of a command. One suite's results are in ``out``, those of several in a folder each inside it.
 
     Without ``out`` that is ``results/<suite name>``. Raises one `InputError` with the problems of all suites, and for
-    two suites that would share a folder.
+    two suites that would share a folder. Suites that are only shown may come from a cache
+    (`epsbench.harness.plan.remembered`).
     """
     changes = list(changes)
     problems: list[str] = []
     works: list[Work] = []
     for name in names:
         try:
-            suite = load_suite(name, limit, precision, changes)
+            suite, known = (
+                load_to_show(name, limit, precision, changes)
+                if to_show
+                else (load_suite(name, limit, precision, changes), False)
+            )
         except InputError as error:
             problems += error.messages
             continue
         place = out if out is not None and len(names) == 1 else (out or Path("results")) / suite.name
         if any(work.results == place for work in works):
             problems.append(f"{name}: another suite of this command is called {suite.name} too; run them one at a time")
-        works.append(Work(suite, place))
+        works.append(Work(suite, place, known))
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     return works

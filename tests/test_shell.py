@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from epsbench.harness import choices, cli, completion, durations
+from epsbench.harness import choices, cli, completion, durations, measuring
 from epsbench.harness.errors import InputError
 from epsbench.harness.old_options import OLD_OPTIONS, renamed
 from epsbench.harness.options import INTERRUPTED, TIME_IS_UP, Options
@@ -268,3 +268,23 @@ def test_the_images_of_the_first_n_are_kept(call, tmp_path):
             assert np.array_equal(kept[name][:5], few[name]), name
     assert "nothing to do" in call(*ones, "--keep-images", 40)[1]
     assert json.loads((tmp_path / "out" / "cells" / f"{record.id}.json").read_text())["status"] == record.status
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_report_on_many_records_is_made_in_a_process_of_its_own(call, monkeypatch, tmp_path, works):
+    monkeypatch.setattr(measuring, "MANY", 1)
+    commands, original = [], subprocess.run
+
+    def run(command, **options):
+        if "report" not in command:
+            return original(command, **options)
+        commands.append(command)
+        return original(command if works else [sys.executable, "-c", "raise SystemExit(1)"], **options)
+
+    monkeypatch.setattr(measuring.subprocess, "run", run)
+    code, text, _ = call("run", "one.toml", "--quiet", "--device", "cpu", "--out", "out")
+    assert code in (0, 1)
+    assert len(commands) == 1
+    assert "Robust accuracy on digits" in text
+    assert text.splitlines()[-1] == "out/report.md"
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -69,7 +69,7 @@ def load_suite(
     its records. Raises one `InputError` with a message for every error: the file, the key, and what to write instead.
     """
     wanted = read_changes(changes)
-    path = _locate(name_or_path)
+    path = file_of_suite(name_or_path)
     if not path.stem.strip("."):  # results/<name> would be another folder
         raise InputError(f"{path}: a suite is named after its file, and {path.stem!r} is no name; rename the file")
     document = apply_changes(_parse(path), wanted)
@@ -136,7 +136,8 @@ def made_suite(
     return Suite(path.stem, path, parsed.description, tuple(cells), tuple(expectations))
 
 
-def _locate(name_or_path: str) -> Path:
+def file_of_suite(name_or_path: str) -> Path:
+    """The file of a suite, by path or by the name of a shipped one. Raises `InputError` where there is none."""
     path = Path(name_or_path)
     try:
         if path.is_file():
