@@ -59,7 +59,7 @@ def _report(results: Path) -> str:
         environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
         done = subprocess.run(command, stdout=subprocess.PIPE, check=False, env=environment)
         if done.returncode == 0:
-            return done.stdout.decode("utf-8").rstrip("\n")
+            return done.stdout.decode("utf-8").removesuffix("\n")
     from epsbench.harness.report.build import report
 
     return report(results, Format.TEXT, None)
