@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.evaluation import Evaluation, evaluation_of
-from epsbench.harness.options import Options
+from epsbench.harness.options import ALL, INTERRUPTED, Options
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names.registry import registered
 from epsbench.harness.plan.on_the_spot import evaluation_suite
@@ -76,7 +76,7 @@ def evaluate(
         InputError: For an argument that cannot be used, and where the attack or the model raises.
     """
     from epsbench.harness.run.given import attack_entries, device_of, given_data, given_model
-    from epsbench.harness.run.runner import INTERRUPTED, run_suite
+    from epsbench.harness.run.runner import run_suite
 
     with ExitStack() as stack:
         data, objects = given_data(x, y, classes, tuple(class_names))
@@ -90,7 +90,7 @@ def evaluate(
         )  # fmt: skip
         options = Options(
             device=str(device) if device is not None else device_of(model, x),
-            batch_size=batch_size, quiet=not progress, compile=compile, keep_images=True,
+            batch_size=batch_size, quiet=not progress, compile=compile, keep_images=ALL,
         )  # fmt: skip
         if run_suite(suite, results, options) == INTERRUPTED:
             raise KeyboardInterrupt

@@ -8,6 +8,10 @@ from typing import Annotated
 
 import typer
 
+from epsbench.harness import completion
+from epsbench.harness.durations import seconds_of
+from epsbench.harness.options import ALL
+
 
 class Precision(StrEnum):
     """The number format that networks compute in."""
@@ -63,8 +67,42 @@ class Kind(StrEnum):
     SUITES = "suites"
 
 
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The results folder; default: results/<suite name>.")]
+def _duration(text: str) -> float:
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+SuiteArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE", help="A suite file, or the name of a shipped suite.", autocompletion=completion.suites
+    ),
+]
+SuitesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SUITE...",
+        help="A suite file, or the name of a shipped suite; or several.",
+        autocompletion=completion.suites,
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the suite, such as robustness.training.epochs=3; may be repeated.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="The results folder; default: results/<suite name>. Of several suites, each has its own inside it.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use at most N examples of each split.")]
 PrecisionOption = Annotated[Precision | None, typer.Option(help="Replaces the suite's own precision.")]
 SaveImages = Annotated[
@@ -73,7 +111,17 @@ SaveImages = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The folder of data sets; default: EPSBENCH_DATA, else ~/.cache/epsbench."),
+    typer.Option(
+        "--data-folder",
+        metavar="DIR",
+        help="Where the data sets that come along are; default: EPSBENCH_DATA, else ~/.cache/epsbench.",
+    ),
+]
+DataName = Annotated[
+    str,
+    typer.Option(
+        metavar="DATA", help="A data set, test.npz, a folder, or mine.py:Data.", autocompletion=completion.data
+    ),
 ]
 BatchSize = Annotated[
     int | None,
@@ -82,6 +130,22 @@ BatchSize = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="Such as cpu, cuda or cuda:1.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        parser=_duration,
+        metavar="TIME",
+        help="Stop after 90s, 5m or 1h30m, the cheapest cells first. Exit code 3: something is missing; the same "
+        "command goes on from there.",
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="How many threads a CPU computes with; default: by trying.")
+]
+KeepImages = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Keep the adversarial images of the first N test images, in RESULTS/images."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Junit = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the verdicts as JUnit XML.")]
 
@@ -92,13 +156,20 @@ def _examples(*lines: str) -> str:
 
 
 EXAMPLES = {
-    "run": _examples("epsbench run mnist --limit 500", "epsbench run mine.toml --out results/mine --device cuda"),
+    "run": _examples(
+        "epsbench run mnist --limit 500",
+        "epsbench run mine.toml --out results/mine --device cuda",
+        "epsbench run mnist cost --out results/both --time-limit 30m",
+        "epsbench run vae-mnist --set generation.training.epochs=3",
+    ),
     "evaluate": _examples(
         "epsbench evaluate models/resnet.py:ResNet18 --weights best.pt --data test.npz --eps 8/255",
         "epsbench evaluate victim.py:load --data cifar10 --attack pgd:steps=40,restarts=5 --norm l2 --eps 0.5",
         "epsbench evaluate victim.py:load --data test.npz --score theirs.npz --eps 8/255",
     ),
-    "show": _examples("epsbench show mnist > mine.toml", "epsbench show quickstart"),
+    "show": _examples(
+        "epsbench show mnist > mine.toml", "epsbench show mnist --set robustness.matrix.eps=[0.1,0.2] > mine.toml"
+    ),
     "plan": _examples("epsbench plan mnist", "epsbench plan mine.toml --out results/mine"),
     "report": _examples("epsbench report results/mnist", "epsbench report results/a results/b --output both.csv"),
     "check": _examples("epsbench check mine.toml", "epsbench check mine.toml --junit check.xml"),
@@ -108,6 +179,11 @@ EXAMPLES = {
     "schema": _examples("epsbench schema", "epsbench schema > suite.schema.json"),
 }
 """What the help of each verb shows below its options."""
+
+
+def kept_images(number: int | None, save: Path | None) -> int:
+    """Of how many test images the adversarial ones are kept: the given number, else all where they are to be saved."""
+    return number if number is not None else ALL if save is not None else 0
 
 
 def show_version(wanted: bool) -> None:

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from epsbench.harness import completion
 from epsbench.harness.choices import (
     ENDINGS,
     EXAMPLES,
     BatchSize,
+    Changes,
     Compile,
     DataDir,
+    DataName,
     Device,
     Executor,
     Format,
     Junit,
+    KeepImages,
     Kind,
     Limit,
     NormName,
@@ -28,21 +32,24 @@ from epsbench.harness.choices import (
     Quiet,
     SaveImages,
     SuiteArgument,
+    SuitesArgument,
+    Threads,
+    TimeLimit,
+    kept_images,
     show_version,
 )
 from epsbench.harness.errors import InputError
 from epsbench.harness.migrations import print_warnings
+from epsbench.harness.old_options import renamed
 from epsbench.harness.run.machine.streams import guard_streams
+from epsbench.harness.waiting import wait_passively
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from epsbench.harness.plan.suite import Suite
-
 app = typer.Typer(
     help="Measure how classifiers withstand adversarial examples, and how well VAEs model images.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -59,14 +66,17 @@ def _all(
 
 @app.command(epilog=EXAMPLES["run"])
 def run(
-    suite: SuiteArgument,
+    suites: SuitesArgument,
     out: Out = None,
-    data: DataDir = None,
+    change: Changes = None,
+    time_limit: TimeLimit = None,
+    data_folder: DataDir = None,
     limit: Limit = None,
     precision: PrecisionOption = None,
     batch_size: BatchSize = None,
     device: Device = None,
-    weights: Annotated[
+    threads: Threads = None,
+    weights_folder: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The folder of trained weights; default: inside the results folder."),
     ] = None,
@@ -80,6 +90,7 @@ def run(
     executor: Annotated[Executor, typer.Option(help="Where trainings and attacks run.")] = Executor.LOCAL,
     quiet: Quiet = False,
     save_images: SaveImages = None,
+    keep_images: KeepImages = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -89,28 +100,43 @@ def run(
     ] = False,
     sample: Annotated[int, typer.Option(min=1, metavar="N", help="How many cells --verify measures.")] = 3,
 ) -> None:
-    """Measure the cells that have no record. Exit code 0: all measured, 1: a cell failed or is void, 2: cannot run."""
-    from epsbench.harness.measuring import measure
-    from epsbench.harness.options import Options
+    """Measure the cells that have no record.
 
-    loaded, results = _load(suite, out, limit, precision)
+    Exit code 0: all measured, 1: a cell failed or is void, 2: cannot run, 3: the time limit ended it.
+    """
+    from epsbench.harness.measuring import measure, require_folder
+    from epsbench.harness.options import Options
+    from epsbench.harness.several import load_suites, run_each
+
+    require_folder(data_folder)
+    works = load_suites(suites, out, limit, precision and precision.value, change or ())
     options = Options(
-        data, device, precision, batch_size, weights, profile, executor, quiet, compile_, save_images is not None
-    )
+        data_folder, device, precision, batch_size, weights_folder, profile, executor, quiet, compile_,
+        kept_images(keep_images, save_images), time_limit, threads,
+    )  # fmt: skip
     if verify:
         from epsbench.harness.run.verify import verify as verify_results
 
-        raise typer.Exit(verify_results(loaded, results, options, sample, _echo))
-    raise typer.Exit(measure(loaded, results, options, save_images, _echo))
+        raise typer.Exit(max(verify_results(work.suite, work.results, options, sample, _echo) for work in works))
+    raise typer.Exit(run_each(works, options, save_images, _echo, measure))
 
 
 @app.command(epilog=EXAMPLES["evaluate"])
 def evaluate(
-    model: Annotated[list[str], typer.Argument(metavar="MODEL...", help="One model or several, named as in a suite.")],
-    data: Annotated[str, typer.Option(metavar="DATA", help="A data set, test.npz, a folder, or mine.py:Data.")],
+    model: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="One model or several, named as in a suite.", autocompletion=completion.models
+        ),
+    ],
+    data: DataName,
     attack: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Such as pgd:steps=40,restarts=5; may be repeated. Default: autoattack."),
+        typer.Option(
+            metavar="NAME",
+            help="Such as pgd:steps=40,restarts=5; may be repeated. Default: autoattack.",
+            autocompletion=completion.attacks,
+        ),
     ] = None,
     norm: Annotated[list[NormName] | None, typer.Option(help="May be repeated. Default: linf.")] = None,
     eps: Annotated[
@@ -130,45 +156,68 @@ def evaluate(
     limit: Limit = None,
     precision: PrecisionOption = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the attacks' noise.")] = 0,
+    time_limit: TimeLimit = None,
     batch_size: BatchSize = None,
     device: Device = None,
-    data_dir: DataDir = None,
+    threads: Threads = None,
+    data_folder: DataDir = None,
+    keep_images: KeepImages = None,
     quiet: Quiet = False,
 ) -> None:
-    """Attack a model as it is: clean and robust accuracy. Exit code 0: measured, 1: failed or void, 2: cannot run."""
+    """Attack a model as it is: clean and robust accuracy.
+
+    Exit code 0: measured, 1: failed or void, 2: cannot run, 3: the time limit ended it.
+    """
     from epsbench.harness.evaluate_verb import suite_of
-    from epsbench.harness.measuring import measure
+    from epsbench.harness.measuring import measure, require_folder
     from epsbench.harness.options import Options
+
+    require_folder(data_folder)
 
     suite = suite_of(
         model, data, attack or [], [each.value for each in norm or []], eps or [], weights=weights, key=key, mean=mean,
         std=std, score=score, limit=limit, precision=precision.value if precision else None, seed=seed,
     )  # fmt: skip
-    options = Options(data_dir, device, precision, batch_size, quiet=quiet, keep_images=save_images is not None)
+    options = Options(
+        data_folder, device, precision, batch_size, quiet=quiet, keep_images=kept_images(keep_images, save_images),
+        time_limit=time_limit, threads=threads,
+    )  # fmt: skip
     raise typer.Exit(measure(suite, out, options, save_images, _echo))
 
 
 @app.command(epilog=EXAMPLES["show"])
-def show(suite: SuiteArgument) -> None:
+def show(suite: SuiteArgument, change: Changes = None) -> None:
     """Print a suite file, to begin one of your own with."""
-    from epsbench.harness.plan.suite import load_suite
+    from epsbench.harness.plan.suite import suite_text
 
-    _echo(load_suite(suite).path.read_text(encoding="utf-8"), end="")
+    _echo(suite_text(suite, change or ()), end="")
 
 
 @app.command(epilog=EXAMPLES["plan"])
-def plan(suite: SuiteArgument, out: Out = None, limit: Limit = None, precision: PrecisionOption = None) -> None:
-    """Show what a run would do: jobs, cells, what is recorded already, and the gradients left to take."""
-    from epsbench.harness.listing import plan_summary, plan_table
+def plan(
+    suites: SuitesArgument,
+    out: Out = None,
+    change: Changes = None,
+    limit: Limit = None,
+    precision: PrecisionOption = None,
+) -> None:
+    """Show what a run would do: jobs, cells, what is recorded already, the gradients left to take, and the time."""
+    from epsbench.harness.listing import estimate_text, plan_summary, plan_table
+    from epsbench.harness.plan.estimate import Estimator
     from epsbench.harness.plan.names.content import check_files
     from epsbench.harness.plan.plan import plan as make_plan
+    from epsbench.harness.several import load_suites
 
-    loaded, results = _load(suite, out, limit, precision)
-    made = make_plan(loaded, results)
-    check_files(loaded.cells, loaded.base)
     console = _console()
-    console.print(plan_table(made))
-    console.print(plan_summary(made), highlight=False)
+    for work in load_suites(suites, out, limit, precision and precision.value, change or (), to_show=True):
+        made = make_plan(work.suite, work.results)
+        if not work.known:
+            check_files(work.suite.cells, work.suite.base)
+        estimator = Estimator(made)
+        console.print(plan_table(made, estimator))
+        console.print(plan_summary(made), highlight=False)
+        if text := estimate_text(made, estimator):
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(epilog=EXAMPLES["report"])
@@ -196,8 +245,9 @@ def report(
 
 @app.command(epilog=EXAMPLES["check"])
 def check(
-    suite: SuiteArgument,
+    suites: SuitesArgument,
     out: Out = None,
+    change: Changes = None,
     limit: Limit = None,
     precision: PrecisionOption = None,
     junit: Junit = None,
@@ -207,10 +257,16 @@ def check(
 ) -> None:
     """Compare records with the suite's bounds. Exit code 0: all hold, 1: one is broken, 2: a cell is not measured."""
     from epsbench.harness.report.gates.check import check_suite
+    from epsbench.harness.several import CHECK_ORDER, load_suites, own_file, worst
 
-    code, text = check_suite(*_load(suite, out, limit, precision), junit, _step_summary(), baseline)
-    _echo(text)
-    raise typer.Exit(code)
+    codes = []
+    works = load_suites(suites, out, limit, precision and precision.value, change or ())
+    for work in works:
+        file = own_file(junit, work.suite.name) if len(works) > 1 else junit
+        code, text = check_suite(work.suite, work.results, file, _step_summary(), baseline)
+        _echo(text)
+        codes.append(code)
+    raise typer.Exit(worst(codes, CHECK_ORDER))
 
 
 @app.command(epilog=EXAMPLES["compare"])
@@ -229,22 +285,23 @@ def compare(
 
 @app.command(epilog=EXAMPLES["audit"])
 def audit(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, named as in a suite.")],
-    data: Annotated[str, typer.Option(metavar="NAME", help="The data set that it classifies.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A model, named as in a suite.", autocompletion=completion.models),
+    ],
+    data: DataName,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file of weights; default: the model as it is built.")
     ] = None,
     precision: PrecisionOption = None,
     device: Device = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder of data sets, as --data of run.")
-    ] = None,
+    data_folder: DataDir = None,
 ) -> None:
     """Audit a model before measuring it. Exit code 0: no finding voids its numbers, 1: one does, 2: cannot run."""
     from epsbench.harness.run.audits.alone import audit_alone
 
     wanted = precision or Precision.AUTO
-    code, text = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_dir)
+    code, text = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_folder)
     _echo(text)
     raise typer.Exit(code)
 
@@ -273,10 +330,14 @@ NO_MEMORY = ("failed to map segment", "annot allocate memory")
 
 def main() -> None:
     """The console script. An `InputError` is printed without a traceback and ends with exit code 2."""
+    wait_passively()
     guard_streams()
     print_warnings()
+    arguments, renames = renamed(sys.argv[1:])
+    for line in renames:
+        print(f"epsbench: {line}", file=sys.stderr)
     try:
-        app()
+        app(arguments)
     except InputError as error:
         for message in error.messages:
             print(f"epsbench: {message}", file=sys.stderr)
@@ -292,13 +353,6 @@ def main() -> None:
 def _echo(text: str, end: str = "\n") -> None:
     """Print to standard output in its own encoding. Click's echo would write UTF-8 where that is ASCII."""
     print(text, end=end, flush=True)
-
-
-def _load(suite: str, out: Path | None, limit: int | None, precision: Precision | None) -> tuple[Suite, Path]:
-    from epsbench.harness.plan.suite import load_suite
-
-    loaded = load_suite(suite, limit, precision.value if precision else None)
-    return loaded, out or Path("results") / loaded.name
 
 
 def _step_summary() -> Path | None:

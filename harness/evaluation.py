@@ -271,7 +271,7 @@ def _kept(results: Path, record: Record) -> dict[str, Any]:
     path = images_path(results, record.id)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files if name != "of"}
     except DAMAGED_ARCHIVE as error:
         raise InputError(f"{path}: the images of this evaluation cannot be read ({error}); run it again") from error
 

@@ -73,8 +73,22 @@ OF_WEIGHTS = frozenset({".safetensors", ".checkpoint", ".lock"})
 def cannot_write(path: Path, error: OSError) -> str:
     """The message of a run that cannot write any more."""
     remedy = "raise the limit (`ulimit -f`)" if error.errno == errno.EFBIG else "make room"
-    option = "--weights" if path.suffix in OF_WEIGHTS else "--out"
+    option = "--weights-folder" if path.suffix in OF_WEIGHTS else "--out"
     return (
         f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: {remedy}, or give "
         f"another folder with {option}, and the same command goes on from there"
     )
+
+
+def cache_folder(name: str) -> Path | None:
+    """A folder of what was computed once, in ``$EPSBENCH_CACHE`` or ``~/.cache/epsbench``.
+
+    None where none can be written: then everything is computed every time.
+    """
+    place = os.environ.get("EPSBENCH_CACHE") or os.path.expanduser("~/.cache/epsbench")  # noqa: PTH111
+    folder = Path(place) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None

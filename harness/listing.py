@@ -12,6 +12,7 @@ from rich.table import Table
 from epsbench.harness.errors import InputError, printable
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.estimate import Estimator
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.parameters import Parameter
 from epsbench.harness.plan.names.registry import KINDS, Source, known_names, parameters, resolve
@@ -76,19 +77,45 @@ LISTS: dict[str, Callable[[], Table]] = {
 }
 
 
-def plan_table(plan: Plan) -> Table:
-    """One row a job: its model, its cells, how many are recorded, and the gradients that its attacks will take."""
+def plan_table(plan: Plan, estimator: Estimator | None = None) -> Table:
+    """One row a job: its model, its cells, how many are recorded, the gradients that its attacks will take, the time.
+
+    The time is there where the estimator knows any rate.
+    """
+    timed = estimator is not None and estimator.rates.records > 0
     table = empty_table(
-        f"plan of {plan.suite.name}", "job", "model", "training", "cells", "done", "to do", "gradients to do"
-    )
+        f"plan of {plan.suite.name}", "job", "model", "training", "cells", "done", "to do", "gradients to do",
+        *(["time to do"] if timed else []),
+    )  # fmt: skip
+    left_of = {job.key: job for job in plan.pending_jobs}
     pending = {cell.id for cell in plan.pending}
     for job in plan.jobs:
         left = [cell for cell in job.cells if cell.id in pending]
         table.add_row(
             job.key[:8], plain(_trained(job.cells[0])), _training(job.cells[0]), str(len(job.cells)),
             str(len(job.cells) - len(left)), str(len(left)), str(plan.predicted_gradients(left)),
+            *([str(estimator.jobs([left_of[job.key]])) if left else ""] if timed and estimator else []),
         )  # fmt: skip
     return table
+
+
+def estimate_text(plan: Plan, estimator: Estimator) -> str:
+    """One line: how long the rest will take, trainings and measurements apart, or why nobody knows."""
+    if not plan.pending:
+        return ""
+    if not estimator.rates.records:
+        return "time to do: not known; the results folder and those beside it have no record of this machine"
+    total = estimator.jobs(plan.pending_jobs)
+    text = f"time to do: {total}, by {estimator.rates.records:,} records of this machine"
+    if total.known:
+        return text
+    names = dict.fromkeys(
+        f"{job.cells[0].model.label()} on {job.cells[0].data}"
+        for job in plan.pending_jobs
+        if not estimator.jobs([job]).known
+    )
+    some = ", ".join(list(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{text}; no record of this machine says how long all of {some} takes"
 
 
 def plan_summary(plan: Plan) -> str:

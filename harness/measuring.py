@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from epsbench.harness.choices import Format
-from epsbench.harness.options import Options
+from epsbench.harness.errors import InputError
+from epsbench.harness.options import INTERRUPTED, Options
 from epsbench.harness.plan.plan import plan, require_writable
 from epsbench.harness.plan.suite import Suite
 
 Echo = Callable[[str], None]
+
+
+def require_folder(folder: Path | None) -> None:
+    """Raise `InputError` where the folder of data sets is the name of one."""
+    from epsbench.harness.plan.data import DATASETS
+
+    if folder is not None and str(folder) in DATASETS and not folder.is_dir():
+        raise InputError(
+            f"--data-folder {folder}: {folder} is a data set, and this option is the folder that data sets are in; "
+            f"the data of a suite is changed with --set robustness.data={folder}"
+        )
 
 
 def measure(suite: Suite, results: Path, options: Options, save_images: Path | None, echo: Echo) -> int:
@@ -24,15 +39,30 @@ def measure(suite: Suite, results: Path, options: Options, save_images: Path | N
         _save_images(suite, results, save_images, echo)
         return 1 if made.void else 0
     require_writable(results)
-    from epsbench.harness.run.runner import INTERRUPTED, run_suite
+    from epsbench.harness.run.runner import run_suite
 
     code = run_suite(suite, results, options, made.records)
     if code != INTERRUPTED:
-        from epsbench.harness.report.build import report
-
-        echo(report(results, Format.TEXT, None))
+        echo(_report(results))
         _save_images(suite, results, save_images, echo)
     return code
+
+
+MANY = 500
+"""So many records are reported on in a process of its own: torch and all records together take a gigabyte."""
+
+
+def _report(results: Path) -> str:
+    """The report as text; report.html and report.md are written."""
+    if sum(1 for _ in (results / "cells").glob("*.json")) >= MANY:
+        command = [sys.executable, "-m", "epsbench", "report", str(results)]
+        environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=False, env=environment)
+        if done.returncode == 0:
+            return done.stdout.decode("utf-8").removesuffix("\n")
+    from epsbench.harness.report.build import report
+
+    return report(results, Format.TEXT, None)
 
 
 def _save_images(suite: Suite, results: Path, path: Path | None, echo: Echo) -> None:

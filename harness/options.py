@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+INTERRUPTED = 130
+"""The exit code of a run that Ctrl-C or SIGTERM stopped: the shell's own."""
+ALL = sys.maxsize
+"""As a number of images: all of them."""
+TIME_IS_UP = 3
+"""The exit code of a run that its time limit stopped."""
 
 
 @dataclass(frozen=True)
@@ -28,5 +36,9 @@ class Options:
     """Whether to show no progress."""
     compile: str = "auto"
     """Whether networks are compiled or traced: ``auto``, ``on`` or ``off``."""
-    keep_images: bool = False
-    """Whether to keep the adversarial image of every test image, in ``RESULTS/images``."""
+    keep_images: int = 0
+    """Of how many test images, the first ones, the adversarial images are kept in ``RESULTS/images``; `ALL`: of all."""
+    time_limit: float | None = None
+    """Seconds after which the run stops; the cheapest cells are measured first. None: no limit."""
+    threads: int | None = None
+    """How many threads a CPU computes with; None: by trying."""

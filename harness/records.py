@@ -165,6 +165,18 @@ def images_path(results: Path, identity: str) -> Path:
     return results / "images" / f"{identity}.npz"
 
 
+def kept_images(results: Path, identity: str) -> float:
+    """Of how many test images the adversarial ones were kept; infinity: of all that the cell was measured on."""
+    try:
+        with np.load(images_path(results, identity), allow_pickle=False) as archive:
+            count = len(archive["labels"])
+            return count if "of" in archive.files and count < int(archive["of"]) else float("inf")
+    except FileNotFoundError:
+        return 0
+    except DAMAGED_ARCHIVE:  # as if there were none: the next run writes it anew
+        return 0
+
+
 def write_record(results: Path, record: Record) -> Path:
     """Write a record atomically and return its path. Raises `InputError` when it cannot be written.
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import FrameType
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.options import INTERRUPTED
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 
 OUT = Path("results") / "reference"
-INTERRUPTED = 130
 HAS_GPU = "import sys, torch; sys.exit(not torch.cuda.is_available())"
 Command = Sequence[str]
 
@@ -68,7 +68,7 @@ def run_all(
     for name in suites:
         write(f"== {name}")
         if (
-            run(_command("run", name, "--out", str(_folder(out, name)), "--weights", str(out / ".weights")))
+            run(_command("run", name, "--out", str(_folder(out, name)), "--weights-folder", str(out / ".weights")))
             == INTERRUPTED
         ):
             break

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
 SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isolation", "harness.statistics",
-          "harness.records", "harness.frames", "harness.options", "harness.findings")  # fmt: skip
+          "harness.records", "harness.frames", "harness.options", "harness.findings", "harness.hardware",
+          "harness.durations", "harness.waiting")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress", f"{RUN}.guard")
@@ -43,7 +44,10 @@ MAY_IMPORT = {
     "harness.frames": ("harness.records",),
     "harness.isolation": ("harness.global_settings",),
     "harness.records": ("harness.errors", "harness.files", "harness.findings", "harness.migrations"),
-    "harness.plan": ("harness.plan", "harness.errors", "harness.isolation", "harness.records", *ROBUST, "suites"),
+    "harness.plan": (
+        "harness.plan", "harness.errors", "harness.isolation", "harness.records", "harness.hardware", "harness.files",
+        "harness.durations", *ROBUST, "suites",
+    ),
     "harness.plan.data": ("harness.plan.data", "harness.plan.cell", "harness.errors", "harness.files"),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors",
@@ -57,7 +61,7 @@ MAY_IMPORT = {
     f"{RUN}.machine": (*MACHINE, *SHARED, "__version__"),
     f"{RUN}.noise": (),
     f"{RUN}.metrics": SHARED,
-    f"{RUN}.progress": (),
+    f"{RUN}.progress": ("harness.durations",),
     f"{RUN}.guard": SHARED,
     f"{RUN}.context": (*DATA, *PLAN),
     f"{RUN}.data": (*DATA, *PLAN),
@@ -82,17 +86,21 @@ MAY_IMPORT = {
     "harness.evaluation": ("harness.plan.epsilon", *SHARED),
     "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),
     "harness.evaluate_verb": ("harness.evaluation", "harness.plan", *SHARED),
-    "harness.choices": ("__version__",),
+    "harness.choices": ("__version__", "harness.completion", "harness.durations", "harness.options"),
+    "harness.completion": ("harness.plan", "suites"),
+    "harness.several": ("harness.plan", *SHARED),
+    "harness.old_options": (),
+    "harness.durations": (),
     "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
     "harness.quoted": ("harness.frames", "harness.records", "harness.errors"),
-    "harness.reference": ("harness.plan", "harness.errors"),
-    "harness.listing": ("harness.plan", "harness.errors"),
+    "harness.reference": ("harness.plan", "harness.errors", "harness.options"),
+    "harness.listing": ("harness.plan", "harness.errors", "harness.durations"),
     "harness.measuring": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb", *SHARED,
     ),
     "harness.cli": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb",
-        "harness.measuring", *SHARED,
+        "harness.measuring", "harness.several", "harness.old_options", "harness.completion", *SHARED,
     ),
 }  # fmt: skip
 TORCH_FREE = (
@@ -100,6 +108,7 @@ TORCH_FREE = (
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
     "harness.findings", "harness.api", "harness.evaluation", "harness.evaluate_verb", "harness.measuring",
+    "harness.several", "harness.completion", "harness.hardware", "harness.waiting",
 )  # fmt: skip
 
 

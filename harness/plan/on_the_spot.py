@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.changes import toml_value
 from epsbench.harness.plan.suite import Suite, made_suite
 
 Entry = str | dict[str, Any]
@@ -58,7 +58,7 @@ def parsed(text: str) -> Entry:
         key, equals, value = part.partition("=")
         if not key.strip() or not equals or not value.strip():
             raise InputError(f"{text!r}: {part!r} is no parameter; write name:key=value,key=value")
-        table[key.strip()] = _value(value.strip())
+        table[key.strip()] = toml_value(value.strip())
     return table
 
 
@@ -76,10 +76,3 @@ def _split(text: str) -> list[str]:
         else:
             parts[-1] += character
     return parts
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

@@ -15,9 +15,10 @@ from epsbench.harness.plan.cell import Cell, RobustnessCell, digest
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients
-from epsbench.harness.plan.recorded import Entry, RecordIndex
+from epsbench.harness.plan.recorded import RecordIndex
+from epsbench.harness.plan.recorded_entry import Entry
 from epsbench.harness.plan.suite import Suite
-from epsbench.harness.records import images_path, is_there
+from epsbench.harness.records import is_there, kept_images
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,13 @@ def examples(cell: Cell) -> int:
     return min((describe(cell.data).sizes[2], *(limit for limit in limits if limit is not None)))
 
 
-def plan(suite: Suite, results: Path, records: RecordIndex | None = None, images: bool = False) -> Plan:
+def plan(suite: Suite, results: Path, records: RecordIndex | None = None, images: int = 0) -> Plan:
     """Group a suite's cells into jobs, build their attacks, and look up what is recorded.
 
     ``records`` is what was read of the results folder before: of those records only replaced ones are read again.
-    With ``images`` a classifier's cell is only done if its adversarial images were kept. Raises one `InputError` that
-    names every record of the suite that cannot be read, and every attack that refuses
-    its parameters, or that says why the folder cannot be read.
+    A classifier's cell is only done if the adversarial images of the first ``images`` test images were kept. Raises one
+    `InputError` that names every record of the suite that cannot be read, and every attack that refuses its parameters,
+    or that says why the folder cannot be read.
     """
     records = records or RecordIndex(results)
     is_there(results / "cells")  # one message where the folder cannot be read, not one for each record
@@ -199,7 +200,7 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None, images
         cells.setdefault(cell.weights_key, []).append(cell)
         try:
             entry = records.entry(cell.id)
-            if entry and not (images and isinstance(cell, RobustnessCell) and not has_images(results, entry)):
+            if entry and not (images and isinstance(cell, RobustnessCell) and not has_images(results, entry, images)):
                 by_status[entry.status].add(cell.id)
         except InputError as error:
             problems += error.messages
@@ -211,6 +212,7 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None, images
             problems += error.messages
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
+    records.save()
     return Plan(
         suite=suite,
         jobs=tuple(jobs),
@@ -221,9 +223,9 @@ def plan(suite: Suite, results: Path, records: RecordIndex | None = None, images
     )
 
 
-def has_images(results: Path, entry: Entry) -> bool:
-    """Whether the adversarial images of a record were kept; a failed cell has none to keep."""
-    return entry.status == "failed" or images_path(results, entry.id).is_file()
+def has_images(results: Path, entry: Entry, images: int) -> bool:
+    """Whether the first ``images`` adversarial images of a record were kept; a failed cell has none to keep."""
+    return entry.status == "failed" or kept_images(results, entry.id) >= images
 
 
 def require_writable(results: Path) -> None:

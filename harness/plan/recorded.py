@@ -2,70 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.cell import digest
+from epsbench.harness.plan.index_file import FEWEST, Stored, add_to_index, entry_of, read_index
 from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
-from epsbench.harness.records import LARGEST_RECORD, Record, Status, Verdicts, find_record, is_there, record_path
-
-CELL_KEYS = ("attack", "norm", "eps")
-COST_KEYS = ("forwards", "backwards", "shared_backwards")
-MODEL_KEYS = ("data", "model", "defense", "augmentation", "subset", "start", "seed", "test_images")
-
-
-def model_key(cell: Mapping[str, Any], code: Mapping[str, str]) -> str:
-    """A hash of what makes a cell's model besides its weights: its axes as a record holds them, and its code."""
-    return digest({"cell": {key: cell[key] for key in MODEL_KEYS if key in cell}, "code": code.get("model", "")})
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The part of a record that a run needs again. Whole records of a large suite would not fit in memory."""
-
-    id: str
-    """The cell's id."""
-
-    status: Status
-    """Of the record: ok, failed or void."""
-
-    weights: str = ""
-    """The SHA-256 of the trained weights, empty where the record names none."""
-
-    cell: Mapping[str, Any] = field(default_factory=dict)
-    """Attack, norm and ε of a robustness cell, as in the record."""
-
-    cost: Mapping[str, Any] = field(default_factory=dict)
-    """Forwards and backwards, as in the record."""
-
-    finished: str = ""
-    """When it was measured, UTC, ISO 8601."""
-
-    verdicts: Verdicts | None = None
-    """Of a measured robustness cell whose attack followed the gradients of the model itself, else None."""
-
-    model: str = ""
-    """The `model_key` of its cell."""
-
-    @classmethod
-    def of(cls, record: Record) -> Entry:
-        """The entry of a record."""
-        # Adversarial images made on another model do not show how strong an attack is on this one.
-        white_box = record.cell.get("task") == "robustness" and "source" not in record.cell
-        return cls(
-            id=record.id,
-            status=record.status,
-            weights=str(record.training.get("weights_sha256", "")),
-            cell={key: record.cell[key] for key in CELL_KEYS if key in record.cell},
-            cost={key: record.cost[key] for key in COST_KEYS if key in record.cost},
-            verdicts=record.verdicts if white_box and record.status == "ok" else None,
-            model=model_key(record.cell, record.code),
-            finished=record.finished,
-        )
+from epsbench.harness.plan.recorded_entry import Entry as Entry
+from epsbench.harness.plan.recorded_entry import model_key as model_key
+from epsbench.harness.records import LARGEST_RECORD, Record, find_record, is_there, record_path
 
 
 class RecordIndex:
@@ -78,6 +24,8 @@ class RecordIndex:
         self._stamps: dict[str, FileStamp] = {}
         self._by_weights: dict[str, dict[str, Entry]] | None = None
         self._unreadable: dict[str, InputError] = {}
+        self._stored: Stored | None = None
+        self._unsaved: set[str] = set()
 
     def entry(self, identity: str) -> Entry | None:
         """What is recorded of the cell with this id, or None.
@@ -91,11 +39,15 @@ class RecordIndex:
             return None
         if self._stamps.get(identity) != stamp:
             self._forget(identity)
-            record = find_record(self.results, identity)
-            if record is None:
+            entry = self._from_index(identity, stamp)
+            if entry is None and (entry := self._read(identity)) is None:
                 return None
-            self._keep(Entry.of(record), stamp)
+            self._keep(entry, stamp)
         return self._entries[identity]
+
+    def known(self, identity: str) -> Entry | None:
+        """What was read of this cell's record already; nothing is read."""
+        return self._entries.get(identity)
 
     def add(self, record: Record) -> None:
         """Take over a record that was just written."""
@@ -103,6 +55,19 @@ class RecordIndex:
         self._forget(record.id)
         if stamp is not None:
             self._keep(Entry.of(record), stamp)
+            self._unsaved.add(record.id)
+
+    def save(self) -> None:
+        """Put what was read or added since into the index on disk, where it is much."""
+        fresh = [(self._stamps[each], self._entries[each]) for each in sorted(self._unsaved) if each in self._entries]
+        if len(fresh) < FEWEST:
+            return
+        stored = self._stored or {}
+        # Lines of replaced and deleted records add up: the file is written anew before they are more than the rest.
+        anew = not stored or sum(each in stored for each, _ in self._stamps.items()) < len(stored) / 2
+        kept = [(self._stamps[each], self._entries[each]) for each in sorted(self._entries)] if anew else fresh
+        add_to_index(self.results, kept, anew)
+        self._unsaved = set()
 
     def is_unchanged(self, identity: str) -> bool:
         """Whether the file is still the one that was last read or added."""
@@ -133,6 +98,9 @@ class RecordIndex:
             if weights.encode() in _content(record_path(self.results, identity)):
                 raise error
         assert self._by_weights is not None
+        for identity in [each.id for each in self._by_weights.get(weights, {}).values() if not each.whole]:
+            if (entry := self._read(identity)) is not None and (stamp := self._stamp(identity)) is not None:
+                self._keep(entry, stamp)
         return sorted(self._by_weights.get(weights, {}).values(), key=lambda entry: entry.id)
 
     def list_again(self) -> None:
@@ -143,6 +111,7 @@ class RecordIndex:
         """The same index, for another path of the same folder."""
         moved = RecordIndex(results)
         moved._entries, moved._stamps = dict(self._entries), dict(self._stamps)
+        moved._stored, moved._unsaved = self._stored, set(self._unsaved)
         return moved
 
     def _list(self) -> None:
@@ -160,6 +129,20 @@ class RecordIndex:
         for entry in self._entries.values():
             self._by_weights.setdefault(entry.weights, {})[entry.id] = entry
 
+    def _from_index(self, identity: str, stamp: FileStamp) -> Entry | None:
+        """What the index on disk says of a record whose file has this stamp."""
+        if self._stored is None:
+            self._stored = read_index(self.results)
+        before, values = self._stored.get(identity, (None, []))
+        return entry_of(values) if before == stamp else None
+
+    def _read(self, identity: str) -> Entry | None:
+        record = find_record(self.results, identity)
+        if record is None:
+            return None
+        self._unsaved.add(identity)
+        return Entry.of(record)
+
     def _keep(self, entry: Entry, stamp: FileStamp) -> None:
         self._entries[entry.id], self._stamps[entry.id] = entry, stamp
         if self._by_weights is not None:
@@ -174,7 +157,10 @@ class RecordIndex:
 
     def _stamp(self, identity: str) -> FileStamp | None:
         path = record_path(self.results, identity)
-        return stamp_of(path) if is_there(path) else None
+        try:
+            return stamp_of(path)
+        except OSError:
+            return stamp_of(path) if is_there(path) else None
 
 
 def _content(path: Path) -> bytes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Cell
+from epsbench.harness.plan.changes import Change, apply_changes, as_toml, read_changes
 from epsbench.harness.plan.expand import Expectation, expand
 from epsbench.harness.plan.schema import SuiteFile, json_schema
 
@@ -57,16 +59,45 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def load_suite(name_or_path: str, limit: int | None = None, precision: str | None = None) -> Suite:
+def load_suite(
+    name_or_path: str, limit: int | None = None, precision: str | None = None, changes: Iterable[str] = ()
+) -> Suite:
     """Read a suite by path, or by name when it is a shipped one.
 
-    ``limit`` and ``precision`` replace the file's own. Raises one `InputError` with a message for every error: the
-    file, the key, and what to write instead.
+    ``limit`` and ``precision`` replace the file's own. ``changes`` replace single keys, such as
+    ``"generation.training.epochs=3"`` (`epsbench.harness.plan.changes`); the suite's description names them, and so do
+    its records. Raises one `InputError` with a message for every error: the file, the key, and what to write instead.
     """
-    path = _locate(name_or_path)
+    wanted = read_changes(changes)
+    path = file_of_suite(name_or_path)
     if not path.stem.strip("."):  # results/<name> would be another folder
         raise InputError(f"{path}: a suite is named after its file, and {path.stem!r} is no name; rename the file")
-    return made_suite(_parse(path), path, limit, precision)
+    document = apply_changes(_parse(path), wanted)
+    if problems := list(_unusable(document, ())):  # TOML allows more in a value than a suite does
+        raise InputError([f"--set: {problem}" for problem in problems])
+    if wanted and isinstance(document.get("description", ""), str):
+        made = ", ".join(f"{change.key} = {change.text.partition('=')[2].strip()}" for change in wanted)
+        document["description"] = f"{document.get('description', '')} (changed: {made})".strip()
+    return made_suite(document, path, limit, precision, lambda problem: f"{path}: {problem}{_from(problem, wanted)}")
+
+
+def suite_text(name_or_path: str, changes: Iterable[str] = ()) -> str:
+    """The text of a suite file; with changes written anew, without its comments. Raises as `load_suite`."""
+    suite = load_suite(name_or_path, changes=(changes := list(changes)))
+    if not changes:
+        return suite.path.read_text(encoding="utf-8")
+    return as_toml(apply_changes(_parse(suite.path), read_changes(changes)))
+
+
+def _from(problem: str, changes: Iterable[Change]) -> str:
+    """Which change a problem comes from: that of the key that the problem begins with, or of one inside it."""
+    key = problem.partition(": ")[0]
+    for change in changes:
+        place = key_path(change.place)
+        longer, shorter = (key, place) if len(key) > len(place) else (place, key)
+        if longer == shorter or (shorter and re.match(rf"{re.escape(shorter)}[.\[]", longer)):
+            return f" (from --set {change.text})"
+    return ""
 
 
 def made_suite(
@@ -105,7 +136,8 @@ def made_suite(
     return Suite(path.stem, path, parsed.description, tuple(cells), tuple(expectations))
 
 
-def _locate(name_or_path: str) -> Path:
+def file_of_suite(name_or_path: str) -> Path:
+    """The file of a suite, by path or by the name of a shipped one. Raises `InputError` where there is none."""
     path = Path(name_or_path)
     try:
         if path.is_file():

@@ -101,8 +101,11 @@ class Context:
     compile: str = "auto"
     """Whether to compile or trace networks: "auto" where it pays, "on" or "off"."""
 
-    keep_images: bool = False
-    """Whether to keep the adversarial image of every test image."""
+    keep_images: int = 0
+    """Of how many test images, the first ones, the adversarial images are kept."""
+
+    threads: int | None = None
+    """How many threads a CPU computes with; None: by trying."""
 
     boards: bool = True
     """Whether to write curves for TensorBoard."""
@@ -125,7 +128,8 @@ class Context:
     def data(self, name: str | OwnData, limit: int | None) -> Data:
         """A data set on the device, read once a run."""
         if (name, limit) not in self._data:
-            self._data[name, limit] = load_data(name, self.data_root, self.device, limit)
+            with self.progress.task(f"loading {name}", None):
+                self._data[name, limit] = load_data(name, self.data_root, self.device, limit)
         return self._data[name, limit]
 
     def precision(self, wanted: str) -> str:
@@ -133,6 +137,11 @@ class Context:
         if wanted != "auto":
             return wanted
         return "bf16" if self.device.type == "cuda" else "float32"
+
+    @property
+    def most_threads(self) -> int:
+        """How many threads may be tried; one where the number is given."""
+        return 1 if self.threads is not None else int(self.environment.get("threads", 1))
 
     def board(self, key: str) -> Board:
         """Where a model's training curves go for TensorBoard: ``RESULTS/tensorboard/<key>``."""

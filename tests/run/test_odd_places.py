@@ -14,7 +14,7 @@ import pytest
 from small import TINY, run, suite_of
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.options import Options
+from epsbench.harness.options import INTERRUPTED, Options
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import Suite, load_suite
 from epsbench.harness.records import read_records, record_path
@@ -23,7 +23,7 @@ from epsbench.harness.report.gates.check import check_suite
 from epsbench.harness.report.gates.compare import compare
 from epsbench.harness.run import jobs, runner, verify
 from epsbench.harness.run.machine import lock
-from epsbench.harness.run.runner import INTERRUPTED, run_suite
+from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.training import trained
 
 QUIET = Options(quiet=True, device="cpu")

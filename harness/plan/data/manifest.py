@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,22 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import write_atomically
+from epsbench.harness.files import cache_folder, write_atomically
 from epsbench.harness.plan.data import DataDescription
 
 _RACY_NS = 50_000_000  # a file read so soon after it was written may change without a new time stamp
 _VERSION = 1
-
-
-def cache_folder() -> Path | None:
-    """The folder of manifests; None where there is none that can be written."""
-    place = os.environ.get("EPSBENCH_CACHE") or os.path.expanduser("~/.cache/epsbench")  # noqa: PTH111 - see load.py
-    folder = Path(place) / "data"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
 
 
 def stamps(files: Sequence[Path], where: str) -> list[list[int]]:
@@ -52,7 +40,7 @@ def described(key: str, files: Sequence[Path], where: str, read: Callable[[], Da
 
     ``key`` is all else that the description depends on.
     """
-    folder = cache_folder()
+    folder = cache_folder("data")
     now, started = stamps(files, where), time.time_ns()
     name = hashlib.sha256(f"{_VERSION} {key} {[str(path) for path in files]}".encode()).hexdigest()[:32]
     manifest = folder / f"{name}.json" if folder else None

@@ -146,6 +146,10 @@ class Repository:
         """Whether every file that was read is still what it was."""
         return all(reading.is_current(path) for path, reading in self._read.items())
 
+    def files(self) -> list[Path]:
+        """The files that were read so far, code and data."""
+        return [*self._read, *(each for read in self.data.values() for each in read)]
+
     def source(self, path: Path) -> bytes:
         """A file's content; from now on `is_current` looks after it."""
         self._read[path], content = Reading.of(path)

@@ -114,7 +114,8 @@ def check_suite(
         )
     names = Names(cell.canonical() for cell in suite.cells)
     references = References.read(results, baseline)
-    lines = [line for expectation in suite.expectations for line in _lines(expectation, suite, references, names)]
+    records = _Records(references.results)
+    lines = [line for each in suite.expectations for line in _lines(each, suite, references, names, records)]
     counts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in OUTCOMES}
     code = BROKEN if counts["broken"] else NOT_MEASURED if counts["not measured"] else HOLDS
     hold = counts["holds"] + counts["within noise"]
@@ -134,9 +135,25 @@ def check_suite(
     return code, "\n".join([*map(str, lines), total])
 
 
-def _lines(expectation: Expectation, suite: Suite, references: References, names: Names) -> Iterator[Line]:
+class _Records:
+    """The records of one folder, each read once however many bounds are on it."""
+
+    def __init__(self, results: Path) -> None:
+        self._results = results
+        self._read: dict[str, Record | None] = {}
+
+    def __getitem__(self, identity: str) -> Record | None:
+        """The record of the cell with this id, or None."""
+        if identity not in self._read:
+            self._read[identity] = find_record(self._results, identity)
+        return self._read[identity]
+
+
+def _lines(
+    expectation: Expectation, suite: Suite, references: References, names: Names, records: _Records
+) -> Iterator[Line]:
     for cell in expectation.cells:
-        record = find_record(references.results, cell.id)
+        record = records[cell.id]
         for name, bound in expectation.bounds.items():
             text = f"{name} {_bound(bound, name)}" + (" (strict)" if expectation.strict else "")
             verdict, value = _measured(record, name, bound, suite, references.results, strict=expectation.strict)

@@ -29,7 +29,8 @@ from epsbench.harness.report.robustness.scores import (
 from epsbench.harness.statistics import wilson
 
 OTHER_WEIGHTS = (
-    "its cells have different weights or examples: delete its records and run again, several suites with one --weights"
+    "its cells have different weights or examples: delete its records and run again, several suites with one "
+    "--weights-folder"
 )
 SHOWN_IN_COLUMNS = ATTACKING | {"task", "data", "model", "defense", "augmentation", "seed"}
 

@@ -20,6 +20,7 @@ from epsbench.harness.run.attack.schedule import Each
 from epsbench.harness.run.attack.step import unchanged
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.attack.watch import Unwatched, Watch
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 
 
@@ -39,6 +40,7 @@ class Batches:
         self.attack, self.seed, self.white_box = cast(BatchAttack, run.attack), run.seed, not run.last_only
         self.victim, self.judge, self.targets, self.ledger, self.schedule = victim, judge, targets, ledger, schedule
         self.size = size
+        self.watch: Watch = Unwatched()
 
     def run(self) -> Iterator[Outcome]:
         """Outcomes in order of ε, each as soon as its last verdict is in."""
@@ -66,6 +68,7 @@ class Batches:
                 self.size = len(chosen) // 2
                 continue
             self.schedule.settle(chosen, verdicts[0] > 0, verdicts[1])
+            self.watch.at(int(self.schedule.settled.sum()) * self.schedule.restarts)
             rows = rows[len(chosen) :]
 
     def _call(self, rows: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from epsbench.harness.run.attack.schedule import CURVES, Each
 from epsbench.harness.run.attack.stream import Stream
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.attack.watch import Unwatched, Watch
 
 # A successful attack stops after about 20 % of its steps. Used to order work only, so a wrong value costs time.
 STEPS_WHERE_IT_FOOLS = 0.2
@@ -59,6 +60,9 @@ class Engine:
     """Whether victim and judge are one model. Otherwise each image is made to the end on the victim, and only the last
     image is judged."""
 
+    watch: Watch = field(default_factory=Unwatched)
+    """Is told how far the attack is."""
+
     clean: CleanGradients = field(init=False)
     """The gradients at the clean images, shared by all attacks that start there."""
 
@@ -79,7 +83,7 @@ class Engine:
         """An engine for the targets at these positions (k,) alone, ascending."""
         keep = int((positions < self.keep).sum())
         targets = replace(self.targets, logits=self.clean_logits()).subset(positions)
-        return Engine(self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box)
+        return Engine(self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box, self.watch)
 
     def run(
         self,
@@ -90,11 +94,13 @@ class Engine:
         early_stop: bool = True,
         curve: str = "each",
         store: Store | None = None,
+        part: str = "",
     ) -> Iterator[Outcome]:
         """An `Outcome` for each ε (pixel units, ascending), in order, each as soon as it is complete.
 
         ``curve`` is how the ε relate (`epsbench.harness.run.attack.schedule`): "each", "nested" or "bisect".
-        ``store`` keeps the finished parts of an ensemble, which is then not begun anew.
+        ``store`` keeps the finished parts of an ensemble, which is then not begun anew. ``part`` is what `watch` is
+        told that the attack is called, as a part of an ensemble.
         """
         if attack.query == "parts":
             yield from run_ensemble(self, attack, eps, seed=seed, early_stop=early_stop, store=store)
@@ -111,6 +117,7 @@ class Engine:
         stops = run.early_stop and attack.query != "own" and attack.budget() > 1
         price = (STEPS_WHERE_IT_FOOLS if stops else 1.0) / run.attempts
         schedule = CURVES[curve]([float(e) for e in eps], len(self.targets), run.attempts, price)
+        self.watch.begin(part, schedule.settled.size * run.attempts * _steps(run))
         if attack.query == "own":
             yield from self._batches(run, ledger, schedule)
         else:
@@ -120,6 +127,7 @@ class Engine:
         slots = min(self.batch, len(self.targets) * len(run.eps))
         asks = Asks(run.attack, self.victim, self.clean, self.clean_logits)
         stream = Stream(run, asks, self.targets, ledger, schedule, slots=slots, poll=self.poll)
+        stream.watch = self.watch
         for outcome in stream.run():
             if stream.size < slots:  # memory ran out; later streams begin with what fitted
                 self.batch = stream.size
@@ -131,6 +139,12 @@ class Engine:
 
     def _batches(self, run: AttackRun, ledger: Ledger, schedule: Each) -> Iterator[Outcome]:
         batches = Batches(run, self.victim, self.judge, self.targets, ledger, schedule, self.batch)
+        batches.watch = self.watch
         for outcome in batches.run():
             self.batch = batches.size
             yield outcome
+
+
+def _steps(run: AttackRun) -> int:
+    """The queries of a row, as far as anybody can know: an attack with a loop of its own is one unit."""
+    return 1 if run.attack.query == "own" else max(1, run.attack.budget())

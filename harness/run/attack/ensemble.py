@@ -43,7 +43,7 @@ def run_ensemble(
             left = np.flatnonzero(~outcome.fooled)
             # Noise of its own for every part: the first step of two parts must not start at the same points.
             (got,) = engine.on(torch.from_numpy(left).to(engine.targets.labels.device)).run(
-                part, [each], seed=part_seed(seed, number), early_stop=early_stop
+                part, [each], seed=part_seed(seed, number), early_stop=early_stop, part=name
             )
             _merge(outcome, got, left)
             outcome.parts.append(

@@ -20,6 +20,7 @@ from epsbench.harness.run.attack.schedule import ROUNDING, Each
 from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.step import hold, unchanged
 from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.watch import Unwatched, Watch
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.noise import KeyedNoise
 
@@ -58,6 +59,8 @@ class Stream:
         self.waiting: list[Bundle] = []  # rows that the judge has not seen
         self.work = np.zeros(len(run.eps))  # since seconds were last split, in forwards
         self.unpaid = 0.0
+        self.watch: Watch = Unwatched()
+        self.queries_done = 0
 
     def run(self) -> Iterator[Outcome]:
         """Outcomes in order of ε, each as soon as its last verdict is in."""
@@ -72,11 +75,23 @@ class Stream:
             if waiting and (waiting >= self._judge_batch() or self._starving()):
                 self._judge()
             self._charge(time.perf_counter() - started - (self.clean.seconds - shared))
+            self._show()
             while next_eps < len(self.eps) and self.schedule.finished(next_eps):
                 yield self.ledger.imply(next_eps, self.schedule.fooled[next_eps])
                 next_eps += 1
             if next_eps == len(self.eps):
                 return
+
+    def _show(self) -> None:
+        """Tell `watch` how much is done. What an early success or another ε made unnecessary counts as done."""
+        steps = max(1, self.steps)
+        done = int(self.schedule.settled.sum()) * self.schedule.restarts * steps
+        if self._occupied():
+            _, attempt, _ = self.schedule.split(self.slots.rows)
+            behind = attempt * steps + self.slots.step
+            done += int(behind.sum() - behind[self.holes].sum())
+        self.queries_done = max(self.queries_done, done)
+        self.watch.at(self.queries_done)
 
     def _judge_batch(self) -> int:
         """How many rows wait until they are judged together."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from epsbench.harness.errors import InputError, summary
 from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
@@ -76,6 +77,7 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
                     "peak_bytes": peak_bytes(context.device),
                     "precision": context.precision(cell.precision),
                     "device": context.device_name(),
+                    "threads": torch.get_num_threads(),
                 },
                 training=training,
                 evaluation=measured.evaluation,

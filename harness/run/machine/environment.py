@@ -16,6 +16,7 @@ import torch
 
 from epsbench import __version__
 from epsbench.harness.errors import InputError
+from epsbench.harness.hardware import cpu_name
 
 # Inside a git hook, these would have git look at the hook's checkout instead of a folder's.
 _OF_ANOTHER_CHECKOUT = (
@@ -140,12 +141,7 @@ def _version(package: str) -> str | None:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return cpu_name()
 
 
 def _under_test(base: Path) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
+from epsbench.harness.run.machine.threads import shape_key, use_fastest
 from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate
-from epsbench.harness.run.speed.batch_size import find_batch
+from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.judging import lay_out
 from epsbench.harness.run.speed.prepare import prepare
@@ -81,15 +82,31 @@ def make_attacker(
     ``weights`` is the SHA-256 of the network's weights where the subject is another model; each image is then attacked
     to the last step.
     """
+    with subject.context.progress.task("timing and compiling the fastest form of the model", None):
+        return _prepared(network, subject, streams, weights)
+
+
+def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], weights: str | None) -> Attacker:
     victim = prepare(network, subject.context.device, subject.precision, *subject.probe)
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     work = _work(streams, images, subject.classes)
+    _choose_threads(victim, subject, work)
     batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
     batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
-    keep = images if subject.context.keep_images else KEPT
+    keep = max(KEPT, int((subject.targets.index < subject.context.keep_images).sum()))
     engine = Engine(victim, subject.judge, subject.targets, batch, keep=keep, white_box=weights is None)
     measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch)
     return Attacker(engine, Floor(rates, measure) if rates else None, weights or "")
+
+
+def _choose_threads(victim: Victim, subject: Subject, work: Work) -> None:
+    """Compute with as many threads as the victim's gradient is fastest with, where the work is long enough to try."""
+    batch = min(subject.context.batch_size or UNTRIED[victim.device.type], len(subject.targets))
+    if not victim.differentiable or not batch or work.rows < LONG * batch:
+        return
+    x, y = subject.targets.batch(batch)
+    key = f"gradient {shape_key(victim.network, tuple(x.shape), victim.precision)}"
+    use_fastest(lambda: victim.gradient(x, y), victim.device, subject.context.most_threads, key)
 
 
 def _work(streams: Sequence[Stream], images: int, classes: int) -> Work:

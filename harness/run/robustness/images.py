@@ -20,36 +20,42 @@ class CleanImages:
     """The test images before the attack."""
 
     examples: Examples
-    """Images and labels."""
+    """Images and labels of those that are kept, (k,)."""
 
     predicted: np.ndarray
-    """The judge's class of each, (n,)."""
+    """The judge's class of every test image, (n,)."""
+
+    of: int
+    """n, the number of test images."""
 
 
 def write_images(results: Path, identity: str, clean: CleanImages, targets: Targets, outcome: Outcome) -> None:
-    """Write ``RESULTS/images/<id>.npz``. Raises `InputError` where it cannot be written.
+    """Write ``RESULTS/images/<id>.npz`` with the first k test images. Raises `InputError` where it cannot be written.
 
     An image that is misclassified without an attack is not attacked: it is there as it is.
     """
-    index = targets.index.cpu().numpy()
     n = len(clean.examples)
-    images = clean.examples.pixels().cpu().numpy()
-    images[index] = outcome.images.numpy()
-    adversarial, fooled, attacked = clean.predicted.copy(), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    index = targets.index.cpu().numpy()
+    index = index[index < n]
+    k = len(index)
+    images, predicted = clean.examples.pixels().cpu().numpy(), clean.predicted[:n]
+    images[index] = outcome.images[:k].numpy()
+    adversarial, fooled, attacked = predicted.copy(), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     distance, loss = (np.full(n, np.nan, dtype=np.float32) for _ in range(2))
-    adversarial[index], fooled[index], attacked[index] = outcome.predicted, outcome.fooled, True
-    distance[index], loss[index] = outcome.size, outcome.loss
+    adversarial[index], fooled[index], attacked[index] = outcome.predicted[:k], outcome.fooled[:k], True
+    distance[index], loss[index] = outcome.size[:k], outcome.loss[:k]
     buffer = io.BytesIO()
     np.savez(
         buffer,
         images=images,
         labels=clean.examples.labels.cpu().numpy(),
-        clean_class=clean.predicted,
+        clean_class=predicted,
         adversarial_class=adversarial,
         attacked=attacked,
         fooled=fooled,
         distance=distance,
         loss=loss,
         eps=np.float64(outcome.eps),
+        of=clean.of,
     )
     keep(images_path(results, identity), buffer.getvalue())

@@ -20,6 +20,7 @@ from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.profiling import profile_attack
 from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.watch import Unwatched
 from epsbench.harness.run.audits.auditor import Auditor, probe_size
 from epsbench.harness.run.audits.fresh_process import recipe_of
 from epsbench.harness.run.audits.history import Seen
@@ -29,6 +30,7 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
+from epsbench.harness.run.robustness.attack_progress import AttackProgress
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
 from epsbench.harness.run.robustness.images import CleanImages
 from epsbench.harness.run.robustness.partial import PartialResults
@@ -79,7 +81,11 @@ class Bench:
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
         training = {key: value for key, value in training.items() if key != "curves"}
-        clean = CleanImages(data.test, logits.argmax(1).cpu().numpy()) if context.keep_images else None
+        clean = (
+            CleanImages(data.test[: context.keep_images], logits.argmax(1).cpu().numpy(), len(data.test))
+            if context.keep_images
+            else None
+        )
         self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean)
         self.own = self._attacker(network, None, None)
         self._other: tuple[str, Attacker] | None = None
@@ -114,14 +120,16 @@ class Bench:
         started = self.context.clock()
         pending = sorted(stream.cells, key=lambda cell: cell.eps)
         first, eps = pending[0], [cell.eps for cell in pending]
-        with self.context.progress.task(first.attack.label(), len(pending)) as task:
+        with AttackProgress(self.context.progress, first.attack.label()) as watch:
             try:
                 attacker = self.attacker(stream.source)
+                attacker.engine.watch = watch
                 store = PartialResults(self.context.results, stream.cells, self._weights(attacker))
                 reset_peak(self.context.device)
                 for outcome in attacker.engine.run(
                     stream.attack, eps, seed=first.seed, early_stop=first.early_stop, curve=first.curve, store=store
                 ):
+                    attacker.engine.watch = Unwatched()  # audits attack too
                     cost = cost_of(outcome, attacker, self.context)
                     # With the last cell, so that its record can say that the profile could not be written.
                     failures = self._profile(stream, attacker) if len(pending) == 1 else []
@@ -133,7 +141,7 @@ class Bench:
                     if outcome.parts:
                         store.drop(outcome.eps)
                     pending = pending[1:]
-                    task.advance()
+                    attacker.engine.watch = watch
             except InputError:  # the run cannot go on: no room to write, damaged weights
                 raise
             # Attack and model are the user's code: they may raise anything, or even try to exit.

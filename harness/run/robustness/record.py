@@ -169,6 +169,7 @@ def cost_of(outcome: Outcome, attacker: Attacker, context: Context) -> dict[str,
         "precision": engine.victim.precision,
         "form": engine.victim.form,
         "device": context.device_name(),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -114,6 +114,16 @@ class _Classification(Objective):
             resume_random_state(self._generator, state)
         return form
 
+    def trial(self, index: Tensor) -> Callable[[], object]:
+        network, x = copy_of(self._course.network).train(), self._train.pixels(index)
+
+        def call() -> None:
+            with autocast(x.device, self._precision):
+                logits = network(x)
+            logits.float().sum().backward()
+
+        return call
+
     def take(self, form: Form) -> None:
         smoothing = self._course.recipe.get("label_smoothing", 0.0)
         self._trainee = ClassifierInTraining(self._course.network, self._generator, self._precision, smoothing)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.machine.threads import shape_key, threads_kept, use_fastest
 from epsbench.harness.run.training.averaging import MovingAverage
 from epsbench.harness.run.training.best import Best
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
@@ -26,6 +27,7 @@ from epsbench.harness.run.training.seeding import random_state, resume_random_st
 from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training, finish
 from epsbench.harness.run.training.step_form import LAYOUTS, Form
 
+MANY_STEPS = 200  # as many steps are worth the twenty that trying the number of threads takes
 PICTURE_EPOCHS = (0, 10)  # where the recipe names none; and the last one
 
 
@@ -51,6 +53,10 @@ class Objective(ABC):
     @abstractmethod
     def take(self, form: Form) -> None:
         """Compute the following steps in this form."""
+
+    @abstractmethod
+    def trial(self, index: Tensor) -> Callable[[], object]:
+        """A call that takes about as long as a step on the training examples ``index`` (N,), and changes no weights."""
 
     @abstractmethod
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,10 +139,39 @@ class Course:
             self.form = objective.choose(self.form, settings.compile, epochs * self.steps)
             if 0 in pictured:
                 hooks.on_pictures(0, self.network)
+            self._choose_threads(objective, epochs * self.steps)
         if settings.compile == "off":
             self.form.compiled = False
         self.form.subpixel = subpixel
         objective.take(self.form)
+        with threads_kept():
+            if self.form.threads:
+                torch.set_num_threads(self.form.threads)
+            self._train(objective, hooks, epochs, pictured)
+        kept = self._best.epoch if self._best else None
+        if self._best and kept is not None:
+            self.network.load_state_dict(self._best.state)
+        elif self._average:
+            self.network.load_state_dict(self._average.network.state_dict())
+        finish(self.network)
+        return Training(self.curves, self.seconds, self.watch_seconds, self.resumed, kept, self.form)
+
+    def _choose_threads(self, objective: Objective, steps: int) -> None:
+        """Try how many threads a step is fastest with, where there are enough steps to make up for it."""
+        most, device = self.settings.most_threads, self.generator.device
+        if most <= 1 or steps < MANY_STEPS or device.type != "cpu":
+            return
+        state = random_state(self.generator)
+        began = time.perf_counter()
+        index = torch.arange(min(self.recipe["batch_size"], len(self.data.train)), device=device)
+        shape = tuple(self.data.train.pixels(index[:1]).shape)
+        key = f"training {shape_key(self.network, shape, len(index), self.settings.precision)}"
+        with threads_kept():
+            self.form.threads = use_fastest(objective.trial(index), device, most, key)
+        resume_random_state(self.generator, state)
+        self.form.seconds += time.perf_counter() - began
+
+    def _train(self, objective: Objective, hooks: Hooks, epochs: int, pictured: Collection[int]) -> None:
         while self.epochs < epochs:
             values = self._epoch(objective, hooks)
             if self._best:
@@ -148,13 +183,6 @@ class Course:
             hooks.on_epoch(self.epochs, values)
             if not objective.saves_first:
                 self._save_if_due()
-        kept = self._best.epoch if self._best else None
-        if self._best and kept is not None:
-            self.network.load_state_dict(self._best.state)
-        elif self._average:
-            self.network.load_state_dict(self._average.network.state_dict())
-        finish(self.network)
-        return Training(self.curves, self.seconds, self.watch_seconds, self.resumed, kept, self.form)
 
     def _epoch(self, objective: Objective, hooks: Hooks) -> dict[str, float]:
         began = time.perf_counter()

@@ -52,6 +52,9 @@ class Settings:
     subpixel: bool = True
     """Whether strided convolutions may use the faster backward pass of `epsbench.harness.run.speed.convolutions`."""
 
+    most_threads: int = 1
+    """How many threads of a CPU may be tried; 1: torch's own number is taken."""
+
     checkpoint: Checkpoint = Checkpoint(None)  # noqa: RUF009 - without a path it saves nothing
     """Where the training is saved from time to time, and resumed from."""
 

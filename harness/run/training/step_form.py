@@ -43,6 +43,9 @@ class Form:
     subpixel: bool = False
     """Whether strided convolutions use the backward pass of `epsbench.harness.run.speed.convolutions`."""
 
+    threads: int = 0
+    """How many threads a CPU computes the steps with; 0: as many as torch has."""
+
     seconds: float = 0.0
     """What all trials took together."""
 
@@ -56,7 +59,8 @@ class Form:
     def entries(self) -> dict[str, Any]:
         """The entries of a record's ``training`` about the form; ``refused`` is there only if a form was refused."""
         refused = {"refused": self.refused} if self.refused else {}
-        return {"form": str(self), "trial_seconds": self.seconds, **refused}
+        threads = {"threads": self.threads} if self.threads else {}
+        return {"form": str(self), **threads, "trial_seconds": self.seconds, **refused}
 
     def apply(self, network: nn.Module, step: Step) -> Step:
         """Bring ``network`` into this form in place, and return the step in this form."""

@@ -19,7 +19,7 @@ from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.lock import require_in_place, turn
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import train_classifier
-from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
 from epsbench.harness.run.training.settings import Hooks, Method, Settings, Training
 from epsbench.harness.run.training.weights import digest, load_weights, save_weights, weights_path
 from epsbench.models.checkpoints import load_into
@@ -101,12 +101,16 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
             cached = load_weights(folder, key, network) if run.complete() else None
             if cached is None:
                 settings = Settings(
-                    cell.seed, context.precision(cell.precision), context.compile, checkpoint=checkpoint
+                    cell.seed,
+                    context.precision(cell.precision),
+                    context.compile,
+                    checkpoint=checkpoint,
+                    most_threads=context.most_threads,
                 )
                 # Weights without their other files: no process may load them until the training below is complete.
                 weights_path(folder, key).unlink(missing_ok=True)
                 extra = run.before()
-                with _progress(cell, run.title, context) as hooks:
+                with _progress(cell, run.title, run.images, context) as hooks:
                     training = run.train(settings, hooks)
                 info = _info(training, network, cell, settings.precision, run.images) | extra | {"probe": run.probe()}
                 require_in_place(context.results)
@@ -118,14 +122,23 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
 
 
 @contextmanager
-def _progress(cell: Cell, title: str, context: Context) -> Iterator[Hooks]:
+def _progress(cell: Cell, title: str, images: int, context: Context) -> Iterator[Hooks]:
     """Hooks that show how far a training is, on the terminal and in TensorBoard."""
     epochs = dict(cell.training)["epochs"]
     title = f"{title}: {how_trained(cell)}"
-    with context.progress.task(title, epochs) as task, closing(context.board(cell.weights_key)) as board:
+    steps = steps_per_epoch(images, dict(cell.training)["batch_size"])
+    with context.progress.task(title, epochs, "epochs") as task, closing(context.board(cell.weights_key)) as board:
         shown: dict[str, float] = {}
+        taken = 0
+
+        def on_step() -> None:
+            nonlocal taken
+            taken += 1
+            task.to(taken / steps)
 
         def on_resume(epoch: int) -> None:
+            nonlocal taken
+            taken = epoch * steps
             shown["resumed_after_epoch"] = epoch
             task.advance(epoch, **shown)
 
@@ -134,7 +147,7 @@ def _progress(cell: Cell, title: str, context: Context) -> Iterator[Hooks]:
                 board.add_scalar(f"training/{name}", value, epoch)
             task.advance(1, **values, **shown)
 
-        yield Hooks(on_epoch=on_epoch, on_resume=on_resume)
+        yield Hooks(on_epoch=on_epoch, on_step=on_step, on_resume=on_resume)
 
 
 def _info(training: Training, network: nn.Module, cell: Cell, precision: str, images: int) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from epsbench.harness.run.data.examples import Data, Examples
+from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.noise import KeyedNoise
@@ -87,6 +88,13 @@ class _Bound(Objective):
             return fastest_form(self._vae, make, batch, steps, wanted)
         finally:
             resume_random_state(self._course.generator, state)
+
+    def trial(self, index: Tensor) -> Callable[[], object]:
+        vae = copy_of(self._vae)
+        step = bound_step(vae, self._course.settings.precision, 0.0)
+        noise = KeyedNoise(0, index, torch.zeros_like(index)).normal(vae.z_dim)
+        x, beta = self._course.data.train.pixels(index), torch.tensor(self._beta, device=index.device)
+        return lambda: step(x, noise, beta)[0].backward()
 
     def take(self, form: Form) -> None:
         self._step = form.apply(self._vae, self._eager)

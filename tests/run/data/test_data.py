@@ -86,7 +86,7 @@ def test_missing_data_offline_is_one_clear_line(name, error, tmp_path, monkeypat
         load_data(name, tmp_path, CPU)
     (message,) = caught.value.messages
     assert f"data '{name}': not in {tmp_path}" in message
-    assert "--data or EPSBENCH_DATA" in message
+    assert "--data-folder or EPSBENCH_DATA" in message
     assert "\n" not in message
 
 

@@ -154,12 +154,15 @@ class Watched(Silent):
     def __init__(self, stop_at=None):
         self.calls, self.stop_at = [], stop_at
 
-    def task(self, description, total):
+    def task(self, description, total, unit=""):
         return self
 
     def advance(self, n=1, **fields):
         self.calls.append((n, fields.get("resumed_after_epoch")))
         stop(len(self.calls) == self.stop_at)
+
+    def to(self, done):
+        pass
 
     def __enter__(self):
         return self

@@ -30,7 +30,7 @@ def reader(dataset: str) -> Reader:
                 reason = " ".join(str(error).split())
                 raise InputError(
                     f"data {description.name!r}: not in {root} and not to be downloaded ({reason}); "
-                    "name the folder that holds it, in torchvision's layout, with --data or EPSBENCH_DATA"
+                    "name the folder that holds it, in torchvision's layout, with --data-folder or EPSBENCH_DATA"
                 ) from error
             images = torch.as_tensor(part.data)
             # MNIST stores (n, H, W); CIFAR stores (n, H, W, C).

@@ -1,0 +1,114 @@
+"""How long the rest takes, by what records of this machine took; and the order of a run with a time limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from epsbench.harness.hardware import device_names
+from epsbench.harness.listing import estimate_text, plan_table
+from epsbench.harness.plan.estimate import Estimate, Estimator
+from epsbench.harness.plan.index_file import FEWEST
+from epsbench.harness.plan.order import cheapest_first
+from epsbench.harness.plan.plan import Plan, examples, plan
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.records import Metric, Record, write_record
+
+SUITE = """
+[robustness]
+data = "digits"
+limit = 100
+training = { epochs = 4 }
+[robustness.matrix]
+model = "smallcnn"
+defense = ["none", "pgd-batch"]
+attack = ["fgsm", { name = "pgd", steps = 20 }, { name = "autoattack" }]
+eps = [0.05, 0.1]
+"""
+IMAGE, GRADIENT, TRAINING = 0.5, 0.1, 0.002
+
+
+def planned(folder: Path, results: Path | None = None) -> Plan:
+    (folder / "some.toml").write_text(SUITE, encoding="utf-8")
+    return plan(load_suite(str(folder / "some.toml")), results or folder / "results")
+
+
+def recorded(made: Plan, attack: str, defense: str = "none", device: str = device_names()[0], **more: object) -> None:
+    """A record of each cell of this attack and defense, as if it had been measured."""
+    for cell in made.suite.cells:
+        if (cell.attack.name, cell.defense.name) == (attack, defense):
+            cost = {"seconds": 0.4 * examples(cell), "audit_seconds": 0.1 * examples(cell), "device": device,
+                    "backwards": 4 * examples(cell), **more}  # fmt: skip
+            training = {"seconds": 10.0, "watch_seconds": 10.0, "images_per_second": 2 / TRAINING}
+            write_record(
+                made.records.results,
+                Record(id=cell.id, status="ok", cell=cell.canonical(), code=cell.code, cost=cost, training=training,
+                       metrics={"clean_accuracy": Metric(value=1.0, n=examples(cell))}),
+            )  # fmt: skip
+
+
+def test_rates_of_this_machine_make_minutes(tmp_path):
+    made = planned(tmp_path)
+    recorded(made, "fgsm")
+    made = planned(tmp_path)
+    estimator = Estimator(made)
+    fgsm, pgd, auto = (next(c for c in made.pending if c.attack.name == a and c.defense.name == "pgd-batch")
+                       for a in ("fgsm", "pgd", "autoattack"))  # fmt: skip
+    n = examples(fgsm)
+    assert estimator.cell(fgsm).measuring == pytest.approx(IMAGE * n)
+    assert estimator.cell(pgd) == Estimate(measuring=pytest.approx(GRADIENT * 20 * n), bounded=True)
+    assert estimator.cell(auto).bounded
+    none, robust = made.jobs
+    assert estimator.training(none).training == pytest.approx(TRAINING * 4 * 80, rel=0.5)
+    assert estimator.training(robust) == Estimate(trainings_unknown=1)
+    (made.records.results / "weights").mkdir()
+    (made.records.results / "weights" / f"{none.key}.safetensors").touch()
+    assert estimator.training(none) == Estimate()
+    text = estimate_text(made, estimator)
+    assert "measuring" in text
+    assert "1 training not known" in text
+    assert "smallcnn on digits" in text
+    assert plan_table(made, estimator).columns[-1].header == "time to do"
+
+
+def test_what_no_record_says_is_said_not_guessed(tmp_path):
+    made = planned(tmp_path)
+    assert "have no record of this machine" in estimate_text(made, Estimator(made))
+    recorded(made, "fgsm", device="another machine")
+    made = planned(tmp_path)
+    assert "have no record of this machine" in estimate_text(made, Estimator(made))
+    assert plan_table(made, Estimator(made)).columns[-1].header == "gradients to do"
+
+
+def test_the_indices_of_the_folders_beside_it_count_too(tmp_path):
+    eps = ", ".join(str((n + 1) / 1000) for n in range(FEWEST))
+    (tmp_path / "other.toml").write_text(SUITE.replace("0.05, 0.1", eps), encoding="utf-8")
+    other = plan(load_suite(str(tmp_path / "other.toml")), tmp_path / "all" / "other")
+    recorded(other, "fgsm")
+    plan(other.suite, other.records.results)  # makes the index
+    made = planned(tmp_path, tmp_path / "all" / "mine")
+    assert Estimator(made).cell(made.pending[0]).measuring == pytest.approx(IMAGE * examples(made.pending[0]))
+
+
+def test_nothing_to_do_takes_no_line(tmp_path):
+    made = planned(tmp_path)
+    for attack in ("fgsm", "pgd", "autoattack"):
+        for defense in ("none", "pgd-batch"):
+            recorded(made, attack, defense)
+    made = planned(tmp_path)
+    assert estimate_text(made, Estimator(made)) == ""
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_cheapest_cells_come_first(tmp_path, known):
+    made = planned(tmp_path)
+    if known:
+        recorded(made, "fgsm")
+        made = planned(tmp_path)
+    jobs = cheapest_first(made, made.pending_jobs, Estimator(made))
+    order = [cell.attack.name for job in jobs for cell in job.cells]
+    assert sorted(cell.id for job in jobs for cell in job.cells) == sorted(cell.id for cell in made.pending)
+    assert order == sorted(order, key=["fgsm", "pgd", "autoattack"].index)
+    for job in jobs:
+        assert [cell for stream in job.streams for cell in stream.cells] == list(job.cells)
