@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import pi
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Norm(ABC):
     version: ClassVar[int | str] = 1
 
     name: ClassVar[str]
+
+    shrinks: ClassVar[bool] = True
+    """Whether a part of a change is smaller than the whole: true of a length, and not of a number of pixels."""
 
     @abstractmethod
     def size(self, delta: Tensor) -> Tensor:
@@ -80,6 +84,11 @@ def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     in 128 images of 28 x 28, and 320 µs for an irregular mask (AMD EPYC, one thread, torch 2.14).
     """
     return no.lerp(yes, mask.to(no.dtype))
+
+
+def cosine(step: Tensor, steps: int, first: float, last: float) -> Tensor:
+    """From ``first`` at step 0 along half a cosine wave to ``last`` after ``steps`` steps, (N,)."""
+    return last + (first - last) * (1 + (step / steps * pi).cos()) / 2
 
 
 def per_row(values: Tensor) -> Tensor:

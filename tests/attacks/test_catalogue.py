@@ -92,6 +92,7 @@ def test_losses_agree_with_their_formulas_and_rise_towards_a_mistake():
         "dlr": -(3.0 - 1.0) / (3.0 - 0.5),
         "dlr-targeted": -(3.0 - 0.5) / (3.0 - (0.5 - 1.0) / 2),
         "logit-difference": 0.5 - 3.0,
+        "log-odds": math.log(sum(math.exp(v) for v in (1, 0.5, -1))) - 3.0,
         "kl": sum(
             0.25 * (math.log(0.25) - v + math.log(sum(math.exp(w) for w in (3, 1, 0.5, -1)))) for v in z[0].tolist()
         ),

@@ -72,6 +72,7 @@ KINDS: dict[str, Kind] = {
             "fab": "epsbench.attacks.fab:FAB",
             "fab-t": "epsbench.attacks.fab_t:FABT",
             "square": "epsbench.attacks.square:Square",
+            "ddn": "epsbench.attacks.ddn:DDN",
             "ensemble": "epsbench.attacks.ensemble:Ensemble",
             "autoattack": "epsbench.attacks.autoattack:AutoAttack",
         },
