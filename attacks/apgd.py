@@ -49,12 +49,7 @@ class APGD(Attack):
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         """A random point of the ball's surface."""
         x = rows.project(rows.x + self.norm.surface(rows.noise, rows.x, rows.eps))
-        zero, none = x.new_zeros(len(x)), rows.y.new_zeros(len(x))
-        return x, {
-            "previous": x, "best": x, "best_gradient": x.new_zeros(x.shape), "size": 2 * rows.eps,
-            "loss": zero, "best_loss": zero - float("inf"), "checked_loss": zero, "rises": none,
-            "halved": none == 0,
-        }  # fmt: skip
+        return x, first_state(x, rows)
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
@@ -84,6 +79,16 @@ class APGD(Attack):
     def _interval(self, step: Tensor) -> Tensor:
         """The number of steps (N,) since the last checkpoint, where a row is at one after ``step`` steps, else 0."""
         return sum(((step == at) * length for at, length in checkpoints(self.steps)), step.new_zeros(len(step)))
+
+
+def first_state(x: Tensor, rows: Rows) -> State:
+    """What the attack remembers before its first answer, at the points ``x``."""
+    zero, none = x.new_zeros(len(x)), rows.y.new_zeros(len(x))
+    return {
+        "previous": x, "best": x, "best_gradient": x.new_zeros(x.shape), "size": 2 * rows.eps,
+        "loss": zero, "best_loss": zero - float("inf"), "checked_loss": zero, "rises": none,
+        "halved": none == 0,
+    }  # fmt: skip
 
 
 @cache

@@ -50,6 +50,10 @@ class Norm(ABC):
     def direction(self, gradient: Tensor) -> Tensor:
         """The unit step of steepest ascent under this norm; 0 where the whole gradient is 0."""
 
+    def dual(self, gradient: Tensor) -> Tensor:
+        """The most that a change of size 1 gains along ``gradient``: the dual norm, (N,)."""
+        return (self.direction(gradient) * gradient).flatten(1).sum(1)
+
     @abstractmethod
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         """The nearest δ within the ball of radius ε."""

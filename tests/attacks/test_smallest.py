@@ -7,14 +7,21 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from known_distances import CASES, CPU, Case, engine_of, targets_of
 
-from epsbench.attacks import Attack
+from epsbench.attacks import FABT, Attack
+from epsbench.attacks.apgd_search import APGDSearch
+from epsbench.attacks.cw import CW
 from epsbench.attacks.ddn import DDN
+from epsbench.attacks.deepfool import DeepFool
+from epsbench.attacks.fmn import FMN
+from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
+from epsbench.attacks.pdpgd import PDPGD
 from epsbench.attacks.plain import path
+from epsbench.attacks.sigma_zero import SigmaZero
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
@@ -22,7 +29,19 @@ from epsbench.harness.run.attack.line_search import nearest_on_the_line
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 
-ATTACKS = [DDN(steps=60)]
+ATTACKS = [
+    DDN(steps=150, loss=Margin()),
+    *(FMN(steps=150, norm=NORMS[norm]) for norm in ("linf", "l2")),
+    *(DeepFool(norm=NORMS[norm]) for norm in ("linf", "l2")),
+    *(APGDSearch(loss=Margin(), searches=20, norm=NORMS[norm]) for norm in ("linf", "l2")),
+    CW(steps=300, searches=9),
+    FMN(steps=150, norm=NORMS["l1"]),
+    PDPGD(steps=300),
+    *(FABT(goal="smallest", steps=30, norm=NORMS[norm]) for norm in ("linf", "l2", "l1")),
+]
+
+COUNTS = [SigmaZero(steps=200, norm=NORMS[norm]) for norm in ("l0", "l0-pixels")]
+COUNTS += [FMN(steps=150, norm=NORMS[norm]) for norm in ("l0", "l0-pixels")]
 
 
 def named(attack: Attack) -> str:
@@ -37,7 +56,7 @@ def test_the_distance_is_that_of_the_closed_form(attack, case: Case):
     (outcome,) = engine_of(case.network, case.x, case.y).run(attack, [Fraction(1)], seed=0)
     exact = case.distances[attack.norm.name].numpy()
     assert (outcome.distances >= exact * (1 - 1e-5) - 1e-6).all()
-    assert (outcome.distances <= exact * (1 + 1e-4)).all()
+    assert (outcome.distances <= exact * (1 + 1e-4) + 1e-5).all(), outcome.distances - exact
 
 
 def plain_distances(network, attack: Attack, targets: Targets) -> tuple[np.ndarray, torch.Tensor]:
@@ -68,7 +87,7 @@ def plain_distances(network, attack: Attack, targets: Targets) -> tuple[np.ndarr
     return nearest.numpy(), best
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, phases=(Phase.reuse, Phase.generate))
 @given(
     attack=st.sampled_from(ATTACKS), batch=st.integers(1, 50), n=st.integers(1, 24), early=st.booleans(),
     poll=st.integers(1, 4), eps=st.lists(st.sampled_from([Fraction(1, 10), Fraction(1), Fraction(5)]), min_size=1,
@@ -83,7 +102,7 @@ def test_the_engine_finds_the_nearest_point_of_the_plain_loop(network, digits, a
     x, y = targets.pixels(torch.arange(n)), targets.labels
     if attack.norm.shrinks and len(at := torch.from_numpy(np.isfinite(nearest)).nonzero().flatten()):
         best[at] = nearest_on_the_line(Judge(network, CPU), x[at], best[at], y[at], n)
-        nearest[at] = attack.norm.size(best[at] - x[at]).numpy()
+        nearest[at.numpy()] = attack.norm.size(best[at] - x[at]).numpy()
     for outcome in outcomes:
         np.testing.assert_allclose(outcome.distances, nearest, rtol=2e-3)
         np.testing.assert_array_equal(outcome.fooled, outcome.distances <= float(outcome.eps) + 1e-6)
