@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.apgd import APGD, first_state
 from epsbench.attacks.base import State, at_least_one
+from epsbench.attacks.losses import TARGETED_DLR, Loss
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer, Rows
+from epsbench.attacks.targets import Targeted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +23,8 @@ class APGDSearch(APGD):
     """Auto-PGD (Croce and Hein, 2020) at the ε of a bisection: the most exact of attacks, and the one that costs most.
 
     A run ends as soon as it fools. The next ε lies halfway between the largest that withstood and the nearest
-    adversarial point, and its run begins at that point, projected. Before the first success, ε doubles.
+    adversarial point, and its run begins at that point, projected. Before the first success, ε doubles. It stays with
+    the class that it meets first: `APGDTSearch` tries several.
     """
 
     version: ClassVar[int] = 1
@@ -37,6 +40,8 @@ class APGDSearch(APGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(searches=self.searches)
+        if "target" in self.loss.inputs and not isinstance(self, Targeted):
+            raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; use apgd-t-search")
         self.requires_norm("linf", "l2")
 
     def budget(self) -> int:
@@ -87,6 +92,16 @@ class APGDSearch(APGD):
         """The rows as one run sees them: with its ε and its own count of steps."""
         radius = per_row(eps)
         return replace(rows, eps=radius, step=step, region=self.norm.region(rows.x, radius))
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGDTSearch(Targeted, APGDSearch):
+    """`APGDSearch` towards one wrong class after the other: the nearest of all is the distance."""
+
+    version: ClassVar[int] = 1
+
+    loss: Loss = TARGETED_DLR
+    """A loss with a target: ``dlr-targeted`` or ``logit-difference``."""
 
 
 _OWN = frozenset({"eps", "withstood", "nearest", "point", "at", "search"})

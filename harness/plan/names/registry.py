@@ -79,6 +79,7 @@ KINDS: dict[str, Kind] = {
             "pdpgd": "epsbench.attacks.pdpgd:PDPGD",
             "sigma-zero": "epsbench.attacks.sigma_zero:SigmaZero",
             "apgd-search": "epsbench.attacks.apgd_search:APGDSearch",
+            "apgd-t-search": "epsbench.attacks.apgd_search:APGDTSearch",
             "ensemble": "epsbench.attacks.ensemble:Ensemble",
             "autoattack": "epsbench.attacks.autoattack:AutoAttack",
         },

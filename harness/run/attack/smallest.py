@@ -57,7 +57,8 @@ class Smallest(Stream):
         new = {}
         for name, fools in (("near", margin < 0), ("sure", surely)):
             nearer = fools & (size < t[f"{name}_size"])
-            new[name] = hold(~nearer, t[name], t["point"])
+            # Written in place, as it must never be the same tensor as the points: slots write into both.
+            new[name] = hold(nearer, t["point"], t[name], owned=True)
             new[f"{name}_size"] = size.where(nearer, t[f"{name}_size"])
         return new
 
@@ -117,6 +118,10 @@ class NearestLedger(Ledger):
             if i < len(outcome.images):
                 outcome.images[i] = x_adv[row].to("cpu", torch.float32)
                 outcome.predicted[i] = int(verdicts[5, row])
+
+    def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
+        """Nothing follows for this run from another ε."""
+        return self.outcomes[eps_index]
 
     def at(self, eps: Fraction) -> Outcome:
         """The outcome at one ε: fooled where the nearest image is within it. Every ε states the cost of the one run."""
