@@ -76,9 +76,7 @@ class APGDSearch(APGD):
         fresh = self._at(rows, eps, at * 0)
         near = fresh.project(point)  # the next run's first point
         again = first_state(near, fresh)
-        new = {
-            name: again[name].where(over.view(-1, *[1] * (value.dim() - 1)), value) for name, value in inner.items()
-        }
+        new = {name: again[name].where(over.view(-1, *[1] * (value.dim() - 1)), value) for name, value in inner.items()}
         x = near.where(per_row(over), proposal)
         return x, new | {
             "eps": eps, "withstood": withstood, "nearest": nearest, "point": point,

@@ -139,7 +139,9 @@ class Attack(ABC):
         """Raise `ValueError` where the attack has another norm than one of these."""
         if self.norm.name not in known:
             name = type(self).__name__.lower()
-            raise ValueError(f"{name} knows the norm{'s' * (len(known) > 1)} {' and '.join(known)}, not {self.norm.name}")
+            raise ValueError(
+                f"{name} knows the norm{'s' * (len(known) > 1)} {' and '.join(known)}, not {self.norm.name}"
+            )
 
     def check(self, classes: int) -> None:
         """Raise `ValueError` where the attack cannot be used on data with so many classes."""

@@ -14,6 +14,7 @@ from epsbench.harness.report.generative.pictures import blocks
 from epsbench.harness.report.overview import findings_table, long_environment
 from epsbench.harness.report.results.cells import numbers
 from epsbench.harness.report.results.units import duration, plural, visible
+from epsbench.harness.report.robustness.distance_figures import distance_figures
 from epsbench.harness.report.robustness.illustrations import PRICE_CAPTION, price_figures, robustness_figures
 from epsbench.harness.report.robustness.pictures import Gallery, galleries
 from epsbench.harness.report.robustness.scores import score_entry
@@ -40,6 +41,8 @@ def page_parts(content: Content) -> dict[str, Any]:
         "left_out": left_out,
         "movements": content.movements,
         "transfers": _captioned_once(content.transfers),
+        "distances": content.distances,
+        "distance_figures": _captioned_once(distance_figures(results)),
         "parts": content.parts,
         "cost": content.cost,
         "training_cost": content.training_cost,

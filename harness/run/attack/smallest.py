@@ -139,4 +139,3 @@ class NearestLedger(Ledger):
         for name in COUNTS:
             setattr(outcome, name, getattr(run, name))
         return outcome
-

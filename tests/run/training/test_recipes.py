@@ -95,7 +95,8 @@ def test_label_smoothing_reaches_every_defense_and_no_attack():
     network, y = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.tensor([0, 1])
     x = torch.rand(2, 1, 2, 2)
     plain, smooth = (
-        ClassifierInTraining(network, torch.Generator().manual_seed(0), "float32", smoothing) for smoothing in (0.0, 0.3)
+        ClassifierInTraining(network, torch.Generator().manual_seed(0), "float32", smoothing)
+        for smoothing in (0.0, 0.3)
     )
     for defense in (NoDefense(), TRADES(eps=Fraction(1, 10), steps=1)):
         assert not math.isclose(defense.loss(plain, x, y).item(), defense.loss(smooth, x, y).item(), rel_tol=1e-4)
