@@ -47,6 +47,9 @@ class APGDSearch(APGD):
     def budget(self) -> int:
         return self.steps * self.searches
 
+    def roams(self) -> bool:
+        return True
+
     def radius(self, rows: Rows, state: State) -> Tensor:
         return per_row(state["eps"])
 

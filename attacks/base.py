@@ -116,6 +116,10 @@ class Attack(ABC):
         """
         return None
 
+    def roams(self) -> bool:
+        """Whether it defines a `radius`, so that its points may lie outside the ball."""
+        return type(self).radius is not Attack.radius
+
     def gradient_at(self, rows: Rows, point: Tensor, logits: Tensor) -> Tensor:
         """Where the gradient is asked for (N, C, H, W), after a look at the logits (N, K) at the proposed points.
 

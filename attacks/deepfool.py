@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class DeepFool(Attack):
     """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a class.
 
-    Each step is the least one within the box of images. The paper has no box: clamped to it, its step may cross nothing.
+    Each step is the least one within the box of images. The paper has no box: its step, clamped, may cross nothing.
     """
 
     version: ClassVar[int] = 1

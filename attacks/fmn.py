@@ -24,7 +24,8 @@ class FMN(Attack):
 
     Steps have a Euclidean length under every norm; pixels at a face of the box take no step beyond it, and the
     projection (line 12) is on ball and box together. The ball grows and shrinks as in DDN, and before the first success
-    it reaches a little beyond the linearised boundary: the paper's, which ends on it, may never cross. Under L0 it begins with one feature.
+    it reaches a little beyond the linearised boundary: the paper's, which ends on it, may never cross. Under L0 it
+    begins with one feature.
     """
 
     version: ClassVar[int] = 1

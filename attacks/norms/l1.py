@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.norms.base import Norm, Region, RowNoise, per_row
+from epsbench.attacks.norms.base import Norm, Region, RowNoise
 
 if TYPE_CHECKING:
     from torch import Tensor

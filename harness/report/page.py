@@ -12,8 +12,8 @@ from epsbench.harness.report.drawing.table import Entry, Table
 from epsbench.harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
 from epsbench.harness.report.generative.pictures import blocks
 from epsbench.harness.report.overview import findings_table, long_environment
-from epsbench.harness.report.results.cells import numbers
 from epsbench.harness.report.results.units import duration, plural, visible
+from epsbench.harness.report.robustness.cost import spent
 from epsbench.harness.report.robustness.distance_figures import distance_figures
 from epsbench.harness.report.robustness.illustrations import PRICE_CAPTION, price_figures, robustness_figures
 from epsbench.harness.report.robustness.pictures import Gallery, galleries
@@ -97,13 +97,13 @@ def _facts(content: Content) -> list[tuple[str, Entry]]:
     """The line of key figures below the title."""
     records = content.results.current
     counts = {state: sum(record.status == state for record in records) for state in ("ok", "failed", "void")}
-    spent = sum(numbers([record.cost for record in records], "seconds"))
+    taken = sum(map(spent, records))
     devices = sorted({visible(str(record.cost["device"])) for record in records if record.cost.get("device")})
     finished = max((record.finished for record in records), default="")
     facts = [("measured", Entry(plural(counts["ok"], "cell")))]
     facts += [
         (state, Entry(plural(counts[state], "cell"), state=state)) for state in ("failed", "void") if counts[state]
     ]
-    facts += [("measuring took", Entry(duration(spent)))] if spent else []
+    facts += [("measuring took", Entry(duration(taken)))] if taken else []
     facts += [("device", Entry(", ".join(devices)))] if devices else []
     return facts + ([("finished", Entry(visible(finished)[:16].replace("T", " ")))] if finished else [])

@@ -108,8 +108,8 @@ def only_at(results: Results, eps: Sequence[Fraction]) -> Results:
     answered = {Fraction(record.cell["eps"]) for record in (*kept, *derived)}
     if missing := wanted - answered:
         raise InputError(
-            f"--at-eps: no record answers at {', '.join(map(_spelled, sorted(missing)))}; only attacks that look for the "
-            "smallest distance, such as ddn, answer a radius that was not measured"
+            f"--at-eps: no record answers at {', '.join(map(_spelled, sorted(missing)))}; only attacks that look for "
+            "the smallest distance, such as ddn, answer a radius that was not measured"
         )
     homes = dict(results.homes) | {record.id: results.folder for record in derived}
     return replace(results, current=(*kept, *derived), superseded=(), homes=homes)

@@ -148,7 +148,9 @@ class Engine:
         if stream.size < slots:
             self.batch = stream.size
         for eps in run.eps:
-            yield ledger.at(eps)
+            outcome = ledger.at(eps)
+            outcome.radii = len(run.eps)
+            yield outcome
 
     def _batches(self, run: AttackRun, ledger: Ledger, schedule: Each) -> Iterator[Outcome]:
         batches = Batches(run, self.victim, self.judge, self.targets, ledger, schedule, self.batch)

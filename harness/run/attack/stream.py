@@ -43,7 +43,7 @@ class Stream:
         self.victim, self.clean = asks.victim, asks.clean
         self.size, self.poll, self.steps = slots, poll, run.attack.budget()
         # Points of an attack that may leave the ball count only where they are inside.
-        self.roams = type(run.attack).radius is not Attack.radius
+        self.roams = run.attack.roams()
         self.ends = type(run.attack).done is not Attack.done
         # Without early stopping a row may fool on the way and not at its end: its best iterate is kept too.
         self.keeps_best = not run.early_stop and not run.last_only

@@ -53,7 +53,7 @@ class Classifier:
         return robust
 
     def distances(self, outcome: Outcome) -> Distances | None:
-        """The distance of every test image, 0 where it is misclassified without an attack; None where none was asked."""
+        """The distance of every test image, 0 where it is misclassified without an attack; None where none is known."""
         if outcome.distances is None:
             return None
         distances = np.zeros(len(self.right), dtype=np.float32)
@@ -161,7 +161,9 @@ def cost_of(outcome: Outcome, attacker: Attacker, context: Context) -> dict[str,
     engine, seconds = attacker.engine, outcome.seconds
     attacked = len(outcome.fooled)
     gradients = outcome.backwards + outcome.shared_backwards
+    one_run = {"radii_of_run": outcome.radii} if outcome.distances is not None else {}
     return {
+        **one_run,
         "forwards": outcome.forwards,
         "backwards": outcome.backwards,
         "shared_backwards": outcome.shared_backwards,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from epsbench.attacks.norms import NORMS
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.registry import KINDS, norm_versions
 from epsbench.harness.plan.names.versions import bare_source, code_version

@@ -22,7 +22,7 @@ DDN = {"name": "ddn", "steps": 100, "gamma": 0.05}
 @pytest.fixture
 def folder(tmp_path):
     for eps in ("0.1", "0.2"):
-        robust = CLEAN & (DISTANCES > float(eps) + 1e-6)
+        robust = CLEAN & (float(eps) + 1e-6 < DISTANCES)
         record = factory.robustness(CLEAN, robust, attack=DDN, norm="l2", eps=eps)
         write_record(tmp_path, record.model_copy(update={"distances": Distances.pack(DISTANCES)}))
     return tmp_path
