@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from epsbench.attacks.base import Attack, State, at_least_one
 from epsbench.attacks.fab import nearest_boundary
 from epsbench.attacks.losses import LogitDifference
-from epsbench.attacks.plane import to_plane
+from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class DeepFool(Attack):
     """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a class.
 
-    Each step is the least one within the box of images. The paper has no box: its step, clamped, may cross nothing.
+    The paper has no box: what a step would move beyond it is lost, and made up for by further steps.
     """
 
     version: ClassVar[int] = 1
@@ -44,7 +44,8 @@ class DeepFool(Attack):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         w, f = nearest_boundary(self.norm, answer)  # line 8
-        total = answer.x - rows.x + to_plane(self.norm, answer.x, w, f)  # lines 9 and 10
+        length = (f.abs() + 1e-4) / self.norm.dual(w).clamp_min(1e-12)  # 10⁻⁴ as in the authors' code
+        total = answer.x - rows.x + per_row(length) * self.norm.direction(w)  # lines 9 and 10
         return rows.x + (1 + self.overshoot) * total, {}
 
     def done(self, rows: Rows, answer: Answer, state: State) -> Tensor:

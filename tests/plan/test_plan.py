@@ -164,5 +164,5 @@ def test_the_smallest_distance_is_not_looked_for_along_another_models_gradients(
         '[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = ["smallcnn"]\ndefense = ["none", "fgsm-loss"]\n'
         'source = [{ defense = "none" }]\nattack = "ddn"\nnorm = "l2"\neps = [0.5]\n'
     )
-    with pytest.raises(InputError, match="ddn: looks for the smallest distance, .* leave out its source"):
+    with pytest.raises(InputError, match=r"ddn: looks for the smallest distance, .* leave out its source"):
         plan(load_suite(str(path)), tmp_path)
