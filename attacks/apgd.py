@@ -45,6 +45,8 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         at_least_one(steps=self.steps, restarts=self.restarts, samples=self.samples)
+        if not self.norm.shrinks:
+            raise ValueError(f"apgd follows lengths, and {self.norm.name} counts; use sigma-zero or fmn")
         if "target" in self.loss.inputs and type(self) is APGD:
             raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; use apgd-t")
 

@@ -142,10 +142,9 @@ class Attack(ABC):
     def requires_norm(self, *known: str) -> None:
         """Raise `ValueError` where the attack has another norm than one of these."""
         if self.norm.name not in known:
-            name = type(self).__name__.lower()
-            raise ValueError(
-                f"{name} knows the norm{'s' * (len(known) > 1)} {' and '.join(known)}, not {self.norm.name}"
-            )
+            names = f"{', '.join(known[:-1])} and {known[-1]}" if known[1:] else known[0]
+            noun = "norms" if known[1:] else "norm"
+            raise ValueError(f"{type(self).__name__.lower()} knows the {noun} {names}, not {self.norm.name}")
 
     def check(self, classes: int) -> None:
         """Raise `ValueError` where the attack cannot be used on data with so many classes."""
