@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
+from epsbench.attacks.apgd_l1 import sparse_start, sparse_step
 from epsbench.attacks.base import Attack, State, at_least_one
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms.base import per_row
@@ -25,6 +26,7 @@ class APGD(Attack):
     The first step is 2ε. At each checkpoint (section 3.2) a row halves its step and goes back to its best point, if
     the loss rose in at most ρ of the steps since the last one, or if neither the step nor the best loss has changed
     since. That code counts the first rise from 0, and looks at the second condition from the second checkpoint on.
+    Under L1 the steps are sparse: `epsbench.attacks.apgd_l1`.
     """
 
     version: ClassVar[int] = 1
@@ -43,20 +45,27 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         at_least_one(steps=self.steps, restarts=self.restarts, samples=self.samples)
+        if not self.norm.shrinks:
+            raise ValueError(f"apgd follows lengths, and {self.norm.name} counts; use sigma-zero or fmn")
         if "target" in self.loss.inputs and type(self) is APGD:
             raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; use apgd-t")
 
+    def roams(self) -> bool:
+        return self.norm.name == "l1"
+
+    def radius(self, rows: Rows, state: State) -> Tensor | None:
+        return rows.eps * per_row(state["ball"]) if self.norm.name == "l1" else None
+
     def start(self, rows: Rows) -> tuple[Tensor, State]:
-        """A random point of the ball's surface."""
+        """A random point of the ball's surface; under L1, of the first stage's ball."""
+        if self.norm.name == "l1":
+            return sparse_start(self.norm, self.steps, rows)
         x = rows.project(rows.x + self.norm.surface(rows.noise, rows.x, rows.eps))
-        zero, none = x.new_zeros(len(x)), rows.y.new_zeros(len(x))
-        return x, {
-            "previous": x, "best": x, "best_gradient": x.new_zeros(x.shape), "size": 2 * rows.eps,
-            "loss": zero, "best_loss": zero - float("inf"), "checked_loss": zero, "rises": none,
-            "halved": none == 0,
-        }  # fmt: skip
+        return x, first_state(x, rows)
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        if self.norm.name == "l1":
+            return sparse_step(self.norm, self.steps, rows, answer, state)
         assert answer.gradient is not None
         first, length = rows.step == 0, self._interval(rows.step)
         better = answer.loss > state["best_loss"]
@@ -84,6 +93,16 @@ class APGD(Attack):
     def _interval(self, step: Tensor) -> Tensor:
         """The number of steps (N,) since the last checkpoint, where a row is at one after ``step`` steps, else 0."""
         return sum(((step == at) * length for at, length in checkpoints(self.steps)), step.new_zeros(len(step)))
+
+
+def first_state(x: Tensor, rows: Rows) -> State:
+    """What the attack remembers before its first answer, at the points ``x``."""
+    zero, none = x.new_zeros(len(x)), rows.y.new_zeros(len(x))
+    return {
+        "previous": x, "best": x, "best_gradient": x.new_zeros(x.shape), "size": 2 * rows.eps,
+        "loss": zero, "best_loss": zero - float("inf"), "checked_loss": zero, "rises": none,
+        "halved": none == 0,
+    }  # fmt: skip
 
 
 @cache

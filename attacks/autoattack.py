@@ -25,6 +25,8 @@ class AutoAttack(Ensemble):
     - ``plus``: APGD on the cross-entropy and on DLR with 5 restarts each, FAB with 5 restarts, Square, APGD-T, FAB-T.
     - ``rand``, for models that are random: APGD on the cross-entropy and on DLR, with 20 gradients a step.
 
+    Under L1, standard has 5 starts of APGD and 5 targets of APGD-T (Croce and Hein, 2021, section 5).
+
     With fewer than ten classes all wrong ones are targets. With two classes DLR is not defined: the margin takes its
     place, and APGD on the margin that of APGD-T.
     """
@@ -40,8 +42,7 @@ class AutoAttack(Ensemble):
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
             raise ValueError(f"version must be one of {', '.join(VERSIONS)}, not {self.version!r}")
-        if self.norm.name not in ("linf", "l2"):
-            raise ValueError(f"autoattack knows the norms linf and l2, not {self.norm.name}")
+        self.requires_norm("linf", "l2", "l1")
 
     def adapted(self, classes: int) -> dict[str, Any]:
         left_out = {"apgd-t": "apgd-margin", "apgd-dlr": "apgd-margin"} if classes == 2 else {}
@@ -60,9 +61,11 @@ class AutoAttack(Ensemble):
 
     def _members(self) -> tuple[tuple[str, Attack], ...]:
         norm = self.norm
-        apgd_t, fab_t, square = APGDT(norm=norm), FABT(norm=norm), Square(norm=norm)
+        sparse = norm.name == "l1"
+        apgd_t, fab_t, square = APGDT(norm=norm, targets=5 if sparse else None), FABT(norm=norm), Square(norm=norm)
         if self.version == "standard":
-            return (("apgd-ce", APGD(norm=norm)), ("apgd-t", apgd_t), ("fab-t", fab_t), ("square", square))
+            apgd = APGD(norm=norm, restarts=5 if sparse else 1)
+            return (("apgd-ce", apgd), ("apgd-t", apgd_t), ("fab-t", fab_t), ("square", square))
         if self.version == "rand":
             return ("apgd-ce", APGD(samples=20, norm=norm)), ("apgd-dlr", APGD(loss=DLR(), samples=20, norm=norm))
         return (

@@ -60,6 +60,13 @@ class Attack(ABC):
     loss = CROSS_ENTROPY
     """The loss whose gradient is asked for. An attack that lets a suite choose it makes it a field."""
 
+    goal = "fool"
+    """What it looks for: ``fool``, a point within ε that is misclassified, or ``smallest``, the nearest such point.
+
+    One run for the smallest distance answers every ε. There is no ball then, only the box, and ``rows.eps`` is the
+    largest change that the box allows. A field where a suite may set it.
+    """
+
     samples = 1
     """Gradients that are averaged at each point, against a model that is random. A field where a suite may set it."""
 
@@ -109,6 +116,10 @@ class Attack(ABC):
         """
         return None
 
+    def roams(self) -> bool:
+        """Whether it defines a `radius`, so that its points may lie outside the ball."""
+        return type(self).radius is not Attack.radius
+
     def gradient_at(self, rows: Rows, point: Tensor, logits: Tensor) -> Tensor:
         """Where the gradient is asked for (N, C, H, W), after a look at the logits (N, K) at the proposed points.
 
@@ -127,6 +138,13 @@ class Attack(ABC):
     def starts_clean(self) -> bool:
         """Whether every row starts at the clean image, and asks for the gradient that other attacks ask for there."""
         return False
+
+    def requires_norm(self, *known: str) -> None:
+        """Raise `ValueError` where the attack has another norm than one of these."""
+        if self.norm.name not in known:
+            names = f"{', '.join(known[:-1])} and {known[-1]}" if known[1:] else known[0]
+            noun = "norms" if known[1:] else "norm"
+            raise ValueError(f"{type(self).__name__.lower()} knows the {noun} {names}, not {self.norm.name}")
 
     def check(self, classes: int) -> None:
         """Raise `ValueError` where the attack cannot be used on data with so many classes."""

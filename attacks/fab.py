@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import LATER, Attack, State, at_least_one
 from epsbench.attacks.losses import LogitDifference
-from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.norms.base import Norm, per_row
 from epsbench.attacks.plane import to_plane
 from epsbench.attacks.rows import Answer, Rows
 
@@ -38,10 +38,16 @@ class FAB(Attack):
     restarts: int = 1
     """How often it starts over, at random points at most ε/2 away, on an image that withstood."""
 
+    goal: str = field(default="fool", metadata=LATER, repr=False)
+    """``smallest``: the distances themselves are recorded, and answer every ε."""
+
     def __post_init__(self) -> None:
         at_least_one(steps=self.steps, restarts=self.restarts)
-        if self.norm.name not in ("linf", "l2"):
-            raise ValueError(f"fab knows the norms linf and l2, not {self.norm.name}")
+        if self.goal not in ("fool", "smallest"):
+            raise ValueError(f'goal must be "fool" or "smallest", not {self.goal!r}')
+        if self.goal == "smallest" and self.restarts > 1:
+            raise ValueError("restarts begin within ε/2, and there is no ε where the smallest distance is looked for")
+        self.requires_norm("linf", "l2", "l1")
 
     def radius(self, rows: Rows, state: State) -> Tensor:
         return rows.eps + float("inf")
@@ -67,12 +73,16 @@ class FAB(Attack):
         return near.where(per_row(rows.attempt > 0), rows.x)
 
     def _boundary(self, answer: Answer) -> tuple[Tensor, Tensor]:
-        """Gradient (N, C, H, W) and value (N,) of z_k − z_y, for the class k whose boundary is nearest (eq. 7)."""
-        assert answer.gradient is not None
-        values = answer.logits - answer.logits.gather(1, answer.y[:, None])
-        flat = answer.gradient.flatten(2)
-        steepness = flat.abs().sum(2) if self.norm.name == "linf" else flat.norm(dim=2)  # the dual norm
-        distance = values.abs() / steepness.clamp_min(1e-30)
-        nearest = distance.scatter(1, answer.y[:, None], float("inf")).argmin(1)
-        chosen = nearest.view(-1, 1, 1).expand(-1, 1, flat.shape[2])
-        return flat.gather(1, chosen).view_as(answer.x), values.gather(1, nearest[:, None]).squeeze(1)
+        return nearest_boundary(self.norm, answer)  # eq. 7
+
+
+def nearest_boundary(norm: Norm, answer: Answer) -> tuple[Tensor, Tensor]:
+    """Gradient (N, C, H, W) and value (N,) of z_k − z_y, for the class k whose linearised boundary is nearest."""
+    assert answer.gradient is not None
+    values = answer.logits - answer.logits.gather(1, answer.y[:, None])
+    n, classes = values.shape
+    steepness = norm.dual(answer.gradient.flatten(0, 1)).view(n, classes)
+    distance = values.abs() / steepness.clamp_min(1e-30)
+    nearest = distance.scatter(1, answer.y[:, None], float("inf")).argmin(1)
+    chosen = nearest.view(-1, 1, 1, 1, 1).expand(-1, 1, *answer.x.shape[1:])
+    return answer.gradient.gather(1, chosen).squeeze(1), values.gather(1, nearest[:, None]).squeeze(1)

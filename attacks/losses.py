@@ -108,7 +108,22 @@ class KLToClean(Loss):
         return (log_p.exp() * (log_p - log_q)).sum(1)
 
 
+@dataclass(frozen=True)
+class LogOdds(Loss):
+    """log((1 − p_y) / p_y) = log Σ_{i≠y} exp(z_i) − z_y: how likely the wrong classes are together.
+
+    Its gradient points where that of the cross-entropy does, which is 1 − p_y times as long and is rounded to 0 where
+    the model is confident.
+    """
+
+    def __call__(self, logits: Tensor, *inputs: Tensor) -> Tensor:
+        (y,) = inputs
+        return wrong_logits(logits, y).logsumexp(1) - at_class(logits, y)
+
+
 CROSS_ENTROPY: Loss = CrossEntropy()
+
+LOG_ODDS: Loss = LogOdds()
 
 TARGETED_DLR: Loss = TargetedDLR()
 
@@ -119,6 +134,7 @@ LOSSES: dict[str, Loss] = {
     "dlr-targeted": TARGETED_DLR,
     "logit-difference": LogitDifference(),
     "kl": KLToClean(),
+    "log-odds": LOG_ODDS,
 }
 """The losses that a suite can name."""
 

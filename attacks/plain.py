@@ -36,9 +36,9 @@ def path(
 
     Images ``x`` (N, C, H, W) in [0, 1], labels ``y`` and ``attempt`` (N,), ``eps`` (N, 1, 1, 1) in pixel units.
     ``clean`` gives the logits (N, K) at the clean images, where the attack wants them. Only points within ε of their
-    image count.
+    image count. An attack that looks for the smallest distance has no ball: the nearest of its points counts.
     """
-    region = attack.norm.region(x, eps)
+    region = attack.norm.region(x, eps) if attack.goal == "fool" else {}
 
     def rows(step: Tensor | None, target: Tensor = y) -> Rows:
         taken = attempt.new_zeros(len(x)) if step is None else step
@@ -63,4 +63,4 @@ def path(
         point = moved if over is None else point.where(per_row(over), moved)
         if (done := attack.done(now, answer, state)) is not None:
             over = done if over is None else over | done
-    yield point if attack.radius(first, state) is None else first.project(point)
+    yield point if attack.goal == "smallest" or attack.radius(first, state) is None else first.project(point)

@@ -19,6 +19,8 @@ def to_plane(norm: Norm, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
     the rate is 1 under L∞ and |w| under L2. The left side is concave and piecewise linear in λ, so Newton's steps from
     0 rise to the solution without a sort. Where the box has too little room, every pixel moves to its face.
 
+    Under L1 the pixels with the largest |w| move to their faces, until |f| is reached.
+
     Masks are numbers 0 and 1 here: on a CPU, arithmetic with them takes a tenth of the time of `torch.where`
     (`epsbench.attacks.norms.base.choose`).
     """
@@ -27,6 +29,8 @@ def to_plane(norm: Norm, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
     weight, needed = weight / largest, f.abs()[:, None] / largest
     sign = (per_row(f.sign().neg()) * w.sign()).flatten(1)
     room = (sign.clamp_min(0.0) - x.flatten(1)).abs()  # 1 - x upwards, x downwards
+    if norm.name == "l1":
+        return (sign * _steepest_first(weight, room, needed)).view_as(x)
     euclidean = norm.name == "l2"
     gain = weight * weight if euclidean else weight  # of a pixel that is not at its face, for each unit of λ
     multiplier = needed.new_zeros(needed.shape)
@@ -39,3 +43,13 @@ def to_plane(norm: Norm, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
         if multiplier.device.type == "cpu" and bool((step <= 1e-6 * multiplier).all()):
             break
     return (sign * room.minimum(multiplier * weight if euclidean else multiplier)).view_as(x)
+
+
+def _steepest_first(weight: Tensor, room: Tensor, needed: Tensor) -> Tensor:
+    """How far each pixel (N, d) moves where those of the largest weight move first; ``needed`` is (N, 1)."""
+    ordered, order = weight.sort(1, descending=True)
+    space = room.gather(1, order)
+    gained = (ordered * space).cumsum(1)
+    before = gained - ordered * space
+    moved = ((needed - before) / ordered.clamp_min(1e-30)).clamp_min(0.0).minimum(space)
+    return weight.new_zeros(weight.shape).scatter(1, order, moved)

@@ -25,7 +25,8 @@ class Rows:
     """Their labels, (N,)."""
 
     eps: Tensor
-    """The radius of each row's ball, (N, 1, 1, 1), in pixel units."""
+    """The radius of each row's ball, (N, 1, 1, 1), in pixel units. Where the smallest distance is looked for, the
+    largest change within the box."""
 
     attempt: Tensor
     """Which restart, or which target class, (N,); counts from 0."""
@@ -40,7 +41,8 @@ class Rows:
     """The norm that bounds the perturbation."""
 
     region: Region
-    """What `epsbench.attacks.norms.base.Norm.region` made of the images, once for all steps."""
+    """What `epsbench.attacks.norms.base.Norm.region` made of the images, once for all steps. Empty: there is no ball,
+    because the smallest distance is looked for."""
 
     draw: Callable[[], RowNoise]
     """Makes `noise`."""
@@ -65,10 +67,13 @@ class Rows:
     def project(self, point: Tensor, radius: Tensor | None = None) -> Tensor:
         """The nearest points to ``point`` (N, C, H, W) of each row's ball and of the box [0, 1]; a new tensor.
 
-        The ball's radius is ε, or ``radius`` (N, 1, 1, 1).
+        The ball's radius is ε, or ``radius`` (N, 1, 1, 1). Where the smallest distance is looked for, and there is no
+        ``radius``, only the box counts.
         """
         if radius is not None:
             return self.norm.into_ball(self.x, point, radius)
+        if not self.region:
+            return point.clamp(0.0, 1.0)
         return self.norm.within(self.region, point, self.eps)
 
     def ranked(self, rank: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.attacks.base import Attack, State, at_least_one
 from epsbench.attacks.losses import Margin
-from epsbench.attacks.norms.base import choose, per_row
+from epsbench.attacks.norms.base import Norm, choose, per_row
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -45,16 +45,15 @@ class Square(Attack):
         at_least_one(steps=self.steps, restarts=self.restarts)
         if not 0 < self.p <= 1:
             raise ValueError(f"p must be above 0 and at most 1, not {self.p}")
-        if self.norm.name not in ("linf", "l2"):
-            raise ValueError(f"square knows the norms linf and l2, not {self.norm.name}")
+        self.requires_norm("linf", "l2", "l1")
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
-        """Vertical stripes of random sign under L∞, a grid of bumps of random sign under L2."""
+        """Vertical stripes of random sign under L∞, a grid of bumps of random sign under L2 and L1."""
         x, zero = rows.x, rows.x.new_zeros(len(rows.x))
         if self.norm.name == "linf":
             delta = _signs(rows.noise.uniform(x.shape[1], 1, x.shape[3])).expand_as(x) * rows.eps
         else:
-            delta = self.norm.direction(_tiles(rows)) * rows.eps
+            delta = _of_size(self.norm, _tiles(rows, self.norm.name == "l2")) * rows.eps
         return x + delta, {"best": x, "best_loss": zero - float("inf")}
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
@@ -76,21 +75,25 @@ class Square(Attack):
     def _windows_l2(self, rows: Rows, best: Tensor) -> Tensor:
         """Algorithm 3: the mass of a second window moves into the first, as a bump of random sign a channel."""
         channels, height, width = best.shape[1:]
-        sides, bumps = _bumps(self.p, height, width, best.device)
+        euclidean = self.norm.name == "l2"
+        power = 2 if euclidean else 1
+        sides, bumps = _bumps(self.p, height, width, best.device, euclidean)
         level = self._halvings(rows.step)
         side, delta = sides[level], best - rows.x
         random = rows.noise.uniform(5 + channels)
         corner, turned, signs = random[:, :4], random[:, 4:5] > 0.5, _signs(random[:, 5:]).view(-1, channels, 1, 1)
         first, second = (_window(corner[:, k : k + 2], side, best) for k in (0, 2))
-        total, either = self.norm.size(delta) ** 2, self.norm.size(delta * first.maximum(second)) ** 2
-        free = (rows.eps.flatten() ** 2 - total).clamp_min(0) / channels + either
+        total, either = (self.norm.size(each) ** power for each in (delta, delta * first.maximum(second)))
+        # What the first window of each channel may spend: its share of what is left of ε, and of both windows.
+        spent = either if euclidean else either / channels
+        free = (rows.eps.flatten() ** power - total).clamp_min(0) / channels + spent
 
         bump = _placed(bumps[level], corner[:, :2], side, best, turned)
         old = delta * first
-        new = bump * signs + old / _by_channel(old)
-        new = new / _by_channel(new) * per_row(free.sqrt())
+        new = bump * signs + old / _by_channel(old, power)
+        new = new / _by_channel(new, power) * per_row(free ** (1 / power))
         moved = choose(first, new, delta * (1 - second))
-        return rows.x + self.norm.direction(moved) * rows.eps
+        return rows.x + _of_size(self.norm, moved) * rows.eps
 
     def _halvings(self, step: Tensor) -> Tensor:
         return sum(((step > at).long() for at in HALVINGS), step.new_zeros(len(step)))
@@ -100,9 +103,14 @@ def _signs(uniform: Tensor) -> Tensor:
     return (uniform < 0.5).float() * 2 - 1
 
 
-def _by_channel(delta: Tensor) -> Tensor:
-    """The Euclidean length of every channel, (N, C, 1, 1); at least a tiny number."""
-    return (delta**2).sum((2, 3), keepdim=True).sqrt() + 1e-12
+def _by_channel(delta: Tensor, power: int) -> Tensor:
+    """The length of every channel, (N, C, 1, 1), Euclidean or (``power`` 1) L1; at least a tiny number."""
+    return (delta.abs() ** power).sum((2, 3), keepdim=True) ** (1 / power) + 1e-12
+
+
+def _of_size(norm: Norm, delta: Tensor) -> Tensor:
+    """The change scaled to size 1."""
+    return norm.direction(delta) if norm.name == "l2" else delta / per_row(norm.size(delta)).clamp_min(1e-12)
 
 
 def _window(corner: Tensor, side: Tensor, x: Tensor) -> Tensor:
@@ -131,14 +139,14 @@ def _placed(bump: Tensor, corner: Tensor, side: Tensor, x: Tensor, turned: Tenso
     return bump.flatten(1).gather(1, index.flatten(1)).view_as(inside) * inside
 
 
-def _tiles(rows: Rows) -> Tensor:
+def _tiles(rows: Rows, euclidean: bool) -> Tensor:
     """A grid of 5 by 5 bumps of random sign in each channel (section 4.4), not normalised."""
     x = rows.x
     channels, height, width = x.shape[1:]
     side = max(1, min(height, width) // 5)
     down, across = height // side, width // side
     top, left = (height - down * side) // 2, (width - across * side) // 2
-    bump = x.new_tensor(_bump(side)).repeat(down, across)
+    bump = x.new_tensor(_bump(side, euclidean)).repeat(down, across)
     signs = _signs(rows.noise.uniform(channels, down, across)).repeat_interleave(side, 2).repeat_interleave(side, 3)
     delta = x.new_zeros(x.shape)
     delta[:, :, top : top + down * side, left : left + across * side] = bump * signs
@@ -146,7 +154,7 @@ def _tiles(rows: Rows) -> Tensor:
 
 
 @cache
-def _bumps(p: float, height: int, width: int, device: Any) -> tuple[Tensor, Tensor]:
+def _bumps(p: float, height: int, width: int, device: Any, euclidean: bool = True) -> tuple[Tensor, Tensor]:
     """Of every level of `HALVINGS`: the side of the window, (L,), and its bump, (L, M, M), with 0 beyond its side."""
     import torch
 
@@ -157,27 +165,35 @@ def _bumps(p: float, height: int, width: int, device: Any) -> tuple[Tensor, Tens
     ]
     table = torch.zeros(len(sides), max(sides), max(sides))
     for level, side in enumerate(sides):
-        table[level, :side, :side] = torch.tensor(_bump(side))
+        table[level, :side, :side] = torch.tensor(_bump(side, euclidean))
     return torch.tensor(sides, device=device), table.to(device)
 
 
 @cache
-def _bump(side: int) -> list[list[float]]:
-    """A bump up beside a bump down, of length 1, (side, side): the η of section 4.4, with a profile of 1/r²."""
-    upper = _rectangles(side // 2, side)
-    lower = _rectangles(side - side // 2, side)
+def _bump(side: int, euclidean: bool = True) -> list[list[float]]:
+    """A bump up beside a bump down, of length 1, (side, side): the η of section 4.4, with a profile of 1/r².
+
+    Not ``euclidean``: of L1 length 1, with a profile of 1/r⁴ (Croce and Hein, 2021, appendix).
+    """
+    upper = _rectangles(side // 2, side, euclidean)
+    lower = _rectangles(side - side // 2, side, euclidean)
     whole = [*upper, *([-value for value in row] for row in lower)]
-    length = sqrt(sum(value * value for row in whole for value in row))
+    length = _length(whole, euclidean)
     return [[value / length for value in row] for row in whole]
 
 
-def _rectangles(height: int, width: int) -> list[list[float]]:
-    """Nested rectangles around the middle whose heights add up as 1/r², of length 1, (height, width)."""
+def _length(values: list[list[float]], euclidean: bool) -> float:
+    flat = [abs(value) for row in values for value in row]
+    return sqrt(sum(value * value for value in flat)) if euclidean else sum(flat)
+
+
+def _rectangles(height: int, width: int, euclidean: bool) -> list[list[float]]:
+    """Nested rectangles around the middle whose heights add up as 1/r² or 1/r⁴, of length 1, (height, width)."""
     total = [[0.0] * width for _ in range(height)]
     top, left = height // 2, width // 2
     for r in range(max(top, left) + 1):
         for i in range(max(0, top - r), min(top + r + 1, height)):
             for j in range(max(0, left - r), min(left + r + 1, width)):
-                total[i][j] += 1 / (r + 1) ** 2
-    length = sqrt(sum(value * value for row in total for value in row)) or 1.0
+                total[i][j] += 1 / (r + 1) ** (2 if euclidean else 4)
+    length = _length(total, euclidean) or 1.0
     return [[value / length for value in row] for row in total]

@@ -53,7 +53,7 @@ def evaluate(
         y: Labels (n,), integers from 0. Only with images.
         attack: A name, with parameters as in ``"pgd:steps=40,restarts=5"``; a table such as
             ``{"name": "pgd", "steps": 40}``; an `epsbench.attacks.Attack`; or a list of these.
-        norm: ``"linf"`` or ``"l2"``, or a list; default: that of the attack where it is an object, else ``"linf"``.
+        norm: the name of a norm, or a list; default: that of the attack where it is an object, else ``"linf"``.
         eps: The radius in pixel units, such as ``"8/255"`` or 0.03, or a list.
         out: A results folder. It keeps records and images; the same call goes on from there, and computes only what is
             missing. Default: nothing is kept.

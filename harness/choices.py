@@ -55,6 +55,9 @@ class NormName(StrEnum):
 
     LINF = "linf"
     L2 = "l2"
+    L1 = "l1"
+    L0 = "l0"
+    L0_PIXELS = "l0-pixels"
 
 
 class Kind(StrEnum):

@@ -45,6 +45,8 @@ from epsbench.harness.run.machine.streams import guard_streams
 from epsbench.harness.waiting import wait_passively
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from rich.console import Console
 
 app = typer.Typer(
@@ -234,13 +236,30 @@ def report(
             help="The folder for report.html and report.md; default: the results folder, if there is only one.",
         ),
     ] = None,
+    at_eps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EPS,...",
+            help="Report at these radii alone, from recorded distances where they were not measured.",
+        ),
+    ] = None,
 ) -> None:
     """Report on one results folder or several: print leaderboard and tables, write report.html and report.md."""
     from epsbench.harness.report.build import report as build_report
 
     wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
-    text = build_report(results, wanted, output, out)
+    text = build_report(results, wanted, output, out, _radii(at_eps))
     _echo(f"wrote {output}" if output else text)
+
+
+def _radii(given: str | None) -> list[Fraction]:
+    """The ε of a list such as ``0.1,8/255``. Raises `InputError` for what is none."""
+    from epsbench.harness.plan.epsilon import any_epsilon
+
+    try:
+        return [any_epsilon(each) for each in given.split(",")] if given is not None else []
+    except ValueError as error:
+        raise InputError(f"--at-eps: {error}") from error
 
 
 @app.command(epilog=EXAMPLES["check"])

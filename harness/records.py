@@ -75,6 +75,29 @@ class Verdicts(_Part):
         return unpack_bits(self.clean, self.n), unpack_bits(self.robust, self.n)
 
 
+class Distances(_Part):
+    """The distance of the nearest adversarial image of every example, in the order of the test split."""
+
+    n: int = Field(ge=0)
+    """The number of examples."""
+    values: str
+    """Little-endian float32 as base64: 0 where the clean image is misclassified, ∞ where no image was reached."""
+
+    @classmethod
+    def pack(cls, distances: np.ndarray) -> Distances:
+        """Pack distances (n,)."""
+        return cls(n=len(distances), values=base64.b64encode(distances.astype("<f4").tobytes()).decode("ascii"))
+
+    def unpack(self) -> np.ndarray:
+        """The distances (n,). Raises `ValueError` where there are fewer or more, or one that is no distance."""
+        values = np.frombuffer(base64.b64decode(self.values, validate=True), dtype="<f4")
+        if len(values) != self.n:
+            raise ValueError(f"{len(values)} packed distances where {self.n} are promised")
+        if not (values >= 0).all():
+            raise ValueError("a packed distance is negative or NaN")
+        return values
+
+
 class Part(_Part):
     """One part of an ensemble of attacks: what it was tried on, and what it left."""
 
@@ -124,6 +147,8 @@ class Record(BaseModel):
     """Numbers by epoch, by number of samples or by latent dimension."""
     verdicts: Verdicts | None = None
     """The verdicts of a robustness cell on every example."""
+    distances: Distances | None = None
+    """Of an attack that looks for the smallest distance: those of every example. They do not depend on the cell's ε."""
     parts: tuple[Part, ...] = ()
     """Of an ensemble of attacks: its parts, in their order."""
     adapted: dict[str, Any] = Field(default_factory=dict)
@@ -221,6 +246,11 @@ def read_record(path: Path) -> Record:
             record.verdicts.unpack()
         except ValueError as error:
             raise InputError(f"{path}: not a record: verdicts: {error}; {remedy}") from error
+    if record.distances is not None:
+        try:
+            record.distances.unpack()
+        except ValueError as error:
+            raise InputError(f"{path}: not a record: distances: {error}; {remedy}") from error
     return record
 
 

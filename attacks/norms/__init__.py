@@ -5,10 +5,12 @@ used, so nothing here imports torch.
 """
 
 from epsbench.attacks.norms.base import Norm, RowNoise
+from epsbench.attacks.norms.l0 import L0, L0Pixels
+from epsbench.attacks.norms.l1 import L1
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 
-__all__ = ["L2", "NORMS", "LInf", "Norm", "RowNoise"]
+__all__ = ["L0", "L1", "L2", "NORMS", "L0Pixels", "LInf", "Norm", "RowNoise"]
 
-NORMS: dict[str, Norm] = {norm.name: norm for norm in (LInf(), L2())}
+NORMS: dict[str, Norm] = {norm.name: norm for norm in (LInf(), L2(), L1(), L0(), L0Pixels())}
 """The norms that a suite can name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import pi
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Norm(ABC):
 
     name: ClassVar[str]
 
+    shrinks: ClassVar[bool] = True
+    """Whether a part of a change is smaller than the whole: true of a length, and not of a number of pixels."""
+
     @abstractmethod
     def size(self, delta: Tensor) -> Tensor:
         """‖δ‖ of every row: (N, C, H, W) → (N,)."""
@@ -45,6 +49,10 @@ class Norm(ABC):
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
         """The unit step of steepest ascent under this norm; 0 where the whole gradient is 0."""
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        """The most that a change of size 1 gains along ``gradient``: the dual norm, (N,)."""
+        return (self.direction(gradient) * gradient).flatten(1).sum(1)
 
     @abstractmethod
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
@@ -80,6 +88,11 @@ def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     in 128 images of 28 x 28, and 320 µs for an irregular mask (AMD EPYC, one thread, torch 2.14).
     """
     return no.lerp(yes, mask.to(no.dtype))
+
+
+def cosine(step: Tensor, steps: int, first: float, last: float) -> Tensor:
+    """From ``first`` at step 0 along half a cosine wave to ``last`` after ``steps`` steps, (N,)."""
+    return last + (first - last) * (1 + (step / steps * pi).cos()) / 2
 
 
 def per_row(values: Tensor) -> Tensor:

@@ -33,6 +33,9 @@ class L2(Norm):
         scaled = gradient / per_row(LInf().size(gradient)).clamp_min(1e-38)
         return scaled / per_row(self.size(scaled)).clamp_min(1e-12)
 
+    def dual(self, gradient: Tensor) -> Tensor:
+        return self.size(gradient)
+
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta * (eps / per_row(self.size(delta)).clamp_min(1e-12)).clamp_max(1.0)
 

@@ -27,6 +27,9 @@ class LInf(Norm):
     def direction(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
 
+    def dual(self, gradient: Tensor) -> Tensor:
+        return gradient.flatten(1).abs().sum(1)
+
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta.clamp(-eps, eps)
 

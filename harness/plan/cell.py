@@ -166,7 +166,7 @@ class RobustnessCell(_Cell):
     attack: Named
     """The attack, without norm and ε."""
     norm: str
-    """The norm that bounds the perturbation: ``linf`` or ``l2``."""
+    """The norm that bounds the perturbation: ``linf``, ``l2``, ``l1``, ``l0`` or ``l0-pixels``."""
     eps: Fraction
     """The radius of the ball, in pixel units for images in [0, 1]."""
     seed: int

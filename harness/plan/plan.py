@@ -48,6 +48,11 @@ class Stream:
             attack.check(describe(first.data).classes)
         except ValueError as error:
             raise InputError(f"{first.attack.name}: on {first.data}, {error}") from error
+        if attack.goal == "smallest" and first.source:
+            raise InputError(
+                f"{first.attack.name}: looks for the smallest distance, which only the judged model has; leave out its "
+                "source, or use another attack"
+            )
         return cls(cells, base, attack)
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.files import write_atomically
 from epsbench.harness.report.content import Content
 from epsbench.harness.report.results.loading import load_results
+from epsbench.harness.report.robustness.distances import only_at
 
 
 def _text(content: Content) -> str:
@@ -53,13 +55,20 @@ FORMATS: dict[str, Callable[[Content], str]] = {
 
 
 def report(
-    results: Path | Sequence[Path], fmt: str = "text", output: Path | None = None, out: Path | None = None
+    results: Path | Sequence[Path],
+    fmt: str = "text",
+    output: Path | None = None,
+    out: Path | None = None,
+    at_eps: Sequence[Fraction] = (),
 ) -> str:
     """The report on a results folder, or on several as one.
 
     With ``output`` it is also written to that file. Without ``output``, format text also writes ``report.html`` and
     ``report.md`` into the folder ``out`` and ends with their paths. ``out`` defaults to the results folder; where there
     are several, nothing is written without ``out``.
+
+    With ``at_eps`` the report is on these radii alone. Attacks that looked for the smallest distance answer any of
+    them; nothing is computed, and nothing is written beside the results unless ``out`` says where.
 
     Raises `InputError` for an unknown format, for a folder that is missing, empty or holds a bad record, for an
     ``output`` that cannot be written, and for an ``out`` together with ``output`` or with another format than text.
@@ -71,9 +80,10 @@ def report(
             "--out: names the folder of report.html and report.md; leave out either --out, or --format and --output"
         )
     folders = [results] if isinstance(results, Path) else list(results)
-    content = Content(load_results(*folders))
+    loaded = load_results(*folders)
+    content = Content(only_at(loaded, at_eps) if at_eps else loaded)
     text = FORMATS[fmt](content)
-    place = out or (folders[0] if len(folders) == 1 else None)
+    place = out or (folders[0] if len(folders) == 1 and not at_eps else None)
     if output is not None:
         _write(output, text)
     elif fmt == "text" and place is not None:

@@ -13,6 +13,7 @@ from epsbench.harness.report.reading import reading
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import and_list
 from epsbench.harness.report.robustness.cost import cost_table
+from epsbench.harness.report.robustness.distances import distances_table
 from epsbench.harness.report.robustness.leaderboard import Board, boards
 from epsbench.harness.report.robustness.movement import movement_tables
 from epsbench.harness.report.robustness.parts import parts_table
@@ -63,6 +64,11 @@ class Content:
         return parts_table(self.results)
 
     @cached_property
+    def distances(self) -> Table | None:
+        """The distribution of the smallest adversarial distances."""
+        return distances_table(self.results)
+
+    @cached_property
     def cost(self) -> Table | None:
         """What an attack costs."""
         return cost_table(self.results)
@@ -91,7 +97,14 @@ class Content:
     def tables(self) -> list[Table]:
         """The tables of text and Markdown, in the order of reading."""
         leaderboards = [leaderboard_table(board) for board in self.boards]
-        last = [self.parts, self.cost, self.training_cost, *self.generative.all, findings_table(self.results)]
+        last = [
+            self.distances,
+            self.parts,
+            self.cost,
+            self.training_cost,
+            *self.generative.all,
+            findings_table(self.results),
+        ]
         return [*leaderboards, *self.movements, *self.transfers, *(table for table in last if table is not None)]
 
     @cached_property

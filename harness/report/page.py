@@ -12,8 +12,9 @@ from epsbench.harness.report.drawing.table import Entry, Table
 from epsbench.harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
 from epsbench.harness.report.generative.pictures import blocks
 from epsbench.harness.report.overview import findings_table, long_environment
-from epsbench.harness.report.results.cells import numbers
 from epsbench.harness.report.results.units import duration, plural, visible
+from epsbench.harness.report.robustness.cost import spent
+from epsbench.harness.report.robustness.distance_figures import distance_figures
 from epsbench.harness.report.robustness.illustrations import PRICE_CAPTION, price_figures, robustness_figures
 from epsbench.harness.report.robustness.pictures import Gallery, galleries
 from epsbench.harness.report.robustness.scores import score_entry
@@ -40,6 +41,8 @@ def page_parts(content: Content) -> dict[str, Any]:
         "left_out": left_out,
         "movements": content.movements,
         "transfers": _captioned_once(content.transfers),
+        "distances": content.distances,
+        "distance_figures": _captioned_once(distance_figures(results)),
         "parts": content.parts,
         "cost": content.cost,
         "training_cost": content.training_cost,
@@ -94,13 +97,13 @@ def _facts(content: Content) -> list[tuple[str, Entry]]:
     """The line of key figures below the title."""
     records = content.results.current
     counts = {state: sum(record.status == state for record in records) for state in ("ok", "failed", "void")}
-    spent = sum(numbers([record.cost for record in records], "seconds"))
+    taken = sum(map(spent, records))
     devices = sorted({visible(str(record.cost["device"])) for record in records if record.cost.get("device")})
     finished = max((record.finished for record in records), default="")
     facts = [("measured", Entry(plural(counts["ok"], "cell")))]
     facts += [
         (state, Entry(plural(counts[state], "cell"), state=state)) for state in ("failed", "void") if counts[state]
     ]
-    facts += [("measuring took", Entry(duration(spent)))] if spent else []
+    facts += [("measuring took", Entry(duration(taken)))] if taken else []
     facts += [("device", Entry(", ".join(devices)))] if devices else []
     return facts + ([("finished", Entry(visible(finished)[:16].replace("T", " ")))] if finished else [])

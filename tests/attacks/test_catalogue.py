@@ -15,6 +15,7 @@ from torch import nn
 from epsbench.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, Ensemble, Noise, Square
 from epsbench.attacks.apgd import checkpoints
 from epsbench.attacks.losses import DLR, LOSSES, CrossEntropy, KLToClean, Margin, TargetedDLR
+from epsbench.attacks.norms.l0 import L0
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 from epsbench.attacks.plane import to_plane
@@ -92,6 +93,7 @@ def test_losses_agree_with_their_formulas_and_rise_towards_a_mistake():
         "dlr": -(3.0 - 1.0) / (3.0 - 0.5),
         "dlr-targeted": -(3.0 - 0.5) / (3.0 - (0.5 - 1.0) / 2),
         "logit-difference": 0.5 - 3.0,
+        "log-odds": math.log(sum(math.exp(v) for v in (1, 0.5, -1))) - 3.0,
         "kl": sum(
             0.25 * (math.log(0.25) - v + math.log(sum(math.exp(w) for w in (3, 1, 0.5, -1)))) for v in z[0].tolist()
         ),
@@ -118,6 +120,10 @@ def test_three_classes_take_the_untargeted_denominator():
         (lambda: FABT(restarts=2), "restarts"),
         (lambda: Square(p=0.0), "p must"),
         (lambda: Square(steps=0), "steps"),
+        (lambda: APGD(norm=L0()), "apgd follows lengths, and l0 counts; use sigma-zero"),
+        (lambda: FABT(norm=L0()), "fabt knows the norms linf, l2 and l1, not l0"),
+        (lambda: FAB(goal="nearest"), 'goal must be "fool" or "smallest"'),
+        (lambda: FAB(goal="smallest", restarts=2), "restarts begin within"),
         (lambda: Ensemble(parts=()), "empty"),
         (lambda: Ensemble(parts=(AutoAttack(),)), "ensemble"),
         (lambda: AutoAttack(version="strong"), "version"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms import L0, L1, NORMS, L0Pixels
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 
@@ -30,16 +30,67 @@ def test_projection_leaves_the_ball_alone(norm, delta, eps):
     torch.testing.assert_close(norm.project(delta, eps)[inside], delta[inside], rtol=1e-5, atol=1e-6)
 
 
-@given(norms, deltas)
+@settings(max_examples=50)
+@given(st.sampled_from(list(NORMS.values())), deltas, st.integers(0, 2**31), st.floats(0, 6, width=32))
+def test_projection_is_on_ball_and_box_and_no_other_point_there_is_nearer(norm, point, seed, radius):
+    generator = torch.Generator().manual_seed(seed)
+    x, eps = torch.rand(3, 2, 2, 2, generator=generator), torch.full((3, 1, 1, 1), radius)
+    inside = norm.into_ball(x, point, eps)
+    assert ((inside >= 0) & (inside <= 1)).all()
+    assert (norm.size(inside - x) <= radius * (1 + 1e-5) + 1e-6).all()
+    if norm.name == "l2":
+        return  # it is projected on the ball, then on the box, as in the field; that is not always the nearest point
+    distance = (point - inside).flatten(1).norm(dim=1)
+    for share in (0.0, 0.1, 0.5, 1.0):
+        other = inside + share * (torch.rand(x.shape, generator=generator) - inside)
+        other = norm.into_ball(x, other, eps)
+        assert ((point - other).flatten(1).norm(dim=1) >= distance - 1e-4).all()
+
+
+@settings(max_examples=40)
+@given(deltas, st.floats(0.125, 3, width=32))
+def test_the_l1_projection_is_the_one_by_sorting(delta, radius):
+    """Duchi et al. (2008), figure 1."""
+    projected = L1().project(delta, torch.full((3, 1, 1, 1), radius))
+    for row, expected in zip(projected, delta, strict=True):
+        size = expected.flatten().abs()
+        if float(size.sum()) > radius:
+            ordered = size.sort(descending=True).values
+            excess = (ordered.cumsum(0) - radius) / torch.arange(1, 9)
+            threshold = excess[int((ordered > excess).sum()) - 1]
+            size = (size - threshold).clamp_min(0)
+        torch.testing.assert_close(row.flatten(), size * expected.flatten().sign(), rtol=1e-4, atol=1e-5)
+
+
+def test_pixels_and_features_are_counted_apart():
+    delta = torch.zeros(1, 3, 2, 2)
+    delta[0, :, 0, 1] = torch.tensor([0.5, 0.25, 0.0])
+    delta[0, 2, 1, 1] = -0.1
+    assert (L0().size(delta).item(), L0Pixels().size(delta).item()) == (3, 2)
+    one = torch.ones(1, 1, 1, 1)
+    assert L0().project(delta, one).nonzero().tolist() == [[0, 0, 0, 1]]
+    torch.testing.assert_close(L0Pixels().project(delta, one)[0, :, 0, 1], delta[0, :, 0, 1])
+    assert L0Pixels().size(L0Pixels().project(delta, one)).item() == 1
+
+
+@settings(max_examples=30)
+@given(st.sampled_from([norm for norm in NORMS.values() if norm.shrinks]), deltas)
+def test_the_dual_norm_is_what_the_direction_gains(norm, gradient):
+    gain = (norm.direction(gradient) * gradient).flatten(1).sum(1)
+    torch.testing.assert_close(norm.dual(gradient), gain, rtol=1e-4, atol=1e-6)
+
+
+@given(st.sampled_from([norm for norm in NORMS.values() if norm.shrinks]), deltas)
 def test_no_unit_step_gains_more_than_the_direction(norm, gradient):
     """⟨direction, g⟩ is the dual norm of g: the most any step of size 1 can gain."""
     gain = (norm.direction(gradient) * gradient).flatten(1).sum(1)
-    dual = gradient.flatten(1).abs().sum(1) if norm == LInf() else gradient.flatten(1).norm(dim=1)
+    flat = gradient.flatten(1)
+    dual = {"linf": flat.abs().sum(1), "l2": flat.norm(dim=1), "l1": flat.abs().amax(1)}[norm.name]
     torch.testing.assert_close(gain, dual, rtol=1e-4, atol=1e-6)
     assert (norm.size(norm.direction(gradient)) <= 1 + 1e-5).all()
 
 
-@pytest.mark.parametrize("norm", [LInf(), L2()], ids=lambda norm: norm.name)
+@pytest.mark.parametrize("norm", [LInf(), L2(), L1()], ids=lambda norm: norm.name)
 @pytest.mark.parametrize("scale", [1.0, 1e-12, 1e-30])
 def test_direction_survives_tiny_gradients_and_zero(norm, scale):
     gradient = torch.zeros(2, 1, 2, 2)

@@ -156,3 +156,13 @@ def test_a_plan_made_again_reads_only_what_was_replaced(load, small, tmp_path, m
     assert (read, again.failed) == ([suite.cells[2].id], {suite.cells[2].id})
     record_path(tmp_path, suite.cells[3].id).unlink()
     assert suite.cells[3].id not in plan(suite, tmp_path, first.records).done
+
+
+def test_the_smallest_distance_is_not_looked_for_along_another_models_gradients(tmp_path):
+    path = tmp_path / "suite.toml"
+    path.write_text(
+        '[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = ["smallcnn"]\ndefense = ["none", "fgsm-loss"]\n'
+        'source = [{ defense = "none" }]\nattack = "ddn"\nnorm = "l2"\neps = [0.5]\n'
+    )
+    with pytest.raises(InputError, match=r"ddn: looks for the smallest distance, .* leave out its source"):
+        plan(load_suite(str(path)), tmp_path)

@@ -141,7 +141,7 @@ def data_name(data: Any) -> str:
     return f"{scalar(data.get('path') or data.get('name'))} ({scalar(data.get('content', ''))})"
 
 
-NORM_NAMES = {"linf": "L∞", "l2": "L2"}
+NORM_NAMES = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixels": "L0 (pixels)"}
 
 
 def norm_name(norm: str) -> str:

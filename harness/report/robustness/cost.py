@@ -71,7 +71,7 @@ def cost_table(results: Results) -> Table | None:
                 _spread(group, "images_per_second"),
                 _spread(group, "gradients_per_image"),
                 Entry(_compared(group, fastest)),
-                Entry(duration(sum(_costs(group, "seconds")))),
+                Entry(duration(sum(map(spent, group)))),
                 *([_spread(group, "floor_share", percent)] if floored else []),
                 Entry(_largest(group, "peak_bytes", memory)),
                 _spread(group, "batch_size"),
@@ -92,6 +92,12 @@ def cost_table(results: Results) -> Table | None:
     )
     table = Table("What an attack costs", columns, tuple(rows), caption, starts=frozenset(starts))
     return fold(table, FOLDED)
+
+
+def spent(record: Record) -> float:
+    """The seconds that a record adds to a total. Where one run answered several ε, each states all of its cost."""
+    seconds, radii = numbers([record.cost], "seconds"), numbers([record.cost], "radii_of_run")
+    return sum(seconds) / max(1.0, *radii, 1.0)
 
 
 def gradients(row: Row) -> dict[tuple[Fraction, AttackKey], float]:

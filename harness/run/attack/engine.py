@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from epsbench.attacks.base import Attack
-from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms import NORMS, Norm
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.batches import Batches
@@ -24,7 +24,8 @@ from epsbench.harness.run.attack.clean_gradients import CleanGradients
 from epsbench.harness.run.attack.ensemble import Store, run_ensemble
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
-from epsbench.harness.run.attack.schedule import CURVES, Each
+from epsbench.harness.run.attack.schedule import CURVES, Each, Every
+from epsbench.harness.run.attack.smallest import NearestLedger, Smallest
 from epsbench.harness.run.attack.stream import Stream
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
@@ -114,6 +115,9 @@ class Engine:
         if not len(self.targets):
             yield from ledger.outcomes
             return
+        if attack.goal == "smallest":
+            yield from self._smallest(run, norm)
+            return
         stops = run.early_stop and attack.query != "own" and attack.budget() > 1
         price = (STEPS_WHERE_IT_FOOLS if stops else 1.0) / run.attempts
         schedule = CURVES[curve]([float(e) for e in eps], len(self.targets), run.attempts, price)
@@ -135,6 +139,25 @@ class Engine:
                 # Priced as if it had been attacked alone: the shared gradient in full, and its time.
                 outcome.shared_backwards = int(outcome.attacked.sum())
                 outcome.seconds += self.clean.seconds * outcome.shared_backwards / len(self.targets)
+            yield outcome
+
+    def _smallest(self, run: AttackRun, norm: Norm) -> Iterator[Outcome]:
+        """One run without ε, which answers all of them."""
+        if not self.white_box:
+            raise ValueError("an attack that looks for the smallest distance needs the judged model, not a source")
+        largest = norm.largest(self.targets.pixels(self.targets.index.new_zeros(1)).shape[1:])
+        alone = replace(run, eps=(Fraction(largest),), early_stop=False)
+        ledger = NearestLedger(self.judge, self.targets, norm, self.keep)
+        schedule = Every(len(self.targets), run.attempts)
+        slots = min(self.batch, len(self.targets) * run.attempts)
+        asks = Asks(run.attack, self.victim, self.clean, self.clean_logits)
+        stream = Smallest(alone, asks, self.targets, ledger, schedule, slots=slots, poll=self.poll)
+        list(stream.run())
+        if stream.size < slots:
+            self.batch = stream.size
+        for eps in run.eps:
+            outcome = ledger.at(eps)
+            outcome.radii = len(run.eps)
             yield outcome
 
     def _batches(self, run: AttackRun, ledger: Ledger, schedule: Each) -> Iterator[Outcome]:

@@ -105,6 +105,13 @@ class Outcome:
     parts: list[Part] = field(default_factory=list)
     """Of an ensemble: its finished parts, in their order."""
 
+    distances: np.ndarray | None = None
+    """Of an attack that looks for the smallest distance: the distance of the nearest image that fools the judge, (n,)
+    float32, the same at every ε; ∞ where none was reached."""
+
+    radii: int = 1
+    """How many ε the run answered whose cost this is: more than 1 where it looked for the smallest distance."""
+
     returned: Returned = field(default_factory=Returned)
     """Of an attack with a loop of its own: where the images were that it returned, before they were projected."""
 

@@ -122,6 +122,23 @@ class Bisect(Each):
         self._push(self._next(open_).tolist())
 
 
+class Every(Each):
+    """One ε, and every attempt on every example, whatever the others gave: the nearest point of all is looked for."""
+
+    def __init__(self, examples: int, attempts: int) -> None:
+        self._left = np.full(examples, attempts)
+        super().__init__([np.inf], examples, attempts)
+
+    def settle(self, rows: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
+        _, _, example = self.split(rows)
+        np.subtract.at(self._left, example, 1)
+        self.fooled[0, example] |= fooled
+        self.settled[0] = self._left == 0
+
+    def _first_rows(self) -> np.ndarray:
+        return np.arange(self.examples * self.restarts)
+
+
 def _cheapest_steps(count: int, price: float) -> np.ndarray:
     """For n untried ε in a row, how far up to try next, (count + 1,).
 

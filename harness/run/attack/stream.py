@@ -44,7 +44,7 @@ class Stream:
         self.victim, self.clean = asks.victim, asks.clean
         self.size, self.poll, self.steps = slots, poll, run.attack.budget()
         # Points of an attack that may leave the ball count only where they are inside.
-        self.roams = type(run.attack).radius is not Attack.radius
+        self.roams = run.attack.roams()
         self.ends = type(run.attack).done is not Attack.done
         # Without early stopping a row may fool on the way and not at its end: its best iterate is kept too.
         self.keeps_best = not run.early_stop and not run.last_only
@@ -141,7 +141,7 @@ class Stream:
             "target": self.targets.labels[position],
             "noise": self.targets.noise_key(self.seed, position, attempt),
         }
-        region = self.attack.norm.region(x, tensors["eps"])
+        region = self._region(x, tensors["eps"])
         self.region = tuple(region)
         tensors |= region
         tensors["target"] = self.attack.target(self._rows(tensors))
@@ -159,15 +159,25 @@ class Stream:
         # to that margin.
         zero = torch.zeros_like(attempt, dtype=torch.float32)
         tensors |= {"stopped": torch.zeros_like(attempt, dtype=torch.bool), "margin": zero, "threshold": zero.clone()}
-        if self.keeps_best:
-            tensors |= {"best": tensors["point"].clone(), "best_margin": zero.clone()}
+        tensors |= self._kept_at_first(tensors)
         if self.steps <= taken:  # it needs no slot, and the judge asks for no more than this
-            tensors = {name: tensors[name] for name in ("point", "y", "eps", "step", *_JUDGED, *self._best_names())}
+            tensors = {name: tensors[name] for name in ("point", "y", "eps", "step", *_JUDGED, *self._kept_names())}
             state = {}
         shared = {f"state.{name}": value for name, value in state.items()}
         return Bundle(ids, np.full_like(ids, taken), tensors | shared, frozenset(shared))
 
-    def _best_names(self) -> tuple[str, ...]:
+    def _region(self, x: Tensor, eps: Tensor) -> State:
+        """Where rows may lie, as `Rows.region` has it."""
+        return self.attack.norm.region(x, eps)
+
+    def _kept_at_first(self, tensors: State) -> State:
+        """What is kept of a row's path, before its first answer."""
+        if not self.keeps_best:
+            return {}
+        return {"best": tensors["point"].clone(), "best_margin": torch.zeros_like(tensors["margin"])}
+
+    def _kept_names(self) -> tuple[str, ...]:
+        """The names of what is kept of a row's path."""
         return ("best", "best_margin") if self.keeps_best else ()
 
     def _rows(self, tensors: State) -> Rows:
@@ -218,10 +228,7 @@ class Stream:
             proposal, state = checked_step(self.attack, self.attack.step(rows, answer, remembered), t["x"])
         new = {"point": self._projected(rows, proposal, state)}
         new |= {f"state.{name}": value for name, value in state.items()}
-        margin = self.victim.margin(logits, t["y"])
-        if self.roams:
-            inside = self.ledger.norm.size(t["point"] - t["x"]) <= t["eps"].flatten() + ROUNDING
-            margin = margin.masked_fill(~inside, torch.inf)
+        margin = self._margin(t, logits)
         step = t["step"] + 1
         if (done := self.attack.done(rows, answer, state)) is not None:
             step = step.masked_fill(done, self.steps)
@@ -235,11 +242,24 @@ class Stream:
             new = {name: hold(over, t[name], value) for name, value in (new | {"step": step}).items()}
         else:
             new["step"] = step
-        if self.keeps_best:
-            better = margin < t["best_margin"]
-            new["best"] = torch.where(better.view(-1, 1, 1, 1), t["point"], t["best"])
-            new["best_margin"] = torch.where(better, margin, t["best_margin"])
+        new |= self._kept(t, logits, margin)
         t.update(new)  # only now: if anything above raises, the slots are as they were
+
+    def _margin(self, t: State, logits: Tensor) -> Tensor:
+        """How far the true class leads at the points (N,), with the allowance of `Victim.margin`; ∞ out of the ball."""
+        margin = self.victim.margin(logits, t["y"])
+        if self.roams:
+            inside = self.ledger.norm.size(t["point"] - t["x"]) <= t["eps"].flatten() + ROUNDING
+            margin = margin.masked_fill(~inside, torch.inf)
+        return margin
+
+    def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:
+        """What is kept of the path, after an answer."""
+        if not self.keeps_best:
+            return {}
+        better = margin < t["best_margin"]
+        best = torch.where(better.view(-1, 1, 1, 1), t["point"], t["best"])
+        return {"best": best, "best_margin": torch.where(better, margin, t["best_margin"])}
 
     def _count(self, taken: int) -> None:
         """Count the passes that each ε took in a burst."""

@@ -135,7 +135,11 @@ class Victim:
         The judge should see the rows below 0. Without the allowance a bf16 attack would miss images that fool in
         float32, and look weaker than it is.
         """
-        return at_class(logits, y) - best_other(logits, y) - DOUBT[self.precision] * logits.abs().amax(1)
+        return at_class(logits, y) - best_other(logits, y) - self.doubt(logits)
+
+    def doubt(self, logits: Tensor) -> Tensor:
+        """How far margins of these logits (N, classes) may be off in this precision, (N,)."""
+        return DOUBT[self.precision] * logits.abs().amax(1)
 
     def bare_logits(self, x: Tensor) -> Tensor:
         """The logits (N, classes) as the network computes them, without being counted."""

@@ -13,7 +13,7 @@ from epsbench.harness.errors import InputError, summary
 from epsbench.harness.files import NO_ROOM
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.records import Metric, Part, Record, Verdicts, pack_bits, write_pictures
+from epsbench.harness.records import Distances, Metric, Part, Record, Verdicts, pack_bits, write_pictures
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context
@@ -51,6 +51,14 @@ class Classifier:
         robust = self.right.copy()
         robust[self.targets.index.cpu().numpy()[outcome.fooled]] = False
         return robust
+
+    def distances(self, outcome: Outcome) -> Distances | None:
+        """The distance of every test image, 0 where it is misclassified without an attack; None where none is known."""
+        if outcome.distances is None:
+            return None
+        distances = np.zeros(len(self.right), dtype=np.float32)
+        distances[self.targets.index.cpu().numpy()] = outcome.distances
+        return Distances.pack(distances)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         evaluation={SOURCE_WEIGHTS: measured.attacker.weights} if cell.source else {},
         curves=classifier.curves,
         verdicts=Verdicts.pack(classifier.right, robust),
+        distances=classifier.distances(outcome),
         parts=_parts(classifier, outcome),
         adapted=measured.adapted,
         findings=(*measured.findings, *failures),
@@ -152,7 +161,9 @@ def cost_of(outcome: Outcome, attacker: Attacker, context: Context) -> dict[str,
     engine, seconds = attacker.engine, outcome.seconds
     attacked = len(outcome.fooled)
     gradients = outcome.backwards + outcome.shared_backwards
+    one_run = {"radii_of_run": outcome.radii} if outcome.distances is not None else {}
     return {
+        **one_run,
         "forwards": outcome.forwards,
         "backwards": outcome.backwards,
         "shared_backwards": outcome.shared_backwards,

@@ -1,0 +1,59 @@
+"""DDN: steps of a fixed length along the gradient, on a sphere that shrinks while the image is misclassified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.losses import LOG_ODDS, Loss
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.base import Norm, cosine, per_row
+from epsbench.attacks.rows import Answer, Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LAST_STEP = 0.01  # the step's length at the end of its cosine schedule; it begins at 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDN(Attack):
+    """Decoupled direction and norm (Rony et al., 2019, algorithm 1), without rounding to 256 levels.
+
+    The gradient is that of the cross-entropy, up to its length, which does not matter here: see
+    `epsbench.attacks.losses.LogOdds`.
+    """
+
+    version: ClassVar[int] = 1
+
+    goal: ClassVar[str] = "smallest"  # type: ignore[misc]
+
+    norm: Norm = NORMS["l2"]
+
+    steps: int = 100
+    """How many gradients are taken."""
+
+    gamma: float = 0.05
+    """By which share the sphere shrinks or grows at each step."""
+
+    loss: Loss = LOG_ODDS
+    """The loss that is raised."""
+
+    def __post_init__(self) -> None:
+        at_least_one(steps=self.steps)
+        if not 0 < self.gamma < 1:
+            raise ValueError(f"gamma must be above 0 and below 1, not {self.gamma}")
+        self.requires_norm("l2")
+
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        """The clean image, and a sphere of radius 1."""
+        return rows.x, {"radius": rows.x.new_ones(len(rows.x))}
+
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        assert answer.gradient is not None
+        alpha = per_row(cosine(rows.step, self.steps, 1.0, LAST_STEP))
+        delta = answer.x - rows.x + alpha * self.norm.direction(answer.gradient)  # lines 5 to 7
+        change = (answer.wrong.float() * 2 - 1) * self.gamma
+        radius = state["radius"] * (1 - change)  # lines 8 to 12: smaller where the point is misclassified
+        return rows.x + self.norm.direction(delta) * per_row(radius), {"radius": radius}  # lines 13 and 14

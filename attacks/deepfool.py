@@ -1,0 +1,52 @@
+"""DeepFool: the nearest linearised boundary, again and again, until the image is misclassified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.fab import nearest_boundary
+from epsbench.attacks.losses import LogitDifference
+from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.rows import Answer, Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(Attack):
+    """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a class.
+
+    The paper has no box: what a step would move beyond it is lost, and made up for by further steps.
+    """
+
+    version: ClassVar[int] = 1
+
+    query: ClassVar[str] = "jacobian"
+
+    goal: ClassVar[str] = "smallest"  # type: ignore[misc]
+
+    loss = LogitDifference()
+
+    steps: int = 50
+    """How many steps are taken at most."""
+
+    overshoot: float = 0.02
+    """By which share the sum of all steps is lengthened, to get beyond the boundary."""
+
+    def __post_init__(self) -> None:
+        at_least_one(steps=self.steps)
+        if not self.overshoot >= 0:
+            raise ValueError(f"overshoot must be at least 0, not {self.overshoot}")
+        self.requires_norm("linf", "l2")
+
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        w, f = nearest_boundary(self.norm, answer)  # line 8
+        length = (f.abs() + 1e-4) / self.norm.dual(w).clamp_min(1e-12)  # 10⁻⁴ as in the authors' code
+        total = answer.x - rows.x + per_row(length) * self.norm.direction(w)  # lines 9 and 10
+        return rows.x + (1 + self.overshoot) * total, {}
+
+    def done(self, rows: Rows, answer: Answer, state: State) -> Tensor:
+        return answer.wrong  # line 4

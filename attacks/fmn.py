@@ -1,0 +1,78 @@
+"""FMN: steps along the gradient of the margin, in a ball that adapts to where the boundary is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.losses import Margin
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.base import cosine, per_row
+from epsbench.attacks.rows import Answer, Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GAMMA, LAST_GAMMA = 0.05, 0.001  # by which share the ball changes, at the first and at the last step
+LAST_STEP = 0.01  # the last step's length, as a share of the first one's
+
+
+@dataclass(frozen=True, kw_only=True)
+class FMN(Attack):
+    """Fast minimum-norm attack (Pintor et al., 2021, algorithm 1), under L∞, L2, L1 and L0.
+
+    Steps have a Euclidean length under every norm; pixels at a face of the box take no step beyond it, and the
+    projection (line 12) is on ball and box together. The ball grows and shrinks as in DDN, and before the first success
+    it reaches a little beyond the linearised boundary: the paper's, which ends on it, may never cross. Under L0 it
+    begins with one feature.
+    """
+
+    version: ClassVar[int] = 1
+
+    goal: ClassVar[str] = "smallest"  # type: ignore[misc]
+
+    loss = Margin()
+
+    steps: int = 100
+    """How many gradients are taken."""
+
+    step_size: float | None = None
+    """The first step's Euclidean length; None: 10 under L∞, and 1 under the other norms."""
+
+    def __post_init__(self) -> None:
+        at_least_one(steps=self.steps)
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"step_size must be above 0, not {self.step_size}")
+        self.requires_norm("linf", "l2", "l1", "l0", "l0-pixels")
+
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        none = rows.x.new_zeros(len(rows.x))
+        return rows.x, {"radius": none, "nearest": none + float("inf")}
+
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        assert answer.gradient is not None
+        stuck = ((answer.x >= 1) & (answer.gradient > 0)) | ((answer.x <= 0) & (answer.gradient < 0))
+        gradient = answer.gradient.masked_fill(stuck, 0.0)
+        size = self.norm.size(answer.x - rows.x)
+        nearest = state["nearest"].minimum(size.masked_fill(~answer.wrong, float("inf")))
+        gamma = cosine(rows.step, self.steps, GAMMA, LAST_GAMMA)
+        smaller, larger = self._changed(state["radius"], gamma)
+        if not self.norm.shrinks:
+            unreached = larger
+        else:  # line 5: the distance of the linearised boundary
+            slope = self.norm.dual(gradient).clamp_min(1e-12)
+            unreached = larger.maximum((size + answer.loss.abs() / slope) * (1 + gamma))
+        outside = larger.where(nearest.isfinite(), unreached)
+        radius = smaller.minimum(nearest).where(answer.wrong, outside)  # lines 6 to 10
+        first = self.step_size or (10.0 if self.norm.name == "linf" else 1.0)
+        alpha = per_row(cosine(rows.step, self.steps, first, LAST_STEP * first))
+        moved = answer.x + alpha * NORMS["l2"].direction(gradient)  # line 11
+        return rows.project(moved, per_row(radius)), {"radius": radius, "nearest": nearest}
+
+    def _changed(self, radius: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """A smaller and a larger ball; under L0 by at least one pixel or feature."""
+        smaller, larger = radius * (1 - gamma), radius * (1 + gamma)
+        if self.norm.shrinks:
+            return smaller, larger
+        return (radius - 1).minimum(smaller.floor()).clamp_min(0.0), (radius + 1).maximum(larger.floor())

@@ -1,0 +1,82 @@
+"""L1: the sum of the changes of all pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+from epsbench.attacks.norms.base import Norm, Region, RowNoise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STEPS = 40  # of the search for a threshold, at most; on images five to ten are enough
+
+
+@dataclass(frozen=True)
+class L1(Norm):
+    """The sum of the absolute changes. The projection is on the ball and the box together."""
+
+    name: ClassVar[str] = "l1"
+
+    def size(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().sum(1)
+
+    def start(self, noise: RowNoise, x: Tensor, eps: Tensor) -> Tensor:
+        # A uniform point of the ball: exponential lengths, a random sign each, and one more length that is left out.
+        count = x[0].numel()
+        lengths = -(1 - noise.uniform(count + 1)).clamp_min(1e-30).log()
+        signs = (noise.uniform(count) < 0.5).to(x.dtype) * 2 - 1
+        return (lengths[:, 1:] * signs / lengths.sum(1, keepdim=True)).view_as(x) * eps
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        flat = gradient.flatten(1)
+        steepest = flat.abs().argmax(1, keepdim=True)
+        return flat.new_zeros(flat.shape).scatter(1, steepest, flat.gather(1, steepest).sign()).view_as(gradient)
+
+    def dual(self, gradient: Tensor) -> Tensor:
+        return gradient.flatten(1).abs().amax(1)
+
+    def project(self, delta: Tensor, eps: Tensor) -> Tensor:
+        size = delta.flatten(1).abs()
+        return _shrunk(delta, size, float("inf") + size, eps.flatten())
+
+    def within(self, region: Region, point: Tensor, eps: Tensor) -> Tensor:
+        """Jointly on ball and box: every change is shortened by one threshold, and ends at the face of the box.
+
+        Clamping to the box after projecting on the ball would leave a part of ε unused (Croce and Hein, 2021).
+        """
+        x = region["x"]
+        delta = point - x
+        room = ((delta > 0).to(x.dtype) - x).abs().flatten(1)  # 1 - x upwards, x downwards
+        return (x + _shrunk(delta, delta.flatten(1).abs(), room, eps.flatten())).clamp_(0.0, 1.0)
+
+    def largest(self, shape: Sequence[int]) -> float:
+        return float(prod(shape))
+
+
+def _shrunk(delta: Tensor, size: Tensor, room: Tensor, eps: Tensor) -> Tensor:
+    """sign(δ) · min(max(|δ| − λ, 0), room), with the least λ ≥ 0 at which the sum is at most ε (N,).
+
+    The sum is piecewise linear in λ. Newton's steps find the threshold, and halve its bracket where they leave it.
+    """
+    low, high = eps.new_zeros(len(eps)), size.amax(1)
+    threshold, moved = low, size.minimum(room)
+    for _ in range(_STEPS):
+        excess = moved.sum(1) - eps
+        over = excess > 0
+        low, high = threshold.where(over, low), high.where(over, threshold)
+        slope = ((size > threshold[:, None]) & (size - threshold[:, None] < room)).sum(1)
+        newton = threshold + excess / slope.clamp_min(1)
+        stays = (slope > 0) & (newton > low) & (newton < high)
+        threshold = newton.where(stays, (low + high) / 2).where(high > low, high)
+        moved = (size - threshold[:, None]).clamp_min(0.0).minimum(room)
+        if delta.device.type == "cpu" and bool((high - low <= 1e-7 * high).all()):
+            break
+        close = (moved.sum(1) - eps).abs() <= 1e-6 * eps
+        if delta.device.type == "cpu" and bool((close | (high == 0)).all()):
+            break
+    scale = (eps / moved.sum(1).clamp_min(1e-30)).clamp_max(1.0)  # what rounding left beyond ε
+    return (delta.sign().flatten(1) * moved * scale[:, None]).view_as(delta)

@@ -1,0 +1,71 @@
+"""σ-zero: Adam on the margin and on a smooth count of changed features, with a threshold that adapts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from epsbench.attacks.adam import adam, adam_start
+from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.losses import Margin
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.base import Norm, cosine, per_row
+from epsbench.attacks.norms.linf import LInf
+from epsbench.attacks.rows import Answer, Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FIRST_STEP, LAST_STEP = 1.0, 0.1
+FIRST_THRESHOLD, THRESHOLD_STEP = 0.3, 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmaZero(Attack):
+    """σ-zero (Cinà et al., 2025, algorithm 1). It counts features: with the norm ``l0-pixels``, whole pixels.
+
+    The loss is max(z_y − max z_i, 0) + ‖δ‖₀ / d, where the count is smooth: Σ δ² / (δ² + σ) (eq. 5 and 6).
+    """
+
+    version: ClassVar[int] = 1
+
+    goal: ClassVar[str] = "smallest"  # type: ignore[misc]
+
+    loss = Margin()
+
+    norm: Norm = NORMS["l0"]
+
+    steps: int = 1_000
+    """How many gradients are taken."""
+
+    sigma: float = 1e-3
+    """How sharp the smooth count is."""
+
+    def __post_init__(self) -> None:
+        at_least_one(steps=self.steps)
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be above 0, not {self.sigma}")
+        self.requires_norm("l0", "l0-pixels")
+
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        return rows.x, adam_start(rows.x) | {"threshold": rows.x.new_full((len(rows.x),), FIRST_THRESHOLD)}
+
+    def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
+        assert answer.gradient is not None
+        delta = answer.x - rows.x
+        count = 2 * delta * self.sigma / (delta**2 + self.sigma) ** 2 / delta[0].numel()
+        descent = count - answer.gradient * per_row((answer.loss < 0).float())  # lines 3 and 4
+        descent = descent / per_row(LInf().size(descent)).clamp_min(1e-12)  # line 5
+        mean, scale, moments = adam(descent, state, rows.step)
+        eta = cosine((rows.step - 1).clamp_min(0), self.steps, FIRST_STEP, LAST_STEP)
+        moved = (answer.x - per_row(eta) * mean / scale).clamp(0.0, 1.0) - rows.x  # lines 6 and 7
+
+        change = THRESHOLD_STEP * cosine(rows.step, self.steps, FIRST_STEP, LAST_STEP)
+        threshold = (state["threshold"] + change * (answer.wrong.float() * 2 - 1)).clamp(0.0, 1.0)  # lines 9 to 12
+        large = _largest_change(self.norm, moved) >= per_row(threshold)
+        return rows.x + moved * large, moments | {"threshold": threshold}  # line 8
+
+
+def _largest_change(norm: Norm, delta: Tensor) -> Tensor:
+    """The largest change of what counts as one: of a feature, (N, C, H, W), or of a pixel, (N, 1, H, W)."""
+    return delta.abs().amax(1, keepdim=True) if norm.name == "l0-pixels" else delta.abs()

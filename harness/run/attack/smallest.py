@@ -1,0 +1,141 @@
+"""An attack that looks for the smallest distance: one run answers every ε.
+
+Of every row's path the nearest points that fool the victim are kept. At its end the judge decides about them, and then
+moves the nearest one that fools it towards the clean image, as near as it still fools.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from epsbench.attacks.base import State
+from epsbench.attacks.norms import Norm
+from epsbench.attacks.norms.base import per_row
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.ledger import COUNTS, Ledger, Outcome, blank_outcome
+from epsbench.harness.run.attack.line_search import nearest_on_the_line
+from epsbench.harness.run.attack.schedule import ROUNDING
+from epsbench.harness.run.attack.slots import Bundle
+from epsbench.harness.run.attack.step import hold
+from epsbench.harness.run.attack.stream import Stream
+from epsbench.harness.run.attack.targets import Targets
+
+# How far a margin must be below 0, as a share of the largest logit, for the judge to agree in all likelihood, although
+# its network computes in another order than the victim's.
+SURE = 2.0**-16
+_KEPT = ("near", "sure")
+
+
+class Smallest(Stream):
+    """`Stream` without ε: every row takes all its steps, and the nearest points that fool are kept.
+
+    ``near`` is the nearest point that may fool, by the precision's doubt, and ``sure`` the nearest one beyond doubt.
+    """
+
+    def _region(self, x: Tensor, eps: Tensor) -> State:
+        return {}
+
+    def _kept_at_first(self, tensors: State) -> State:
+        none = torch.full_like(tensors["margin"], torch.inf)
+        kept = {name: tensors["point"].clone() for name in _KEPT}
+        return kept | {f"{name}_size": none.clone() for name in _KEPT}
+
+    def _kept_names(self) -> tuple[str, ...]:
+        return (*_KEPT, *(f"{name}_size" for name in _KEPT), "x")
+
+    def _margin(self, t: State, logits: Tensor) -> Tensor:
+        return self.victim.margin(logits, t["y"])
+
+    def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:
+        doubt = self.victim.doubt(logits)
+        size = self.ledger.norm.size(t["point"] - t["x"])
+        surely = margin + 2 * doubt + SURE * logits.abs().amax(1) < 0
+        new = {}
+        for name, fools in (("near", margin < 0), ("sure", surely)):
+            nearer = fools & (size < t[f"{name}_size"])
+            # Written in place, as it must never be the same tensor as the points: slots write into both.
+            new[name] = hold(nearer, t["point"], t[name], owned=True)
+            new[f"{name}_size"] = size.where(nearer, t[f"{name}_size"])
+        return new
+
+    def _judge(self) -> None:
+        bundle, self.waiting = Bundle.cat(self.waiting), []
+        t = bundle.tensors
+        _, _, example = self.schedule.split(bundle.rows)
+        judged = self.ledger.judge.forwards
+        best, fooled = self._nearest_that_fools(t)
+        if self.ledger.norm.shrinks and bool(fooled.any()):
+            at = fooled.nonzero().flatten()
+            best[at] = nearest_on_the_line(self.ledger.judge, t["x"][at], best[at], t["y"][at], self.size)
+        verdicts = self.ledger.verdicts(t["x"], best, t["y"], self.size)
+        self.ledger.note(np.zeros_like(example), example, verdicts, best)
+        self.schedule.settle(bundle.rows, verdicts[0] > 0, verdicts[1])
+        judged = self.ledger.judge.forwards - judged
+        self.work += judged
+        self.ledger.outcomes[0].judge_forwards += judged
+
+    def _nearest_that_fools(self, t: State) -> tuple[Tensor, Tensor]:
+        """The nearest kept or last point of each row that fools the judge, (N, C, H, W), and which rows have one (N,).
+
+        Where none does, it is the last point.
+        """
+        norm, judge = self.ledger.norm, self.ledger.judge
+        best, size = t["point"].clone(), torch.full_like(t["near_size"], torch.inf)
+        last = norm.size(t["point"] - t["x"])
+        for name, reached in (("sure", t["sure_size"]), ("near", t["near_size"]), ("point", last)):
+            rows = (reached < size).nonzero().flatten()
+            if not len(rows):
+                continue
+            points = t[name][rows]
+            fools = judge.logits(points, self.size).argmax(1) != t["y"][rows]
+            fools &= points.flatten(1).isfinite().all(1)
+            best[rows[fools]], size[rows[fools]] = points[fools], reached[rows[fools]]
+        return best, size.isfinite()
+
+
+class NearestLedger(Ledger):
+    """A `Ledger` of the nearest image of each target that fools the judge, whatever ε."""
+
+    def __init__(self, judge: Judge, targets: Targets, norm: Norm, keep: int) -> None:
+        super().__init__(judge, targets, norm, [Fraction(0)], keep)
+        self.distances = np.full(len(targets), np.inf, dtype=np.float32)
+
+    def note(self, eps_index: np.ndarray, example: np.ndarray, verdicts: np.ndarray, x_adv: Tensor) -> None:
+        """Keep what is nearer than before. The distance is computed in float64 from the float32 images."""
+        (outcome,) = self.outcomes
+        at = torch.from_numpy(example).to(x_adv.device)
+        size = self.norm.size(x_adv.double() - self.targets.pixels(at).double()).cpu().numpy().astype(np.float32)
+        for row in np.flatnonzero(verdicts[0] > 0):
+            i = example[row]
+            if size[row] >= self.distances[i]:
+                continue
+            self.distances[i] = outcome.size[i] = size[row]
+            outcome.low[i], outcome.high[i], outcome.loss[i] = verdicts[2:5, row]
+            if i < len(outcome.images):
+                outcome.images[i] = x_adv[row].to("cpu", torch.float32)
+                outcome.predicted[i] = int(verdicts[5, row])
+
+    def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
+        """Nothing follows for this run from another ε."""
+        return self.outcomes[eps_index]
+
+    def at(self, eps: Fraction) -> Outcome:
+        """The outcome at one ε: fooled where the nearest image is within it. Every ε states the cost of the one run."""
+        (run,) = self.outcomes
+        outcome = blank_outcome(self.targets, eps, len(run.images))
+        within = self.distances <= float(eps) + ROUNDING
+        outcome.fooled, outcome.attacked, outcome.distances = within.copy(), within.copy(), self.distances.copy()
+        for name in ("size", "low", "high", "loss"):
+            getattr(outcome, name)[within] = getattr(run, name)[within]
+        kept = np.arange(len(outcome.images))
+        clean = self.targets.pixels(torch.from_numpy(kept).to(self.targets.labels.device)).cpu()
+        shown = torch.from_numpy(within[: len(kept)])
+        outcome.images = run.images.where(per_row(shown), clean)
+        outcome.predicted = np.where(within[: len(kept)], run.predicted, self.targets.labels[: len(kept)].cpu().numpy())
+        for name in COUNTS:
+            setattr(outcome, name, getattr(run, name))
+        return outcome

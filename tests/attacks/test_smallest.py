@@ -1,0 +1,147 @@
+"""Attacks that look for the smallest distance: the engine against the plain loop, and distances in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from known_distances import CASES, CPU, Case, engine_of, targets_of
+
+from epsbench.attacks import FAB, FABT, Attack
+from epsbench.attacks.apgd_search import APGDTSearch
+from epsbench.attacks.cw import CW
+from epsbench.attacks.ddn import DDN
+from epsbench.attacks.deepfool import DeepFool
+from epsbench.attacks.fmn import FMN
+from epsbench.attacks.losses import LogitDifference, Margin
+from epsbench.attacks.norms import NORMS
+from epsbench.attacks.pdpgd import PDPGD
+from epsbench.attacks.plain import path
+from epsbench.attacks.sigma_zero import SigmaZero
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.gradient import loss_gradient
+from epsbench.harness.run.attack.judge import Judge, frozen_copy
+from epsbench.harness.run.attack.line_search import nearest_on_the_line
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
+
+# An attack, and how far beyond the exact distance it may end: as a share, on two classes and on five.
+ATTACKS: list[tuple[Attack, float, float]] = [
+    (DDN(steps=150, loss=Margin()), 1e-4, 1e-3),
+    *((FMN(steps=100, norm=NORMS[norm]), 1e-4, 1e-3) for norm in ("linf", "l2")),
+    *((DeepFool(norm=NORMS[norm]), 1e-4, 1e-3) for norm in ("linf", "l2")),
+    *((APGDTSearch(loss=LogitDifference(), searches=20, norm=NORMS[norm]), 1e-4, 1e-3) for norm in ("linf", "l2")),
+    *((FABT(goal="smallest", steps=20, norm=NORMS[norm]), 1e-4, 2e-3) for norm in ("linf", "l2")),
+    (FAB(goal="smallest", steps=20, norm=NORMS["l2"]), 1e-4, 2e-3),
+    (CW(steps=120), 5e-3, 0.25),  # its learning rate is coarse for the distances of the five classes, of about 0.01
+    (FMN(steps=150, norm=NORMS["l1"]), 1e-4, 0),
+    (FABT(goal="smallest", steps=30, norm=NORMS["l1"]), 1e-3, 0),
+    (PDPGD(steps=300), 0.2, 0),
+    *((SigmaZero(steps=100, norm=NORMS[norm]), 0.0, 0) for norm in ("l0", "l0-pixels")),
+    *((FMN(steps=60, norm=NORMS[norm]), 0.0, 0) for norm in ("l0", "l0-pixels")),
+]
+SHORT = [replace(attack, steps=min(attack.steps, 12), **{"searches": 3} if hasattr(attack, "searches") else {})
+         for attack, _, _ in ATTACKS]  # fmt: skip
+
+
+def named(attack: Attack) -> str:
+    return f"{type(attack).__name__.lower()}-{attack.norm.name}"
+
+
+PAIRS = [
+    pytest.param(attack, case, many if case.name == "five classes" else two, id=f"{named(attack)}-{case.name}")
+    for attack, two, many in ATTACKS
+    for case in CASES
+    if attack.norm.name in case.distances
+]
+
+
+@pytest.mark.parametrize(("attack", "case", "share"), PAIRS)
+def test_the_distance_is_that_of_the_closed_form(attack, case: Case, share):
+    (outcome,) = engine_of(case.network, case.x, case.y).run(attack, [Fraction(1)], seed=0)
+    exact = case.distances[attack.norm.name].numpy()
+    assert (outcome.distances >= exact * (1 - 1e-5) - 1e-6).all(), outcome.distances / exact
+    assert (outcome.distances <= exact * (1 + share) + 1e-5).all(), outcome.distances / exact
+
+
+def plain_distances(network, attack: Attack, targets: Targets) -> tuple[np.ndarray, torch.Tensor]:
+    """The distance of the nearest point of any attempt that fools, (n,), and those points."""
+    everyone = torch.arange(len(targets))
+    x, y = targets.pixels(everyone), targets.labels
+    radius = torch.full((len(x), 1, 1, 1), attack.norm.largest(x.shape[1:]))
+    nearest, best = torch.full((len(x),), torch.inf), x.clone()
+
+    def ask(point, loss, *inputs):
+        if attack.query == "jacobian":
+            answers = [loss_gradient(network, point, loss, (y, torch.full_like(y, k))) for k in range(10)]
+            return torch.stack([gradient for gradient, _ in answers], 1), answers[0][1]
+        return loss_gradient(network, point, loss, inputs)
+
+    with torch.no_grad():
+        clean = network(x)
+    for number in range(attack.attempts(clean.shape[1])):
+        attempt = torch.full_like(everyone, number)
+
+        def draw(step, k=attempt):
+            return targets.noise(0, everyone, k, step)
+
+        for point in path(attack, ask, x, y, radius, attempt, draw, lambda: clean):
+            with torch.no_grad():
+                nearer = (network(point).argmax(1) != y) & (attack.norm.size(point - x) < nearest)
+            nearest, best[nearer] = attack.norm.size(point - x).where(nearer, nearest), point[nearer]
+    return nearest.numpy(), best
+
+
+@settings(max_examples=8, deadline=None, phases=(Phase.reuse, Phase.generate))
+@given(
+    attack=st.sampled_from(SHORT), batch=st.integers(1, 50), n=st.integers(1, 12), early=st.booleans(),
+    poll=st.integers(1, 4), eps=st.lists(st.sampled_from([Fraction(1, 10), Fraction(1), Fraction(5)]), min_size=1,
+                                         unique=True),
+)  # fmt: skip
+def test_the_engine_finds_the_nearest_point_of_the_plain_loop(network, digits, attack, batch, n, early, poll, eps):
+    targets = targets_of(network, digits, n)
+    victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+    engine = Engine(victim, Judge(network, CPU), targets, batch, n, poll)
+    outcomes = list(engine.run(attack, sorted(eps), seed=0, early_stop=early))
+    nearest, best = plain_distances(network, attack, targets)
+    x, y = targets.pixels(torch.arange(n)), targets.labels
+    if attack.norm.shrinks and len(at := torch.from_numpy(np.isfinite(nearest)).nonzero().flatten()):
+        best[at] = nearest_on_the_line(Judge(network, CPU), x[at], best[at], y[at], n)
+        nearest[at.numpy()] = attack.norm.size(best[at] - x[at]).numpy()
+    for outcome in outcomes:
+        np.testing.assert_allclose(outcome.distances, nearest, rtol=2e-3)
+        np.testing.assert_array_equal(outcome.fooled, outcome.distances <= float(outcome.eps) + 1e-6)
+        # The kept image is the one whose distance is recorded, and it fools.
+        kept = outcome.images[torch.from_numpy(outcome.fooled)]
+        clean = x[torch.from_numpy(outcome.fooled)]
+        sizes = attack.norm.size(kept.double() - clean.double())
+        np.testing.assert_allclose(outcome.distances[outcome.fooled], sizes.numpy(), rtol=1e-6)
+        with torch.no_grad():
+            assert (network(kept).argmax(1) != y[torch.from_numpy(outcome.fooled)]).all()
+
+
+def test_distances_do_not_depend_on_the_batch_or_on_the_radii_asked(network, digits):
+    targets = targets_of(network, digits, 12)
+    runs = []
+    for batch, eps in ((3, [Fraction(1)]), (20, [Fraction(1, 10), Fraction(2)])):
+        victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+        engine = Engine(victim, Judge(network, CPU), targets, batch, 20)
+        runs.append(next(iter(engine.run(DDN(steps=30), eps, seed=0))).distances)
+    np.testing.assert_allclose(*runs, rtol=1e-3)
+
+
+def test_a_source_is_refused(network, digits):
+    victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+    engine = Engine(victim, Judge(network, CPU), targets_of(network, digits, 5), 5, white_box=False)
+    with pytest.raises(ValueError, match="source"):
+        list(engine.run(DDN(steps=3), [Fraction(1)], seed=0))
+
+
+def test_the_norms_that_an_attack_knows_are_named():
+    with pytest.raises(ValueError, match="ddn knows the norm l2, not linf"):
+        DDN(norm=NORMS["linf"])
