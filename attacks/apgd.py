@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import Aimed, State, at_least_one
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer, Rows
@@ -19,7 +19,7 @@ MOMENTUM = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(Attack):
+class APGD(Aimed):
     """Auto-PGD (Croce and Hein, 2020, algorithm 1), as its authors' code has it.
 
     The first step is 2ε. At each checkpoint (section 3.2) a row halves its step and goes back to its best point, if
@@ -42,9 +42,10 @@ class APGD(Attack):
     """Gradients that are averaged at each point (Athalye et al., 2018), against a model that is random."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps, restarts=self.restarts, samples=self.samples)
-        if "target" in self.loss.inputs and type(self) is APGD:
-            raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; use apgd-t")
+        if "target" in self.loss.inputs and self.target is None and type(self) is APGD:
+            raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; set target, or use apgd-t")
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         """A random point of the ball's surface."""

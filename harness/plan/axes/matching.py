@@ -13,6 +13,7 @@ from epsbench.harness.plan.axes.starts import START
 from epsbench.harness.plan.axes.tables import OtherModel, Point, TableAxis
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.epsilon import any_epsilon, format_epsilon
+from epsbench.harness.plan.names.aliases import without_alias
 from epsbench.harness.plan.names.registry import KINDS, name_with_parameters
 
 TABLES: dict[str, TableAxis] = {"source": SOURCE, "start": START}
@@ -73,6 +74,8 @@ def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
         return lambda actual: actual.name == wanted.name and given <= set(actual.params)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"must be a value of the axis or a list of them, not {value!r}")
+    if isinstance(value, str):
+        value, _ = without_alias(axis, value, {})
     return lambda actual: bool((actual.name if isinstance(actual, Named) else actual) == value)
 
 

@@ -20,6 +20,7 @@ from epsbench.attacks.norms.base import Norm
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Named, Table, digest, thaw
 from epsbench.harness.plan.data import SUBSETS
+from epsbench.harness.plan.names.aliases import ALIASES, without_alias
 from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
@@ -66,6 +67,7 @@ KINDS: dict[str, Kind] = {
             "fab": "epsbench.attacks.fab:FAB",
             "fab-t": "epsbench.attacks.fab_t:FABT",
             "square": "epsbench.attacks.square:Square",
+            "jitter": "epsbench.attacks.jitter:Jitter",
             "ensemble": "epsbench.attacks.ensemble:Ensemble",
             "autoattack": "epsbench.attacks.autoattack:AutoAttack",
         },
@@ -187,7 +189,7 @@ def resolve(kind: str, name: str, base: Path) -> Source:
     if colon:
         return Source(_checked(table, name, load_object(name, base)))
     addresses = "".join(f", {each}" for each in table.addresses)
-    hint = did_you_mean(name, known_names(kind))
+    hint = did_you_mean(name, [*known_names(kind), *ALIASES.get(kind, ())])
     raise InputError(
         f"unknown {table.noun} {name!r}{hint}{addresses if hint.startswith('; known') else ''}"
         f" (your own: path/to/file.py:Object or module:Object)"
@@ -220,6 +222,7 @@ def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) 
     name = given.pop("name", None)
     if not isinstance(name, str) or not name:
         raise InputError(f'must be a name or a table such as {{ name = "..." }}, not {entry!r}')
+    name, given = without_alias(kind, name, given)
     name = in_one_spelling(name, base)
     known = parameters(kind, resolve(kind, name, base))
     given, nested_problems = read_nested(known, given, lambda kind, entry: name_with_parameters(kind, entry, base))

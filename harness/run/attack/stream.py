@@ -129,7 +129,7 @@ class Stream:
         region = self.attack.norm.region(x, tensors["eps"])
         self.region = tuple(region)
         tensors |= region
-        tensors["target"] = self.attack.target(self._rows(tensors))
+        tensors["target"] = self.attack.aim(self._rows(tensors))
         rows = self._rows(tensors)
         with unchanged(x, tensors["eps"]):
             point, state = checked_step(self.attack, self.attack.start(rows), x)
