@@ -187,6 +187,8 @@ class RobustnessCell(_Cell):
     """The part of the training split that is trained on."""
     source: RobustnessCell | None = None
     """A cell of the model whose gradients make the adversarial images; None: the cell's own model."""
+    more_sources: tuple[RobustnessCell, ...] = ()
+    """Cells of further models, where the images are made on the mean of several models' logits."""
     start: RobustnessCell | None = None
     """A cell of the model whose trained weights training begins with; None: fresh weights."""
     versions: tuple[tuple[str, str], ...] = ()
@@ -195,8 +197,13 @@ class RobustnessCell(_Cell):
     @property
     def stream(self) -> tuple[Any, ...]:
         """What cells of one model must have in common to be attacked together, as one curve over ε."""
-        source = self.source.weights_key if self.source else None
+        source = tuple(each.weights_key for each in self.sources)
         return (self.attack, self.norm, self.early_stop, self.curve, self.curve_eps, source)
+
+    @property
+    def sources(self) -> tuple[RobustnessCell, ...]:
+        """Cells of all models whose gradients make the adversarial images; empty: the cell's own model."""
+        return (self.source, *self.more_sources) if self.source else ()
 
     @property
     def model_axes(self) -> dict[str, Any]:
@@ -219,7 +226,8 @@ class RobustnessCell(_Cell):
         recipe are the cell's own.
         """
         curve = {"curve_eps": [format_epsilon(eps) for eps in self.curve_eps]} if self.curve_eps else {}
-        source = {"source": self.source.model_axes} if self.source else {}
+        more = {"with": [each.model_axes for each in self.more_sources]} if self.more_sources else {}
+        source = {"source": {**self.source.model_axes, **more}} if self.source else {}
         first = {} if self.test_images is None else {"test_images": self.test_images}
         return {
             "task": self.task,
@@ -241,7 +249,8 @@ class RobustnessCell(_Cell):
     def label(self) -> str:
         curve = "" if self.curve == "each" else f" ({self.curve})"
         attack = f"{self.attack.label()} {self.norm} ε={format_epsilon(self.eps)}{curve}"
-        source = f" from {self.source.trained_label()} (seed {self.source.seed})" if self.source else ""
+        models = " and ".join(f"{each.trained_label()} (seed {each.seed})" for each in self.sources)
+        source = f" from {models}" if models else ""
         return f"{self.data} {self.trained_label()} · {attack}{source} seed {self.seed}"
 
     def trained_label(self) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.axes.matching import matching, shown
 from epsbench.harness.plan.axes.radii import too_large_radii
-from epsbench.harness.plan.axes.sources import SELF, SourceModel, resolved, untrained
+from epsbench.harness.plan.axes.sources import SELF, SourceModel, SourceModels, models_of, resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.bounds import Bound, Cost
-from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
+from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell, digest
 from epsbench.harness.plan.data import SUBSETS, describe
 from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.names.augmentations import augmentation_versions
@@ -163,7 +163,7 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
     return list(problems)
 
 
-def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel]]:
+def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel | SourceModels]]:
     """Every source as the suite writes it, with its key path."""
     tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
     for path, table in tables:
@@ -263,10 +263,15 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
     )
     if source == SELF:
         return white_box
-    other = _robustness_cell(part, point | dict(source.axes) | {"source": SELF}, code)
-    versions = (*white_box.versions, ("source", other.weights_key))
+    others = tuple(
+        _robustness_cell(part, point | dict(each.axes) | {"source": SELF}, code) for each in models_of(source)
+    )
+    keys = [other.weights_key for other in others]
+    versions = (*white_box.versions, ("source", keys[0] if len(keys) == 1 else digest(keys)))
     # An image that fools the source may not fool the victim, so every step is taken.
-    return replace(white_box, source=other, early_stop=False, versions=tuple(sorted(versions)))
+    return replace(
+        white_box, source=others[0], more_sources=others[1:], early_stop=False, versions=tuple(sorted(versions))
+    )
 
 
 def _curves(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:

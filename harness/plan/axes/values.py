@@ -22,9 +22,9 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.axes.sources import SOURCE, SourceModel
+from epsbench.harness.plan.axes.sources import SOURCE, SourceModel, SourceModels
 from epsbench.harness.plan.axes.starts import START, Start
-from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, OtherModel, TableAxis, read_named
+from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, TableAxis, read_named
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.data.own import OwnData
@@ -107,7 +107,7 @@ def _plain(kind: str) -> PlainValidator:
 
 
 def _table(axis: TableAxis) -> PlainValidator:
-    def read(entry: Any, info: ValidationInfo) -> str | OtherModel:
+    def read(entry: Any, info: ValidationInfo) -> object:
         return axis.read(entry, _base(info))
 
     return PlainValidator(read)
@@ -175,6 +175,11 @@ def _default_or_table(axis: TableAxis) -> dict[str, Any]:
     return {"anyOf": [{"const": axis.default}, table]}
 
 
+def _source_schema() -> dict[str, Any]:
+    one = _default_or_table(SOURCE)
+    return {"anyOf": [*one["anyOf"], {"type": "array", "items": one["anyOf"][1], "minItems": 2}]}
+
+
 Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
 Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
 Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
@@ -182,7 +187,7 @@ Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS
 Augmentations = Annotated[list[Annotated[str, PlainValidator(_augmentation)]], Axis(_AUGMENTATION)]
 Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
 Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]
-Sources = Annotated[list[Annotated[str | SourceModel, _table(SOURCE)]], Axis(_default_or_table(SOURCE))]
+Sources = Annotated[list[Annotated[str | SourceModel | SourceModels, _table(SOURCE)]], Axis(_source_schema())]
 Epsilons = Annotated[
     list[Annotated[Fraction, PlainValidator(_epsilon)]], BeforeValidator(_typed_epsilons), Axis(_EPSILON)
 ]

@@ -31,6 +31,7 @@ from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
 from epsbench.harness.run.robustness.images import CleanImages
+from epsbench.harness.run.robustness.mean_of_logits import MeanOfLogits
 from epsbench.harness.run.robustness.partial import PartialResults
 from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record, side_output
 from epsbench.harness.run.speed.batch_size import UNTRIED
@@ -81,32 +82,35 @@ class Bench:
         training = {key: value for key, value in training.items() if key != "curves"}
         clean = CleanImages(data.test, logits.argmax(1).cpu().numpy()) if context.keep_images else None
         self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean)
-        self.own = self._attacker(network, None, None)
-        self._other: tuple[str, Attacker] | None = None
+        self.own = self._attacker(network, (), None)
+        self._other: tuple[tuple[str, ...], Attacker] | None = None
         cells = sum(len(stream.cells) for stream in streams)
         weights = training.get("weights_sha256")
         first = streams[0].cells[0]
         model = model_key(first.canonical(), first.code)
         self.auditor.begin(self.own.engine, context.records, weights, model, self.classifier.right, cells)
 
-    def _attacker(self, network: nn.Module, source: RobustnessCell | None, weights: str | None) -> Attacker:
-        """The network, prepared for those streams that follow the gradients of this source."""
-        key = source and source.weights_key
-        streams = [each for each in self.streams if (each.source and each.source.weights_key) == key]
+    def _attacker(self, network: nn.Module, sources: Sequence[RobustnessCell], weights: str | None) -> Attacker:
+        """The network, prepared for those streams that follow the gradients of these sources."""
+        streams = [each for each in self.streams if _keys(each.sources) == _keys(sources)]
         return make_attacker(network, self.subject, streams, weights)
 
-    def attacker(self, source: RobustnessCell | None) -> Attacker:
-        """The attacker along the gradients of a source's model; without a source, of the classifier itself.
+    def attacker(self, sources: Sequence[RobustnessCell]) -> Attacker:
+        """The attacker along the gradients of the sources' models; without a source, of the classifier itself.
 
-        The source is trained where its weights are not in the cache.
+        Several models are attacked as one: the mean of their logits. A source is trained where its weights are not in
+        the cache.
         """
-        if source is None:
+        if not sources:
             return self.own
-        if self._other is None or self._other[0] != source.weights_key:
+        if self._other is None or self._other[0] != _keys(sources):
             self._other = None
             release()
-            network, training = trained(source, self.data, self.context)
-            self._other = source.weights_key, self._attacker(network, source, training["weights_sha256"])
+            models = [trained(source, self.data, self.context) for source in sources]
+            networks = [network for network, _ in models]
+            network = networks[0] if len(networks) == 1 else MeanOfLogits(networks)
+            weights = "+".join(training["weights_sha256"] for _, training in models)
+            self._other = _keys(sources), self._attacker(network, sources, weights)
         return self._other[1]
 
     def stream(self, stream: Stream) -> Iterator[Record]:
@@ -116,7 +120,7 @@ class Bench:
         first, eps = pending[0], [cell.eps for cell in pending]
         with self.context.progress.task(first.attack.label(), len(pending)) as task:
             try:
-                attacker = self.attacker(stream.source)
+                attacker = self.attacker(stream.sources)
                 store = PartialResults(self.context.results, stream.cells, self._weights(attacker))
                 reset_peak(self.context.device)
                 for outcome in attacker.engine.run(
@@ -161,6 +165,10 @@ class Bench:
             findings += [finding for finding in self.auditor.among(seen) if finding.code not in codes]
             findings += self.auditor.doubt(attacker.engine, stream.attack, outcome)
         return findings
+
+
+def _keys(sources: Sequence[RobustnessCell]) -> tuple[str, ...]:
+    return tuple(source.weights_key for source in sources)
 
 
 def _logits(judge: Judge, examples: Examples, batch: int) -> Tensor:
