@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.axes.corruptions import NONE, VERSION, settled, too_small
 from epsbench.harness.plan.axes.matching import matching, shown
 from epsbench.harness.plan.axes.radii import too_large_radii
 from epsbench.harness.plan.axes.sources import SELF, SourceModel, SourceModels, models_of, resolved, untrained
@@ -63,7 +64,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     problems: Problems = []
     matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
     _few_enough(f"{part.task}.matrix", matrix)
-    points = resolved(dict(zip(matrix, values, strict=True)) for values in product(*matrix.values()))
+    points = resolved(settled(dict(zip(matrix, values, strict=True))) for values in product(*matrix.values()))
     points = _excluded(part, points, base, problems)
     _include(part, points, matrix, problems)
     if not points and not problems:
@@ -73,6 +74,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
         *_misfits(part, points, base),
         *misfits(part.task, part.data, points),
         *_empty_subsets(part, points),
+        *too_small(part.task, part.data, points),
     ]
     problems += untrained(_sources(part), points)
     if problems:
@@ -131,7 +133,7 @@ def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any
             for axis in open_axes
         ]
         _few_enough(path, axes, len(points))
-        included = resolved(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+        included = resolved(settled(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
         fresh = [point for point in included if tuple(point.values()) not in known]
         known |= {tuple(point.values()) for point in fresh}
         if not fresh and not open_axes:
@@ -246,7 +248,8 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
     first = _robustness_cell(part, start.point(point) | {"source": SELF}, code) if isinstance(start, Start) else None
     named = {kind: point[kind] for kind in ("model", "defense", "attack")}
     named_code = code(point["subset"], data, norm=point["norm"], augmentation=point["augmentation"], **named)
-    start_code = (("start", first.weights_key),) if first else ()
+    further: tuple[tuple[str, str], ...] = (("start", first.weights_key),) if first else ()
+    further += (("corruption", VERSION),) if point["corruption"] != NONE else ()
     training = part.training.model_dump()
     content = code.content(point["model"], data)
     if content is not None and content.brings_weights and "epochs" not in part.training.model_fields_set:
@@ -258,7 +261,7 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,
-        versions=tuple(sorted((*named_code, *start_code))),
+        versions=tuple(sorted((*named_code, *further))),
         **point | {"data": data, "source": None, "start": first},
     )
     if source == SELF:

@@ -38,7 +38,7 @@ def page_parts(content: Content) -> dict[str, Any]:
         "figures": list(robustness_figures(content.boards)),
         "galleries": shown,
         "left_out": left_out,
-        "movements": content.movements,
+        "movements": [*content.corruptions, *content.movements],
         "transfers": _captioned_once(content.transfers),
         "parts": content.parts,
         "cost": content.cost,

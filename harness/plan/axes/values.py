@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.corruptions import LEAST_SIDE, MOST_SEVERE, Corruption, read_corruption
 from epsbench.harness.plan.axes.sources import SOURCE, SourceModel, SourceModels
 from epsbench.harness.plan.axes.starts import START, Start
 from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, TableAxis, read_named
@@ -35,7 +36,7 @@ from epsbench.harness.plan.names.registry import KINDS, NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
 LONGEST = 1_000
-ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps")
+ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps", "corruption", "severity")
 GENERATION_AXES = ("model", "z_dim", "beta", "seed")
 
 
@@ -191,6 +192,21 @@ Sources = Annotated[list[Annotated[str | SourceModel | SourceModels, _table(SOUR
 Epsilons = Annotated[
     list[Annotated[Fraction, PlainValidator(_epsilon)]], BeforeValidator(_typed_epsilons), Axis(_EPSILON)
 ]
+_KINDS = {"enum": ["none", *LEAST_SIDE]}
+_SEVERITY = {"type": "integer", "minimum": 1, "maximum": MOST_SEVERE}
+_CORRUPTION = {
+    "anyOf": [
+        _KINDS,
+        {
+            "type": "object",
+            "properties": {"name": _KINDS, "severity": _SEVERITY},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+    ]
+}
+Corruptions = Annotated[list[Annotated[Corruption, PlainValidator(read_corruption)]], Axis(_CORRUPTION)]
+Severities = Annotated[list[Annotated[int, Field(ge=1, le=MOST_SEVERE)]], Axis(_SEVERITY)]
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
 Betas = Annotated[list[Annotated[float, _BETA]], Axis({"type": "number", "minimum": 0})]

@@ -58,6 +58,7 @@ KINDS: dict[str, Kind] = {
     "attack": Kind(
         noun="attack",
         built_in={
+            "none": "epsbench.attacks.none:NoAttack",
             "noise": "epsbench.attacks.noise:Noise",
             "fgsm": "epsbench.attacks.fgsm:FGSM",
             "pgd": "epsbench.attacks.pgd:PGD",

@@ -32,6 +32,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "subset": str,
     "source": dict,
     "start": dict,
+    "corruption": dict,
 }
 TYPE_NAMES: dict[type | tuple[type, ...], str] = {
     (str, dict): "a name or an object",

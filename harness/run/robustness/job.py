@@ -26,6 +26,7 @@ from epsbench.harness.run.audits.history import Seen
 from epsbench.harness.run.audits.overfitting import audit_training
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.data.corruption import corrupted
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
@@ -44,9 +45,14 @@ def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
     first = job.streams[0].cells[0]
     data = context.data(first.data, first.limit)
     network, training = trained(first, data, context)
-    bench = Bench(network, job.streams, data, context, training)
-    for stream in job.streams:
-        yield from bench.stream(stream)
+    groups: dict[tuple[str, int], list[Stream]] = {}
+    for stream in sorted(job.streams, key=lambda each: each.cells[0].severity > 0):
+        groups.setdefault((stream.cells[0].corruption, stream.cells[0].severity), []).append(stream)
+    bench: Bench | None = None
+    for streams in groups.values():
+        bench = Bench(network, streams, data, context, training, bench)
+        for stream in streams:
+            yield from bench.stream(stream)
 
 
 class Bench:
@@ -56,39 +62,59 @@ class Bench:
     last is kept.
     """
 
+    subject: Subject
+    auditor: Auditor
+
     def __init__(
-        self, network: nn.Module, streams: Sequence[Stream], data: Data, context: Context, training: dict[str, Any]
+        self,
+        network: nn.Module,
+        streams: Sequence[Stream],
+        data: Data,
+        context: Context,
+        training: dict[str, Any],
+        before: Bench | None = None,
     ) -> None:
-        """``training`` is what the network's training cost, with its ``curves``."""
+        """``training`` is what the network's training cost, with its ``curves``.
+
+        The streams are all on the same images, corrupted or not. ``before`` is a bench of the same network on other
+        images: what it knows of the network is not found out again.
+        """
         self.context, self.data, self.streams = context, data, streams
         curves = training.get("curves", {})
         self.overfitted = audit_training(curves, min(len(data.validation), FEWEST))
-        data = replace(data, test=data.test[: streams[0].cells[0].test_images])
-        batch = min(context.batch_size or UNTRIED[context.device.type], len(data.test))
-        judge = Judge(network, context.device)
-        logits = _logits(judge, data.test, batch)
-        right = logits.argmax(1) == data.test.labels
+        first = streams[0].cells[0]
+        data = replace(data, test=data.test[: first.test_images])
+        test = corrupted(data.test, first.corruption, first.severity) if first.severity else data.test
+        batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
+        judge = before.subject.judge if before else Judge(network, context.device)
+        logits = _logits(judge, test, batch)
+        right = logits.argmax(1) == test.labels
         positions = right.nonzero().flatten()
-        labels = data.test.labels[positions]
+        labels = test.labels[positions]
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
         probe = probe_size(len(data.test))
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
-        recipe = recipe_of(streams[0].cells[0], data.description, context)
-        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
-        self.auditor.model(logits, data.test.labels)
-        targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions, logits[positions])
+        clean_logits = logits if test is data.test else _logits(judge, data.test, batch)
+        if before:
+            self.auditor = before.auditor
+        else:
+            recipe = recipe_of(first, data.description, context)
+            self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
+            self.auditor.model(clean_logits, data.test.labels)
+        targets = Targets(lambda at: test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
         training = {key: value for key, value in training.items() if key != "curves"}
-        clean = CleanImages(data.test, logits.argmax(1).cpu().numpy()) if context.keep_images else None
+        clean = CleanImages(test, logits.argmax(1).cpu().numpy()) if context.keep_images else None
         self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean)
         self.own = self._attacker(network, (), None)
         self._other: tuple[tuple[str, ...], Attacker] | None = None
         cells = sum(len(stream.cells) for stream in streams)
         weights = training.get("weights_sha256")
-        first = streams[0].cells[0]
         model = model_key(first.canonical(), first.code)
-        self.auditor.begin(self.own.engine, context.records, weights, model, self.classifier.right, cells)
+        if not before:
+            clean_right = (clean_logits.argmax(1) == data.test.labels).cpu().numpy()
+            self.auditor.begin(self.own.engine, context.records, weights, model, clean_right, cells)
 
     def _attacker(self, network: nn.Module, sources: Sequence[RobustnessCell], weights: str | None) -> Attacker:
         """The network, prepared for those streams that follow the gradients of these sources."""
@@ -159,7 +185,7 @@ class Bench:
         self, cell: RobustnessCell, stream: Stream, attacker: Attacker, outcome: Outcome, cost: dict[str, Any]
     ) -> list[Finding]:
         findings = [*self.auditor.cell(attacker.engine, stream.attack, outcome, self.clean_loss), *self.overfitted]
-        if cell.source is None and not voids(findings):
+        if cell.source is None and not cell.severity and not voids(findings):
             codes = {finding.code for finding in findings}
             seen = Seen.of(cell.id, cell.canonical(), cost, self.classifier.right, self.classifier.robust(outcome))
             findings += [finding for finding in self.auditor.among(seen) if finding.code not in codes]

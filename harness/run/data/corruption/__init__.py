@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ PIXELS = 2**22  # of a chunk, to bound the memory
 
 
 def _zooms(stop: float, step: float) -> tuple[float, ...]:
-    return tuple(1 + step * number for number in range(round((stop - 1) / step - 1e-6) + 1) if 1 + step * number < stop)
+    return tuple(np.arange(1, stop, step).tolist())
 
 
 CORRUPTIONS: dict[str, tuple[Corrupt, Sequence[Any], Sequence[Any]]] = {

@@ -47,7 +47,7 @@ def pixelate(x: Tensor, noise: KeyedNoise, share: float) -> Tensor:
 
 
 def _box(side: int, to: int) -> Tensor:
-    """The matrix (to, side) that resamples a line of pixels with a box filter, whole pixels at a time, as Pillow has it."""
+    """The matrix (to, side) that resamples a line of pixels with a box filter over whole pixels, as Pillow does."""
     scale = side / to
     reach = 0.5 * max(scale, 1.0)
     matrix = torch.zeros(to, side)
@@ -71,22 +71,33 @@ def jpeg(x: Tensor, noise: KeyedNoise, quality: int) -> Tensor:
     chroma = [(128 + (colour - (0.299 * red + 0.587 * green + 0.114 * blue)) / scale).round().clamp(0, 255)
               for colour, scale in ((blue, 1.772), (red, 1.402))]  # fmt: skip
     luma = _quantised(luma, _LUMA, quality)
-    cb, cr = (_enlarged(_quantised(F.avg_pool2d(each, 2).round(), _CHROMA, quality)) - 128 for each in chroma)
+    cb, cr = (_enlarged(_quantised(_halved(each), _CHROMA, quality)) - 128 for each in chroma)
     decoded = torch.cat([luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb], 1)
     return decoded[:, :, :height, :width].round() / 255
 
 
 def _quantised(plane: Tensor, table: tuple[int, ...], quality: int) -> Tensor:
-    """A plane (N, 1, H, W) of 0 to 255 whose 8 by 8 cosine coefficients are rounded to multiples of a table's entries."""
+    """A plane (N, 1, H, W) of 0 to 255 with its 8 by 8 cosine coefficients rounded to multiples of a table."""
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     entries = [min(max(int((entry * int(scale) + 50) / 100), 1), 255) for entry in table]
     step = plane.new_tensor(entries).view(8, 8)
     n, _, height, width = plane.shape
     cosine = _cosine().to(plane)
     blocks = (plane - 128).view(n, height // 8, 8, width // 8, 8).transpose(2, 3)
-    coefficients = (cosine @ blocks @ cosine.T / step).round() * step
+    coefficients = _rounded(cosine @ blocks @ cosine.T / step) * step
     pixels = (cosine.T @ coefficients @ cosine).transpose(2, 3).reshape(n, 1, height, width)
-    return (pixels + 128).round().clamp(0, 255)
+    return _rounded(pixels + 128).clamp(0, 255)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """The nearest integers, halves away from 0: halves are frequent among coefficients."""
+    return x.sign() * (x.abs() + (0.5 + 1e-4)).floor()
+
+
+def _halved(plane: Tensor) -> Tensor:
+    """A plane at half the resolution: means of 4, rounded down and up in turn along a row where they are halves."""
+    bias = plane.new_tensor([1.0, 2.0]).repeat(plane.shape[3] // 4 + 1)[: plane.shape[3] // 2]
+    return ((4 * F.avg_pool2d(plane, 2) + bias) / 4 + 1e-4).floor()
 
 
 @cache

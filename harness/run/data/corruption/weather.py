@@ -22,7 +22,7 @@ def fog(x: Tensor, noise: KeyedNoise, constants: tuple[float, float]) -> Tensor:
     """A bright height map over the image, scaled back to the image's range."""
     strength, decay = constants
     brightest = x.amax((1, 2, 3), keepdim=True)
-    hazy = x + strength * height_map(noise, *x.shape[2:], decay)
+    hazy = x + strength * height_map(noise, x.shape[2], x.shape[3], decay)
     return hazy * brightest / (brightest + strength)
 
 
