@@ -74,8 +74,14 @@ KINDS: dict[str, Kind] = {
         },
         group="epsbench.attacks",
         bases=("epsbench.attacks.base:Attack",),
-        prefixes={"images": ("epsbench.harness.plan.handed_over:HandedOver", "images_file")},
-        hidden=("name", "norm", "images_file"),
+        prefixes={
+            "images": ("epsbench.harness.plan.handed_over:HandedOver", "images_file"),
+            "torchattacks": ("epsbench.attacks.adapters.torchattacks:TorchAttacks", "attack_name"),
+            "foolbox": ("epsbench.attacks.adapters.foolbox:Foolbox", "attack_name"),
+            "art": ("epsbench.attacks.adapters.art:Art", "attack_name"),
+            "adv-lib": ("epsbench.attacks.adapters.adv_lib:AdvLib", "attack_name"),
+        },
+        hidden=("name", "norm", "images_file", "attack_name", "options"),
         uncalled={
             "loss": "a field `loss` holds the loss, a value of epsbench.attacks.losses.Loss; for a loop of your own "
             "define perturb(victim, x, y, eps, noise)",
@@ -184,6 +190,8 @@ def resolve(kind: str, name: str, base: Path) -> Source:
         return Source(load_object(table.built_in[name], base))
     if colon and prefix in table.prefixes:
         address, parameter = table.prefixes[prefix]
+        if parameter == "attack_name":
+            return Source(_of_library(name, load_object(address, base)))
         return Source(load_object(address, base), ((parameter, _hub_name(prefix, rest, base)),))
     if name in (points := _entry_points(table.group)):
         return Source(_checked(table, name, load_object(points[name].value.partition("[")[0].strip(), base)))
@@ -195,6 +203,15 @@ def resolve(kind: str, name: str, base: Path) -> Source:
         f"unknown {table.noun} {name!r}{hint}{addresses if hint.startswith('; known') else ''}"
         f" (your own: path/to/file.py:Object or module:Object)"
     )
+
+
+def _of_library(name: str, adapter: Any) -> Callable[..., Any]:
+    """What makes the attack of another library that a suite names."""
+    try:
+        factory: Callable[..., Any] = adapter.named(name.partition(":")[2])
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
+    return factory
 
 
 @cache
