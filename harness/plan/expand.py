@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.axes.budgets import with_budget
 from epsbench.harness.plan.axes.corruptions import NONE, VERSION, settled, too_small
 from epsbench.harness.plan.axes.matching import matching, shown
 from epsbench.harness.plan.axes.radii import too_large_radii
@@ -64,9 +65,9 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     problems: Problems = []
     matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
     _few_enough(f"{part.task}.matrix", matrix)
-    points = resolved(settled(dict(zip(matrix, values, strict=True))) for values in product(*matrix.values()))
+    points = resolved(_settled(part, dict(zip(matrix, values, strict=True)), base) for values in product(*matrix.values()))
     points = _excluded(part, points, base, problems)
-    _include(part, points, matrix, problems)
+    _include(part, points, matrix, base, problems)
     if not points and not problems:
         problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
     problems += [
@@ -119,7 +120,14 @@ def _excluded(part: SuitePart, points: list[Point], base: Path, problems: Proble
     return [point for position, point in enumerate(points) if position not in dropped]
 
 
-def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any]], problems: Problems) -> None:
+def _settled(part: SuitePart, point: Point, base: Path) -> Point:
+    """A point as it is measured: values that mean nothing beside others are left out, so equal cells are one."""
+    return with_budget(settled(point), base) if part.task == "robustness" else point
+
+
+def _include(
+    part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any]], base: Path, problems: Problems
+) -> None:
     known = {tuple(point.values()) for point in points}
     for position, include in enumerate(part.include):
         path = f"{part.task}.include[{position}]"
@@ -133,7 +141,7 @@ def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any
             for axis in open_axes
         ]
         _few_enough(path, axes, len(points))
-        included = resolved(settled(dict(zip(axes, values, strict=True))) for values in product(*axes.values()))
+        included = resolved(_settled(part, dict(zip(axes, values, strict=True)), base) for values in product(*axes.values()))
         fresh = [point for point in included if tuple(point.values()) not in known]
         known |= {tuple(point.values()) for point in fresh}
         if not fresh and not open_axes:
@@ -262,7 +270,8 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
         early_stop=part.early_stop,
         curve=part.curve,
         versions=tuple(sorted((*named_code, *further))),
-        **point | {"data": data, "source": None, "start": first},
+        **{axis: value for axis, value in point.items() if axis != "queries"}
+        | {"data": data, "source": None, "start": first},
     )
     if source == SELF:
         return white_box

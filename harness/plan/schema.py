@@ -22,6 +22,7 @@ from epsbench.harness.plan.axes.values import (
     Attacks,
     Augmentations,
     Betas,
+    Budgets,
     Corruptions,
     Data,
     Defenses,
@@ -65,6 +66,9 @@ class RobustnessInclude(Part):
         default_factory=list, description="what is done to the test images before they are classified and attacked"
     )
     severity: Severities = Field(default_factory=list, description="of the corruption")
+    queries: Budgets = Field(
+        default_factory=list, description="the most queries of attacks that take no gradient, in place of their steps"
+    )
     seed: Seeds = Field(default_factory=list)
 
 
@@ -115,6 +119,7 @@ class RobustnessPart(TaskPart):
         "norm": "linf",
         "corruption": Corruption("none"),
         "severity": 3,
+        "queries": 0,
         "seed": 0,
     }
 

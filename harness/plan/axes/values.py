@@ -36,7 +36,7 @@ from epsbench.harness.plan.names.registry import KINDS, NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
 LONGEST = 1_000
-ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps", "corruption", "severity")
+ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps", "corruption", "severity", "queries")
 GENERATION_AXES = ("model", "z_dim", "beta", "seed")
 
 
@@ -207,6 +207,9 @@ _CORRUPTION = {
 }
 Corruptions = Annotated[list[Annotated[Corruption, PlainValidator(read_corruption)]], Axis(_CORRUPTION)]
 Severities = Annotated[list[Annotated[int, Field(ge=1, le=MOST_SEVERE)]], Axis(_SEVERITY)]
+Budgets = Annotated[
+    list[Annotated[int, Field(ge=1, le=10_000_000)]], Axis({"type": "integer", "minimum": 1, "maximum": 10_000_000})
+]
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
 Betas = Annotated[list[Annotated[float, _BETA]], Axis({"type": "number", "minimum": 0})]
