@@ -21,7 +21,7 @@ CLOSE_ENOUGH = 1e-7  # inward steps: a walk that takes smaller ones has converge
 
 @dataclass(frozen=True, kw_only=True)
 class Boundary(Decisions):
-    """The boundary attack (Brendel et al., 2018, algorithm 1 and figure 2), for L2.
+    """The boundary attack (Brendel et al., 2018, algorithm 1 and figure 2); it walks under L2.
 
     A candidate moves on the sphere around the image, at right angles to the way to it, and then towards the image.
     Both sizes grow or shrink with the share of candidates that are misclassified (section 2.3): of 10 for the sphere,
@@ -40,8 +40,6 @@ class Boundary(Decisions):
         super().__post_init__()
         if not (0 < self.sphere_step < 1 and 0 < self.inward_step < 1):
             raise ValueError("sphere_step and inward_step are shares of the distance, above 0 and below 1")
-        if self.norm.name not in ("l2", "linf"):
-            raise ValueError(f"boundary walks under l2 and is measured under l2 or linf, not {self.norm.name}")
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         zero = rows.eps.flatten() * 0
@@ -77,7 +75,7 @@ class Boundary(Decisions):
     def _adapted(
         self, state: State, name: str, asked: Tensor, wrong: Tensor, window: int, many: float, few: float
     ) -> State:
-        """The size ``name`` and its counts, after an answer in the rows that ``asked``; larger or smaller by windows."""
+        """The size ``name`` and its counts, after an answer in the rows that ``asked``."""
         hits, tries = ("sphere_hits", "sphere_tries") if name == "sphere" else ("hits", "tries")
         count, success = state[tries] + asked, state[hits] + (asked & wrong)
         full = count >= window

@@ -32,6 +32,8 @@ class Decisions(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(steps=self.steps, restarts=self.restarts)
+        if self.norm.name not in ("l2", "linf"):
+            raise ValueError(f"{type(self).__name__.lower()} knows the norms linf and l2, not {self.norm.name}")
 
     def radius(self, rows: Rows, state: State) -> Tensor:
         return rows.eps + float("inf")

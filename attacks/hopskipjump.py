@@ -38,8 +38,6 @@ class HopSkipJump(Decisions):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(first_samples=self.first_samples, most_samples=self.most_samples)
-        if self.norm.name not in ("l2", "linf"):
-            raise ValueError(f"hopskipjump knows the norms linf and l2, not {self.norm.name}")
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         zero, image = rows.eps.flatten() * 0, rows.x * 0
@@ -57,13 +55,12 @@ class HopSkipJump(Decisions):
         begins = (searching | jumping) & wrong
         s["far"] = pick(begins, answer.x, s["far"])
 
-        # Bisection: `high` is a place between image and far point that is misclassified, `low` one that is not.
+        # Bisection: at `high`, on the way from the image to the far point, it is misclassified, at `low` not.
         middle = (s["low"] + s["high"]) / 2
         s["high"] = pick(bisecting & wrong, middle, s["high"])
         s["low"] = pick(bisecting & ~wrong, middle, s["low"])
-        near = self._between(rows, s["far"], s["high"])
         found = bisecting & (s["high"] - s["low"] <= self._tolerance(rows))
-        s["near"] = pick(found, near, s["near"])
+        s["near"] = pick(found, self._between(rows, s["far"], s["high"]), s["near"])
 
         # The estimate: votes of decisions at distance δ, minus their mean.
         size = self.norm.size(s["near"] - rows.x).clamp_min(1e-12)
@@ -74,8 +71,8 @@ class HopSkipJump(Decisions):
         s["sum"], s["count"] = s["sum"] + vote * estimating, s["count"] + estimating
         enough = estimating & (s["count"] >= (self.first_samples * s["round"].sqrt()).clamp_max(self.most_samples))
         mean = s["sum"] / s["count"].clamp_min(1)
-        same = mean.abs() == 1  # all agree: the baseline would leave nothing
-        gradient = pick(same, s["votes"], s["votes"] - per_row(mean) * s["moves"])
+        baseline = mean * (mean.abs() < 1)  # where all agree it would leave nothing
+        gradient = s["votes"] - per_row(baseline) * s["moves"]
         s["direction"] = pick(enough, self.norm.direction(gradient), s["direction"])
 
         # Jumps: half as far after each that is classified correctly.
@@ -96,18 +93,13 @@ class HopSkipJump(Decisions):
     def _proposal(self, rows: Rows, s: State) -> Tensor:
         """What each row asks in its phase; at the end the nearest misclassified point."""
         size = self.norm.size(s["near"] - rows.x).clamp_min(1e-12)
-        draw = rows.noise.normal if self.norm.name == "l2" else rows.noise.uniform
-        sample = draw(*rows.x.shape[1:]) - (0.0 if self.norm.name == "l2" else 0.5)
+        shape = rows.x.shape[1:]
+        sample = rows.noise.normal(*shape) if self.norm.name == "l2" else rows.noise.uniform(*shape) - 0.5
         sample = sample * per_row(self._reach(rows, size, s["round"]) / sample.flatten(1).norm(dim=1).clamp_min(1e-12))
-        asked = (
-            (SEARCH, self.random_image(rows)),
-            (BISECT, self._between(rows, s["far"], (s["low"] + s["high"]) / 2)),
-            (ESTIMATE, s["near"] + sample),
-            (JUMP, s["near"] + per_row(s["jump"]) * s["direction"]),
-        )
-        point = rows.x
-        for kind, proposal in asked:
-            point = pick(s["phase"] == kind, proposal, point)
+        point = s["near"] + per_row(s["jump"]) * s["direction"]
+        point = pick(s["phase"] == ESTIMATE, s["near"] + sample, point)
+        point = pick(s["phase"] == BISECT, self._between(rows, s["far"], (s["low"] + s["high"]) / 2), point)
+        point = pick(s["phase"] == SEARCH, self.random_image(rows), point)
         last = pick(s["phase"] == BISECT, self._between(rows, s["far"], s["high"]), s["near"])
         return pick(rows.step + 1 >= self.steps, last, point)
 

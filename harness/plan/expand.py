@@ -65,7 +65,9 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     problems: Problems = []
     matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
     _few_enough(f"{part.task}.matrix", matrix)
-    points = resolved(_settled(part, dict(zip(matrix, values, strict=True)), base) for values in product(*matrix.values()))
+    points = resolved(
+        _settled(part, dict(zip(matrix, values, strict=True)), base) for values in product(*matrix.values())
+    )
     points = _excluded(part, points, base, problems)
     _include(part, points, matrix, base, problems)
     if not points and not problems:
@@ -141,7 +143,9 @@ def _include(
             for axis in open_axes
         ]
         _few_enough(path, axes, len(points))
-        included = resolved(_settled(part, dict(zip(axes, values, strict=True)), base) for values in product(*axes.values()))
+        included = resolved(
+            _settled(part, dict(zip(axes, values, strict=True)), base) for values in product(*axes.values())
+        )
         fresh = [point for point in included if tuple(point.values()) not in known]
         known |= {tuple(point.values()) for point in fresh}
         if not fresh and not open_axes:

