@@ -22,16 +22,14 @@ HALVINGS = 20  # of a jump; a row whose jumps all fail estimates again
 class HopSkipJump(Decisions):
     """HopSkipJump (Chen, Jordan and Wainwright, 2020, algorithm 2), for L2 and L∞.
 
-    Every row is in one of four phases: it looks for a misclassified image; bisects between that and the image
-    (algorithm 1); estimates the gradient at the boundary from decisions nearby (eq. 16, with the baseline); and jumps
-    along it by distance / √t, halved until it is misclassified (eq. 14). Rows in different phases share the queries.
+    A row looks for a misclassified image; bisects between it and the image (algorithm 1); estimates the gradient at the
+    boundary from decisions nearby (eq. 16); and jumps along it by distance / √t, halved until misclassified (eq. 14).
     """
 
     version: ClassVar[int] = 1
 
     first_samples: int = 100
     """Decisions of the first estimate; of the t-th √t times as many."""
-
     most_samples: int = 10_000
     """Decisions of an estimate at most."""
 

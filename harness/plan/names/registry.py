@@ -70,6 +70,7 @@ KINDS: dict[str, Kind] = {
             "square": "epsbench.attacks.square:Square",
             "spsa": "epsbench.attacks.spsa:SPSA",
             "boundary": "epsbench.attacks.boundary:Boundary",
+            "sparse-rs": "epsbench.attacks.sparse_rs:SparseRS",
             "hopskipjump": "epsbench.attacks.hopskipjump:HopSkipJump",
             "jitter": "epsbench.attacks.jitter:Jitter",
             "ensemble": "epsbench.attacks.ensemble:Ensemble",
