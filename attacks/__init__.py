@@ -8,6 +8,7 @@ from epsbench.attacks.ensemble import Ensemble
 from epsbench.attacks.fab import FAB
 from epsbench.attacks.fab_t import FABT
 from epsbench.attacks.fgsm import FGSM
+from epsbench.attacks.jitter import Jitter
 from epsbench.attacks.mifgsm import MIFGSM
 from epsbench.attacks.noise import Noise
 from epsbench.attacks.pgd import PGD
@@ -26,6 +27,7 @@ __all__ = [
     "BatchAttack",
     "Ensemble",
     "GradientAttack",
+    "Jitter",
     "Noise",
     "Square",
 ]

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.apgd_l1 import sparse_start, sparse_step
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import Aimed, State, at_least_one
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer, Rows
@@ -20,7 +20,7 @@ MOMENTUM = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(Attack):
+class APGD(Aimed):
     """Auto-PGD (Croce and Hein, 2020, algorithm 1), as its authors' code has it.
 
     The first step is 2ε. At each checkpoint (section 3.2) a row halves its step and goes back to its best point, if
@@ -44,11 +44,12 @@ class APGD(Attack):
     """Gradients that are averaged at each point (Athalye et al., 2018), against a model that is random."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps, restarts=self.restarts, samples=self.samples)
         if not self.norm.shrinks:
             raise ValueError(f"apgd follows lengths, and {self.norm.name} counts; use sigma-zero or fmn")
-        if "target" in self.loss.inputs and type(self) is APGD:
-            raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; use apgd-t")
+        if "target" in self.loss.inputs and self.target is None and type(self) is APGD:
+            raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; set target, or use apgd-t")
 
     def roams(self) -> bool:
         return self.norm.name == "l1"

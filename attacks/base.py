@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from epsbench.attacks.aims import aimed_at, require_aim, require_class, targeted_form
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, RowNoise
@@ -82,6 +84,8 @@ class Attack(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Take a class that defines `perturb` for a `BatchAttack`, which it may derive from."""
         super().__init_subclass__(**options)
+        if isinstance(vars(cls).get("target"), FunctionType):  # the method's other name; `target` is also a parameter
+            cls.aim = vars(cls)["target"]  # type: ignore[method-assign]
         if "perturb" in vars(cls):
             cls.query = "own"
             cls.step = _takes_no_steps  # type: ignore[method-assign]
@@ -105,8 +109,8 @@ class Attack(ABC):
         """How many attempts there are on an image that withstands; ``classes`` is the number of the model's classes."""
         return getattr(self, "restarts", 1)
 
-    def target(self, rows: Rows) -> Tensor:
-        """The class (N,) that each row aims at. Default: none, which is the label."""
+    def aim(self, rows: Rows) -> Tensor:
+        """The class (N,) that each row aims at. Default: none, which is the label. It may be called ``target``, too."""
         return rows.y
 
     def radius(self, rows: Rows, state: State) -> Tensor | None:
@@ -130,6 +134,21 @@ class Attack(ABC):
     def looks_first(self) -> bool:
         """Whether it defines `gradient_at`."""
         return type(self).gradient_at is not Attack.gradient_at
+
+    def views(self) -> tuple[int, ...]:
+        """How many gradients an answer averages. Several numbers: so many in each group, and a mean for each group."""
+        return (self.samples,)
+
+    def view(self, rows: Rows, x: Tensor, number: int) -> Tensor:
+        """The images (N, C, H, W) whose gradient is asked for in place of ``x``: a differentiable function of it.
+
+        Called for every gradient of an answer, ``number`` counts them from 0. Default: ``x`` itself.
+        """
+        return x
+
+    def views_the_point(self) -> bool:
+        """Whether the last view is the point itself. If not, its logits cost one more forward pass an answer."""
+        return True
 
     def done(self, rows: Rows, answer: Answer, state: State) -> Tensor | None:
         """Which rows (N,) need no further answer; ``state`` is the new one. Default: None, for no row."""
@@ -168,12 +187,13 @@ class Attack(ABC):
 
     def gradients(self, classes: int) -> int:
         """How many gradients it takes of one image at most; 0 where that is unknown."""
-        price = {"gradient": self.samples, "jacobian": classes}.get(self.query, 0)
+        price = {"gradient": sum(self.views()), "jacobian": classes}.get(self.query, 0)
         return price * self.budget() * self.attempts(classes)
 
     def forwards(self, classes: int) -> int:
         """How many forward passes without a gradient it takes of one image at most; 0 where that is unknown."""
-        return self.budget() * self.attempts(classes) if self.query == "logits" or self.looks_first() else 0
+        further = self.query == "logits" or self.looks_first() or not self.views_the_point()
+        return self.budget() * self.attempts(classes) if further else 0
 
 
 def at_least_one(**counts: int) -> None:
@@ -201,7 +221,32 @@ class BatchAttack(Attack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientAttack(Attack):
+class Aimed(Attack, ABC):
+    """The part of an attack that may aim at a class. A success is any misclassification, as without a target."""
+
+    target: str | int | None = field(default=None, metadata=LATER, repr=False)
+    """The class to aim at: ``"least-likely"``, ``"random"`` or a class; None: at any wrong class.
+
+    The loss is then taken in its targeted form: the cross-entropy with the target, falling, for ``cross-entropy``,
+    ``logit-difference`` for ``margin``, ``dlr-targeted`` for ``dlr``.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target is not None:
+            require_aim(self.target)
+            object.__setattr__(self, "loss", targeted_form(self.loss))
+
+    def aim(self, rows: Rows) -> Tensor:
+        return rows.y if self.target is None else aimed_at(self.target, rows)
+
+    def check(self, classes: int) -> None:
+        super().check(classes)
+        require_class(self.target, classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAttack(Aimed):
     """An attack that starts somewhere in the ball and moves along gradients of a loss."""
 
     same_every_step: ClassVar[bool] = True
@@ -218,15 +263,24 @@ class GradientAttack(Attack):
     loss: Loss = field(default=CROSS_ENTROPY, metadata=LATER, repr=False)
     """The loss whose gradient is followed."""
 
+    sphere_start: bool = field(default=False, metadata=LATER, repr=False)
+    """Whether the random start lies on the surface of the ball."""
+
+    samples: int = field(default=1, metadata=LATER, repr=False)
+    """Gradients that are averaged at each point (Athalye et al., 2018), against a model that is random."""
+
     def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, restarts=self.restarts)
-        if self.restarts > 1 and not self.random_start:
+        super().__post_init__()
+        at_least_one(steps=self.steps, restarts=self.restarts, samples=self.samples)
+        if self.restarts > 1 and not self.random_start and self.target != "random":
             raise ValueError("restarts above 1 repeat the same path unless random_start = true")
-        if "target" in self.loss.inputs and type(self).target is Attack.target:
+        if self.sphere_start and not self.random_start:
+            raise ValueError("sphere_start says where a random start lies; set random_start = true with it")
+        if "target" in self.loss.inputs and self.target is None and type(self).aim is Aimed.aim:
             raise ValueError(
-                f'its loss {type(self.loss).__name__} needs a target class; use apgd-t, or loss = "margin"'
+                f'its loss {type(self.loss).__name__} needs a target class; set target, use apgd-t, or loss = "margin"'
             )
-        if "y" not in self.loss.inputs and not self.random_start:
+        if not {"y", "target"} & set(self.loss.inputs) and not self.random_start:
             raise ValueError(
                 f"its loss {type(self.loss).__name__} has no gradient at the clean image; set random_start = true"
             )
@@ -247,12 +301,13 @@ class GradientAttack(Attack):
         return self.update(x_adv, gradient, eps, step), state
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
-        x = rows.x
-        return (x + self.norm.start(rows.noise, x, rows.eps) if self.random_start else x), self.state(x)
+        x, draw = rows.x, self.norm.surface if self.sphere_start else self.norm.start
+        return (x + draw(rows.noise, x, rows.eps) if self.random_start else x), self.state(x)
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
         return self.move(answer.x, answer.gradient, rows.eps, rows.step.view(-1, 1, 1, 1), state)
 
     def starts_clean(self) -> bool:
-        return not self.random_start and self.loss == CROSS_ENTROPY
+        direct = self.views() == (1,) and self.views_the_point()
+        return direct and not self.random_start and self.loss == CROSS_ENTROPY

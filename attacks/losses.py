@@ -21,7 +21,8 @@ class Loss(ABC):
     """Part of the id of every record made with the loss, where a suite names it."""
 
     inputs: ClassVar[tuple[str, ...]] = ("y",)
-    """What it needs besides the logits, by the names of `epsbench.attacks.rows.Rows`: ``y``, ``target``, ``logits``."""
+    """What it needs besides the logits, by the names of `epsbench.attacks.rows.Rows`: ``y``, ``target``, ``logits``
+    at the clean image, or ``normals``, one for each class."""
 
     classes: ClassVar[int] = 2
     """The fewest classes that it is defined for."""
@@ -83,6 +84,17 @@ class TargetedDLR(Loss):
 
 
 @dataclass(frozen=True)
+class TargetedCrossEntropy(Loss):
+    """log softmax(z)_t: minus the cross-entropy with the class ``target``."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("target",)
+
+    def __call__(self, logits: Tensor, *inputs: Tensor) -> Tensor:
+        (target,) = inputs
+        return at_class(logits.log_softmax(1), target)
+
+
+@dataclass(frozen=True)
 class LogitDifference(Loss):
     """z_t − z_y: how far the class ``target`` leads the true one."""
 
@@ -129,6 +141,7 @@ TARGETED_DLR: Loss = TargetedDLR()
 
 LOSSES: dict[str, Loss] = {
     "cross-entropy": CROSS_ENTROPY,
+    "cross-entropy-targeted": TargetedCrossEntropy(),
     "margin": Margin(),
     "dlr": DLR(),
     "dlr-targeted": TARGETED_DLR,

@@ -6,11 +6,13 @@ Training crafts its images with it, and the engine is tested against it row by r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from epsbench.attacks.base import Attack
 from epsbench.attacks.norms.base import RowNoise, per_row
 from epsbench.attacks.rows import Answer, Rows
+from epsbench.attacks.views import gradient_of_views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +46,12 @@ def path(
         taken = attempt.new_zeros(len(x)) if step is None else step
         return Rows(x, y, eps, attempt, taken, target, attack.norm, region, lambda: draw(step), clean)
 
-    target = attack.target(rows(None))
+    def answer_at(now: Rows, at: Tensor) -> tuple[Tensor | None, Tensor]:
+        return ask(at, attack.loss, *now.inputs(attack.loss))
+
+    target = attack.aim(rows(None))
     first = rows(None, target)
+    gradient: Tensor | None
     point, state = attack.start(first)
     point = first.project(point, attack.radius(first, state))
     over: Tensor | None = None
@@ -56,7 +62,10 @@ def path(
         at = point
         if attack.looks_first():
             at = attack.gradient_at(now, point, ask(point, attack.loss, *inputs)[1])
-        gradient, logits = ask(at, attack.loss, *inputs)
+        asked = partial(answer_at, now)
+        gradient, logits = gradient_of_views(attack, now, at, asked) if attack.query == "gradient" else asked(at)
+        if not attack.views_the_point():
+            _, logits = asked(at)
         answer = Answer(at, y, logits, gradient, attack.loss, inputs)
         proposal, state = attack.step(now, answer, state)
         moved = now.project(proposal, attack.radius(now, state))

@@ -56,6 +56,11 @@ class Rows:
         return self.draw()
 
     @cached_property
+    def normals(self) -> Tensor:
+        """Standard normal numbers (N, K), one for each class: what a random loss needs."""
+        return self.noise.normal(self.logits.shape[1])
+
+    @cached_property
     def logits(self) -> Tensor:
         """The model's logits at the clean images, (N, K)."""
         return self.clean()

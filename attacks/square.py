@@ -7,7 +7,7 @@ from functools import cache
 from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import Aimed, State, at_least_one
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms.base import Norm, choose, per_row
 from epsbench.attacks.rows import Answer, Rows
@@ -19,7 +19,7 @@ HALVINGS = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)  # queries afte
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square(Attack):
+class Square(Aimed):
     """Square attack (Andriushchenko et al., 2020, algorithms 1 to 3), with the schedule of AutoAttack.
 
     Each image draws its own windows and signs. A window that is smaller than the image never covers the last row and
@@ -42,6 +42,7 @@ class Square(Attack):
     """The first window's share of the image."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps, restarts=self.restarts)
         if not 0 < self.p <= 1:
             raise ValueError(f"p must be above 0 and at most 1, not {self.p}")

@@ -27,6 +27,8 @@ class Targeted(Attack, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if getattr(self, "target", None) is not None:
+            raise ValueError("target is none of its parameters: it aims at `targets` classes, one after the other")
         if self.restarts != 1:
             raise ValueError(f"restarts is always 1 here, not {self.restarts}: every target is an attempt")
         if self.targets is not None:
@@ -35,7 +37,7 @@ class Targeted(Attack, ABC):
     def attempts(self, classes: int) -> int:
         return min(self.targets or MOST_TARGETS, classes - 1)
 
-    def target(self, rows: Rows) -> Tensor:
+    def aim(self, rows: Rows) -> Tensor:
         return rows.ranked(rows.attempt)
 
     def check(self, classes: int) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _ABSOLUTE = re.compile(r"(\w+:)?(/[^:]+)(:[\w.]+)?")
 """``/path``, ``file:/path`` and ``/path/to/file.py:Object``."""
+NO_WEIGHTS = ("attack", "norm", "source", "corruption")
+"""Versions that do not decide the trained weights."""
 Items = tuple[tuple[str, Any], ...]
 """A mapping as a hashable value: keys with their values, sorted by key."""
 
@@ -140,7 +142,7 @@ class _Cell(ABC):
         """A hash of everything that decides the trained weights. Cells with equal keys share one trained model."""
         canonical = self.canonical()
         decides = {key: canonical[key] for key in self._decides_weights if key in canonical}
-        code = {key: version for key, version in self.code.items() if key not in ("attack", "norm", "source")}
+        code = {key: version for key, version in self.code.items() if key not in NO_WEIGHTS}
         return digest({"cell": decides, "code": code})
 
 
@@ -187,6 +189,12 @@ class RobustnessCell(_Cell):
     """The part of the training split that is trained on."""
     source: RobustnessCell | None = None
     """A cell of the model whose gradients make the adversarial images; None: the cell's own model."""
+    corruption: str = "none"
+    """What is done to the test images before they are classified and attacked."""
+    severity: int = 0
+    """The severity of the corruption, from 1 to 5; 0 where there is none."""
+    more_sources: tuple[RobustnessCell, ...] = ()
+    """Cells of further models, where the images are made on the mean of several models' logits."""
     start: RobustnessCell | None = None
     """A cell of the model whose trained weights training begins with; None: fresh weights."""
     versions: tuple[tuple[str, str], ...] = ()
@@ -195,8 +203,14 @@ class RobustnessCell(_Cell):
     @property
     def stream(self) -> tuple[Any, ...]:
         """What cells of one model must have in common to be attacked together, as one curve over ε."""
-        source = self.source.weights_key if self.source else None
-        return (self.attack, self.norm, self.early_stop, self.curve, self.curve_eps, source)
+        source = tuple(each.weights_key for each in self.sources)
+        images = self.corruption, self.severity
+        return (self.attack, self.norm, self.early_stop, self.curve, self.curve_eps, source, images)
+
+    @property
+    def sources(self) -> tuple[RobustnessCell, ...]:
+        """Cells of all models whose gradients make the adversarial images; empty: the cell's own model."""
+        return (self.source, *self.more_sources) if self.source else ()
 
     @property
     def model_axes(self) -> dict[str, Any]:
@@ -219,8 +233,10 @@ class RobustnessCell(_Cell):
         recipe are the cell's own.
         """
         curve = {"curve_eps": [format_epsilon(eps) for eps in self.curve_eps]} if self.curve_eps else {}
-        source = {"source": self.source.model_axes} if self.source else {}
+        more = {"with": [each.model_axes for each in self.more_sources]} if self.more_sources else {}
+        source = {"source": {**self.source.model_axes, **more}} if self.source else {}
         first = {} if self.test_images is None else {"test_images": self.test_images}
+        corruption = {"corruption": {"name": self.corruption, "severity": self.severity}} if self.severity else {}
         return {
             "task": self.task,
             "data": data_entry(self.data),
@@ -231,6 +247,7 @@ class RobustnessCell(_Cell):
             "norm": self.norm,
             "eps": format_epsilon(self.eps),
             **curve,
+            **corruption,
             "limit": self.limit,
             **first,
             "precision": self.precision,
@@ -241,8 +258,10 @@ class RobustnessCell(_Cell):
     def label(self) -> str:
         curve = "" if self.curve == "each" else f" ({self.curve})"
         attack = f"{self.attack.label()} {self.norm} ε={format_epsilon(self.eps)}{curve}"
-        source = f" from {self.source.trained_label()} (seed {self.source.seed})" if self.source else ""
-        return f"{self.data} {self.trained_label()} · {attack}{source} seed {self.seed}"
+        models = " and ".join(f"{each.trained_label()} (seed {each.seed})" for each in self.sources)
+        source = f" from {models}" if models else ""
+        images = f" on {self.corruption} {self.severity}" if self.severity else ""
+        return f"{self.data} {self.trained_label()} · {attack}{source}{images} seed {self.seed}"
 
     def trained_label(self) -> str:
         """The model and how it was trained, without the seed, in a few words."""

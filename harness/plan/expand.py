@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.axes.budgets import with_budget
+from epsbench.harness.plan.axes.corruptions import NONE, VERSION, settled, too_small
 from epsbench.harness.plan.axes.matching import matching, shown
 from epsbench.harness.plan.axes.radii import too_large_radii
-from epsbench.harness.plan.axes.sources import SELF, SourceModel, resolved, untrained
+from epsbench.harness.plan.axes.sources import SELF, SourceModel, SourceModels, models_of, resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.bounds import Bound, Cost
-from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell
+from epsbench.harness.plan.cell import Cell, GenerationCell, Named, RobustnessCell, digest
 from epsbench.harness.plan.data import SUBSETS, describe
 from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.names.augmentations import augmentation_versions
@@ -63,9 +65,11 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     problems: Problems = []
     matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
     _few_enough(f"{part.task}.matrix", matrix)
-    points = resolved(dict(zip(matrix, values, strict=True)) for values in product(*matrix.values()))
+    points = resolved(
+        _settled(part, dict(zip(matrix, values, strict=True)), base) for values in product(*matrix.values())
+    )
     points = _excluded(part, points, base, problems)
-    _include(part, points, matrix, problems)
+    _include(part, points, matrix, base, problems)
     if not points and not problems:
         problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
     problems += [
@@ -73,6 +77,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
         *_misfits(part, points, base),
         *misfits(part.task, part.data, points),
         *_empty_subsets(part, points),
+        *too_small(part.task, part.data, points),
     ]
     problems += untrained(_sources(part), points)
     if problems:
@@ -117,7 +122,14 @@ def _excluded(part: SuitePart, points: list[Point], base: Path, problems: Proble
     return [point for position, point in enumerate(points) if position not in dropped]
 
 
-def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any]], problems: Problems) -> None:
+def _settled(part: SuitePart, point: Point, base: Path) -> Point:
+    """A point as it is measured: values that mean nothing beside others are left out, so equal cells are one."""
+    return with_budget(settled(point), base) if part.task == "robustness" else point
+
+
+def _include(
+    part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any]], base: Path, problems: Problems
+) -> None:
     known = {tuple(point.values()) for point in points}
     for position, include in enumerate(part.include):
         path = f"{part.task}.include[{position}]"
@@ -131,7 +143,9 @@ def _include(part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any
             for axis in open_axes
         ]
         _few_enough(path, axes, len(points))
-        included = resolved(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+        included = resolved(
+            _settled(part, dict(zip(axes, values, strict=True)), base) for values in product(*axes.values())
+        )
         fresh = [point for point in included if tuple(point.values()) not in known]
         known |= {tuple(point.values()) for point in fresh}
         if not fresh and not open_axes:
@@ -163,7 +177,7 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
     return list(problems)
 
 
-def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel]]:
+def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel | SourceModels]]:
     """Every source as the suite writes it, with its key path."""
     tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
     for path, table in tables:
@@ -246,7 +260,8 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
     first = _robustness_cell(part, start.point(point) | {"source": SELF}, code) if isinstance(start, Start) else None
     named = {kind: point[kind] for kind in ("model", "defense", "attack")}
     named_code = code(point["subset"], data, norm=point["norm"], augmentation=point["augmentation"], **named)
-    start_code = (("start", first.weights_key),) if first else ()
+    further: tuple[tuple[str, str], ...] = (("start", first.weights_key),) if first else ()
+    further += (("corruption", VERSION),) if point["corruption"] != NONE else ()
     training = part.training.model_dump()
     content = code.content(point["model"], data)
     if content is not None and content.brings_weights and "epochs" not in part.training.model_fields_set:
@@ -258,15 +273,21 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,
-        versions=tuple(sorted((*named_code, *start_code))),
-        **point | {"data": data, "source": None, "start": first},
+        versions=tuple(sorted((*named_code, *further))),
+        **{axis: value for axis, value in point.items() if axis != "queries"}
+        | {"data": data, "source": None, "start": first},
     )
     if source == SELF:
         return white_box
-    other = _robustness_cell(part, point | dict(source.axes) | {"source": SELF}, code)
-    versions = (*white_box.versions, ("source", other.weights_key))
+    others = tuple(
+        _robustness_cell(part, point | dict(each.axes) | {"source": SELF}, code) for each in models_of(source)
+    )
+    keys = [other.weights_key for other in others]
+    versions = (*white_box.versions, ("source", keys[0] if len(keys) == 1 else digest(keys)))
     # An image that fools the source may not fool the victim, so every step is taken.
-    return replace(white_box, source=other, early_stop=False, versions=tuple(sorted(versions)))
+    return replace(
+        white_box, source=others[0], more_sources=others[1:], early_stop=False, versions=tuple(sorted(versions))
+    )
 
 
 def _curves(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:

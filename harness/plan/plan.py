@@ -56,9 +56,9 @@ class Stream:
         return cls(cells, base, attack)
 
     @property
-    def source(self) -> RobustnessCell | None:
-        """The model whose gradients the attack follows, where it is not the one that is attacked."""
-        return self.cells[0].source
+    def sources(self) -> tuple[RobustnessCell, ...]:
+        """The models whose gradients the attack follows, where it is not the one that is attacked."""
+        return self.cells[0].sources
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Stream.of, (self.cells, self.base.resolve())

@@ -137,7 +137,7 @@ class Entry:
     def of(cls, record: Record) -> Entry:
         """The entry of a record."""
         # Adversarial images made on another model do not show how strong an attack is on this one.
-        white_box = record.cell.get("task") == "robustness" and "source" not in record.cell
+        white_box = record.cell.get("task") == "robustness" and not {"source", "corruption"} & record.cell.keys()
         return cls(
             id=record.id,
             status=record.status,

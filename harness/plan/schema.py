@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from epsbench.harness.plan.axes.corruptions import Corruption
 from epsbench.harness.plan.axes.recipes import GenerationEvaluation, GenerationTraining, RobustnessTraining
 from epsbench.harness.plan.axes.values import (
     GENERATION_AXES,
@@ -21,6 +22,8 @@ from epsbench.harness.plan.axes.values import (
     Attacks,
     Augmentations,
     Betas,
+    Budgets,
+    Corruptions,
     Data,
     Defenses,
     Epsilons,
@@ -31,6 +34,7 @@ from epsbench.harness.plan.axes.values import (
     Part,
     RobustnessWhere,
     Seeds,
+    Severities,
     Sources,
     Starts,
     Subsets,
@@ -58,6 +62,13 @@ class RobustnessInclude(Part):
     attack: Attacks = Field(default_factory=list)
     norm: Norms = Field(default_factory=list)
     eps: Epsilons = Field(default_factory=list)
+    corruption: Corruptions = Field(
+        default_factory=list, description="what is done to the test images before they are classified and attacked"
+    )
+    severity: Severities = Field(default_factory=list, description="of the corruption")
+    queries: Budgets = Field(
+        default_factory=list, description="the most queries of attacks that take no gradient, in place of their steps"
+    )
     seed: Seeds = Field(default_factory=list)
 
 
@@ -106,6 +117,9 @@ class RobustnessPart(TaskPart):
         "start": "scratch",
         "source": "self",
         "norm": "linf",
+        "corruption": Corruption("none"),
+        "severity": 3,
+        "queries": 0,
         "seed": 0,
     }
 

@@ -12,6 +12,7 @@ from epsbench.harness.report.overview import cells_table, environment_table, fin
 from epsbench.harness.report.reading import reading
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import and_list
+from epsbench.harness.report.robustness.corruptions import corruption_tables
 from epsbench.harness.report.robustness.cost import cost_table
 from epsbench.harness.report.robustness.distances import distances_table
 from epsbench.harness.report.robustness.leaderboard import Board, boards
@@ -47,6 +48,11 @@ class Content:
     def movements(self) -> list[Table]:
         """The effect of the kind of ε curve, one table for every leaderboard that has several kinds."""
         return movement_tables(self.boards, self.results)
+
+    @cached_property
+    def corruptions(self) -> list[Table]:
+        """The accuracy on corrupted images, one table a data set."""
+        return corruption_tables(self.results)
 
     @cached_property
     def matrices(self) -> list[Matrix]:
@@ -97,6 +103,7 @@ class Content:
     def tables(self) -> list[Table]:
         """The tables of text and Markdown, in the order of reading."""
         leaderboards = [leaderboard_table(board) for board in self.boards]
+        leaderboards += self.corruptions
         last = [
             self.distances,
             self.parts,

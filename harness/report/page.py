@@ -39,7 +39,7 @@ def page_parts(content: Content) -> dict[str, Any]:
         "figures": list(robustness_figures(content.boards)),
         "galleries": shown,
         "left_out": left_out,
-        "movements": content.movements,
+        "movements": [*content.corruptions, *content.movements],
         "transfers": _captioned_once(content.transfers),
         "distances": content.distances,
         "distance_figures": _captioned_once(distance_figures(results)),

@@ -78,7 +78,7 @@ def _too_few_images(job: Job, data: Data) -> list[str]:
 def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[str]:
     """What is wrong with the classifiers that a job needs, and with the user's own defenses that train them."""
     first = job.cells[0]
-    sources = (each.source for each in job.cells if isinstance(each, RobustnessCell) and each.source)
+    sources = (source for each in job.cells if isinstance(each, RobustnessCell) for source in each.sources)
     needed: list[RobustnessCell | None] = [first if isinstance(first, RobustnessCell) else None, *sources]
     while needed:
         cell = needed.pop(0)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.cell import GenerationCell, RobustnessCell, digest
+from epsbench.harness.plan.cell import NO_WEIGHTS, GenerationCell, RobustnessCell, digest
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
@@ -59,7 +59,7 @@ def weights_key(record: Record) -> str:
     """The key of the trained weights that a record was measured with: that of its cell."""
     decides = CELLS[record.cell["task"]]._decides_weights
     cell = {key: record.cell[key] for key in decides if key in record.cell}
-    code = {key: version for key, version in record.code.items() if key not in ("attack", "norm", "source")}
+    code = {key: version for key, version in record.code.items() if key not in NO_WEIGHTS}
     return digest({"cell": cell, "code": code})
 
 

@@ -89,6 +89,7 @@ def test_losses_agree_with_their_formulas_and_rise_towards_a_mistake():
     known = {"y": y, "target": t, "logits": torch.zeros(1, 4)}
     expected = {
         "cross-entropy": -math.log(math.exp(3) / sum(math.exp(v) for v in (3, 1, 0.5, -1))),
+        "cross-entropy-targeted": 0.5 - math.log(sum(math.exp(v) for v in (3, 1, 0.5, -1))),
         "margin": 1.0 - 3.0,
         "dlr": -(3.0 - 1.0) / (3.0 - 0.5),
         "dlr-targeted": -(3.0 - 0.5) / (3.0 - (0.5 - 1.0) / 2),

@@ -102,6 +102,9 @@ def test_options_stand_in_for_what_the_file_says(tmp_path, small):
 
 @pytest.mark.parametrize("name", shipped_suites())
 def test_shipped_suites_load_by_name(name):
+    if name == "libraries":
+        pytest.importorskip("foolbox", reason="of the extra foolbox")
+        pytest.importorskip("art", reason="of the extra art")
     suite = load_suite(name)
     assert suite.description
     assert suite.cells

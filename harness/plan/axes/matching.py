@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.axes.sources import SOURCE
+from epsbench.harness.plan.axes.sources import SOURCE, SourceModels
 from epsbench.harness.plan.axes.starts import START
 from epsbench.harness.plan.axes.tables import OtherModel, Point, TableAxis
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.epsilon import any_epsilon, format_epsilon
+from epsbench.harness.plan.names.aliases import without_alias
 from epsbench.harness.plan.names.registry import KINDS, name_with_parameters
 
 TABLES: dict[str, TableAxis] = {"source": SOURCE, "start": START}
@@ -67,12 +68,22 @@ def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
             isinstance(actual, OtherModel)
             and all(key in (axes := dict(actual.axes)) and test(axes[key]) for key, test in tests.items())
         )
+    if isinstance(value, list) and axis == "source":
+        SOURCE.read(value, base)
+        members = [_test(axis, table, base) for table in value]
+        return lambda actual: (
+            isinstance(actual, SourceModels)
+            and len(actual.models) == len(members)
+            and all(any(test(model) for model in actual.models) for test in members)
+        )
     if isinstance(value, dict) and axis in KINDS:
         wanted = name_with_parameters(axis, value, base)
         given = {(key, item) for key, item in wanted.params if key in value}
         return lambda actual: actual.name == wanted.name and given <= set(actual.params)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"must be a value of the axis or a list of them, not {value!r}")
+    if isinstance(value, str):
+        value, _ = without_alias(axis, value, {})
     return lambda actual: bool((actual.name if isinstance(actual, Named) else actual) == value)
 
 
@@ -85,8 +96,10 @@ def shown(value: Any) -> str:
     """A value of an axis as messages show it."""
     if isinstance(value, Fraction):
         return format_epsilon(value)
-    if isinstance(value, OtherModel):
+    if isinstance(value, OtherModel | SourceModels):
         return value.label()
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {shown(item)}" for key, item in value.items()) + " }"
     return value if isinstance(value, str) and value.isprintable() else repr(value)

@@ -22,9 +22,10 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.axes.sources import SOURCE, SourceModel
+from epsbench.harness.plan.axes.corruptions import LEAST_SIDE, MOST_SEVERE, Corruption, read_corruption
+from epsbench.harness.plan.axes.sources import SOURCE, SourceModel, SourceModels
 from epsbench.harness.plan.axes.starts import START, Start
-from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, OtherModel, TableAxis, read_named
+from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, TableAxis, read_named
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.data.own import OwnData
@@ -35,7 +36,7 @@ from epsbench.harness.plan.names.registry import KINDS, NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
 LONGEST = 1_000
-ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps")
+ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps", "corruption", "severity", "queries")
 GENERATION_AXES = ("model", "z_dim", "beta", "seed")
 
 
@@ -107,7 +108,7 @@ def _plain(kind: str) -> PlainValidator:
 
 
 def _table(axis: TableAxis) -> PlainValidator:
-    def read(entry: Any, info: ValidationInfo) -> str | OtherModel:
+    def read(entry: Any, info: ValidationInfo) -> object:
         return axis.read(entry, _base(info))
 
     return PlainValidator(read)
@@ -175,6 +176,11 @@ def _default_or_table(axis: TableAxis) -> dict[str, Any]:
     return {"anyOf": [{"const": axis.default}, table]}
 
 
+def _source_schema() -> dict[str, Any]:
+    one = _default_or_table(SOURCE)
+    return {"anyOf": [*one["anyOf"], {"type": "array", "items": one["anyOf"][1], "minItems": 2}]}
+
+
 Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
 Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
 Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
@@ -182,9 +188,27 @@ Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS
 Augmentations = Annotated[list[Annotated[str, PlainValidator(_augmentation)]], Axis(_AUGMENTATION)]
 Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
 Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]
-Sources = Annotated[list[Annotated[str | SourceModel, _table(SOURCE)]], Axis(_default_or_table(SOURCE))]
+Sources = Annotated[list[Annotated[str | SourceModel | SourceModels, _table(SOURCE)]], Axis(_source_schema())]
 Epsilons = Annotated[
     list[Annotated[Fraction, PlainValidator(_epsilon)]], BeforeValidator(_typed_epsilons), Axis(_EPSILON)
+]
+_KINDS = {"enum": ["none", *LEAST_SIDE]}
+_SEVERITY = {"type": "integer", "minimum": 1, "maximum": MOST_SEVERE}
+_CORRUPTION = {
+    "anyOf": [
+        _KINDS,
+        {
+            "type": "object",
+            "properties": {"name": _KINDS, "severity": _SEVERITY},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+    ]
+}
+Corruptions = Annotated[list[Annotated[Corruption, PlainValidator(read_corruption)]], Axis(_CORRUPTION)]
+Severities = Annotated[list[Annotated[int, Field(ge=1, le=MOST_SEVERE)]], Axis(_SEVERITY)]
+Budgets = Annotated[
+    list[Annotated[int, Field(ge=1, le=10_000_000)]], Axis({"type": "integer", "minimum": 1, "maximum": 10_000_000})
 ]
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]

@@ -20,6 +20,7 @@ from epsbench.attacks.norms.base import Norm
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Named, Table, digest, thaw
 from epsbench.harness.plan.data import SUBSETS
+from epsbench.harness.plan.names.aliases import ALIASES, without_alias
 from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
@@ -57,6 +58,7 @@ KINDS: dict[str, Kind] = {
     "attack": Kind(
         noun="attack",
         built_in={
+            "none": "epsbench.attacks.none:NoAttack",
             "noise": "epsbench.attacks.noise:Noise",
             "fgsm": "epsbench.attacks.fgsm:FGSM",
             "pgd": "epsbench.attacks.pgd:PGD",
@@ -74,13 +76,24 @@ KINDS: dict[str, Kind] = {
             "sigma-zero": "epsbench.attacks.sigma_zero:SigmaZero",
             "apgd-search": "epsbench.attacks.apgd_search:APGDSearch",
             "apgd-t-search": "epsbench.attacks.apgd_search:APGDTSearch",
+            "spsa": "epsbench.attacks.spsa:SPSA",
+            "boundary": "epsbench.attacks.boundary:Boundary",
+            "sparse-rs": "epsbench.attacks.sparse_rs:SparseRS",
+            "hopskipjump": "epsbench.attacks.hopskipjump:HopSkipJump",
+            "jitter": "epsbench.attacks.jitter:Jitter",
             "ensemble": "epsbench.attacks.ensemble:Ensemble",
             "autoattack": "epsbench.attacks.autoattack:AutoAttack",
         },
         group="epsbench.attacks",
         bases=("epsbench.attacks.base:Attack",),
-        prefixes={"images": ("epsbench.harness.plan.handed_over:HandedOver", "images_file")},
-        hidden=("name", "norm", "images_file"),
+        prefixes={
+            "images": ("epsbench.harness.plan.handed_over:HandedOver", "images_file"),
+            "torchattacks": ("epsbench.attacks.adapters.torchattacks:TorchAttacks", "attack_name"),
+            "foolbox": ("epsbench.attacks.adapters.foolbox:Foolbox", "attack_name"),
+            "art": ("epsbench.attacks.adapters.art:Art", "attack_name"),
+            "adv-lib": ("epsbench.attacks.adapters.adv_lib:AdvLib", "attack_name"),
+        },
+        hidden=("name", "norm", "images_file", "attack_name", "options"),
         uncalled={
             "loss": "a field `loss` holds the loss, a value of epsbench.attacks.losses.Loss; for a loop of your own "
             "define perturb(victim, x, y, eps, noise)",
@@ -189,17 +202,28 @@ def resolve(kind: str, name: str, base: Path) -> Source:
         return Source(load_object(table.built_in[name], base))
     if colon and prefix in table.prefixes:
         address, parameter = table.prefixes[prefix]
+        if parameter == "attack_name":
+            return Source(_of_library(name, load_object(address, base)))
         return Source(load_object(address, base), ((parameter, _hub_name(prefix, rest, base)),))
     if name in (points := _entry_points(table.group)):
         return Source(_checked(table, name, load_object(points[name].value.partition("[")[0].strip(), base)))
     if colon:
         return Source(_checked(table, name, load_object(name, base)))
     addresses = "".join(f", {each}" for each in table.addresses)
-    hint = did_you_mean(name, known_names(kind))
+    hint = did_you_mean(name, [*known_names(kind), *ALIASES.get(kind, ())])
     raise InputError(
         f"unknown {table.noun} {name!r}{hint}{addresses if hint.startswith('; known') else ''}"
         f" (your own: path/to/file.py:Object or module:Object)"
     )
+
+
+def _of_library(name: str, adapter: Any) -> Callable[..., Any]:
+    """What makes the attack of another library that a suite names."""
+    try:
+        factory: Callable[..., Any] = adapter.named(name.partition(":")[2])
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
+    return factory
 
 
 @cache
@@ -228,6 +252,7 @@ def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) 
     name = given.pop("name", None)
     if not isinstance(name, str) or not name:
         raise InputError(f'must be a name or a table such as {{ name = "..." }}, not {entry!r}')
+    name, given = without_alias(kind, name, given)
     name = in_one_spelling(name, base)
     known = parameters(kind, resolve(kind, name, base))
     given, nested_problems = read_nested(known, given, lambda kind, entry: name_with_parameters(kind, entry, base))

@@ -12,7 +12,7 @@ from epsbench.harness.report.results.units import ABSENT, data_name, scalar
 Cell = Mapping[str, Any]
 
 MODEL_AXES = ("model", "defense", "augmentation", "subset", "start")
-ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps", "source"})
+ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps", "source", "corruption"})
 """The keys of a cell that do not affect its weights: cells that differ in these alone measure the same model."""
 
 

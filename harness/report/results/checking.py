@@ -32,6 +32,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "subset": str,
     "source": dict,
     "start": dict,
+    "corruption": dict,
 }
 TYPE_NAMES: dict[type | tuple[type, ...], str] = {
     (str, dict): "a name or an object",
@@ -54,6 +55,12 @@ def check_cell(results: Path, record: Record) -> list[str]:
     misfits = [f"cell.{misfit}" for misfit in _misfits(cell, REQUIRED[task])]
     if isinstance(source := cell.get("source"), dict):
         misfits += [f"cell.source.{misfit}" for misfit in _misfits(source, REQUIRED_OF_SOURCE)]
+        further = source.get("with", [])
+        if not isinstance(further, list) or not all(isinstance(each, dict) for each in further):
+            misfits.append("cell.source.with: is no list of objects")
+        else:
+            misfits += [f"cell.source.with: {misfit}" for each in further
+                        for misfit in _misfits(each, REQUIRED_OF_SOURCE)]  # fmt: skip
     if isinstance(start := cell.get("start"), dict):
         misfits += [f"cell.start.{misfit}" for misfit in _misfits(start, REQUIRED_OF_START)]
     problems = [f"{path}: {misfit}; {remedy}" for misfit in misfits]

@@ -38,12 +38,22 @@ class Results:
     @property
     def robustness(self) -> list[Record]:
         """The records of classifiers attacked along their own gradients."""
-        return [record for record in self._classifiers if "source" not in record.cell]
+        return [record for record in self._on_clean_images if "source" not in record.cell]
 
     @property
     def transfer(self) -> list[Record]:
         """The records of classifiers tested on images that were made on another model."""
-        return [record for record in self._classifiers if "source" in record.cell]
+        return [record for record in self._on_clean_images if "source" in record.cell]
+
+    @property
+    def corrupted(self) -> list[Record]:
+        """The records of classifiers on corrupted images."""
+        return [record for record in self._classifiers if "corruption" in record.cell]
+
+    @property
+    def _on_clean_images(self) -> list[Record]:
+        kept = (record for record in self._classifiers if "corruption" not in record.cell)
+        return [record for record in kept if record.cell["attack"]["name"] != "none"]
 
     @property
     def _classifiers(self) -> list[Record]:

@@ -23,7 +23,8 @@ class Names:
         curves: dict[str, set[str]] = defaultdict(set)
         stops: set[bool] = set()
         for cell in cells:
-            for axes in (cell, cell.get("source", {}), cell.get("start", {})):
+            source = cell.get("source", {})
+            for axes in (cell, source, *source.get("with", []), cell.get("start", {})):
                 for kind in NAMED:
                     if kind in axes:
                         uses[kind, axes[kind]["name"]][canonical(axes[kind])] = axes[kind]
@@ -58,8 +59,10 @@ class Names:
 
     def source(self, cell: Cell) -> str:
         """The model whose gradients a cell's attack follows, with its seed where that is not the cell's own."""
-        source = cell["source"]
-        return self.model(source, *([f"seed {scalar(source['seed'])}"] if source["seed"] != cell["seed"] else []))
+        return " and ".join(
+            self.model(model, *([f"seed {scalar(model['seed'])}"] if model["seed"] != cell["seed"] else []))
+            for model in (cell["source"], *cell["source"].get("with", []))
+        )
 
     def model(self, axes: Cell, *details: str) -> str:
         """A model by its axes without the seed, and further details: ``"smallcnn + pgd-batch (first-half)"``.

@@ -183,7 +183,10 @@ def _matrix(own: list[Record], transferred: list[Record], extra: str, names: Nam
 def _source_key(cell: Cell) -> str:
     """The model that images are made on: of the victim's own seed, or of another, which is then part of the key."""
     source = cell["source"]
-    return model_key(source, *([source["seed"]] if source["seed"] != cell["seed"] else []))
+    models = [source, *source.get("with", [])]
+    return " and ".join(
+        model_key(model, *([model["seed"]] if model["seed"] != cell["seed"] else [])) for model in models
+    )
 
 
 def _over(records: Mapping[int, Record], metric: str = "robust_accuracy") -> Score:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from epsbench.attacks.base import Attack
 from epsbench.attacks.rows import Answer, Rows
+from epsbench.attacks.views import gradient_of_views
 from epsbench.harness.run.attack.clean_gradients import CleanGradients
 from epsbench.harness.run.attack.victim import Victim
 
@@ -36,24 +37,31 @@ class Asks:
         """How many gradients an answer takes."""
         if self.attack.query == "jacobian":
             return self.clean_logits().shape[1]
-        return self.attack.samples if self.attack.query == "gradient" else 0
+        return sum(self.attack.views()) if self.attack.query == "gradient" else 0
 
     @property
     def forwards(self) -> int:
         """How many forward passes an answer takes, with a gradient or without."""
-        return (self.gradients or 1) + self.attack.looks_first()
+        return (self.gradients or 1) + self._looks
 
     @property
     def work(self) -> int:
         """The work of an answer, in forward passes."""
-        return (GRADIENT * self.gradients or FORWARD) + FORWARD * self.attack.looks_first()
+        return (GRADIENT * self.gradients or FORWARD) + FORWARD * self._looks
+
+    @property
+    def _looks(self) -> int:
+        """How many forward passes without a gradient an answer takes besides."""
+        return self.attack.looks_first() + (not self.attack.views_the_point())
 
     def at(self, point: Tensor, rows: Rows) -> tuple[Answer, Tensor]:
         """The victim's answer at some points (N, C, H, W), or where the attack asks instead; and the points' logits."""
-        if not self.attack.looks_first():
+        if not self._looks:
             answer = self._answer(point, rows)
             return answer, answer.logits
         logits = self.victim.scores(point)
+        if not self.attack.looks_first():
+            return replace(self._answer(point, rows), logits=logits), logits
         return self._answer(self.attack.gradient_at(rows, point, logits), rows), logits
 
     def _answer(self, point: Tensor, rows: Rows) -> Answer:
@@ -65,12 +73,9 @@ class Asks:
                 self.victim.query(point, loss, rows.y, torch.full_like(rows.y, k)) for k in range(self.gradients)
             ]
             return Answer(point, rows.y, answers[0][1], torch.stack([each for each, _ in answers], 1), loss, inputs)
-        gradient, logits = self.victim.query(point, loss, *inputs)
-        for _ in range(self.attack.samples - 1):
-            more, logits = self.victim.query(point, loss, *inputs)
-            gradient = gradient + more
-        if self.attack.samples > 1:
-            gradient = gradient / self.attack.samples
+        gradient, logits = gradient_of_views(
+            self.attack, rows, point, lambda view: self.victim.query(view, loss, *inputs)
+        )
         return Answer(point, rows.y, logits, gradient, loss, inputs)
 
     def at_clean(self, position: Tensor, rows: Rows) -> Answer:

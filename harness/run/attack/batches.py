@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from epsbench.attacks.base import BatchAttack
+from epsbench.harness.isolation import isolated
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
@@ -80,7 +81,8 @@ class Batches:
         x, y = self.targets.pixels(at), self.targets.labels[at]
         eps = torch.full((len(x), 1, 1, 1), float(outcome.eps), device=device)
         log = QueryLog(self.victim, x, y, eps, self.ledger.norm)
-        with unchanged(x, y, eps):
+        # Other libraries draw from the global generators: seeded for each batch, and put back.
+        with unchanged(x, y, eps), isolated(self.seed * 1_000_003 + int(rows[0])):
             images = self.attack.perturb(log, x, y, eps, self.targets.noise(self.seed, at, again))
         images = checked_images(self.attack, images, x)
         outcome.returned.note(images, x, eps, self.ledger.norm)

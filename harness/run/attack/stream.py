@@ -144,7 +144,7 @@ class Stream:
         region = self._region(x, tensors["eps"])
         self.region = tuple(region)
         tensors |= region
-        tensors["target"] = self.attack.target(self._rows(tensors))
+        tensors["target"] = self.attack.aim(self._rows(tensors))
         rows = self._rows(tensors)
         with unchanged(x, tensors["eps"]):
             point, state = checked_step(self.attack, self.attack.start(rows), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -105,7 +106,8 @@ def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets:
     """
     kept = len(outcome.images)
     survivors = np.flatnonzero(outcome.attacked[:kept] & ~outcome.fooled[:kept])[:batch]
-    if not attack.same_every_step or attack.budget() == 1 or len(survivors) < FEWEST or outcome.eps == 0:
+    direct = attack.views() == (1,) and attack.views_the_point()
+    if not attack.same_every_step or not direct or attack.budget() == 1 or len(survivors) < FEWEST or outcome.eps == 0:
         return []
     chosen = torch.from_numpy(survivors)
     at = chosen.to(targets.labels.device)
@@ -116,6 +118,7 @@ def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets:
         region=attack.norm.region(x, eps), draw=lambda: targets.noise(0, at, first),
         clean=lambda: victim.bare_gradient(x, y)[1],
     )  # fmt: skip
+    rows = replace(rows, target=attack.aim(rows))
     inputs = rows.inputs(attack.loss)
     gradient, logits = victim.bare_query(x_adv, attack.loss, *inputs)
     proposal, _ = attack.step(rows, Answer(x_adv, y, logits, gradient, attack.loss, inputs), attack.start(rows)[1])

@@ -27,12 +27,14 @@ from epsbench.harness.run.audits.history import Seen
 from epsbench.harness.run.audits.overfitting import audit_training
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.data.corruption import corrupted
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attack_progress import AttackProgress
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
 from epsbench.harness.run.robustness.images import CleanImages
+from epsbench.harness.run.robustness.mean_of_logits import MeanOfLogits
 from epsbench.harness.run.robustness.partial import PartialResults
 from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record, side_output
 from epsbench.harness.run.speed.batch_size import UNTRIED
@@ -45,9 +47,14 @@ def run_robustness_job(job: Job, context: Context) -> Iterator[Record]:
     first = job.streams[0].cells[0]
     data = context.data(first.data, first.limit)
     network, training = trained(first, data, context)
-    bench = Bench(network, job.streams, data, context, training)
-    for stream in job.streams:
-        yield from bench.stream(stream)
+    groups: dict[tuple[str, int], list[Stream]] = {}
+    for stream in sorted(job.streams, key=lambda each: each.cells[0].severity > 0):
+        groups.setdefault((stream.cells[0].corruption, stream.cells[0].severity), []).append(stream)
+    bench: Bench | None = None
+    for streams in groups.values():
+        bench = Bench(network, streams, data, context, training, bench)
+        for stream in streams:
+            yield from bench.stream(stream)
 
 
 class Bench:
@@ -57,62 +64,85 @@ class Bench:
     last is kept.
     """
 
+    subject: Subject
+    auditor: Auditor
+
     def __init__(
-        self, network: nn.Module, streams: Sequence[Stream], data: Data, context: Context, training: dict[str, Any]
+        self,
+        network: nn.Module,
+        streams: Sequence[Stream],
+        data: Data,
+        context: Context,
+        training: dict[str, Any],
+        before: Bench | None = None,
     ) -> None:
-        """``training`` is what the network's training cost, with its ``curves``."""
+        """``training`` is what the network's training cost, with its ``curves``.
+
+        The streams are all on the same images, corrupted or not. ``before`` is a bench of the same network on other
+        images: what it knows of the network is not found out again.
+        """
         self.context, self.data, self.streams = context, data, streams
         curves = training.get("curves", {})
         self.overfitted = audit_training(curves, min(len(data.validation), FEWEST))
-        data = replace(data, test=data.test[: streams[0].cells[0].test_images])
-        batch = min(context.batch_size or UNTRIED[context.device.type], len(data.test))
-        judge = Judge(network, context.device)
-        logits = _logits(judge, data.test, batch)
-        right = logits.argmax(1) == data.test.labels
+        first = streams[0].cells[0]
+        data = replace(data, test=data.test[: first.test_images])
+        test = corrupted(data.test, first.corruption, first.severity) if first.severity else data.test
+        batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
+        judge = before.subject.judge if before else Judge(network, context.device)
+        logits = _logits(judge, test, batch)
+        right = logits.argmax(1) == test.labels
         positions = right.nonzero().flatten()
-        labels = data.test.labels[positions]
+        labels = test.labels[positions]
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
         probe = probe_size(len(data.test))
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
-        recipe = recipe_of(streams[0].cells[0], data.description, context)
-        self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
-        self.auditor.model(logits, data.test.labels)
-        targets = Targets(lambda at: data.test.pixels(positions[at]), labels, positions, logits[positions])
+        clean_logits = logits if test is data.test else _logits(judge, data.test, batch)
+        if before:
+            self.auditor = before.auditor
+        else:
+            recipe = recipe_of(first, data.description, context)
+            self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
+            self.auditor.model(clean_logits, data.test.labels)
+        targets = Targets(lambda at: test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
         training = {key: value for key, value in training.items() if key != "curves"}
         clean = (
-            CleanImages(data.test[: context.keep_images], logits.argmax(1).cpu().numpy(), len(data.test))
+            CleanImages(test[: context.keep_images], logits.argmax(1).cpu().numpy(), len(test))
             if context.keep_images
             else None
         )
         self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean)
-        self.own = self._attacker(network, None, None)
-        self._other: tuple[str, Attacker] | None = None
+        self.own = self._attacker(network, (), None)
+        self._other: tuple[tuple[str, ...], Attacker] | None = None
         cells = sum(len(stream.cells) for stream in streams)
         weights = training.get("weights_sha256")
-        first = streams[0].cells[0]
         model = model_key(first.canonical(), first.code)
-        self.auditor.begin(self.own.engine, context.records, weights, model, self.classifier.right, cells)
+        if not before:
+            clean_right = (clean_logits.argmax(1) == data.test.labels).cpu().numpy()
+            self.auditor.begin(self.own.engine, context.records, weights, model, clean_right, cells)
 
-    def _attacker(self, network: nn.Module, source: RobustnessCell | None, weights: str | None) -> Attacker:
-        """The network, prepared for those streams that follow the gradients of this source."""
-        key = source and source.weights_key
-        streams = [each for each in self.streams if (each.source and each.source.weights_key) == key]
+    def _attacker(self, network: nn.Module, sources: Sequence[RobustnessCell], weights: str | None) -> Attacker:
+        """The network, prepared for those streams that follow the gradients of these sources."""
+        streams = [each for each in self.streams if _keys(each.sources) == _keys(sources)]
         return make_attacker(network, self.subject, streams, weights)
 
-    def attacker(self, source: RobustnessCell | None) -> Attacker:
-        """The attacker along the gradients of a source's model; without a source, of the classifier itself.
+    def attacker(self, sources: Sequence[RobustnessCell]) -> Attacker:
+        """The attacker along the gradients of the sources' models; without a source, of the classifier itself.
 
-        The source is trained where its weights are not in the cache.
+        Several models are attacked as one: the mean of their logits. A source is trained where its weights are not in
+        the cache.
         """
-        if source is None:
+        if not sources:
             return self.own
-        if self._other is None or self._other[0] != source.weights_key:
+        if self._other is None or self._other[0] != _keys(sources):
             self._other = None
             release()
-            network, training = trained(source, self.data, self.context)
-            self._other = source.weights_key, self._attacker(network, source, training["weights_sha256"])
+            models = [trained(source, self.data, self.context) for source in sources]
+            networks = [network for network, _ in models]
+            network = networks[0] if len(networks) == 1 else MeanOfLogits(networks)
+            weights = "+".join(training["weights_sha256"] for _, training in models)
+            self._other = _keys(sources), self._attacker(network, sources, weights)
         return self._other[1]
 
     def stream(self, stream: Stream) -> Iterator[Record]:
@@ -122,7 +152,7 @@ class Bench:
         first, eps = pending[0], [cell.eps for cell in pending]
         with AttackProgress(self.context.progress, first.attack.label()) as watch:
             try:
-                attacker = self.attacker(stream.source)
+                attacker = self.attacker(stream.sources)
                 attacker.engine.watch = watch
                 store = PartialResults(self.context.results, stream.cells, self._weights(attacker))
                 reset_peak(self.context.device)
@@ -163,12 +193,16 @@ class Bench:
         self, cell: RobustnessCell, stream: Stream, attacker: Attacker, outcome: Outcome, cost: dict[str, Any]
     ) -> list[Finding]:
         findings = [*self.auditor.cell(attacker.engine, stream.attack, outcome, self.clean_loss), *self.overfitted]
-        if cell.source is None and not voids(findings):
+        if cell.source is None and not cell.severity and not voids(findings):
             codes = {finding.code for finding in findings}
             seen = Seen.of(cell.id, cell.canonical(), cost, self.classifier.right, self.classifier.robust(outcome))
             findings += [finding for finding in self.auditor.among(seen) if finding.code not in codes]
             findings += self.auditor.doubt(attacker.engine, stream.attack, outcome)
         return findings
+
+
+def _keys(sources: Sequence[RobustnessCell]) -> tuple[str, ...]:
+    return tuple(source.weights_key for source in sources)
 
 
 def _logits(judge: Judge, examples: Examples, batch: int) -> Tensor:

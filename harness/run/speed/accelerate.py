@@ -143,7 +143,7 @@ def trial_inputs(victim: Victim, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tens
     """Inputs of a loss for a trial on images ``x`` (N, C, H, W), labels ``y`` (N,); the target is the nearest class."""
     with torch.no_grad():
         logits = victim.bare_logits(x)
-    known = {"y": y, "target": wrong_logits(logits, y).argmax(1), "logits": logits}
+    known = {"y": y, "target": wrong_logits(logits, y).argmax(1), "logits": logits, "normals": torch.randn_like(logits)}
     return tuple(known[name] for name in loss.inputs)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.plan import plan
 
@@ -200,3 +203,48 @@ def test_a_plan_counts_the_gradients_on_the_source(load, tmp_path):
 )  # fmt: skip
 def test_a_wrong_source_gets_a_message_with_its_key(refused, old, new, message):
     assert message in refused(HALVES.replace(old, new, 1))
+
+
+SEVERAL = """
+[robustness]
+data = "digits"
+
+[robustness.matrix]
+model = "smallcnn"
+seed = [0, 1, 2]
+source = ["self", [{ seed = 1 }, { seed = 2 }], [{ seed = 2 }, { seed = 1 }], { seed = 1 }]
+attack = "fgsm"
+eps = [0.1]
+"""
+
+
+def test_a_source_of_several_models_is_one_source_in_any_order(load):
+    suite = load(SEVERAL)
+    of_seed_0 = [cell for cell in suite.cells if cell.seed == 0]
+    assert [len(cell.sources) for cell in of_seed_0] == [0, 2, 1]
+    several = of_seed_0[1]
+    assert [source.seed for source in several.sources] == [1, 2]
+    record = several.canonical()["source"]
+    assert (record["seed"], [each["seed"] for each in record["with"]]) == (1, [2])
+    assert not several.early_stop
+    assert len({cell.id for cell in suite.cells}) == len(suite.cells)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("[[{ seed = 1 }]]", "fewer than two"),
+        ('[[{ seed = 1 }, "self"]]', "must be a table"),
+        ("[[{ seed = 1 }, { seeed = 2 }]]", "model 1: seeed: unknown key; did you mean 'seed'"),
+        ("[[{ seed = 1 }, { seed = 7 }]]", "no cell of the suite trains"),
+    ],
+)
+def test_sources_of_several_models_are_checked(load, source, reason):
+    text = SEVERAL.replace('["self", [{ seed = 1 }, { seed = 2 }], [{ seed = 2 }, { seed = 1 }], { seed = 1 }]', source)
+    with pytest.raises(InputError, match=re.escape(reason)):
+        load(text)
+
+
+def test_an_exclude_names_several_models(load):
+    text = SEVERAL + "[[robustness.exclude]]\nsource = [[{ seed = 1 }, { seed = 2 }]]\n"
+    assert all(len(cell.sources) < 2 or {s.seed for s in cell.sources} != {1, 2} for cell in load(text).cells)

@@ -1,0 +1,213 @@
+"""Attacks by scores and decisions alone: closed forms, Foolbox, and rows that know nothing of each other."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from epsbench.attacks import PGD
+from epsbench.attacks.boundary import Boundary
+from epsbench.attacks.hopskipjump import HopSkipJump
+from epsbench.attacks.norms.l2 import L2
+from epsbench.attacks.norms.linf import LInf
+from epsbench.attacks.spsa import SPSA
+from epsbench.harness.errors import InputError
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.judge import Judge, frozen_copy
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
+
+CPU = torch.device("cpu")
+# Each of these takes seconds: they run with EPSBENCH_FULL=1.
+FULL = pytest.mark.skipif(os.environ.get("EPSBENCH_FULL") != "1", reason="takes seconds: set EPSBENCH_FULL=1")
+
+
+def engine_of(network, x, y, batch=64) -> Engine:
+    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    return Engine(Victim(frozen_copy(network, CPU), CPU, "float32", "plain"), Judge(network, CPU), targets, batch, 999)
+
+
+class Plane(nn.Module):
+    """Two classes divided by a plane, ``distance`` from the middle of the box under a norm."""
+
+    def __init__(self, norm, distance: float, pixels: int = 16) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.w = nn.Parameter(torch.randn(pixels, generator=generator))
+        dual = float(self.w.detach().norm() if norm == L2() else self.w.detach().abs().sum())
+        self.b = float(self.w.detach().sum()) / 2 + distance * dual
+
+    def forward(self, x):
+        z = x.flatten(1) @ self.w - self.b
+        return torch.stack([-z, z], 1)
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm", "nearest"),
+    [
+        (SPSA(steps=1_600, pairs=40), LInf(), 1.25),
+        (SPSA(steps=700, pairs=8, relative_step_size=0.2), L2(), 1.2),
+        (Boundary(steps=900), L2(), 1.25),
+        (HopSkipJump(steps=700), L2(), 1.1),
+        (HopSkipJump(steps=700), LInf(), 1.3),
+    ],
+    ids=lambda value: getattr(value, "name", type(value).__name__),
+)
+def test_a_plane_is_crossed_a_little_above_its_distance_and_never_below(attack, norm, nearest):
+    distance = 0.2
+    x = torch.full((4, 1, 4, 4), 0.5)
+    network = Plane(norm, distance)
+    eps = [Fraction("0.1999"), Fraction(round(distance * nearest, 6)).limit_denominator(10**6)]
+    engine = engine_of(network, x, torch.zeros(4, dtype=torch.int64))
+    below, above = engine.run(replace(attack, norm=norm), eps, seed=0)
+    assert not below.fooled.any()
+    assert above.fooled.all()
+    assert above.size.max() <= float(eps[1]) + 1e-6
+
+
+def test_spsa_estimates_the_gradient_of_a_plane():
+    """With every pair the estimate is unbiased: over many pairs it points along the plane's normal."""
+    attack = SPSA(steps=2 * 400 + 2, pairs=400, norm=L2(), relative_step_size=1.0)
+    x = torch.full((1, 1, 4, 4), 0.5)
+    network = Plane(L2(), 10.0)  # never reached: the row takes all its queries
+    seen = []
+
+    class Spy(Victim):
+        def scores(self, points):
+            seen.append(points.clone())
+            return super().scores(points)
+
+    targets = Targets(lambda at: x[at], torch.zeros(1, dtype=torch.int64), torch.arange(1))
+    victim = Spy(frozen_copy(network, CPU), CPU, "float32", "plain")
+    tuple(Engine(victim, Judge(network, CPU), targets, 4, 1).run(attack, [Fraction(1, 10)], seed=0))
+    assert len(seen) == 802
+    torch.testing.assert_close(seen[1] + seen[2], 2 * x)  # a pair, above and below
+    assert ((seen[1] - x).abs() - 0.01).abs().max() < 1e-6
+    step = (seen[801] - x).flatten()
+    assert float(torch.cosine_similarity(step, network.w.detach(), dim=0)) > 0.97
+    assert float(step.norm()) == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.parametrize("attack", [SPSA(steps=30, pairs=2), Boundary(steps=40, norm=L2()),
+                                    HopSkipJump(steps=50, first_samples=10, norm=L2())], ids=repr)  # fmt: skip
+def test_a_row_knows_nothing_of_its_neighbours(network, digits, attack):
+    x, y = digits
+    with torch.no_grad():
+        right = (network(x).argmax(1) == y).nonzero().flatten()[:6]
+    x, y = x[right], y[right]
+    eps = [Fraction(3, 2) if attack.norm == L2() else Fraction(1, 5)]
+    verdicts = []
+    for batch in (1, 4, 64):
+        engine = engine_of(network, x, y, batch)
+        (outcome,) = engine.run(attack, eps, seed=0)
+        verdicts.append(outcome.fooled.tolist())
+        assert engine.victim.backwards == 0
+        assert outcome.forwards <= attack.steps * len(x)
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+
+
+class Dark(nn.Module):
+    """Class 1 where an image is dark. Uniform random images are not: they are of class 0."""
+
+    def forward(self, images):
+        z = (images.flatten(1).mean(1) - 0.2) * 40
+        return torch.stack([z, -z], 1)
+
+
+@pytest.mark.parametrize("attack", [Boundary(steps=300, norm=L2()), HopSkipJump(steps=300, norm=L2())], ids=repr)
+def test_an_image_without_a_start_stops_no_other(attack):
+    """No random image is misclassified for the second row; the first goes on to the boundary, 0.4 away."""
+    x = torch.stack([torch.full((1, 4, 4), 0.1), torch.full((1, 4, 4), 0.9)])
+    (outcome,) = engine_of(Dark(), x, torch.tensor([1, 0])).run(attack, [Fraction("0.6")], seed=0)
+    assert outcome.fooled.tolist() == [True, False]
+    assert attack.steps < outcome.forwards < 2 * attack.steps
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: SPSA(pairs=0), "pairs"),
+        (lambda: SPSA(delta=0.0), "delta"),
+        (lambda: Boundary(inward_step=1.0), "shares"),
+        (lambda: HopSkipJump(first_samples=0), "first_samples"),
+        (lambda: HopSkipJump(steps=0), "steps"),
+    ],
+)
+def test_impossible_parameters_are_refused(make, reason):
+    with pytest.raises(ValueError, match=reason):
+        make()
+
+
+@FULL
+def test_spsa_finds_about_what_gradients_find(network, digits):
+    x, y = (each[:25] for each in digits)
+    with torch.no_grad():
+        right = network(x).argmax(1) == y
+    x, y = x[right], y[right]
+    (by_gradient,) = engine_of(network, x, y).run(PGD(steps=20), [Fraction(1, 10)], seed=0)
+    (by_scores,) = engine_of(network, x, y).run(SPSA(steps=1_300), [Fraction(1, 10)], seed=0)
+    assert by_scores.fooled.mean() >= by_gradient.fooled.mean() - 0.13
+
+
+@FULL
+@pytest.mark.parametrize(("ours", "theirs"), [(HopSkipJump, "HopSkipJumpAttack"), (Boundary, "BoundaryAttack")])
+def test_decision_attacks_come_as_near_as_foolbox(network, digits, ours, theirs):
+    """The share that is fooled within the median distance of Foolbox, at no more queries."""
+    foolbox = pytest.importorskip("foolbox", reason="of the extra foolbox")
+    x, y = (each[:10] for each in digits)
+    with torch.no_grad():
+        right = network(x).argmax(1) == y
+    x, y = x[right], y[right]
+    queries = {"n": 0}
+
+    class Counted(nn.Module):
+        def forward(self, images):
+            queries["n"] += len(images)
+            return network(images)
+
+    options = {"steps": 4} if theirs == "HopSkipJumpAttack" else {"steps": 600}
+    torch.manual_seed(0)
+    np.random.seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = foolbox.PyTorchModel(Counted().eval(), bounds=(0, 1), device=CPU)
+        images = getattr(foolbox.attacks, theirs)(**options).run(wrapped, x, foolbox.criteria.Misclassification(y))
+    distances = (images - x).flatten(1).norm(dim=1)
+    median = float(distances.median())
+    budget = math.ceil(queries["n"] / len(x))
+    (outcome,) = engine_of(network, x, y).run(ours(steps=budget, norm=L2()), [Fraction(median * 1.01)], seed=0)
+    assert outcome.fooled.mean() >= 0.45
+
+
+BUDGETS = """
+[robustness]
+data = "digits"
+[robustness.matrix]
+model = "smallcnn"
+attack = ["fgsm", "square", { name = "spsa", pairs = 4 }]
+eps = 0.1
+queries = [50, 200]
+"""
+
+
+def test_budgets_of_queries_are_an_axis_of_attacks_without_gradients(tmp_path):
+    path = tmp_path / "budgets.toml"
+    path.write_text(BUDGETS, encoding="utf-8")
+    cells = load_suite(str(path)).cells
+    assert [(cell.attack.name, dict(cell.attack.params).get("steps")) for cell in cells] == [
+        ("fgsm", 1), ("square", 50), ("square", 200), ("spsa", 50), ("spsa", 200)
+    ]  # fmt: skip
+    path.write_text(BUDGETS.replace("queries = [50, 200]", "").replace('"square"', '{ name = "square", steps = 50 }'))
+    assert cells[1].id in {cell.id for cell in load_suite(str(path)).cells}  # the same cell by either spelling
+    path.write_text(BUDGETS.replace("[50, 200]", "[0, 200]"), encoding="utf-8")
+    with pytest.raises(InputError, match="queries"):
+        load_suite(str(path))
