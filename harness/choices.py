@@ -26,9 +26,11 @@ class Format(StrEnum):
     CSV = "csv"
     JSON = "json"
     HTML = "html"
+    LATEX = "latex"
 
 
-ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".html": Format.HTML}
+ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".html": Format.HTML,
+           ".tex": Format.LATEX}  # fmt: skip
 
 
 class Compile(StrEnum):
@@ -100,7 +102,11 @@ EXAMPLES = {
     ),
     "show": _examples("epsbench show mnist > mine.toml", "epsbench show quickstart"),
     "plan": _examples("epsbench plan mnist", "epsbench plan mine.toml --out results/mine"),
-    "report": _examples("epsbench report results/mnist", "epsbench report results/a results/b --output both.csv"),
+    "report": _examples(
+        "epsbench report results/mnist",
+        "epsbench report results/a results/b --output both.csv",
+        "epsbench report results/mnist --format latex --output tables.tex --figures figures",
+    ),
     "check": _examples("epsbench check mine.toml", "epsbench check mine.toml --junit check.xml"),
     "compare": _examples("epsbench compare before after", "epsbench compare before after --junit compare.xml"),
     "audit": _examples("epsbench audit victim.py:load --data cifar10", "epsbench audit smallcnn --data test.npz"),

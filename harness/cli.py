@@ -185,12 +185,15 @@ def report(
             help="The folder for report.html and report.md; default: the results folder, if there is only one.",
         ),
     ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write the figures here, as PDF and as pgfplots data.")
+    ] = None,
 ) -> None:
     """Report on one results folder or several: print leaderboard and tables, write report.html and report.md."""
     from epsbench.harness.report.build import report as build_report
 
     wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
-    text = build_report(results, wanted, output, out)
+    text = build_report(results, wanted, output, out, figures)
     _echo(f"wrote {output}" if output else text)
 
 

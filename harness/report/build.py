@@ -42,24 +42,36 @@ def _html(content: Content) -> str:
     return html(page_parts(content))
 
 
+def _latex(content: Content) -> str:
+    from epsbench.harness.report.formats.latex.document import latex
+
+    return latex(content.boards, content.tables[len(content.boards) :])
+
+
 FORMATS: dict[str, Callable[[Content], str]] = {
     "text": _text,
     "markdown": _markdown,
     "csv": _csv,
     "json": _json,
     "html": _html,
+    "latex": _latex,
 }
 """Every format by its name; a format's libraries are imported only when it is used."""
 
 
 def report(
-    results: Path | Sequence[Path], fmt: str = "text", output: Path | None = None, out: Path | None = None
+    results: Path | Sequence[Path],
+    fmt: str = "text",
+    output: Path | None = None,
+    out: Path | None = None,
+    figures: Path | None = None,
 ) -> str:
     """The report on a results folder, or on several as one.
 
     With ``output`` it is also written to that file. Without ``output``, format text also writes ``report.html`` and
     ``report.md`` into the folder ``out`` and ends with their paths. ``out`` defaults to the results folder; where there
-    are several, nothing is written without ``out``.
+    are several, nothing is written without ``out``. The figures are also written into the folder ``figures``, as PDF and
+    as pgfplots data.
 
     Raises `InputError` for an unknown format, for a folder that is missing, empty or holds a bad record, for an
     ``output`` that cannot be written, and for an ``out`` together with ``output`` or with another format than text.
@@ -72,6 +84,10 @@ def report(
         )
     folders = [results] if isinstance(results, Path) else list(results)
     content = Content(load_results(*folders))
+    if figures is not None:
+        from epsbench.harness.report.exports.figures import write_figures
+
+        write_figures(content, figures)
     text = FORMATS[fmt](content)
     place = out or (folders[0] if len(folders) == 1 else None)
     if output is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -108,9 +110,25 @@ def _plain(axes: Axes, theme: Theme) -> None:
     axes.set_axisbelow(True)
 
 
+_AS_PDF: ContextVar[bool] = ContextVar("as_pdf", default=False)
+
+
+def as_pdf(draw: Callable[[], bytes]) -> bytes:
+    """What ``draw`` draws, as PDF with embedded fonts in place of SVG; the same figure gives the same bytes."""
+    token = _AS_PDF.set(True)
+    try:
+        return draw()
+    finally:
+        _AS_PDF.reset(token)
+
+
 def svg(drawing: Figure) -> bytes:
-    """The figure as SVG; the same figure gives the same bytes."""
+    """The figure as SVG, inside `as_pdf` as PDF; the same figure gives the same bytes."""
     buffer = io.BytesIO()
+    if _AS_PDF.get():
+        with matplotlib.rc_context({**FONT, "pdf.fonttype": 42}):
+            FigureCanvasPdf(drawing).print_pdf(buffer, metadata={"CreationDate": None, "Creator": None})
+        return buffer.getvalue()
     with matplotlib.rc_context(FONT):
         FigureCanvasSVG(drawing).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
