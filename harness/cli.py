@@ -197,6 +197,21 @@ def report(
     _echo(f"wrote {output}" if output else text)
 
 
+@app.command(epilog=EXAMPLES["describe"])
+def describe(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="The file of a record, or the beginning of its id.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The results folder; default: any folder below results.")
+    ] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="Write the paragraph for LaTeX, with \\cite.")] = False,
+    bib: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the BibTeX entries to this file.")] = None,
+) -> None:
+    """Describe a measured cell for a paper: a paragraph of methods, and BibTeX of everything that it uses."""
+    from epsbench.harness.report.exports.citing.describe import describe as describe_cell
+
+    _echo(describe_cell(cell, out, latex=latex, bib=bib))
+
+
 @app.command(epilog=EXAMPLES["check"])
 def check(
     suite: SuiteArgument,

@@ -70,8 +70,8 @@ def report(
 
     With ``output`` it is also written to that file. Without ``output``, format text also writes ``report.html`` and
     ``report.md`` into the folder ``out`` and ends with their paths. ``out`` defaults to the results folder; where there
-    are several, nothing is written without ``out``. The figures are also written into the folder ``figures``, as PDF and
-    as pgfplots data.
+    are several, nothing is written without ``out``. The figures are also written into the folder ``figures``, as PDF
+    and as pgfplots data.
 
     Raises `InputError` for an unknown format, for a folder that is missing, empty or holds a bad record, for an
     ``output`` that cannot be written, and for an ``out`` together with ``output`` or with another format than text.

@@ -90,10 +90,11 @@ def _line(text: str) -> str:
 
 def _data(columns: Columns, notes: Sequence[str]) -> bytes:
     """Columns separated by spaces, with the notes as comments above."""
-    rows = [" ".join(columns)]
-    for values in zip(*columns.values(), strict=True):
-        rows.append(" ".join(MISSING if value is None else f"{value:.6g}" for value in values))
-    return ("\n".join([*notes, *rows]) + "\n").encode()
+    rows = [
+        " ".join(MISSING if value is None else f"{value:.6g}" for value in values)
+        for values in zip(*columns.values(), strict=True)
+    ]
+    return ("\n".join([*notes, " ".join(columns), *rows]) + "\n").encode()
 
 
 def _colour(number: int) -> str:

@@ -87,7 +87,9 @@ def _parts(board: Board, eps: Fraction, attack: AttackKey) -> Mapping[str, tuple
 
 
 def _at(row: Row, eps: Fraction, attack: AttackKey) -> list[Record]:
-    return [record for record in row.records if Fraction(record.cell["eps"]) == eps and attack_key(record.cell) == attack]
+    return [
+        record for record in row.records if Fraction(record.cell["eps"]) == eps and attack_key(record.cell) == attack
+    ]
 
 
 def _after(records: Sequence[Record], name: str) -> Score:
@@ -110,7 +112,9 @@ def _minutes(row: Row, eps: Fraction) -> float | None:
     by_seed: dict[str, list[Record]] = {}
     for record in row.measured.get(eps, []):
         by_seed.setdefault(canonical(record.cell["seed"]), []).append(record)
-    totals = [sum(seconds) for records in by_seed.values() if (seconds := numbers([r.cost for r in records], "seconds"))]
+    totals = [
+        sum(seconds) for records in by_seed.values() if (seconds := numbers([r.cost for r in records], "seconds"))
+    ]
     return mean(totals) / 60 if totals else None
 
 

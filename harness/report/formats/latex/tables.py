@@ -41,7 +41,12 @@ def floating(caption: str, label: str, columns: str, lines: Sequence[str], count
     tabular = [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"]
     if count > WIDE:
         tabular = [r"\resizebox{\linewidth}{!}{%", *tabular[:-1], r"\end{tabular}}"]
-    top = [r"\begin{table}[htbp]", r"\centering\small\setlength{\belowcaptionskip}{4pt}", f"\\caption{{{caption}}}", f"\\label{{{label}}}"]
+    top = [
+        r"\begin{table}[htbp]",
+        r"\centering\small\setlength{\belowcaptionskip}{4pt}",
+        f"\\caption{{{caption}}}",
+        f"\\label{{{label}}}",
+    ]
     return "\n".join([*top, *tabular, r"\end{table}"])
 
 
