@@ -33,6 +33,17 @@ ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".h
            ".tex": Format.LATEX}  # fmt: skip
 
 
+class Target(StrEnum):
+    """The tools that records are exported to."""
+
+    ROBUSTBENCH = "robustbench"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+    TENSORBOARD = "tensorboard"
+    SARIF = "sarif"
+    CSV = "csv"
+
+
 class Compile(StrEnum):
     """Whether networks are compiled, in training and under attack."""
 
@@ -106,6 +117,10 @@ EXAMPLES = {
         "epsbench report results/mnist",
         "epsbench report results/a results/b --output both.csv",
         "epsbench report results/mnist --format latex --output tables.tex --figures figures",
+    ),
+    "export": _examples(
+        "epsbench export tensorboard results/mnist --out hparams",
+        "epsbench export sarif results/a results/b --out findings.sarif",
     ),
     "describe": _examples(
         "epsbench describe 063739ea --out results/mnist",

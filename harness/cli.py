@@ -28,6 +28,7 @@ from epsbench.harness.choices import (
     Quiet,
     SaveImages,
     SuiteArgument,
+    Target,
     show_version,
 )
 from epsbench.harness.errors import InputError
@@ -195,6 +196,20 @@ def report(
     wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
     text = build_report(results, wanted, output, out, figures)
     _echo(f"wrote {output}" if output else text)
+
+
+@app.command(epilog=EXAMPLES["export"])
+def export(
+    target: Annotated[Target, typer.Argument(metavar="TOOL", help="The tool: " + ", ".join(Target) + ".")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The file or folder to write; default: as the tool expects it.")
+    ] = None,
+) -> None:
+    """Write records for another tool. wandb and mlflow need the extra of their name."""
+    from epsbench.harness.report.exports.export import export as export_results
+
+    _echo(export_results(target.value, results, out))
 
 
 @app.command(epilog=EXAMPLES["describe"])
