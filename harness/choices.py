@@ -126,7 +126,7 @@ EXAMPLES = {
         "epsbench describe 063739ea --out results/mnist",
         "epsbench describe results/mnist/cells/063739ea071e34aa.json --latex --bib references.bib",
     ),
-    "check": _examples("epsbench check mine.toml", "epsbench check mine.toml --junit check.xml"),
+    "check": _examples("epsbench check mine.toml", "epsbench check mine.toml --junit check.xml --badge gate.svg"),
     "compare": _examples("epsbench compare before after", "epsbench compare before after --junit compare.xml"),
     "audit": _examples("epsbench audit victim.py:load --data cifar10", "epsbench audit smallcnn --data test.npz"),
     "list": _examples("epsbench list", "epsbench list attacks"),

@@ -237,11 +237,12 @@ def check(
     baseline: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The results folder that costs can be relative to.")
     ] = None,
+    badge: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Also write the verdict as a badge.")] = None,
 ) -> None:
     """Compare records with the suite's bounds. Exit code 0: all hold, 1: one is broken, 2: a cell is not measured."""
     from epsbench.harness.report.gates.check import check_suite
 
-    code, text = check_suite(*_load(suite, out, limit, precision), junit, _step_summary(), baseline)
+    code, text = check_suite(*_load(suite, out, limit, precision), junit, _step_summary(), baseline, badge)
     _echo(text)
     raise typer.Exit(code)
 

@@ -28,8 +28,8 @@ def write(results: Results, out: Path) -> str:
     entries = [entry for board in boards(results) if board.norm in THREATS for entry in _entries(board)]
     if not entries:
         raise InputError(
-            'robustbench: no record of the attack autoattack (version = "standard") under linf or l2 is ok; RobustBench '
-            "ranks by it: add it to the suite"
+            'robustbench: no record of the attack autoattack (version = "standard") under linf or l2 is ok; '
+            "RobustBench ranks by it: add it to the suite"
         )
     names = distinct([f"{slug(entry['dataset'])}/{threat}/{stem}" for threat, stem, entry in entries])
     for name, (_, _, entry) in zip(names, entries, strict=True):

@@ -102,6 +102,7 @@ def test_tensorboard_shows_the_cells_under_hparams(tmp_path, results, records):
     from tensorboard.context import RequestContext
     from tensorboard.plugins.base_plugin import TBContext
     from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+    from tensorboard.util.tensor_util import make_ndarray
 
     out = tmp_path / "hparams"
     assert "5 runs" in export("tensorboard", [results], out)
@@ -111,7 +112,7 @@ def test_tensorboard_shows_the_cells_under_hparams(tmp_path, results, records):
     context = backend_context.Context(TBContext(data_provider=provider))
     asked = RequestContext()
     experiment = context.experiment_from_metadata(
-        asked, "", False, context.hparams_metadata(asked, ""), context.hparams_from_data_provider(asked, "")
+        asked, "", False, context.hparams_metadata(asked, ""), context.hparams_from_data_provider(asked, "", None)
     )
     request = api_pb2.ListSessionGroupsRequest(
         start_index=0, slice_size=100,
@@ -128,9 +129,11 @@ def test_tensorboard_shows_the_cells_under_hparams(tmp_path, results, records):
     assert group.hparams["attack.steps"].number_value == 10
     assert sessions[records[1].id].hparams["model.name"].string_value == NAME
     assert "robust_accuracy" not in {v.name.tag for v in sessions[records[3].id].metric_values}, "a void number"
-    curve = events.GetAccumulator(records[0].id).Scalars("validation_accuracy")
+    curve = events.GetAccumulator(records[0].id).Tensors("validation_accuracy")
     assert [event.step for event in curve] == list(range(1, 11))
-    assert [event.value for event in curve] == pytest.approx(records[0].curves["validation_accuracy"])
+    assert [float(make_ndarray(event.tensor_proto)) for event in curve] == pytest.approx(
+        records[0].curves["validation_accuracy"]
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # of MLflow's own, which differ by version
