@@ -118,6 +118,10 @@ EXAMPLES = {
         "epsbench report results/a results/b --output both.csv",
         "epsbench report results/mnist --format latex --output tables.tex --figures figures",
     ),
+    "publish": _examples(
+        "epsbench publish results/mnist results/cost --out site",
+        "epsbench publish results/mnist --out site --watch",
+    ),
     "export": _examples(
         "epsbench export tensorboard results/mnist --out hparams",
         "epsbench export sarif results/a results/b --out findings.sarif",

@@ -198,6 +198,27 @@ def report(
     _echo(f"wrote {output}" if output else text)
 
 
+@app.command(epilog=EXAMPLES["publish"])
+def publish(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the site.")] = Path("site"),
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and write it again when records change.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often --watch looks.")] = 10.0,
+) -> None:
+    """Write a site of static pages: leaderboards, a page for every model and attack, history over commits."""
+    from epsbench.harness.report.site.build import publish as publish_site
+    from epsbench.harness.report.site.build import watch as watch_results
+
+    if not watch:
+        files = publish_site(results, out)
+        _echo(f"{out / 'index.html'}: {len(files)} files")
+        return
+    try:
+        watch_results(results, out, every, _echo)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
 @app.command(epilog=EXAMPLES["export"])
 def export(
     target: Annotated[Target, typer.Argument(metavar="TOOL", help="The tool: " + ", ".join(Target) + ".")],

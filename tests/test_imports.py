@@ -70,7 +70,7 @@ MAY_IMPORT = {
     f"{RUN}.generative": (f"{RUN}.generative", *TRAINING, *PLAN),
     f"{RUN}.robustness": (f"{RUN}.robustness", f"{RUN}.failure", *AUDITS, *PLAN),
     REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.page",
-             f"{REPORT}.exports", *SHARED),
+             f"{REPORT}.exports", f"{REPORT}.site", *SHARED),
     f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", *SHARED),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
     f"{REPORT}.robustness": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
@@ -78,6 +78,9 @@ MAY_IMPORT = {
     f"{REPORT}.formats": (f"{REPORT}.formats", *DRAWING, *SHARED),
     f"{REPORT}.formats.latex": (f"{REPORT}.formats.latex", f"{REPORT}.robustness", *DRAWING, *SHARED),
     f"{REPORT}.exports": (f"{REPORT}.exports", *CONTENT, f"{REPORT}.content", "harness.plan", "__version__", *SHARED),
+    f"{REPORT}.site": (
+        f"{REPORT}.site", *CONTENT, f"{REPORT}.content", f"{REPORT}.formats.html", f"{REPORT}.page", *SHARED,
+    ),
     f"{REPORT}.gates": (f"{REPORT}.gates", f"{REPORT}.formats.markdown", f"{REPORT}.results", "harness.plan", *SHARED),
     f"{REPORT}.overview": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.reading": CONTENT,

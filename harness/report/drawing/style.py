@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
@@ -134,9 +136,17 @@ def svg(drawing: Figure) -> bytes:
     return buffer.getvalue()
 
 
+@cache
+def _glyphs() -> frozenset[int]:
+    """The characters that the font of figures has."""
+    return frozenset(get_font(findfont(FONT["font.family"])).get_charmap())
+
+
 def text(value: str) -> str:
-    """A string with its dollar signs escaped: matplotlib would read them as the start of a formula."""
-    return value.replace("$", r"\$")
+    """A string for a figure: matplotlib would read dollar signs as the start of a formula, so they are escaped, and
+    draws an empty box for a character that its font lacks, so its number stands there: ``U+6A21``."""
+    shown = "".join(each if ord(each) in _glyphs() else f"U+{ord(each):04X}" for each in value)
+    return shown.replace("$", r"\$")
 
 
 def axis_titles(axes: Axes, theme: Theme, below: str, above: str) -> None:
