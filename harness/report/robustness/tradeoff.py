@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, legend, point_labels, svg
 from epsbench.harness.report.results.units import norm_name
@@ -43,6 +43,7 @@ def draw_tradeoff(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     axes.set_xlim(left, 1.005)
     axes.set_ylim(-0.02, 1.02)
     axes.plot([left, 1.0], [left, 1.0], color=theme.faint, linewidth=1.0, dashes=(3.0, 2.0))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axis_titles(axes, theme, "clean accuracy", f"worst case on {board.data} at {norm_name(board.norm)} ε = {spelled}")
