@@ -135,7 +135,8 @@ def records(results: str | Path) -> Records:
 
 
 def report(*results: str | Path, format: str = "markdown", output: str | Path | None = None) -> str:
-    """The report on one results folder or several: ``text``, ``markdown``, ``csv``, ``json`` or ``html``.
+    """The report on one results folder or several: ``text``, ``markdown``, ``csv``, ``json``,
+    ``html`` or ``latex``.
 
     With ``output`` it is also written to that file. Raises `InputError` as ``epsbench report``.
     """

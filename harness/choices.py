@@ -30,9 +30,22 @@ class Format(StrEnum):
     CSV = "csv"
     JSON = "json"
     HTML = "html"
+    LATEX = "latex"
 
 
-ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".html": Format.HTML}
+ENDINGS = {".md": Format.MARKDOWN, ".csv": Format.CSV, ".json": Format.JSON, ".html": Format.HTML,
+           ".tex": Format.LATEX}  # fmt: skip
+
+
+class Target(StrEnum):
+    """The tools that records are exported to."""
+
+    ROBUSTBENCH = "robustbench"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+    TENSORBOARD = "tensorboard"
+    SARIF = "sarif"
+    CSV = "csv"
 
 
 class Compile(StrEnum):
@@ -174,8 +187,24 @@ EXAMPLES = {
         "epsbench show mnist > mine.toml", "epsbench show mnist --set robustness.matrix.eps=[0.1,0.2] > mine.toml"
     ),
     "plan": _examples("epsbench plan mnist", "epsbench plan mine.toml --out results/mine"),
-    "report": _examples("epsbench report results/mnist", "epsbench report results/a results/b --output both.csv"),
-    "check": _examples("epsbench check mine.toml", "epsbench check mine.toml --junit check.xml"),
+    "report": _examples(
+        "epsbench report results/mnist",
+        "epsbench report results/a results/b --output both.csv",
+        "epsbench report results/mnist --format latex --output tables.tex --figures figures",
+    ),
+    "publish": _examples(
+        "epsbench publish results/mnist results/cost --out site",
+        "epsbench publish results/mnist --out site --watch",
+    ),
+    "export": _examples(
+        "epsbench export tensorboard results/mnist --out hparams",
+        "epsbench export sarif results/a results/b --out findings.sarif",
+    ),
+    "describe": _examples(
+        "epsbench describe 063739ea --out results/mnist",
+        "epsbench describe results/mnist/cells/063739ea071e34aa.json --latex --bib references.bib",
+    ),
+    "check": _examples("epsbench check mine.toml", "epsbench check mine.toml --junit check.xml --badge gate.svg"),
     "compare": _examples("epsbench compare before after", "epsbench compare before after --junit compare.xml"),
     "audit": _examples("epsbench audit victim.py:load --data cifar10", "epsbench audit smallcnn --data test.npz"),
     "list": _examples("epsbench list", "epsbench list attacks"),

@@ -33,6 +33,7 @@ from epsbench.harness.choices import (
     SaveImages,
     SuiteArgument,
     SuitesArgument,
+    Target,
     Threads,
     TimeLimit,
     kept_images,
@@ -236,6 +237,9 @@ def report(
             help="The folder for report.html and report.md; default: the results folder, if there is only one.",
         ),
     ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write the figures here, as PDF and as pgfplots data.")
+    ] = None,
     at_eps: Annotated[
         str | None,
         typer.Option(
@@ -248,8 +252,58 @@ def report(
     from epsbench.harness.report.build import report as build_report
 
     wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
-    text = build_report(results, wanted, output, out, _radii(at_eps))
+    text = build_report(results, wanted, output, out, figures, _radii(at_eps))
     _echo(f"wrote {output}" if output else text)
+
+
+@app.command(epilog=EXAMPLES["publish"])
+def publish(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the site.")] = Path("site"),
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and write it again when records change.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often --watch looks.")] = 10.0,
+) -> None:
+    """Write a site of static pages: leaderboards, a page for every model and attack, history over commits."""
+    from epsbench.harness.report.site.build import publish as publish_site
+    from epsbench.harness.report.site.build import watch as watch_results
+
+    if not watch:
+        files = publish_site(results, out)
+        _echo(f"{out / 'index.html'}: {len(files)} files")
+        return
+    try:
+        watch_results(results, out, every, _echo)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command(epilog=EXAMPLES["export"])
+def export(
+    target: Annotated[Target, typer.Argument(metavar="TOOL", help="The tool: " + ", ".join(Target) + ".")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The file or folder to write; default: as the tool expects it.")
+    ] = None,
+) -> None:
+    """Write records for another tool. wandb and mlflow need the extra of their name."""
+    from epsbench.harness.report.exports.export import export as export_results
+
+    _echo(export_results(target.value, results, out))
+
+
+@app.command(epilog=EXAMPLES["describe"])
+def describe(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="The file of a record, or the beginning of its id.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The results folder; default: any folder below results.")
+    ] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="Write the paragraph for LaTeX, with \\cite.")] = False,
+    bib: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the BibTeX entries to this file.")] = None,
+) -> None:
+    """Describe a measured cell for a paper: a paragraph of methods, and BibTeX of everything that it uses."""
+    from epsbench.harness.report.exports.citing.describe import describe as describe_cell
+
+    _echo(describe_cell(cell, out, latex=latex, bib=bib))
 
 
 def _radii(given: str | None) -> list[Fraction]:
@@ -273,6 +327,7 @@ def check(
     baseline: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The results folder that costs can be relative to.")
     ] = None,
+    badge: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Also write the verdict as a badge.")] = None,
 ) -> None:
     """Compare records with the suite's bounds. Exit code 0: all hold, 1: one is broken, 2: a cell is not measured."""
     from epsbench.harness.report.gates.check import check_suite
@@ -281,8 +336,8 @@ def check(
     codes = []
     works = load_suites(suites, out, limit, precision and precision.value, change or ())
     for work in works:
-        file = own_file(junit, work.suite.name) if len(works) > 1 else junit
-        code, text = check_suite(work.suite, work.results, file, _step_summary(), baseline)
+        files = [own_file(file, work.suite.name) if len(works) > 1 else file for file in (junit, badge)]
+        code, text = check_suite(work.suite, work.results, files[0], _step_summary(), baseline, files[1])
         _echo(text)
         codes.append(code)
     raise typer.Exit(worst(codes, CHECK_ORDER))

@@ -14,6 +14,7 @@ import numpy as np
 from epsbench.harness.errors import InputError
 from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
 from epsbench.harness.findings import Finding
+from epsbench.harness.latex import escape
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.records import Record, images_path, unpack_bits
 from epsbench.harness.statistics import wilson
@@ -211,12 +212,12 @@ class Evaluation:
 
     def to_latex(self, model: str = "") -> str:
         """A table for a paper, with booktabs: accuracies in percent, and half the width of their 95 % intervals."""
-        name = _latex(model or str(self.points[0].record.cell["model"]["name"]))
+        name = escape(model or str(self.points[0].record.cell["model"]["name"]))
         heads, values = ["Model", "Clean"], [name, _latex_share(self.clean_accuracy)]
         for point in self.points:
-            last = _latex(f"{point.attack} {point.norm} {point.eps}")
+            last = escape(f"{point.attack} {point.norm} {point.eps}")
             for part in point.record.parts[:-1]:
-                heads.append(_latex(part.name))
+                heads.append(escape(part.name))
                 low, high = part.robust_accuracy.low or 0.0, part.robust_accuracy.high or 1.0
                 n = part.robust_accuracy.n or 0
                 values.append("void" if point.void else _latex_share(Share(part.robust_accuracy.value, low, high, n)))
@@ -291,8 +292,3 @@ def _latex_share(share: Share) -> str:
     if math.isnan(share):
         return "void"
     return f"${100 * share:.1f} \\pm {50 * (share.high - share.low):.1f}$"
-
-
-def _latex(text: str) -> str:
-    special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
 SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isolation", "harness.statistics",
           "harness.records", "harness.frames", "harness.options", "harness.findings", "harness.hardware",
-          "harness.durations", "harness.waiting")  # fmt: skip
+          "harness.durations", "harness.waiting", "harness.latex")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress", f"{RUN}.guard")
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "suites": (),
     "user_code": ("harness.plan.names.finders",),
     "harness": (),
+    "harness.latex": (),
     "harness.migrations": ("harness.errors",),
     "harness.files": ("harness.errors",),
     "harness.frames": ("harness.records",),
@@ -71,12 +72,18 @@ MAY_IMPORT = {
     f"{RUN}.audits": (*AUDITS, *PLAN),
     f"{RUN}.generative": (f"{RUN}.generative", *TRAINING, *PLAN),
     f"{RUN}.robustness": (f"{RUN}.robustness", f"{RUN}.failure", *AUDITS, *PLAN),
-    REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.page", *SHARED),
+    REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.page",
+             f"{REPORT}.exports", f"{REPORT}.site", *SHARED),
     f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", *SHARED),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
     f"{REPORT}.robustness": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.generative": (f"{REPORT}.generative", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.formats": (f"{REPORT}.formats", *DRAWING, *SHARED),
+    f"{REPORT}.formats.latex": (f"{REPORT}.formats.latex", f"{REPORT}.robustness", *DRAWING, *SHARED),
+    f"{REPORT}.exports": (f"{REPORT}.exports", *CONTENT, f"{REPORT}.content", "harness.plan", "__version__", *SHARED),
+    f"{REPORT}.site": (
+        f"{REPORT}.site", *CONTENT, f"{REPORT}.content", f"{REPORT}.formats.html", f"{REPORT}.page", *SHARED,
+    ),
     f"{REPORT}.gates": (f"{REPORT}.gates", f"{REPORT}.formats.markdown", f"{REPORT}.results", "harness.plan", *SHARED),
     f"{REPORT}.overview": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.reading": CONTENT,

@@ -36,3 +36,9 @@ def training_images(cell: Mapping[str, Any]) -> int | None:
         return None
     size = data.sizes[0] if limit is None else max(0, min(data.sizes[0], limit))
     return len(range(size)[SUBSETS[subset](size)])
+
+
+def number_of_classes(cell: Mapping[str, Any]) -> int | None:
+    """How many classes a cell's data has; None where its data set is not known here."""
+    data = DATASETS.get(str(cell.get("data")))
+    return data.classes if data is not None else None

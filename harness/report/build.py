@@ -44,12 +44,19 @@ def _html(content: Content) -> str:
     return html(page_parts(content))
 
 
+def _latex(content: Content) -> str:
+    from epsbench.harness.report.formats.latex.document import latex
+
+    return latex(content.boards, content.tables[len(content.boards) :])
+
+
 FORMATS: dict[str, Callable[[Content], str]] = {
     "text": _text,
     "markdown": _markdown,
     "csv": _csv,
     "json": _json,
     "html": _html,
+    "latex": _latex,
 }
 """Every format by its name; a format's libraries are imported only when it is used."""
 
@@ -59,13 +66,15 @@ def report(
     fmt: str = "text",
     output: Path | None = None,
     out: Path | None = None,
+    figures: Path | None = None,
     at_eps: Sequence[Fraction] = (),
 ) -> str:
     """The report on a results folder, or on several as one.
 
     With ``output`` it is also written to that file. Without ``output``, format text also writes ``report.html`` and
     ``report.md`` into the folder ``out`` and ends with their paths. ``out`` defaults to the results folder; where there
-    are several, nothing is written without ``out``.
+    are several, nothing is written without ``out``. The figures are also written into the folder ``figures``, as PDF
+    and as pgfplots data.
 
     With ``at_eps`` the report is on these radii alone. Attacks that looked for the smallest distance answer any of
     them; nothing is computed, and nothing is written beside the results unless ``out`` says where.
@@ -82,6 +91,10 @@ def report(
     folders = [results] if isinstance(results, Path) else list(results)
     loaded = load_results(*folders)
     content = Content(only_at(loaded, at_eps) if at_eps else loaded)
+    if figures is not None:
+        from epsbench.harness.report.exports.figures import write_figures
+
+        write_figures(content, figures)
     text = FORMATS[fmt](content)
     place = out or (folders[0] if len(folders) == 1 and not at_eps else None)
     if output is not None:

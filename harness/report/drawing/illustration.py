@@ -28,11 +28,13 @@ class Illustration:
     """The figure as SVG for a dark page."""
     wide: bool = False
     """Whether it takes the whole width of the page."""
+    draw: Callable[..., bytes] | None = None
+    """What drew it, called with a theme: for other formats."""
 
 
 def both(title: str, caption: str, draw: Callable[..., bytes], *, wide: bool = False) -> Illustration:
     """The figure that ``draw(theme=...)`` draws, in both themes."""
-    return Illustration(title, caption, draw(theme=LIGHT), draw(theme=DARK), wide)
+    return Illustration(title, caption, draw(theme=LIGHT), draw(theme=DARK), wide, draw)
 
 
 def curve(records: Sequence[Record], **splits: str) -> Splits:

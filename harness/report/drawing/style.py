@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
@@ -108,17 +112,41 @@ def _plain(axes: Axes, theme: Theme) -> None:
     axes.set_axisbelow(True)
 
 
+_AS_PDF: ContextVar[bool] = ContextVar("as_pdf", default=False)
+
+
+def as_pdf(draw: Callable[[], bytes]) -> bytes:
+    """What ``draw`` draws, as PDF with embedded fonts in place of SVG; the same figure gives the same bytes."""
+    token = _AS_PDF.set(True)
+    try:
+        return draw()
+    finally:
+        _AS_PDF.reset(token)
+
+
 def svg(drawing: Figure) -> bytes:
-    """The figure as SVG; the same figure gives the same bytes."""
+    """The figure as SVG, inside `as_pdf` as PDF; the same figure gives the same bytes."""
     buffer = io.BytesIO()
+    if _AS_PDF.get():
+        with matplotlib.rc_context({**FONT, "pdf.fonttype": 42}):
+            FigureCanvasPdf(drawing).print_pdf(buffer, metadata={"CreationDate": None, "Creator": None})
+        return buffer.getvalue()
     with matplotlib.rc_context(FONT):
         FigureCanvasSVG(drawing).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
+@cache
+def _glyphs() -> frozenset[int]:
+    """The characters that the font of figures has."""
+    return frozenset(get_font(findfont(FONT["font.family"])).get_charmap())
+
+
 def text(value: str) -> str:
-    """A string with its dollar signs escaped: matplotlib would read them as the start of a formula."""
-    return value.replace("$", r"\$")
+    """A string for a figure: matplotlib would read dollar signs as the start of a formula, so they are escaped, and
+    draws an empty box for a character that its font lacks, so its number stands there: ``U+6A21``."""
+    shown = "".join(each if ord(each) in _glyphs() else f"U+{ord(each):04X}" for each in value)
+    return shown.replace("$", r"\$")
 
 
 def axis_titles(axes: Axes, theme: Theme, below: str, above: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Metric, Record, find_record
+from epsbench.harness.report.gates.badge import write_badge
 from epsbench.harness.report.gates.costs import MACHINE_FREE, References, cost
 from epsbench.harness.report.gates.junit import Case, Outcome, write_junit
 from epsbench.harness.report.gates.summary import append_summary
@@ -99,12 +100,14 @@ def check_suite(
     junit: Path | None = None,
     summary: Path | None = None,
     baseline: Path | None = None,
+    badge: Path | None = None,
 ) -> tuple[int, str]:
     """Judge every bound of a suite on every cell that it matches.
 
     Returns the exit code and the text. The code is 0 when all bounds hold, 1 when at least one is broken, and 2 when
     none is broken but at least one could not be judged, because its cell is missing, failed or void. ``junit`` is a
     file for the verdicts as XML; ``summary`` is one that they are appended to as Markdown.
+    ``badge`` is a file for the verdict as an SVG badge.
     ``baseline`` is the results folder of an earlier run, which costs can be relative to.
     Raises `InputError` for a suite without expectations, for a corrupt record and for a baseline without records.
     """
@@ -130,6 +133,8 @@ def check_suite(
     cases = [Case(line.task, f"{line.bound} [{line.cell}]", OUTCOMES[line.verdict], str(line)) for line in lines]
     if junit is not None:
         write_junit(junit, visible(suite.name), cases)
+    if badge is not None:
+        write_badge(badge, visible(suite.name), f"{hold} of {plural(len(lines), 'bound')} hold", code)
     if summary is not None:
         append_summary(summary, total, cases)
     return code, "\n".join([*map(str, lines), total])

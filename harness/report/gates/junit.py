@@ -36,15 +36,15 @@ def junit(suite: str, cases: Sequence[Case]) -> bytes:
     errors = sum(case.outcome == "error" for case in cases)
     counts = {"tests": str(len(cases)), "failures": str(failures), "errors": str(errors)}
     root = ElementTree.Element("testsuites", {"name": "epsbench", **counts})
-    tree = ElementTree.SubElement(root, "testsuite", {"name": _legal(suite), **counts, "skipped": "0", "time": "0"})
+    tree = ElementTree.SubElement(root, "testsuite", {"name": legal(suite), **counts, "skipped": "0", "time": "0"})
     for case in cases:
-        attributes = {"classname": _legal(f"{suite}.{case.group}"), "name": _legal(case.name), "time": "0"}
+        attributes = {"classname": legal(f"{suite}.{case.group}"), "name": legal(case.name), "time": "0"}
         element = ElementTree.SubElement(tree, "testcase", attributes)
         if case.outcome == "passed":
-            ElementTree.SubElement(element, "system-out").text = _legal(case.message)
+            ElementTree.SubElement(element, "system-out").text = legal(case.message)
         else:
-            problem = ElementTree.SubElement(element, case.outcome, {"message": _legal(case.message)})
-            problem.text = _legal(case.message)
+            problem = ElementTree.SubElement(element, case.outcome, {"message": legal(case.message)})
+            problem.text = legal(case.message)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
 
@@ -57,5 +57,6 @@ def write_junit(path: Path, suite: str, cases: Sequence[Case]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another --junit") from error
 
 
-def _legal(text: str) -> str:
+def legal(text: str) -> str:
+    """The text with U+FFFD in place of characters that XML forbids."""
     return NOT_XML.sub("\ufffd", text)

@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from epsbench.harness.plan.training_text import number_of_classes
 from epsbench.harness.report.drawing.curves import MOST_DRAWN, ROWS_PER_PANEL
 from epsbench.harness.report.drawing.style import (
     MARKERS,
@@ -58,6 +59,8 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
         worst = [(Fraction(0), row.clean), *((eps, row.worst.get(eps)) for eps, _ in board.eps)]
         last = _line(axes, worst, colour, marker="", linewidth=2.6, alpha=1.0)
         labels.append((_last(row, board) if last is None else last, row.label, colour))
+    if chance := _chance(board):
+        axes.axhline(chance, color=theme.faint, linewidth=1.0, dashes=(1.0, 2.0))
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(0, float(board.eps[-1][0]) * 1.02 or 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
@@ -69,8 +72,16 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
         for attack, marker in zip(attacks, MARKERS, strict=False)
     ]
     handles.append(Line2D([], [], color=theme.faint, linewidth=2.6, label="worst case"))
+    if chance:
+        handles.append(Line2D([], [], color=theme.faint, linewidth=1.0, dashes=(1.0, 2.0), label="chance"))
     legend(drawing, theme, handles)
     return svg(drawing)
+
+
+def _chance(board: Board) -> float | None:
+    """The accuracy of guessing among equally frequent classes; None where their number is not known."""
+    classes = number_of_classes(board.rows[0].records[0].cell) if board.rows else None
+    return 1 / classes if classes else None
 
 
 def _eps_ticks(board: Board) -> tuple[list[float], list[str]]:

@@ -12,11 +12,13 @@ from epsbench.harness.report.robustness.cost import gradients
 from epsbench.harness.report.robustness.frontier import draw as draw_frontier
 from epsbench.harness.report.robustness.frontier import frontiers
 from epsbench.harness.report.robustness.leaderboard import Board
+from epsbench.harness.report.robustness.part_figures import draw_parts, ensembles
+from epsbench.harness.report.robustness.tradeoff import draw_tradeoff, tradeoff_rows
 
 ACCURACY_CAPTION = (
     "A colour is a model, a marker an attack, a band the 95 % interval; the thick line is the worst case over attacks, "
     "image by image. Noise should cost a model little accuracy, and a gradient attack should reach zero as ε grows. A "
-    "curve that levels off above chance is a hint of masked gradients."
+    "curve that levels off above chance (the dotted line) is a hint of masked gradients."
 )
 PRICE_CAPTION = (
     "A point is an attack at one ε; a line joins the attacks at one ε. Where a line is flat, one gradient finds as "
@@ -29,6 +31,15 @@ FRONTIER_CAPTION = (
     "bars of one standard deviation. The stepped line is the frontier: the best robust accuracy within a training "
     "time. For a point below it, another model is at least as robust and trains no longer. Look for where the line "
     "stops rising, and for points far below it."
+)
+TRADEOFF_CAPTION = (
+    "A point is a model, with bars of the 95 % intervals. On the dashed line an attack would cost nothing. Look for "
+    "models that give up clean accuracy and gain no robust accuracy: they lie left of another model, and not above it."
+)
+PARTS_CAPTION = (
+    "Each part attacks the images that withstood the parts before it; the band is the 95 % interval. A line that is "
+    "flat behind the first part: the later parts find nothing more. A late fall, at an attack without gradients, is a "
+    "hint of masked gradients."
 )
 MOST_PRICES = 6
 TRAINING_CAPTION = (
@@ -49,6 +60,7 @@ def robustness_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
                     with_count(ACCURACY_CAPTION, len(figures.drawable(board))),
                     partial(figures.accuracy, board, rows),
                 )
+        yield from _tradeoff_and_parts(board)
         yield from frontier_figures(board)
         trained = {
             label: lines
@@ -64,6 +76,16 @@ def robustness_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
                 "accuracy",
                 share=True,
             )
+
+
+def _tradeoff_and_parts(board: Board) -> Iterator[Illustration]:
+    """Natural against robust accuracy, and what each part of an ensemble adds."""
+    where = f"on {board.data}, {norm_name(board.norm)} ε = {board.ranked[1]}"
+    if rows := tradeoff_rows(board):
+        yield both(f"Clean against robust accuracy {where}", TRADEOFF_CAPTION, partial(draw_tradeoff, board, rows))
+    for attack, records in ensembles(board):
+        title = f"What each part of {board.labels[attack]} adds {where}"
+        yield both(title, PARTS_CAPTION, partial(draw_parts, board, attack, records))
 
 
 def frontier_figures(board: Board) -> Iterator[Illustration]:

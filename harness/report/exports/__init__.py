@@ -1,0 +1,1 @@
+"""Records for papers and for other tools: figures, citations, and the formats that other programs read."""

@@ -1,0 +1,190 @@
+"""The sentences of a methods paragraph: how a model was made, how it was measured, what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from epsbench.harness.plan.training_text import AS_GIVEN, how_trained_record
+from epsbench.harness.records import Metric, Record
+from epsbench.harness.report.exports.citing.works import MEASURES, SOFTWARE, works_of_attack, works_of_name
+from epsbench.harness.report.results.cells import curve
+from epsbench.harness.report.results.names import Names
+from epsbench.harness.report.results.units import (
+    and_list,
+    bits,
+    bits_range,
+    data_name,
+    norm_name,
+    percent,
+    percent_range,
+    scalar,
+    visible,
+)
+
+CURVES = {
+    "nested": "An image that is fooled at an ε counts as fooled at every larger ε",
+    "bisect": "Bisection found the smallest ε that fools each image",
+}
+BITS = {
+    "test_bpd": "the negative evidence lower bound",
+    "importance_bpd": "the importance-weighted bound",
+    "refined_bpd": "the bound after refinement of each posterior",
+}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence without its full stop, and the works that it cites."""
+
+    text: str
+    """The sentence."""
+    cites: tuple[str, ...] = ()
+    """Keys of works."""
+
+
+def sentences(record: Record) -> list[Sentence]:
+    """The methods and results of one cell."""
+    made = [*_training(record)]
+    made += _generation(record) if record.cell["task"] == "generation" else _robustness(record)
+    return [*made, *_remarks(record), *_software(record)]
+
+
+def _training(record: Record) -> Iterator[Sentence]:
+    cell, names = record.cell, Names([record.cell])
+    name = str(cell["model"]["name"])
+    model = names.label("model", cell["model"]) + _given(cell["model"])
+    count = record.training.get("parameters")
+    size = f" with {count:,} parameters" if isinstance(count, int) else ""
+    data = data_name(cell["data"])
+    own = cell["data"]["name"] if isinstance(cell["data"], Mapping) else cell["data"]
+    cites = (*works_of_name("model", name), *works_of_name("data", str(own)))
+    how = how_trained_record(cell)
+    if how in ("", AS_GIVEN):
+        yield Sentence(f"We evaluate {visible(model)}{size} on {data}, with the weights that it came with", cites)
+        return
+    recipe = cell["training"]
+    settings = ", ".join(
+        f"{key.replace('_', ' ')} {scalar(value)}"
+        for key, value in recipe.items()
+        if value not in (None, 0.0, False) and not _is_idle(key, recipe)
+    )
+    yield Sentence(
+        f"We train {visible(model)}{size} on {data} for {how} ({settings}; seed {scalar(cell['seed'])})", cites
+    )
+    defense = cell.get("defense", {"name": "none"})
+    if defense["name"] != "none":
+        yield Sentence(
+            f"The training loss is that of {visible(str(defense['name']))}{_given(defense)}",
+            works_of_name("defense", str(defense["name"])),
+        )
+    if cell.get("augmentation", "none") != "none":
+        yield Sentence(f"Training images are augmented with {scalar(cell['augmentation'])}")
+    if "subset" in cell:
+        yield Sentence(f"Only the {scalar(cell['subset'])} of the training images is used")
+    if "start" in cell:
+        yield Sentence(f"Training begins with weights that were trained on {data_name(cell['start']['data'])}")
+
+
+IDLE = {"gamma": ("schedule", "step"), "step_epochs": ("schedule", "step"), "momentum": ("optimizer", "sgd")}
+"""Settings of a recipe that only count where another one has this value."""
+
+
+def _is_idle(key: str, recipe: Mapping[str, Any]) -> bool:
+    """Whether a setting has no effect in this recipe, or is in the sentence already."""
+    if key in IDLE:
+        other, value = IDLE[key]
+        return other in recipe and recipe[other] != value
+    return key == "epochs"
+
+
+def _given(named: Mapping[str, Any]) -> str:
+    """The parameters of a name: ``" (α = 0.5, ε = 0.3)"``."""
+    values = [f"{visible(key)} = {scalar(value)}" for key, value in named.items() if key != "name"]
+    return f" ({', '.join(values)})" if values else ""
+
+
+def _robustness(record: Record) -> Iterator[Sentence]:
+    cell = record.cell
+    attack = cell["attack"]
+    n = record.verdicts.n if record.verdicts is not None else None
+    images = f" on {n:,} test images" if n else ""
+    yield Sentence(
+        f"Robustness is measured{images} with {visible(str(attack['name']))}{_attack_parameters(attack)} under "
+        f"{norm_name(cell['norm'])} with ε = {scalar(cell['eps'])}, for pixels in [0, 1]",
+        tuple(works_of_attack(attack)),
+    )
+    if "source" in cell:
+        source = Names([cell]).source(cell)
+        yield Sentence(f"The attack follows the gradients of another model, {source}", ("papernot2016transferability",))
+    stop = (
+        "An image that is fooled is not attacked further"
+        if cell.get("early_stop", True)
+        else "Every image takes every step"
+    )
+    yield Sentence(f"{stop}; images misclassified without an attack are not attacked and count as not robust")
+    kind, _ = curve(cell)
+    if kind in CURVES:
+        yield Sentence(CURVES[kind])
+    precision = record.cost.get("precision")
+    fast = f" The attacked copy of the model computes in {scalar(precision)}." if precision else ""
+    yield Sentence(f"{fast.strip()} The unmodified model in float32 decides whether an image is fooled".strip())
+    if record.status == "ok":
+        clean, robust = (record.metrics.get(name) for name in ("clean_accuracy", "robust_accuracy"))
+        if clean is not None and robust is not None:
+            yield Sentence(
+                f"Clean accuracy is {_share(clean)} and robust accuracy {_share(robust)} (95 % Wilson intervals)",
+                MEASURES["clean_accuracy"],
+            )
+
+
+def _attack_parameters(attack: Mapping[str, Any]) -> str:
+    plain = {key: value for key, value in attack.items() if not isinstance(value, list | Mapping)}
+    parts = [part["name"] for value in attack.values() if isinstance(value, list) for part in value if "name" in part]
+    made = f", made of {and_list([visible(str(part)) for part in parts])}," if parts else ""
+    return _given(plain) + made
+
+
+def _share(metric: Metric) -> str:
+    return f"{percent(metric.value)} {percent_range(metric.low, metric.high)}".strip()
+
+
+def _generation(record: Record) -> Iterator[Sentence]:
+    cell = record.cell
+    yield Sentence(
+        f"The model has {scalar(cell['z_dim'])} latent dimensions, and the KL divergence has the weight "
+        f"β = {scalar(cell['beta'])}",
+        ("higgins2017beta",) if cell["beta"] != 1.0 else (),
+    )
+    if levels := record.evaluation.get("grey_levels"):
+        yield Sentence(f"The likelihood is over {scalar(levels)} grey levels, in bits per dimension")
+    for name, what in BITS.items():
+        if (metric := record.metrics.get(name)) is not None and record.status == "ok":
+            value = f"{bits(metric.value)} {bits_range(metric.low, metric.high)}".strip()
+            images = f" over {metric.n:,} images" if metric.n else ""
+            yield Sentence(
+                f"On test images {what} is {value} bits per dimension (95 % Student-t interval{images})", MEASURES[name]
+            )
+    other = [name for name in record.metrics if name in MEASURES and name not in BITS]
+    if other:
+        keys = dict.fromkeys(key for name in other for key in MEASURES[name])
+        yield Sentence(f"We also measure {and_list([name.replace('_', ' ') for name in other])}", tuple(keys))
+
+
+def _remarks(record: Record) -> Iterator[Sentence]:
+    if record.failure is not None:
+        yield Sentence(f"The cell failed: {visible(record.failure.type)}: {visible(record.failure.message)}")
+    for finding in record.findings:
+        yield Sentence(f"An audit remarks ({finding.severity}, {visible(finding.code)}): {visible(finding.message)}")
+
+
+def _software(record: Record) -> Iterator[Sentence]:
+    environment = record.environment
+    version, torch = environment.get("epsbench"), environment.get("packages", {})
+    torch = torch.get("torch") if isinstance(torch, Mapping) else None
+    tools = [f"epsbench {scalar(version)}"] if version else ["epsbench"]
+    tools += [f"PyTorch {scalar(torch)}"] if torch else ["PyTorch"]
+    device = record.cost.get("device")
+    where = f" on {visible(str(device))}" if device else ""
+    yield Sentence(f"Everything was computed with {and_list(tools)}{where} (cell {record.id})", SOFTWARE)

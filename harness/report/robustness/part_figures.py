@@ -1,0 +1,58 @@
+"""What each part of an ensemble of attacks adds, as a figure: robust accuracy after each part, a line a model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+
+from matplotlib.ticker import PercentFormatter
+
+from epsbench.harness.records import Record
+from epsbench.harness.report.drawing.curves import ROWS_PER_PANEL
+from epsbench.harness.report.drawing.style import Theme, axis_titles, direct_labels, figure, svg, text
+from epsbench.harness.report.results.cells import AttackKey, attack_key
+from epsbench.harness.report.results.units import norm_name
+from epsbench.harness.report.robustness.leaderboard import Board
+
+
+def ensembles(board: Board) -> Iterator[tuple[AttackKey, Mapping[str, Record]]]:
+    """Every attack with parts, and by the model's label its record at the ε of the ranks, of the first seed."""
+    eps, _ = board.ranked
+    by_attack: dict[AttackKey, dict[str, Record]] = defaultdict(dict)
+    for row in board.rows:
+        for record in row.records:
+            if record.status == "ok" and record.parts and Fraction(record.cell["eps"]) == eps:
+                by_attack[attack_key(record.cell)].setdefault(row.label, record)
+    for attack, records in by_attack.items():
+        yield attack, dict(list(records.items())[:ROWS_PER_PANEL])
+
+
+def draw_parts(board: Board, attack: AttackKey, records: Mapping[str, Record], theme: Theme) -> bytes:
+    """Clean accuracy, then the accuracy after each part, with bands of the 95 % intervals."""
+    drawing, axes = figure(theme, height=4.0)
+    names = list(dict.fromkeys(part.name for record in records.values() for part in record.parts))
+    labels = []
+    for (label, record), colour in zip(records.items(), theme.lines, strict=False):
+        after = {part.name: part.robust_accuracy for part in record.parts}
+        metrics = [record.metrics["clean_accuracy"], *(after[name] for name in names if name in after)]
+        places = [0, *(index for index, name in enumerate(names, 1) if name in after)]
+        values = [metric.value for metric in metrics]
+        axes.plot(places, values, color=colour, marker="o", markersize=4.5, linewidth=1.8, clip_on=False)
+        axes.fill_between(
+            places, _ends([m.low for m in metrics], values), _ends([m.high for m in metrics], values), color=colour,
+            alpha=0.16, linewidth=0,
+        )  # fmt: skip
+        labels.append((values[-1], label, colour))
+    axes.set_xlim(0, len(names))
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xticks(range(len(names) + 1), ["clean", *map(text, names)])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    where = f"accuracy on {board.data} at {norm_name(board.norm)} ε = {board.ranked[1]}"
+    axis_titles(axes, theme, f"after each part of {board.labels[attack]}", where)
+    direct_labels(axes, labels, 0.065)
+    return svg(drawing)
+
+
+def _ends(ends: Sequence[float | None], values: Sequence[float]) -> list[float]:
+    return [value if end is None else end for end, value in zip(ends, values, strict=True)]

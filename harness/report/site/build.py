@@ -1,0 +1,96 @@
+"""`epsbench publish`: writes the site, and again whenever a record is added."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from epsbench.harness.errors import InputError
+from epsbench.harness.files import write_atomically
+from epsbench.harness.report.content import Content
+from epsbench.harness.report.formats.html import html
+from epsbench.harness.report.page import page_parts
+from epsbench.harness.report.results.loading import load_results
+from epsbench.harness.report.results.units import distinct, visible
+from epsbench.harness.report.site.history import PATH as HISTORY
+from epsbench.harness.report.site.history import history_page
+from epsbench.harness.report.site.pages import Cell, Page, Section, content_pages, page_path
+
+HERE = Path(__file__).parent
+STYLE = "style.css"
+FOLDERS = "reports.html"
+POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'"
+
+
+def publish(folders: Sequence[Path], out: Path) -> list[Path]:
+    """Write the site over these results folders into the folder ``out``; returns its files.
+
+    Pages link to each other relatively and need no server of their own. Files of an earlier site that no longer belong
+    to it are deleted from ``models`` and ``attacks``. Raises `InputError` for folders as a report does, and where a
+    file cannot be written.
+    """
+    content = Content(load_results(*folders))
+    pages = [*content_pages(content), history_page(folders)]
+    names = distinct([visible(str(folder)) for folder in folders])
+    reports = {page_path("reports", name): folder for name, folder in zip(names, folders, strict=True)}
+    pages.append(_reports(reports, names))
+    files = {page.path: _rendered(page).encode() for page in pages}
+    files[STYLE] = (HERE / STYLE).read_bytes()
+    for path, folder in reports.items():
+        files[path] = html(page_parts(Content(load_results(folder)))).encode()
+    _write(files, out)
+    return [out / name for name in files]
+
+
+def watch(folders: Sequence[Path], out: Path, seconds: float, say: Callable[[str], None]) -> None:
+    """Publish, and again after each time that records changed, looking every so many seconds, until interrupted.
+
+    A folder that a run has not written to yet is waited for.
+    """
+    before: object = None
+    while True:
+        now = _state(folders)
+        if now != before:
+            try:
+                say(f"{out / 'index.html'}: {len(publish(folders, out))} files")
+            except InputError as error:
+                if before is not None or now:
+                    raise
+                say(f"waiting: {error.messages[0]}")
+            before = now
+        time.sleep(seconds)
+
+
+def _state(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of every record."""
+    records = (path for folder in folders for path in sorted((folder / "cells").glob("*.json")))
+    return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path in records for stat in [path.stat()])
+
+
+def _reports(reports: Mapping[str, Path], names: Sequence[str]) -> Page:
+    rows = tuple((Cell(name, link=path),) for path, name in zip(reports, names, strict=True))
+    lead = ("The full report on each results folder, with figures and pictures.",)
+    return Page(FOLDERS, "Reports", lead, (Section("Results folders", ("report",), rows),))
+
+
+def _rendered(page: Page) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    links = (("index.html", "Leaderboards"), (HISTORY, "History"), (FOLDERS, "Reports"))
+    return environment.get_template("page.html.jinja").render(page=page, policy=POLICY, links=links, style=STYLE)
+
+
+def _write(files: Mapping[str, bytes], out: Path) -> None:
+    try:
+        for name, content in files.items():
+            write_atomically(out / name, content)
+        for folder in ("models", "attacks", "reports"):
+            for path in (out / folder).glob("*.html"):
+                if f"{folder}/{path.name}" not in files:
+                    path.unlink()
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
