@@ -21,6 +21,9 @@ class Entry:
     state: str = ""
     """``failed``, ``void``, ``missing``, ``warning`` or empty; formats may colour it."""
 
+    cells: tuple[str, ...] = ()
+    """The ids of the cells behind it, which HTML links to."""
+
     @property
     def plain(self) -> str:
         """Text and detail in one line."""

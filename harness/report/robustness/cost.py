@@ -14,6 +14,7 @@ from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
     ABSENT,
     data_name,
+    defense_name,
     duration,
     memory,
     norm_name,
@@ -66,7 +67,7 @@ def cost_table(results: Results) -> Table | None:
             (
                 Entry(data_name(cell["data"])),
                 Entry(names.label("model", cell["model"])),
-                Entry(names.label("defense", cell["defense"])),
+                Entry(defense_name(names.label("defense", cell["defense"]))),
                 Entry(f"{names.attack(cell)} {norm_name(cell['norm'])}"),
                 _spread(group, "images_per_second"),
                 _spread(group, "gradients_per_image"),

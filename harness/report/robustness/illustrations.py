@@ -12,9 +12,10 @@ from epsbench.harness.report.robustness.cost import gradients
 from epsbench.harness.report.robustness.frontier import draw as draw_frontier
 from epsbench.harness.report.robustness.frontier import frontiers
 from epsbench.harness.report.robustness.leaderboard import Board
+from epsbench.harness.report.robustness.plots import accuracy_plot, frontier_plot, price_plot
 
 ACCURACY_CAPTION = (
-    "A colour is a model, a marker an attack, a band the 95 % interval; the thick line is the worst case over attacks, "
+    "A colour is a model, a marker with its stroke an attack, a band the 95 % interval; the thick line is the worst case over attacks, "
     "image by image. Noise should cost a model little accuracy, and a gradient attack should reach zero as ε grows. A "
     "curve that levels off above chance is a hint of masked gradients."
 )
@@ -48,6 +49,9 @@ def robustness_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
                     f"Accuracy against ε on {board.data}, {norm_name(board.norm)}",
                     with_count(ACCURACY_CAPTION, len(figures.drawable(board))),
                     partial(figures.accuracy, board, rows),
+                    plot=accuracy_plot(board, rows),
+                    data=board.data,
+                    norm=board.norm,
                 )
         yield from frontier_figures(board)
         trained = {
@@ -63,6 +67,7 @@ def robustness_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
                 trained,
                 "accuracy",
                 share=True,
+                data=board.data,
             )
 
 
@@ -71,7 +76,8 @@ def frontier_figures(board: Board) -> Iterator[Illustration]:
     for device, points in frontiers(board).items():
         title = f"Robust accuracy against training time on {board.data}, {norm_name(board.norm)} ε = {board.ranked[1]}"
         caption = FRONTIER_CAPTION.format(f" on {device}" if device else "")
-        yield both(title, caption, partial(draw_frontier, board, points))
+        draw, plot = partial(draw_frontier, board, points), frontier_plot(board, points)
+        yield both(title, caption, draw, plot=plot, data=board.data, norm=board.norm)
 
 
 def price_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
@@ -87,4 +93,5 @@ def price_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
         counts = [count for _, taken in drawn for count in taken.values()]
         for row, taken in drawn[:MOST_PRICES]:
             title = f"Robust accuracy against gradients on {board.data}, {norm_name(board.norm)}: {row.label}"
-            yield both(title, "", partial(figures.price, board, row, taken, counts))
+            draw, plot = partial(figures.price, board, row, taken, counts), price_plot(board, row, taken)
+            yield both(title, "", draw, plot=plot, data=board.data, norm=board.norm)

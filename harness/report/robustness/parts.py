@@ -12,6 +12,7 @@ from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
     ABSENT,
     data_name,
+    defense_name,
     duration,
     norm_name,
     number,
@@ -72,7 +73,7 @@ def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:
     head = [
         data_name(cell["data"]),
         names.label("model", cell["model"]),
-        names.label("defense", cell["defense"]),
+        defense_name(names.label("defense", cell["defense"])),
         scalar(cell["seed"]),
         f"{names.attack(cell)} {norm_name(cell['norm'])}",
         scalar(cell["eps"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from epsbench.harness.report.drawing.table import Column, Entry, Table
-from epsbench.harness.report.results.units import ABSENT, norm_name
+from epsbench.harness.report.results.units import ABSENT, defense_name, norm_name
 from epsbench.harness.report.robustness.leaderboard import Board
 from epsbench.harness.report.robustness.scores import score_entry
 
@@ -37,7 +37,7 @@ def leaderboard_table(board: Board) -> Table:
     notes: dict[str, None] = {}
     for row in board.rows:
         starts.append(len(lines))
-        head = [Entry(str(row.rank or ABSENT)), Entry(row.model), Entry(row.defense)]
+        head = [Entry(str(row.rank or ABSENT)), Entry(row.model), Entry(defense_name(row.defense))]
         head += [Entry(row.augmentation)] if augmented else []
         head += [Entry(row.extra)] if extra else []
         head.append(score_entry(row.clean))

@@ -10,7 +10,7 @@ from epsbench.harness.plan.training_text import AS_GIVEN, how_trained_record
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import numbers
-from epsbench.harness.report.results.units import ABSENT, duration, number, scalar
+from epsbench.harness.report.results.units import ABSENT, defense_name, duration, number, scalar
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 
 FOLDED = frozenset({"data", "model", "augmentation", "setting", "trains", "precision", "device"})
@@ -61,7 +61,7 @@ def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
         epochs, base = record.training.get("epochs"), plain.get(_alike(row))
         whole = isinstance(epochs, int) and epochs > 0
         yield (
-            *(Entry(text) for text in (data, row.model, row.defense, row.augmentation, row.extra or ABSENT)),
+            *(Entry(text) for text in (data, row.model, defense_name(row.defense), row.augmentation, row.extra or ABSENT)),
             Entry(how_trained_record(record.cell) or ABSENT),
             Entry(duration(seconds / epochs) if whole and isinstance(epochs, int) else ABSENT),
             Entry(duration(seconds) if seconds else ABSENT),
