@@ -40,6 +40,8 @@ class Series:
     """Whether its line is thick."""
     line: bool = True
     """Whether a line joins its points."""
+    steps: bool = False
+    """Whether the line keeps its height up to the next point."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Plot:
                     "dash": one.dash,
                     "strong": one.strong,
                     "line": one.line,
+                    "steps": one.steps,
                     "points": [
                         [_short(point.x), _short(point.y), _short(point.low), _short(point.high), point.label]
                         for point in one.points

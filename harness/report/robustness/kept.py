@@ -13,7 +13,7 @@ from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import visible
 from epsbench.harness.report.robustness.pictures import magnification
 
-MOST_BYTES = 2_200_000
+MOST_BYTES = 1_500_000
 """PNG bytes of all kept images on a page: a page of 1,000 cells stays below 5 MB."""
 
 
@@ -27,6 +27,9 @@ def kept(results: Results) -> tuple[list[dict[str, Any]], list[bytes], int]:
     sheets: dict[bytes, int] = {}
     size, left_out = 0, 0
     for record in results.robustness + results.transfer:
+        if size > MOST_BYTES:
+            left_out += record.pictures
+            continue
         arrays = Arrays.read(results.home(record), record) if record.pictures and record.status == "ok" else None
         if arrays is None:
             continue

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from epsbench.harness.report.drawing.plot import Plot, Point, Series
 from epsbench.harness.report.results.cells import AttackKey
-from epsbench.harness.report.results.units import norm_name, number
+from epsbench.harness.report.results.units import duration, norm_name, number
 from epsbench.harness.report.robustness.frontier import Point as Trained
 from epsbench.harness.report.robustness.frontier import pareto
 from epsbench.harness.report.robustness.leaderboard import Board, Row
@@ -58,12 +58,20 @@ def frontier_plot(board: Board, points: Sequence[Trained]) -> Plot:
     series = [
         Series(
             point.label,
-            (Point(point.seconds, point.accuracy, point.accuracy - point.accuracy_sd, point.accuracy + point.accuracy_sd),),
+            (Point(point.seconds, point.accuracy, label=_spread(point)),),
             index % 7,
             line=False,
         )
         for index, point in enumerate(points)
-    ]  # fmt: skip
+    ]
     front = tuple(Point(point.seconds, point.accuracy, label=point.label) for point in pareto(points))
     where = f"worst case on {board.data} at {norm_name(board.norm)} ε = {board.ranked[1]}"
-    return Plot("seconds of training", where, (*series, Series("frontier", front, 6, dash=1)), percent=True)
+    return Plot("seconds of training", where, (*series, Series("frontier", front, 6, steps=True)), percent=True)
+
+
+def _spread(point: Trained) -> str:
+    """The training time of a model, with the standard deviations over seeds where there are several."""
+    time = f"{duration(point.seconds)} of training"
+    if not point.seconds_sd and not point.accuracy_sd:
+        return time
+    return f"{time} ±{duration(point.seconds_sd)}, ±{100 * point.accuracy_sd:.1f} points over seeds"

@@ -60,9 +60,11 @@ class Chart {
   }
 
   button(series, index) {
-    const line = series.line ? { x1: 1, y1: 5, x2: 23, y2: 5 } : { x1: 11, y1: 5, x2: 13, y2: 5 };
     const stroke = { "stroke-dasharray": DASHES[series.dash % DASHES.length], "stroke-width": series.strong ? 3 : 1.8 };
-    const sample = shape("svg", { width: 24, height: 10, "aria-hidden": "true" }, shape("line", { ...line, ...stroke, class: `line c${series.colour}` }));
+    const drawn = series.line
+      ? shape("line", { x1: 1, y1: 5, x2: 23, y2: 5, ...stroke, class: `line c${series.colour}` })
+      : shape("circle", { cx: 12, cy: 5, r: 4.5, class: `dot c${series.colour}` });
+    const sample = shape("svg", { width: 24, height: 10, "aria-hidden": "true" }, drawn);
     const button = element("button", { type: "button" }, sample, series.label);
     button.addEventListener("click", () => {
       const hidden = this.hidden();
@@ -152,7 +154,9 @@ class Chart {
     }
     if (series.line) {
       const stroke = { "stroke-dasharray": DASHES[series.dash % DASHES.length], "stroke-width": series.strong ? 3 : 1.6 };
-      parts.push(shape("polyline", { points: places.map((place) => place.join(",")).join(" "), class: `line ${colour}`, ...stroke }));
+      const corners = places.flatMap(([x, y], index) => (series.steps && index ? [[x, places[index - 1][1]], [x, y]] : [[x, y]]));
+      if (series.steps && corners.length) corners.push([BOX.width - BOX.right, corners.at(-1)[1]]);
+      parts.push(shape("polyline", { points: corners.map((place) => place.join(",")).join(" "), class: `line ${colour}`, ...stroke }));
     }
     if (places.length < 30) parts.push(...places.map(([x, y]) => shape("circle", { cx: x, cy: y, r: series.line ? 2.6 : 5, class: `dot ${colour}` })));
     return parts;

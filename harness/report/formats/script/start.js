@@ -2,8 +2,8 @@
 
 readAddress();
 document.documentElement.classList.add("scripted");
-startTables();
 startChoices();
+startTables();
 startCharts();
 startImages();
 startCells();

@@ -4,6 +4,7 @@ const UNITS = { ms: 1e-3, s: 1, min: 60, h: 3600, B: 1, KiB: 1024, MiB: 1048576,
 const QUANTITY = /(-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)\s*(ms|min|s|h|KiB|MiB|GiB|B)?(?![\w/])/g;
 const POWER = /(-?[\d.]+) × 10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)/;
 const FEWEST_TO_FILTER = 4;
+const MOST_ROWS = 150; // of a longer table the first rows are shown: a thousand take half a second to lay out
 
 /** The number that a text stands for: "1 min 15 s" is 75, "8/255" a fraction; NaN where it is none. */
 function quantity(text) {
@@ -35,7 +36,7 @@ class SortedTable {
     this.key = key;
     this.body = table.tBodies[0];
     this.rows = [...this.body.rows];
-    this.rows.forEach((row, index) => (row.dataset.row = index));
+    this.order = this.rows;
     this.heads = [...table.tHead.rows].at(-1).cells;
     this.names = [...this.heads].map((head) => head.dataset.name || head.textContent.trim());
     this.shown = "";
@@ -77,7 +78,9 @@ class SortedTable {
     this.scroll.after(this.hint);
     const look = () => this.countHidden();
     this.scroll.addEventListener("scroll", look, { passive: true });
-    new ResizeObserver(look).observe(this.scroll);
+    const size = new ResizeObserver(look);
+    size.observe(this.scroll);
+    size.observe(this.table); // columns come and go with the choices
     if (this.rows.length < FEWEST_TO_FILTER) return;
     this.column = element("select", { "aria-label": "Column to filter by" }, element("option", { value: "" }, "any column"));
     this.names.forEach((name, index) => this.column.append(element("option", { value: index }, name)));
@@ -86,7 +89,12 @@ class SortedTable {
     const filter = () => choose(`${this.key}f`, this.text.value ? `${this.column.value}:${this.text.value}` : "");
     this.text.addEventListener("input", filter);
     this.column.addEventListener("change", filter);
-    this.scroll.before(element("div", { class: "tools" }, this.text, this.column, this.count));
+    const tools = element("div", { class: "tools" }, this.text, this.column, this.count);
+    this.scroll.before(tools);
+    if (this.rows.length <= MOST_ROWS) return;
+    this.all = element("button", { type: "button" }, `show all ${this.rows.length} rows`);
+    this.all.addEventListener("click", () => choose(`${this.key}n`, chosen(`${this.key}n`) ? "" : "all"));
+    tools.append(this.all);
   }
 
   /** The next order by a column: numbers descend first, texts ascend first, then the other way, then as it was. */
@@ -99,7 +107,6 @@ class SortedTable {
   show() {
     this.sort(chosen(this.key));
     this.filter(chosen(`${this.key}f`));
-    this.countHidden();
   }
 
   sort(order) {
@@ -114,7 +121,8 @@ class SortedTable {
     if (state === this.shown) return;
     this.shown = state;
     if (index < 0) {
-      this.body.append(...this.rows);
+      this.order = this.rows;
+      this.body.append(...this.order);
       return;
     }
     const numeric = this.heads[index].classList.contains("number");
@@ -126,7 +134,8 @@ class SortedTable {
     const missing = ([value]) => (numeric ? Number.isNaN(value) : value === "" || value === "–");
     const compare = numeric ? (a, b) => a - b : new Intl.Collator("en", { numeric: true }).compare;
     keyed.sort((a, b) => missing(a) - missing(b) || (missing(a) ? 0 : sign * compare(a[0], b[0])));
-    this.body.append(...keyed.map(([, row]) => row));
+    this.order = keyed.map(([, row]) => row);
+    this.body.append(...this.order);
   }
 
   filter(wanted) {
@@ -137,12 +146,15 @@ class SortedTable {
     if (this.text.value !== text) this.text.value = text;
     if (wanted) this.column.value = this.names[column] === undefined ? "" : column;
     const sought = text.toLowerCase();
+    const most = this.all && !chosen(`${this.key}n`) ? MOST_ROWS : Infinity;
+    if (this.all) this.all.textContent = most === Infinity ? `show ${MOST_ROWS} rows` : `show all ${this.rows.length} rows`;
     let kept = 0;
-    for (const row of this.rows) {
+    for (const row of this.order) {
       const place = column === "" ? row : row.cells[column] || row;
       const fits = !sought || place.textContent.toLowerCase().includes(sought);
       row.classList.toggle("filtered", !fits);
-      if (fits) kept += 1;
+      row.classList.toggle("beyond", fits && kept >= most);
+      if (fits && !row.classList.contains("unchosen")) kept += 1;
     }
     this.count.textContent = sought ? `${kept} of ${this.rows.length} rows` : "";
   }
@@ -160,11 +172,11 @@ class SortedTable {
 
 function startTables() {
   const tables = [...document.querySelectorAll("table.sortable")].map((table, index) => new SortedTable(table, `t${index}`));
-  const mine = (key) => key === undefined || key === "seed" || key === "eps" || /^t\d+f?$/.test(key);
+  const mine = (key) => key === undefined || key in AXES || /^t\d+[fn]?$/.test(key);
   follow((key) => {
     if (!mine(key)) return;
     for (const table of tables) {
-      if (key === undefined || !key.startsWith("t") || key === table.key || key === `${table.key}f`) table.show();
+      if (key === undefined || !key.startsWith("t") || [table.key, `${table.key}f`, `${table.key}n`].includes(key)) table.show();
     }
   });
 }
