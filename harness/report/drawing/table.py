@@ -30,6 +30,10 @@ class Entry:
         return f"{self.text} {self.detail}".strip()
 
 
+ASIDE, USUAL, NEEDED = 0, 100, 1000
+"""Weights of columns: of what few ask for, of most, and of those without which the others mean nothing."""
+
+
 @dataclass(frozen=True)
 class Column:
     """The head of a column."""
@@ -40,6 +44,8 @@ class Column:
     """Whether it holds numbers, which are set to the right."""
     label: bool = False
     """Whether it holds names with parameters, which may break before them."""
+    weight: int = USUAL
+    """How much it matters: where a terminal has no room for all columns, those of the least weight are left out."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from statistics import mean, median
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.drawing.table import ASIDE, NEEDED, USUAL, Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import AttackKey, attack_key, canonical, distinct_texts, numbers
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
@@ -53,9 +53,9 @@ def cost_table(results: Results) -> Table | None:
     measures = ["images/s", "gradients/image", "time per image", "total"]
     measures += [*(["of the floor"] if floored else []), "peak memory", "batch", *(["compile"] if compiled else [])]
     columns = (
-        *(Column(title, label=title != "data") for title in titles),
-        *(Column(title, True) for title in measures),
-        *(Column(title) for title in TEXTS),
+        *(Column(title, label=title != "data", weight=NEEDED if title == "attack" else USUAL) for title in titles),
+        *(Column(title, True, weight=ASIDE if title in FOLDED else USUAL) for title in measures),
+        *(Column(title, weight=ASIDE) for title in TEXTS),
     )
     rows, starts, before = [], [], ""
     for index, group in enumerate(ordered):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from epsbench.harness.report.drawing.table import Column, Entry, Table
+from epsbench.harness.report.drawing.table import NEEDED, USUAL, Column, Entry, Table
 from epsbench.harness.report.results.units import ABSENT, defense_name, norm_name
 from epsbench.harness.report.robustness.leaderboard import Board
 from epsbench.harness.report.robustness.scores import score_entry
@@ -23,14 +23,15 @@ def leaderboard_table(board: Board) -> Table:
     """The leaderboard, one line a model and ε: the attacks at that ε, then the worst case over them."""
     extra = any(row.extra for row in board.rows)
     augmented = any(row.augmentation != "none" for row in board.rows)
-    columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True)]
+    columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True, weight=NEEDED)]
     columns += [Column("augmentation")] if augmented else []
     columns += [Column("setting")] if extra else []
     columns += [
-        Column("clean", True),
-        Column("ε", True),
-        *(Column(label, True) for label in board.labels.values()),
-        Column("worst case", True),
+        Column("clean", True, weight=NEEDED - 1),
+        Column("ε", True, weight=NEEDED),
+        # The attacks are ordered by effort: those of most effort stay longest.
+        *(Column(label, True, weight=USUAL + index) for index, label in enumerate(board.labels.values())),
+        Column("worst case", True, weight=NEEDED),
     ]
     lines: list[tuple[Entry, ...]] = []
     starts: list[int] = []
