@@ -71,5 +71,3 @@ HINTS = {
 def hint(title: str) -> str:
     """The hint on the head of a column; empty where the head says all."""
     return HINTS.get(title, "")
-
-

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.results.cells import flat
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import data_name, duration, number, percent, percent_range, scalar, visible
+from epsbench.harness.report.results.units import (
+    data_name,
+    defense_name,
+    duration,
+    norm_name,
+    number,
+    percent,
+    percent_range,
+    scalar,
+    visible,
+)
 
 LONGEST_VALUE = 400
 GROUPS = ("cell", "metrics", "parts", "cost", "training", "evaluation", "adapted", "code", "environment")
@@ -65,11 +75,12 @@ def _facts(record: Record) -> Iterator[tuple[str, str, str]]:
         elif group == "parts":
             for part in record.parts:
                 after = part.robust_accuracy
-                text = f"{percent(after.value)} {percent_range(after.low, after.high)} after it, tried on {part.attacked:,}"
+                interval = percent_range(after.low, after.high)
+                text = f"{percent(after.value)} {interval} after it, tried on {part.attacked:,}"
                 yield "parts", visible(part.name), text
         else:
             for key, value in flat(getattr(record, group)).items():
-                yield group, visible(key), _value(key, value)
+                yield group, visible(key), NAMES.get(key, _value)(key, value)
 
 
 def _metric(name: str, metric: Any) -> str:
@@ -86,6 +97,13 @@ def _value(key: str, value: Any) -> str:
         return duration(value)
     text = number(value) if isinstance(value, float) else scalar(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+
+
+NAMES: Mapping[str, Callable[[str, Any], str]] = {
+    "norm": lambda _, value: norm_name(str(value)),
+    "defense.name": lambda _, value: defense_name(scalar(value)),
+}
+"""Facts whose values have the names that all tables use."""
 
 
 def _remarks(record: Record) -> Iterator[list[str]]:

@@ -14,9 +14,9 @@ from epsbench.harness.report.drawing.images import data_uri
 from epsbench.harness.report.drawing.table import Entry, Table
 from epsbench.harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
 from epsbench.harness.report.generative.pictures import blocks
-from epsbench.harness.report.overview import findings_table, long_environment
 from epsbench.harness.report.glossary import WORDS
 from epsbench.harness.report.known import choices, known
+from epsbench.harness.report.overview import findings_table, long_environment
 from epsbench.harness.report.results.cells import AttackKey, attack_key
 from epsbench.harness.report.results.spent import measuring_total, training_total
 from epsbench.harness.report.results.units import duration, norm_name, plural, scalar, visible

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
 
 
 @contextmanager
@@ -18,7 +20,9 @@ def chromium() -> Iterator[Any]:
     """The browser; the test is skipped where Chromium or Playwright is not installed."""
     if not CHROMIUM:
         pytest.skip("no chromium is installed; on Debian: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
+    )
     with playwright.sync_playwright() as driver:
         # Chromium's sandbox does not start for root, which is who runs tests in a container.
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

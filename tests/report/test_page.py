@@ -28,7 +28,7 @@ def browser():
         yield started
 
 
-def pictures(k: int = 4) -> dict[str, np.ndarray]:
+def pictures(k: int = 8) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     original = rng.random((k, 1, 8, 8), dtype=np.float32)
     fooled = np.arange(k) > 1
@@ -177,7 +177,7 @@ def test_the_image_browser_names_the_attack_that_fooled_and_the_scores(browser, 
         assert browsing.locator(".scores tr").count() == 11
         assert browsing.locator(".browser img").count() == 3
         for image in browsing.locator(".browser img").all():
-            assert image.evaluate("image => image.complete && image.naturalWidth === 32")
+            assert image.evaluate("image => image.complete && image.naturalWidth === 64")
 
 
 def test_findings_lead_to_cells_and_cells_to_everything_known(browser, page_file):
@@ -237,7 +237,9 @@ def test_on_a_phone_nothing_covers_a_number_and_hidden_columns_are_announced(bro
                }).map((value) => value.textContent)"""
         )
         assert covered == []
-        assert "more column" in page.locator("table.board").first.locator("xpath=../following-sibling::p[1]").inner_text()
+        assert (
+            "more column" in page.locator("table.board").first.locator("xpath=../following-sibling::p[1]").inner_text()
+        )
 
 
 def test_print_shows_all_columns_and_the_static_figures(browser, page_file):
@@ -267,6 +269,20 @@ def thousand(folder, *, pictured: bool):
     return Results(folder, tuple(records), ())
 
 
+def processor_seconds(page, script: str) -> float:
+    """The processor time that a script, the styles and the layout take: other programs do not make it longer."""
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def spent() -> float:
+        metrics = {metric["name"]: metric["value"] for metric in devtools.send("Performance.getMetrics")["metrics"]}
+        return sum(metrics[f"{name}Duration"] for name in ("Script", "Layout", "RecalcStyle"))
+
+    before = spent()
+    page.evaluate(script)
+    return spent() - before
+
+
 # With pictures, each of a thousand files is flushed to the disk, which takes long.
 @pytest.mark.parametrize("pictured", [False, pytest.param(True, marks=full)])
 def test_a_page_of_a_thousand_cells_is_small_and_sorts_at_once(browser, tmp_path, pictured):
@@ -278,14 +294,11 @@ def test_a_page_of_a_thousand_cells_is_small_and_sorts_at_once(browser, tmp_path
         page.locator("#details summary").nth(1).click()
         sort = """() => {
             const table = document.querySelectorAll("#details table")[1];
-            const button = table.querySelectorAll("th button")[3];
-            const start = performance.now();
-            button.click();
+            table.querySelectorAll("th button")[3].click();
             table.offsetHeight;  // the browser has laid it out
-            return performance.now() - start;
         }"""
-        # The fastest of five: the machine may be busy with other things.
-        assert min(page.evaluate(sort) for _ in range(5)) <= 100
+        spent = [processor_seconds(page, sort) for _ in range(5)]
+        assert min(spent) <= 0.1
         rows = page.locator("#details table").nth(1).locator("tbody tr:visible")
         assert rows.count() == 150
         page.get_by_role("button", name="show all 1000 rows").click()

@@ -113,7 +113,9 @@ def test_the_page_is_self_contained_and_only_its_own_script_runs(results):
     allowed = f"style-src 'sha256-{digest}'; script-src 'sha256-{own}'; img-src data:"
     assert f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'" == page.policy
     assert "eval" not in re.sub(r'"[^"]*"', "", script).replace("evaluation", "")
-    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', source, re.DOTALL).group(1))
+    data = json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', source, re.DOTALL).group(1)
+    )
     assert any(HOSTILE.partition("\x1b")[0] in cell["name"] for cell in data["cells"])
     outside = re.sub(r"data:image/[^\"]*", "", source).replace('"http://www.w3.org/2000/svg"', "")
     assert "http://" not in outside

@@ -64,7 +64,7 @@ class Plot:
     """Whether the other axis is logarithmic where values are positive and span more than a factor of four."""
 
     def as_json(self) -> Mapping[str, Any]:
-        """The plot as plain values for the script: a point is [x, y, low, high, label]; what is not finite is left out."""
+        """The plot as plain values for the script: a point is [x, y, low, high, label]; only finite ones are kept."""
         return {
             "x": self.x_title,
             "y": self.y_title,

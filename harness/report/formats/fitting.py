@@ -50,7 +50,10 @@ def fitted(table: Table, width: int, measure: Measure) -> Layout:
             break
         columns.remove(min(droppable, key=lambda index: (_weight(table, index), -index)))
     sizes = [ways[True][index] for index in columns]
-    least = [size if table.columns[i].numeric else min(size, LONGEST_UNBROKEN) for i, (size, _) in zip(columns, sizes, strict=True)]
+    least = [
+        size if table.columns[i].numeric else min(size, LONGEST_UNBROKEN)
+        for i, (size, _) in zip(columns, sizes, strict=True)
+    ]
     return _layout(table, columns, _narrowed(least, width), True)
 
 

@@ -35,7 +35,8 @@ def html(parts: Mapping[str, Any], hint: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "data_uri": data_uri, "norm": norm_name, "breakable": breakable, "defense": defense_name, "hint": hint, "ident": id,
+        "data_uri": data_uri, "norm": norm_name, "breakable": breakable, "defense": defense_name, "hint": hint,
+        "ident": id,
     }  # fmt: skip
     return environment.get_template("page.html.jinja").render(
         style=Markup(style),  # not escaped: it is our own file, and must match its digest byte for byte

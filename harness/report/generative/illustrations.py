@@ -107,7 +107,9 @@ def _bounds_plot(shown: Sequence[figures.Bounds]) -> Plot:
                 series.append(Series(name + label, _with_errors(bound), colour % 7, dash))
         counts = [count for bound in (model.importance, model.prior) if bound is not None for count in bound.counts]
         elbo = model.elbo
-        points = [Point(count, elbo.value, elbo.low, elbo.high) for count in (min(counts, default=1), max(counts, default=10))]
+        points = [
+            Point(count, elbo.value, elbo.low, elbo.high) for count in (min(counts, default=1), max(counts, default=10))
+        ]
         series.append(Series(f"{name}ELBO", tuple(points), colour % 7, 2))
     return Plot("samples", "bits per dimension", tuple(series), x_log=True, y_log=True)
 

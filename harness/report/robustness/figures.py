@@ -30,7 +30,7 @@ from epsbench.harness.report.robustness.scores import Score
 
 Dash = tuple[float | None, ...]
 DASHES: tuple[Dash, ...] = ((None, None), (5.0, 2.0), (1.5, 1.5), (6.0, 1.5, 1.5, 1.5), (9.0, 3.0))
-"""The strokes of a figure's attacks: with its marker, the stroke tells an attack apart from others of the same model."""
+"""The strokes of a figure's attacks. Stroke and marker tell the attacks on one model apart."""
 MOST_EPS = 8
 MOST_ATTACKS = 24
 Item = TypeVar("Item")
@@ -49,8 +49,8 @@ def drawable(board: Board) -> list[Row]:
 
 
 def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
-    """Accuracy against ε: a colour a model, a marker and a stroke an attack, bands the 95 % intervals; the thick line is the worst
-    case. At ε = 0 stands the clean accuracy."""
+    """Accuracy against ε: a colour a model, a marker and a stroke an attack, bands the 95 % intervals; the
+    thick line is the worst case. At ε = 0 stands the clean accuracy."""
     drawing, axes = figure(theme, height=4.2)
     attacks = _some(list(board.labels), MOST_ATTACKS)
     labels = []
@@ -71,7 +71,13 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     direct_labels(axes, labels, 0.06)
     handles = [
         Line2D(
-            [], [], color=theme.faint, marker=marker, markersize=4, linewidth=1.2, label=text(board.labels[attack]),
+            [],
+            [],
+            color=theme.faint,
+            marker=marker,
+            markersize=4,
+            linewidth=1.2,
+            label=text(board.labels[attack]),
             dashes=DASHES[index % len(DASHES)],
         )
         for index, (attack, marker) in enumerate(zip(attacks, MARKERS, strict=False))

@@ -54,7 +54,9 @@ def answers(boards: Sequence[Board]) -> list[Answer]:
 
 def _of(board: Board) -> Iterator[Answer]:
     for eps, spelled in board.eps:
-        complete = [row for row in rank(board.rows, eps) if row.worst[eps].value is not None and not row.worst[eps].note]
+        complete = [
+            row for row in rank(board.rows, eps) if row.worst[eps].value is not None and not row.worst[eps].note
+        ]
         if eps > 0 and complete:
             yield _answer(board, eps, spelled, complete)
 

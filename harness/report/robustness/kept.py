@@ -86,6 +86,6 @@ def _scores(arrays: Arrays, count: int) -> list[list[list[float]]]:
     if not {"scores_before", "scores_after"} <= arrays.arrays.keys():
         return []
     pair = [arrays.arrays[name] for name in ("scores_before", "scores_after")]
-    if any(array.ndim != 2 or len(array) != count for array in pair):
+    if any(array.ndim != 2 or len(array) != count or not np.isfinite(array).all() for array in pair):
         return []
     return [[[round(float(v), 3) for v in array[index]] for array in pair] for index in range(count)]

@@ -35,7 +35,10 @@ def training_table(boards: Sequence[Board]) -> Table | None:
     columns = (
         Column("data", weight=ASIDE),
         *(Column(title, label=True, weight=NEEDED) for title in ("model", "defense")),
-        *(Column(title, weight=ASIDE if title == "trains" else USUAL) for title in ("augmentation", "setting", "trains")),
+        *(
+            Column(title, weight=ASIDE if title == "trains" else USUAL)
+            for title in ("augmentation", "setting", "trains")
+        ),
         *(Column(title, True) for title in ("an epoch", "training", "× undefended", "images/s")),
         *(Column(title, weight=ASIDE) for title in ("precision", "device")),
     )
@@ -62,7 +65,10 @@ def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
         epochs, base = record.training.get("epochs"), plain.get(_alike(row))
         whole = isinstance(epochs, int) and epochs > 0
         yield (
-            *(Entry(text) for text in (data, row.model, defense_name(row.defense), row.augmentation, row.extra or ABSENT)),
+            *(
+                Entry(text)
+                for text in (data, row.model, defense_name(row.defense), row.augmentation, row.extra or ABSENT)
+            ),
             Entry(how_trained_record(record.cell) or ABSENT),
             Entry(duration(seconds / epochs) if whole and isinstance(epochs, int) else ABSENT),
             Entry(duration(seconds) if seconds else ABSENT),

@@ -21,7 +21,7 @@ Bits = Mapping[Any, np.ndarray]
 
 
 def difference(before: Bits, after: Bits) -> str | None:
-    """The change of the share of correct verdicts as text: ``"-1.2 points [-1.5, -0.9]"`` (see `difference_interval`)."""
+    """The change of the share of correct verdicts, ``"-1.2 points [-1.5, -0.9]"`` (see `difference_interval`)."""
     interval = difference_interval(before, after)
     if interval is None:
         return None
