@@ -16,8 +16,8 @@ from epsbench.harness.report.robustness.plots import accuracy_plot, frontier_plo
 
 ACCURACY_CAPTION = (
     "A colour is a model, a marker with its stroke an attack, a band the 95 % interval; the thick line is the worst "
-    "case over attacks, image by image. Noise should cost a model little accuracy, and a gradient attack should reach zero as ε grows. A "
-    "curve that levels off above chance is a hint of masked gradients."
+    "case over attacks, image by image. Noise should cost a model little accuracy, and a gradient attack should reach "
+    "zero as ε grows. A curve that levels off above chance is a hint of masked gradients."
 )
 PRICE_CAPTION = (
     "A point is an attack at one ε; a line joins the attacks at one ε. Where a line is flat, one gradient finds as "
