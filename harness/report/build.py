@@ -39,9 +39,10 @@ def _json(content: Content) -> str:
 
 def _html(content: Content) -> str:
     from epsbench.harness.report.formats.html import html
+    from epsbench.harness.report.glossary import hint
     from epsbench.harness.report.page import page_parts
 
-    return html(page_parts(content))
+    return html(page_parts(content), hint)
 
 
 def _latex(content: Content) -> str:

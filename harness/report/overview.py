@@ -45,7 +45,7 @@ def findings_table(results: Results) -> Table | None:
             Entry(what, state="warning" if what == "conflict" else what),
             Entry(_some([results.names.cell(record.cell) for record in records], "cell")),
             Entry(why),
-            Entry(_some([record.id for record in records], "id")),
+            Entry(_some([record.id for record in records], "id"), cells=tuple(record.id for record in records)),
         )
         for (what, why), records in sorted(lines.items(), key=lambda line: order.index(line[0][0]))
     )
@@ -124,7 +124,7 @@ def cells_table(results: Results) -> Table:
     )
     rows = tuple(
         (
-            Entry(record.id),
+            Entry(record.id, cells=(record.id,)),
             Entry(record.status, state="" if record.status == "ok" else record.status),
             Entry(results.names.cell(record.cell)),
             _result(record),

@@ -8,6 +8,7 @@ from functools import partial
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.curves import MOST_DRAWN, ROWS_PER_PANEL, curves
+from epsbench.harness.report.drawing.plot import Plot, Point, Series
 from epsbench.harness.report.drawing.style import DARK, LIGHT
 
 Splits = list[tuple[str, Sequence[float]]]
@@ -30,11 +31,26 @@ class Illustration:
     """Whether it takes the whole width of the page."""
     draw: Callable[..., bytes] | None = None
     """What drew it, called with a theme: for other formats."""
+    plot: Plot | None = None
+    """Its numbers, from which the page's script draws a figure that answers to the pointer."""
+    data: str = ""
+    """The data set that it is about, where there is one."""
+    norm: str = ""
+    """The norm that it is about, as a suite names it, where there is one."""
 
 
-def both(title: str, caption: str, draw: Callable[..., bytes], *, wide: bool = False) -> Illustration:
+def both(
+    title: str,
+    caption: str,
+    draw: Callable[..., bytes],
+    *,
+    wide: bool = False,
+    plot: Plot | None = None,
+    data: str = "",
+    norm: str = "",
+) -> Illustration:
     """The figure that ``draw(theme=...)`` draws, in both themes."""
-    return Illustration(title, caption, draw(theme=LIGHT), draw(theme=DARK), wide, draw)
+    return Illustration(title, caption, draw(theme=LIGHT), draw(theme=DARK), wide, draw, plot, data, norm)
 
 
 def curve(records: Sequence[Record], **splits: str) -> Splits:
@@ -54,10 +70,25 @@ def with_count(caption: str, models: int, most: int = MOST_DRAWN) -> str:
 
 
 def training(
-    title: str, caption: str, lines: Mapping[str, Splits], unit: str, *, share: bool
+    title: str, caption: str, lines: Mapping[str, Splits], unit: str, *, share: bool, data: str = ""
 ) -> Iterator[Illustration]:
     """Curves by epoch, at most seven models a figure and `MOST_DRAWN` in all; the caption counts the others."""
     labels, caption = list(lines)[:MOST_DRAWN], with_count(caption, len(lines))
     for start in range(0, len(labels), ROWS_PER_PANEL):
         panel = {label: lines[label] for label in labels[start : start + ROWS_PER_PANEL]}
-        yield both(title, caption, partial(curves, panel, unit=unit, share=share))
+        draw = partial(curves, panel, unit=unit, share=share)
+        yield both(title, caption, draw, plot=_plot(panel, unit, share), data=data)
+
+
+def _plot(panel: Mapping[str, Splits], unit: str, share: bool) -> Plot:
+    series = [
+        Series(
+            f"{label}, {split}",
+            tuple(Point(epoch, value) for epoch, value in enumerate(values, 1)),
+            colour,
+            dash=index,
+        )
+        for colour, (label, splits) in enumerate(panel.items())
+        for index, (split, values) in enumerate(splits)
+    ]
+    return Plot("epoch", unit, tuple(series), percent=share, y_log=not share)

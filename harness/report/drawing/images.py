@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,12 @@ def grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     return sheet
+
+
+def data_uri(image: bytes) -> str:
+    """PNG or SVG bytes as a URI that needs no network."""
+    kind = "image/png" if image.startswith(b"\x89PNG") else "image/svg+xml"
+    return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,17 @@ class Entry:
     state: str = ""
     """``failed``, ``void``, ``missing``, ``warning`` or empty; formats may colour it."""
 
+    cells: tuple[str, ...] = ()
+    """The ids of the cells behind it, which HTML links to."""
+
     @property
     def plain(self) -> str:
         """Text and detail in one line."""
         return f"{self.text} {self.detail}".strip()
+
+
+ASIDE, USUAL, NEEDED = 0, 100, 1000
+"""Weights of columns: of what few ask for, of most, and of those without which the others mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class Column:
     """Whether it holds numbers, which are set to the right."""
     label: bool = False
     """Whether it holds names with parameters, which may break before them."""
+    weight: int = USUAL
+    """How much it matters: where a terminal has no room for all columns, those of the least weight are left out."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
 from typing import Literal
 
 from rich import box
@@ -17,10 +16,11 @@ from rich.text import Text
 
 from epsbench.harness.report.drawing.table import Column, Entry, Table
 from epsbench.harness.report.formats.document import Document
+from epsbench.harness.report.formats.fitting import fitted
+from epsbench.harness.report.results.units import and_list
 
 STATE_STYLES = {"failed": "bold red", "void": "bold magenta", "missing": "dim", "warning": "yellow"}
 PLAIN_WIDTH = 120
-LONGEST_UNBROKEN = 16  # columns that a name takes at most without a break
 
 
 def text(document: Document, *, width: int | None = None, colour: bool | None = None) -> str:
@@ -45,56 +45,44 @@ def text(document: Document, *, width: int | None = None, colour: bool | None = 
 
 
 def _print(console: Console, table: Table) -> None:
-    fitting = next((way for way in BREAKS if _fits(table, way, console.width)), None)
-    break_details = fitting or BREAKS[-1]
+    layout = fitted(table, console.width, _minimum)
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
-    for column in table.columns:
-        # Numbers wrap only where nothing fits: half an interval would look like another number.
-        kept = column.numeric and fitting is not None
+    for index, width in zip(layout.columns, layout.widths, strict=True):
+        column = table.columns[index]
         justify: Literal["left", "right"] = "right" if column.numeric else "left"
-        drawn.add_column(Text(_loose(column.title)), justify=justify, overflow="fold", no_wrap=kept)
-    for index, row in enumerate(table.rows):
-        if index in table.starts and index > 0:
+        drawn.add_column(Text(_loose(column.title)), justify=justify, overflow="fold", width=width)
+    for row_index, row in enumerate(table.rows):
+        if row_index in table.starts and row_index > 0:
             drawn.add_section()
-        drawn.add_row(*(_drawn(entry, column, break_details) for entry, column in zip(row, table.columns, strict=True)))
+        drawn.add_row(*(_drawn(row[index], table.columns[index], layout.split) for index in layout.columns))
     console.print(Text(table.title, style="bold cyan"))
     console.print(drawn)
     for note in table.notes:
         console.print(Text(f"  {note}", style="yellow"))
+    if layout.left_out:
+        left_out = and_list([_with_value(table, title) for title in layout.left_out])
+        console.print(Text(f"No room for: {left_out}. The HTML page has every column.", style="dim"))
     if table.caption:
         console.print(Text(table.caption, style="dim"))
     console.print()
 
 
-def _inline(detail: str) -> str:
-    return f" {detail}"
+def _with_value(table: Table, title: str) -> str:
+    """The title of a column that is left out, with its value where that is the same in every row."""
+    index = next(index for index, column in enumerate(table.columns) if column.title == title)
+    values = {row[index].plain for row in table.rows} - {""}
+    return f"{title} ({values.pop()} in every row)" if len(values) == 1 else title
 
 
-def _below(detail: str) -> str:
-    return f"\n{detail}"
-
-
-def _split(detail: str) -> str:
-    return "\n" + detail.replace(" ", "\n")
-
-
-BREAKS: tuple[Callable[[str], str], ...] = (_inline, _below, _split)
-"""Where an interval stands: beside its number, below it, or below it in two lines. The first that fits is used."""
-
-
-def _fits(table: Table, break_details: Callable[[str], str], width: int) -> bool:
-    """Whether a table fits without a break inside a number; texts may break at spaces."""
-    needed = 0
-    for index, column in enumerate(table.columns):
-        entries = [_drawn(row[index], column, break_details).plain for row in table.rows]
-        lines = [*entries, _loose(column.title)] if column.numeric else _unbroken([*entries, column.title])
-        needed += 3 + max((cell_len(line) for text in lines for line in text.splitlines()), default=0)
-    return needed <= width
-
-
-def _unbroken(texts: list[str]) -> list[str]:
-    """The parts of texts between spaces."""
-    return [part[:LONGEST_UNBROKEN] for text in texts for part in text.split()]
+def _minimum(table: Table, index: int, split: bool) -> tuple[int, int]:
+    """The least width of a column that breaks no number and no text but at spaces, and the width it would like."""
+    column = table.columns[index]
+    texts = [_drawn(row[index], column, split).plain for row in table.rows]
+    lines = [line for text in texts for line in text.splitlines()]
+    title = _loose(column.title)
+    kept = lines if column.numeric else [part for line in lines for part in line.split()]
+    least = max((cell_len(part) for part in [*kept, *title.split()]), default=1)
+    return least, max((cell_len(line) for line in [*lines, title]), default=1)
 
 
 def _loose(label: str) -> str:
@@ -102,9 +90,10 @@ def _loose(label: str) -> str:
     return re.sub(r"(?<=\S)\(", " (", label)
 
 
-def _drawn(entry: Entry, column: Column, break_details: Callable[[str], str]) -> Text:
+def _drawn(entry: Entry, column: Column, split: bool) -> Text:
+    """An entry; ``split`` sets its interval below the value."""
     shown = _loose(entry.text) if column.label else entry.text
     drawn = Text(shown, style=STATE_STYLES.get(entry.state, ""))
     if entry.detail:
-        drawn.append(break_details(entry.detail), style="dim")
+        drawn.append(f"\n{entry.detail}" if split else f" {entry.detail}", style="dim")
     return drawn

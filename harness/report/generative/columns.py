@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from epsbench.harness.report.drawing.table import Column, Entry, Table
+from epsbench.harness.report.drawing.table import ASIDE, NEEDED, Column, Entry, Table
 from epsbench.harness.report.generative.settings import Estimate, Setting
 from epsbench.harness.report.results.units import ABSENT, bits, decimals, magnitude, percent
 
@@ -15,7 +15,12 @@ SPREAD = (
     "over seeds."
 )
 FINE = decimals(4)
-HEAD = (Column("model", label=True), Column("z", True), Column("β", True), Column("seeds", True))
+HEAD = (
+    Column("model", label=True, weight=NEEDED),
+    Column("z", True, weight=NEEDED),
+    Column("β", True, weight=NEEDED),
+    Column("seeds", True, weight=ASIDE),
+)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from epsbench.harness.report.drawing.curves import MOST_DRAWN, ROWS_PER_PANEL
 from epsbench.harness.report.drawing.illustration import Illustration, Splits, both, curve, training, with_count
+from epsbench.harness.report.drawing.plot import Plot, Point, Series
 from epsbench.harness.report.generative import figures
 from epsbench.harness.report.generative.settings import (
     Bound,
@@ -22,6 +23,7 @@ from epsbench.harness.report.generative.settings import (
     shorten,
 )
 from epsbench.harness.report.results.units import distinct
+from epsbench.harness.statistics import normal_quantile
 
 MOST_BOUNDS = 8
 MOST_UNITS = 12
@@ -91,8 +93,25 @@ def _bounds(likelihood: Likelihood, family: Sequence[Setting]) -> Iterator[Illus
         if (elbo := setting.metric("test_bpd")) is not None
     ]
     draw = partial(figures.bounds, shown[:MOST_BOUNDS])
+    plot = _bounds_plot(shown[:MOST_BOUNDS])
     heading = f"Bounds by number of samples: {likelihood_title(likelihood)}"
-    yield both(heading, with_count(BOUNDS_CAPTION, len(shown), MOST_BOUNDS), draw, wide=len(shown) > 1)
+    yield both(heading, with_count(BOUNDS_CAPTION, len(shown), MOST_BOUNDS), draw, wide=len(shown) > 1, plot=plot)
+
+
+def _bounds_plot(shown: Sequence[figures.Bounds]) -> Plot:
+    series = []
+    for colour, model in enumerate(shown):
+        name = f"{model.title}, " if len(shown) > 1 else ""
+        for label, bound, dash in (("IWAE", model.importance, 0), ("Monte Carlo from the prior", model.prior, 1)):
+            if bound is not None:
+                series.append(Series(name + label, _with_errors(bound), colour % 7, dash))
+        counts = [count for bound in (model.importance, model.prior) if bound is not None for count in bound.counts]
+        elbo = model.elbo
+        points = [
+            Point(count, elbo.value, elbo.low, elbo.high) for count in (min(counts, default=1), max(counts, default=10))
+        ]
+        series.append(Series(f"{name}ELBO", tuple(points), colour % 7, 2))
+    return Plot("samples", "bits per dimension", tuple(series), x_log=True, y_log=True)
 
 
 def _gains(likelihood: Likelihood, family: Sequence[Setting]) -> Iterator[Illustration]:
@@ -102,7 +121,22 @@ def _gains(likelihood: Likelihood, family: Sequence[Setting]) -> Iterator[Illust
     for start in range(0, len(drawn), ROWS_PER_PANEL):
         part = dict(drawn[start : start + ROWS_PER_PANEL])
         heading = f"Gain of importance weighting: {likelihood_title(likelihood)}"
-        yield both(heading, caption, partial(figures.gains, part))
+        yield both(heading, caption, partial(figures.gains, part), plot=_gains_plot(part), data=likelihood[0])
+
+
+def _gains_plot(gains: Mapping[str, figures.Gain]) -> Plot:
+    series = []
+    for colour, (name, gain) in enumerate(gains.items()):
+        for label, bound, dash in ((name, gain.gain, 0), (f"{name}, the first test images", gain.long, 1)):
+            if bound is not None:
+                series.append(Series(label, _with_errors(bound), colour, dash))
+    return Plot("importance samples", "bits per dimension below the ELBO", tuple(series), x_log=True)
+
+
+def _with_errors(bound: Bound) -> tuple[Point, ...]:
+    half = [normal_quantile() * error for error in bound.errors]
+    numbers = zip(bound.counts, bound.values, half, strict=True)
+    return tuple(Point(count, value, value - error, value + error) for count, value, error in numbers)
 
 
 def _gain(setting: Setting) -> figures.Gain | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from epsbench.harness.plan.training_text import how_trained_record
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.drawing.table import ASIDE, Column, Entry, Table, fold
 from epsbench.harness.report.generative.columns import HEAD, head
 from epsbench.harness.report.generative.settings import Setting
 from epsbench.harness.report.results.cells import distinct_texts
@@ -21,11 +21,11 @@ def training_table(settings: Sequence[Setting]) -> Table | None:
     if not rows:
         return None
     columns = (
-        Column("data"),
+        Column("data", weight=ASIDE),
         *HEAD,
-        Column("trains"),
+        Column("trains", weight=ASIDE),
         *(Column(title, True) for title in ("parameters", "training", "images/s", "evaluation")),
-        *(Column(title) for title in ("precision", "device")),
+        *(Column(title, weight=ASIDE) for title in ("precision", "device")),
     )
     lines = tuple((Entry(setting.data), *head(setting), *_costs(setting)) for setting in rows)
     caption = "Training time and images/s are those of the training loop alone; means over seeds."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epsbench.harness.report.results.units import ABSENT, data_name, scalar
+from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, scalar
 
 Cell = Mapping[str, Any]
 
@@ -87,7 +87,7 @@ def start_label(axes: Cell) -> str:
     start = axes["start"]
     parts = [start[key] for key in ("data", "subset", "augmentation") if key in start and start[key] != axes.get(key)]
     if start["defense"] != axes["defense"]:
-        parts.append("undefended" if start["defense"]["name"] == "none" else start["defense"]["name"])
+        parts.append(defense_name(start["defense"]["name"]))
     return " + ".join(map(data_name, parts)) or "the same training"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from epsbench.harness.plan.names.registry import built_in_defaults
 from epsbench.harness.report.results.cells import Cell, canonical, curve, start_label
-from epsbench.harness.report.results.units import data_name, norm_name, scalar, visible
+from epsbench.harness.report.results.units import data_name, defense_name, norm_name, scalar, visible
 
 NAMED = ("model", "defense", "attack")
 STRENGTHS = {"steps": 1, "restarts": 1}
@@ -108,7 +108,8 @@ class Names:
         parts = [data_name(cell["data"]), self.label("model", cell["model"])]
         if cell["task"] == "generation":
             return [*parts, f"z_dim {scalar(cell['z_dim'])}", f"beta {scalar(cell['beta'])}"]
-        parts.append(f"defense {self.label('defense', cell['defense'])}")
+        defense = defense_name(self.label("defense", cell["defense"]))
+        parts.append(defense if defense == "undefended" else f"defense {defense}")
         parts += [] if cell["augmentation"] == "none" else [f"augmentation {scalar(cell['augmentation'])}"]
         parts += [scalar(cell["subset"])] if "subset" in cell else []
         return [*parts, f"from {start_label(cell)}"] if "start" in cell else parts

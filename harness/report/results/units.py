@@ -144,6 +144,11 @@ def data_name(data: Any) -> str:
 NORM_NAMES = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixels": "L0 (pixels)"}
 
 
+def defense_name(label: str) -> str:
+    """``"undefended"`` for ``"none"``; every other label of a defense as it is."""
+    return "undefended" if label == "none" else label
+
+
 def norm_name(norm: str) -> str:
-    """``"L∞"`` for ``"linf"``; a norm without a symbol keeps its name."""
+    """``"L∞"`` for ``"linf"``, ``"L2"`` for ``"l2"``; a norm without a symbol keeps its name."""
     return NORM_NAMES.get(norm, visible(norm))

@@ -8,12 +8,14 @@ from fractions import Fraction
 from statistics import mean, median
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.drawing.table import ASIDE, NEEDED, USUAL, Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import AttackKey, attack_key, canonical, distinct_texts, numbers
 from epsbench.harness.report.results.loading import Results
+from epsbench.harness.report.results.spent import spent
 from epsbench.harness.report.results.units import (
     ABSENT,
     data_name,
+    defense_name,
     duration,
     memory,
     norm_name,
@@ -52,9 +54,9 @@ def cost_table(results: Results) -> Table | None:
     measures = ["images/s", "gradients/image", "time per image", "total"]
     measures += [*(["of the floor"] if floored else []), "peak memory", "batch", *(["compile"] if compiled else [])]
     columns = (
-        *(Column(title, label=title != "data") for title in titles),
-        *(Column(title, True) for title in measures),
-        *(Column(title) for title in TEXTS),
+        *(Column(title, label=title != "data", weight=NEEDED if title == "attack" else USUAL) for title in titles),
+        *(Column(title, True, weight=ASIDE if title in FOLDED else USUAL) for title in measures),
+        *(Column(title, weight=ASIDE) for title in TEXTS),
     )
     rows, starts, before = [], [], ""
     for index, group in enumerate(ordered):
@@ -66,7 +68,7 @@ def cost_table(results: Results) -> Table | None:
             (
                 Entry(data_name(cell["data"])),
                 Entry(names.label("model", cell["model"])),
-                Entry(names.label("defense", cell["defense"])),
+                Entry(defense_name(names.label("defense", cell["defense"]))),
                 Entry(f"{names.attack(cell)} {norm_name(cell['norm'])}"),
                 _spread(group, "images_per_second"),
                 _spread(group, "gradients_per_image"),
@@ -92,12 +94,6 @@ def cost_table(results: Results) -> Table | None:
     )
     table = Table("What an attack costs", columns, tuple(rows), caption, starts=frozenset(starts))
     return fold(table, FOLDED)
-
-
-def spent(record: Record) -> float:
-    """The seconds that a record adds to a total. Where one run answered several ε, each states all of its cost."""
-    seconds, radii = numbers([record.cost], "seconds"), numbers([record.cost], "radii_of_run")
-    return sum(seconds) / max(1.0, *radii, 1.0)
 
 
 def gradients(row: Row) -> dict[tuple[Fraction, AttackKey], float]:

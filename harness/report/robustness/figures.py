@@ -29,6 +29,9 @@ from epsbench.harness.report.results.units import norm_name
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import Score
 
+Dash = tuple[float | None, ...]
+DASHES: tuple[Dash, ...] = ((None, None), (5.0, 2.0), (1.5, 1.5), (6.0, 1.5, 1.5, 1.5), (9.0, 3.0))
+"""The strokes of a figure's attacks. Stroke and marker tell the attacks on one model apart."""
 MOST_EPS = 8
 MOST_ATTACKS = 24
 Item = TypeVar("Item")
@@ -47,15 +50,17 @@ def drawable(board: Board) -> list[Row]:
 
 
 def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
-    """Accuracy against ε: a colour a model, a marker an attack, bands the 95 % intervals; the thick line is the worst
-    case. At ε = 0 stands the clean accuracy."""
+    """Accuracy against ε: a colour a model, a marker and a stroke an attack, bands the 95 % intervals; the
+    thick line is the worst case. At ε = 0 stands the clean accuracy."""
     drawing, axes = figure(theme, height=4.2)
     attacks = _some(list(board.labels), MOST_ATTACKS)
     labels = []
     for row, colour in zip(rows, theme.lines, strict=False):
         for attack, marker in zip(attacks, MARKERS * (1 + len(attacks) // len(MARKERS)), strict=False):
             scores = [(eps, row.attacks.get((eps, attack))) for eps, _ in board.eps]
-            _line(axes, [(Fraction(0), row.clean), *scores], colour, marker=marker, linewidth=0.9, alpha=0.55)
+            dash = DASHES[attacks.index(attack) % len(DASHES)]
+            start = (Fraction(0), row.clean)
+            _line(axes, [start, *scores], colour, marker=marker, linewidth=1.2, alpha=0.8, dash=dash)
         worst = [(Fraction(0), row.clean), *((eps, row.worst.get(eps)) for eps, _ in board.eps)]
         last = _line(axes, worst, colour, marker="", linewidth=2.6, alpha=1.0)
         labels.append((_last(row, board) if last is None else last, row.label, colour))
@@ -68,8 +73,17 @@ def accuracy(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     axis_titles(axes, theme, f"ε ({norm_name(board.norm)}, pixel units)", f"accuracy on {board.data}")
     direct_labels(axes, labels, 0.06)
     handles = [
-        Line2D([], [], color=theme.faint, marker=marker, markersize=4, linewidth=1.0, label=text(board.labels[attack]))
-        for attack, marker in zip(attacks, MARKERS, strict=False)
+        Line2D(
+            [],
+            [],
+            color=theme.faint,
+            marker=marker,
+            markersize=4,
+            linewidth=1.2,
+            label=text(board.labels[attack]),
+            dashes=DASHES[index % len(DASHES)],
+        )
+        for index, (attack, marker) in enumerate(zip(attacks, MARKERS, strict=False))
     ]
     handles.append(Line2D([], [], color=theme.faint, linewidth=2.6, label="worst case"))
     if chance:
@@ -114,6 +128,7 @@ def _line(
     marker: str,
     linewidth: float,
     alpha: float,
+    dash: Dash = (None, None),
 ) -> float | None:
     """Draw the measured points with their band; a missing point, or one that is only a bound, leaves a gap. Returns
     the last height, or None where no line reaches the end."""
@@ -127,8 +142,9 @@ def _line(
     places = [float(eps) for eps, _ in points]
     values = [math.nan if score.value is None else score.value for score in scores]
     axes.plot(
-        places, values, color=colour, marker=marker, markersize=4, linewidth=linewidth, alpha=alpha, clip_on=False
-    )
+        places, values, color=colour, marker=marker, markersize=4, linewidth=linewidth, alpha=alpha, clip_on=False,
+        dashes=dash,
+    )  # fmt: skip
     lows = [value if score.low is None else score.low for value, score in zip(values, scores, strict=True)]
     highs = [value if score.high is None else score.high for value, score in zip(values, scores, strict=True)]
     axes.fill_between(places, lows, highs, color=colour, alpha=0.05 if marker else 0.16, linewidth=0)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, legend, point_labels, svg
-from epsbench.harness.report.results.units import norm_name, scalar
+from epsbench.harness.report.results.units import defense_name, norm_name, scalar
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.training_cost import training_seconds
 
@@ -131,6 +131,6 @@ def _point(board: Board, row: Row, models: bool, augmentations: bool) -> Point |
 def _label(row: Row, models: bool, augmentations: bool) -> str:
     """The defense, and of the other axes those that differ between the rows."""
     parts = [row.model] if models else []
-    parts.append("undefended" if row.defense == "none" else row.defense)
+    parts.append(defense_name(row.defense))
     parts += [row.augmentation] if augmentations else []
     return " + ".join(part for part in parts if part != "none") + (f" ({row.extra})" if row.extra else "")

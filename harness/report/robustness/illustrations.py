@@ -13,12 +13,13 @@ from epsbench.harness.report.robustness.frontier import draw as draw_frontier
 from epsbench.harness.report.robustness.frontier import frontiers
 from epsbench.harness.report.robustness.leaderboard import Board
 from epsbench.harness.report.robustness.part_figures import draw_parts, ensembles
+from epsbench.harness.report.robustness.plots import accuracy_plot, frontier_plot, price_plot
 from epsbench.harness.report.robustness.tradeoff import draw_tradeoff, tradeoff_rows
 
 ACCURACY_CAPTION = (
-    "A colour is a model, a marker an attack, a band the 95 % interval; the thick line is the worst case over attacks, "
-    "image by image. Noise should cost a model little accuracy, and a gradient attack should reach zero as ε grows. A "
-    "curve that levels off above chance (the dotted line) is a hint of masked gradients."
+    "A colour is a model, a marker with its stroke an attack, a band the 95 % interval; the thick line is the worst "
+    "case over attacks, image by image. Noise should cost a model little accuracy, and a gradient attack should reach "
+    "zero as ε grows. A curve that levels off above chance (the dotted line) is a hint of masked gradients."
 )
 PRICE_CAPTION = (
     "A point is an attack at one ε; a line joins the attacks at one ε. Where a line is flat, one gradient finds as "
@@ -59,6 +60,9 @@ def robustness_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
                     f"Accuracy against ε on {board.data}, {norm_name(board.norm)}",
                     with_count(ACCURACY_CAPTION, len(figures.drawable(board))),
                     partial(figures.accuracy, board, rows),
+                    plot=accuracy_plot(board, rows),
+                    data=board.data,
+                    norm=board.norm,
                 )
         yield from _tradeoff_and_parts(board)
         yield from frontier_figures(board)
@@ -75,6 +79,7 @@ def robustness_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
                 trained,
                 "accuracy",
                 share=True,
+                data=board.data,
             )
 
 
@@ -93,7 +98,8 @@ def frontier_figures(board: Board) -> Iterator[Illustration]:
     for device, points in frontiers(board).items():
         title = f"Robust accuracy against training time on {board.data}, {norm_name(board.norm)} ε = {board.ranked[1]}"
         caption = FRONTIER_CAPTION.format(f" on {device}" if device else "")
-        yield both(title, caption, partial(draw_frontier, board, points))
+        draw, plot = partial(draw_frontier, board, points), frontier_plot(board, points)
+        yield both(title, caption, draw, plot=plot, data=board.data, norm=board.norm)
 
 
 def price_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
@@ -109,4 +115,5 @@ def price_figures(boards: Sequence[Board]) -> Iterator[Illustration]:
         counts = [count for _, taken in drawn for count in taken.values()]
         for row, taken in drawn[:MOST_PRICES]:
             title = f"Robust accuracy against gradients on {board.data}, {norm_name(board.norm)}: {row.label}"
-            yield both(title, "", partial(figures.price, board, row, taken, counts))
+            draw, plot = partial(figures.price, board, row, taken, counts), price_plot(board, row, taken)
+            yield both(title, "", draw, plot=plot, data=board.data, norm=board.norm)

@@ -201,6 +201,17 @@ def _board(data: str, norm: str, records: list[Record], results: Results) -> Boa
     )
 
 
+def seed_rows(board: Board, row: Row, results: Results) -> dict[Any, Row]:
+    """A row of a board for each of its seeds alone, by seed."""
+    return {
+        seed: _row(
+            [record for record in row.records if record.cell["seed"] == seed], row.extra, board.attacks, board.labels,
+            results,
+        )
+        for seed in row.seeds
+    }  # fmt: skip
+
+
 def _row(
     records: list[Record],
     extra: str,

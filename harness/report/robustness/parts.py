@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.drawing.table import ASIDE, NEEDED, Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
     ABSENT,
     data_name,
+    defense_name,
     duration,
     norm_name,
     number,
@@ -33,15 +34,16 @@ def parts_table(results: Results) -> Table | None:
     if not records:
         return None
     columns = (
-        *(Column(title, label=title in ("model", "defense", "attack")) for title in ("data", "model", "defense")),
-        Column("seed"),
+        Column("data", weight=ASIDE),
+        Column("model", label=True),
+        Column("defense", label=True, weight=NEEDED),
+        Column("seed", weight=ASIDE),
         Column("attack", label=True),
-        Column("ε", True),
-        Column("part", label=True),
-        *(
-            Column(title, True)
-            for title in ("tried on", "fooled", "after it", "gradients/image", "passes/image", "time")
-        ),
+        Column("ε", True, weight=NEEDED),
+        Column("part", label=True, weight=NEEDED),
+        *(Column(title, True) for title in ("tried on", "fooled")),
+        Column("after it", True, weight=NEEDED),
+        *(Column(title, True) for title in ("gradients/image", "passes/image", "time")),
     )
     rows: list[tuple[Entry, ...]] = []
     starts: list[int] = []
@@ -72,7 +74,7 @@ def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:
     head = [
         data_name(cell["data"]),
         names.label("model", cell["model"]),
-        names.label("defense", cell["defense"]),
+        defense_name(names.label("defense", cell["defense"])),
         scalar(cell["seed"]),
         f"{names.attack(cell)} {norm_name(cell['norm'])}",
         scalar(cell["eps"]),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from epsbench.harness.report.drawing.table import Column, Entry, Table
-from epsbench.harness.report.results.units import ABSENT, norm_name
+from epsbench.harness.report.drawing.table import NEEDED, USUAL, Column, Entry, Table
+from epsbench.harness.report.results.units import ABSENT, defense_name, norm_name
 from epsbench.harness.report.robustness.leaderboard import Board
 from epsbench.harness.report.robustness.scores import score_entry
 
@@ -23,21 +23,22 @@ def leaderboard_table(board: Board) -> Table:
     """The leaderboard, one line a model and ε: the attacks at that ε, then the worst case over them."""
     extra = any(row.extra for row in board.rows)
     augmented = any(row.augmentation != "none" for row in board.rows)
-    columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True)]
+    columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True, weight=NEEDED)]
     columns += [Column("augmentation")] if augmented else []
     columns += [Column("setting")] if extra else []
     columns += [
-        Column("clean", True),
-        Column("ε", True),
-        *(Column(label, True) for label in board.labels.values()),
-        Column("worst case", True),
+        Column("clean", True, weight=NEEDED - 1),
+        Column("ε", True, weight=NEEDED),
+        # The attacks are ordered by effort: those of most effort stay longest.
+        *(Column(label, True, weight=USUAL + index) for index, label in enumerate(board.labels.values())),
+        Column("worst case", True, weight=NEEDED),
     ]
     lines: list[tuple[Entry, ...]] = []
     starts: list[int] = []
     notes: dict[str, None] = {}
     for row in board.rows:
         starts.append(len(lines))
-        head = [Entry(str(row.rank or ABSENT)), Entry(row.model), Entry(row.defense)]
+        head = [Entry(str(row.rank or ABSENT)), Entry(row.model), Entry(defense_name(row.defense))]
         head += [Entry(row.augmentation)] if augmented else []
         head += [Entry(row.extra)] if extra else []
         head.append(score_entry(row.clean))

@@ -8,9 +8,9 @@ from statistics import mean
 
 from epsbench.harness.plan.training_text import AS_GIVEN, how_trained_record
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.drawing.table import ASIDE, NEEDED, USUAL, Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import numbers
-from epsbench.harness.report.results.units import ABSENT, duration, number, scalar
+from epsbench.harness.report.results.units import ABSENT, defense_name, duration, number, scalar
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 
 FOLDED = frozenset({"data", "model", "augmentation", "setting", "trains", "precision", "device"})
@@ -33,10 +33,14 @@ def training_seconds(row: Row) -> dict[object, float]:
 def training_table(boards: Sequence[Board]) -> Table | None:
     """The cost of each way of training, for every data set with at least two; None where there is none."""
     columns = (
-        *(Column(title, label=title in ("model", "defense")) for title in ("data", "model", "defense")),
-        *(Column(title) for title in ("augmentation", "setting", "trains")),
+        Column("data", weight=ASIDE),
+        *(Column(title, label=True, weight=NEEDED) for title in ("model", "defense")),
+        *(
+            Column(title, weight=ASIDE if title == "trains" else USUAL)
+            for title in ("augmentation", "setting", "trains")
+        ),
         *(Column(title, True) for title in ("an epoch", "training", "× undefended", "images/s")),
-        *(Column(title) for title in ("precision", "device")),
+        *(Column(title, weight=ASIDE) for title in ("precision", "device")),
     )
     rows: list[tuple[Entry, ...]] = []
     starts: list[int] = []
@@ -61,7 +65,10 @@ def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
         epochs, base = record.training.get("epochs"), plain.get(_alike(row))
         whole = isinstance(epochs, int) and epochs > 0
         yield (
-            *(Entry(text) for text in (data, row.model, row.defense, row.augmentation, row.extra or ABSENT)),
+            *(
+                Entry(text)
+                for text in (data, row.model, defense_name(row.defense), row.augmentation, row.extra or ABSENT)
+            ),
             Entry(how_trained_record(record.cell) or ABSENT),
             Entry(duration(seconds / epochs) if whole and isinstance(epochs, int) else ABSENT),
             Entry(duration(seconds) if seconds else ABSENT),

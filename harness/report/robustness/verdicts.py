@@ -21,7 +21,16 @@ Bits = Mapping[Any, np.ndarray]
 
 
 def difference(before: Bits, after: Bits) -> str | None:
-    """The change of the share of correct verdicts over the seeds that both have: ``"-1.2 points [-1.5, -0.9]"``.
+    """The change of the share of correct verdicts, ``"-1.2 points [-1.5, -0.9]"`` (see `difference_interval`)."""
+    interval = difference_interval(before, after)
+    if interval is None:
+        return None
+    value, low, high = interval
+    return f"{points(value)} points [{points(low)}, {points(high)}]"
+
+
+def difference_interval(before: Bits, after: Bits) -> tuple[float, float, float] | None:
+    """The change of the share of correct verdicts over the seeds that both have: (value, low, high), shares in [-1, 1].
 
     The 95 % interval is paired over images for one seed, and Student's t over several. None where no seed has
     verdicts on the same images in both.
@@ -32,10 +41,8 @@ def difference(before: Bits, after: Bits) -> str | None:
     if len(seeds) == 1:
         old, new = before[seeds[0]], after[seeds[0]]
         losses, gains = int((old & ~new).sum()), int((~old & new).sum())
-        value, low, high = paired_difference_interval(losses, gains, len(old))
-    else:
-        value, low, high = mean_interval([float(after[seed].mean() - before[seed].mean()) for seed in seeds])
-    return f"{points(value)} points [{points(low)}, {points(high)}]"
+        return paired_difference_interval(losses, gains, len(old))
+    return mean_interval([float(after[seed].mean() - before[seed].mean()) for seed in seeds])
 
 
 def clean(row: Row) -> Bits:

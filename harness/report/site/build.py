@@ -12,6 +12,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.files import write_atomically
 from epsbench.harness.report.content import Content
 from epsbench.harness.report.formats.html import html
+from epsbench.harness.report.glossary import hint
 from epsbench.harness.report.page import page_parts
 from epsbench.harness.report.results.loading import load_results
 from epsbench.harness.report.results.units import distinct, visible
@@ -40,7 +41,7 @@ def publish(folders: Sequence[Path], out: Path) -> list[Path]:
     files = {page.path: _rendered(page).encode() for page in pages}
     files[STYLE] = (HERE / STYLE).read_bytes()
     for path, folder in reports.items():
-        files[path] = html(page_parts(Content(load_results(folder)))).encode()
+        files[path] = html(page_parts(Content(load_results(folder))), hint).encode()
     _write(files, out)
     return [out / name for name in files]
 

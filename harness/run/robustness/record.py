@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from epsbench.harness.errors import InputError, summary
 from epsbench.harness.files import NO_ROOM
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.records import Distances, Metric, Part, Record, Verdicts, pack_bits, write_pictures
+from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context
@@ -87,14 +89,14 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
 
     Pictures that cannot be written are a finding, and the record says that it has none.
     """
-    cell, outcome = measured.cell, measured.outcome
+    cell, outcome, judge = measured.cell, measured.outcome, measured.attacker.engine.judge
     robust = classifier.robust(outcome)
     pictures = len(outcome.images) > 0
     failures: list[Finding] = []
     require_in_place(context.results)
     if pictures:
         failures = side_output(
-            "pictures", lambda: write_pictures(context.results, cell.id, _pictures(classifier.targets, outcome))
+            "pictures", lambda: write_pictures(context.results, cell.id, _pictures(classifier.targets, outcome, judge))
         )
     if context.keep_images and classifier.clean is not None:
         write_images(context.results, cell.id, classifier.clean, classifier.targets, outcome)
@@ -191,13 +193,34 @@ def _metrics(right: np.ndarray, robust: np.ndarray, fooled: np.ndarray) -> dict[
     return metrics
 
 
-def _pictures(targets: Targets, outcome: Outcome) -> dict[str, np.ndarray]:
+def _pictures(targets: Targets, outcome: Outcome, judge: Judge) -> dict[str, np.ndarray]:
     k = min(PICTURES, len(outcome.images))
     at = torch.arange(k, device=targets.labels.device)
+    original, labels = targets.pixels(at), targets.labels[:k].cpu().numpy()
     return {
-        "original": targets.pixels(at).cpu().numpy(),
+        "original": original.cpu().numpy(),
         "adversarial": outcome.images[:k].numpy(),
-        "labels": targets.labels[:k].cpu().numpy(),
+        "labels": labels,
         "predicted": outcome.predicted[:k],
         "fooled": outcome.fooled[:k],
+        **_scores(judge, original, outcome.images[:k], labels, outcome.predicted[:k]),
     }
+
+
+def _scores(
+    judge: Judge, original: Tensor, adversarial: Tensor, labels: np.ndarray, predicted: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The judge's logits (k, classes) before and after the attack.
+
+    They are left out where they do not give the recorded classes: a model that answers at random gives other logits
+    than the ones that decided. Its random state stays as it is, so later verdicts do not depend on the pictures.
+    """
+    devices = [judge.device] if judge.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices), torch.autocast(judge.device.type, enabled=False):
+        before, after = (
+            judge.network(images.to(judge.device, torch.float32)).float().cpu().numpy()
+            for images in (original, adversarial)
+        )
+    agree = (before.argmax(1) == labels).all() and (after.argmax(1) == predicted).all()
+    finite = np.isfinite(before).all() and np.isfinite(after).all()
+    return {"scores_before": before, "scores_after": after} if agree and finite else {}

@@ -109,7 +109,7 @@ def test_what_trainings_cost_beside_the_undefended_one():
     made = results(trained("none", 0, 20), trained("n-fgsm", 18, 30), trained("trades", 20, 240))
     table = training_table(boards(made))
     shown = {column.title: [row[index].text for row in table.rows] for index, column in enumerate(table.columns)}
-    assert shown["defense"] == ["none", "n-fgsm", "trades"]
+    assert shown["defense"] == ["undefended", "n-fgsm", "trades"]
     assert shown["an epoch"] == ["2 s", "3 s", "24 s"]
     assert shown["× undefended"] == ["1 ×", "1.5 ×", "12 ×"]
     assert "model smallcnn" in table.caption
