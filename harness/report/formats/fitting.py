@@ -36,25 +36,28 @@ def fitted(table: Table, width: int, measure: Measure) -> Layout:
     the one of the least weight first, of equal ones the last. Only where the needed ones alone do not fit does a text
     or a number break inside.
     """
-    width = width - EDGES
-    columns = list(range(len(table.columns)))
-    ways = [[measure(table, index, split) for index in columns] for split in (False, True)]
-    while True:
-        for split, sizes in zip((False, True), ways, strict=True):
-            least = [sizes[index][0] for index in columns]
-            if sum(least) + GAP * (len(columns) - 1) <= width:
-                wanted = [sizes[index][1] for index in columns]
+    width -= EDGES
+    weights = [_weight(table, index) for index in range(len(table.columns))]
+    sizes = [[measure(table, index, split) for index in range(len(weights))] for split in (False, True)]
+    needed = [sum(least for least, _ in ones) + GAP * (len(ones) - 1) for ones in sizes]
+    leaving = sorted(range(len(weights)), key=lambda index: (weights[index], -index))
+    gone: set[int] = set()
+    for index in [*leaving, None]:
+        columns = [column for column in range(len(weights)) if column not in gone] if min(needed) <= width else []
+        for split, total in zip((False, True), needed, strict=True):
+            if columns and total <= width:
+                least, wanted = zip(*(sizes[split][column] for column in columns), strict=True)
                 return _layout(table, columns, _widened(least, wanted, width), split)
-        droppable = [index for index in columns if _weight(table, index) < NEEDED]
-        if not droppable:
+        if index is None or weights[index] >= NEEDED:
             break
-        columns.remove(min(droppable, key=lambda index: (_weight(table, index), -index)))
-    sizes = [ways[True][index] for index in columns]
-    least = [
-        size if table.columns[i].numeric else min(size, LONGEST_UNBROKEN)
-        for i, (size, _) in zip(columns, sizes, strict=True)
+        gone.add(index)
+        needed = [total - ones[index][0] - GAP for total, ones in zip(needed, sizes, strict=True)]
+    columns = [column for column in range(len(weights)) if column not in gone]
+    kept = [
+        sizes[True][column][0] if table.columns[column].numeric else min(sizes[True][column][0], LONGEST_UNBROKEN)
+        for column in columns
     ]
-    return _layout(table, columns, _narrowed(least, width), True)
+    return _layout(table, columns, _narrowed(kept, width), True)
 
 
 def _weight(table: Table, index: int) -> int:
@@ -65,7 +68,8 @@ def _weight(table: Table, index: int) -> int:
 
 
 def _layout(table: Table, columns: Sequence[int], widths: Sequence[int], split: bool) -> Layout:
-    left_out = tuple(column.title for index, column in enumerate(table.columns) if index not in columns)
+    shown = set(columns)
+    left_out = tuple(column.title for index, column in enumerate(table.columns) if index not in shown)
     return Layout(tuple(columns), tuple(widths), split, left_out)
 
 
@@ -82,7 +86,8 @@ def _widened(least: Sequence[int], wanted: Sequence[int], width: int) -> list[in
 
 def _narrowed(widths: Sequence[int], width: int) -> list[int]:
     """The widths, the widest ones reduced until they fit."""
-    narrowed = list(widths)
-    while sum(narrowed) + GAP * (len(narrowed) - 1) > width and max(narrowed) > 1:
-        narrowed[narrowed.index(max(narrowed))] -= 1
-    return narrowed
+    room = width - GAP * (len(widths) - 1)
+    most = max(widths, default=1)
+    while most > 1 and sum(min(one, most) for one in widths) > room:
+        most -= 1
+    return [min(one, most) for one in widths]

@@ -17,7 +17,7 @@ from rich.text import Text
 from epsbench.harness.report.drawing.table import Column, Entry, Table
 from epsbench.harness.report.formats.document import Document
 from epsbench.harness.report.formats.fitting import fitted
-from epsbench.harness.report.results.units import and_list
+from epsbench.harness.report.results.units import some_of
 
 STATE_STYLES = {"failed": "bold red", "void": "bold magenta", "missing": "dim", "warning": "yellow"}
 PLAIN_WIDTH = 120
@@ -60,7 +60,7 @@ def _print(console: Console, table: Table) -> None:
     for note in table.notes:
         console.print(Text(f"  {note}", style="yellow"))
     if layout.left_out:
-        left_out = and_list([_with_value(table, title) for title in layout.left_out])
+        left_out = some_of([_with_value(table, title) for title in layout.left_out], most=20)
         console.print(Text(f"No room for: {left_out}. The HTML page has every column.", style="dim"))
     if table.caption:
         console.print(Text(table.caption, style="dim"))
@@ -69,7 +69,7 @@ def _print(console: Console, table: Table) -> None:
 
 def _with_value(table: Table, title: str) -> str:
     """The title of a column that is left out, with its value where that is the same in every row."""
-    index = next(index for index, column in enumerate(table.columns) if column.title == title)
+    index = [column.title for column in table.columns].index(title)
     values = {row[index].plain for row in table.rows} - {""}
     return f"{title} ({values.pop()} in every row)" if len(values) == 1 else title
 
