@@ -44,18 +44,18 @@ class Boundary(Decisions):
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         zero = rows.eps.flatten() * 0
         return self.random_image(rows), {
-            "best": rows.x, "found": zero, "sphere": zero + self.sphere_step, "inward": zero + self.inward_step,
+            "best": rows.x, "started": zero, "sphere": zero + self.sphere_step, "inward": zero + self.inward_step,
             "sphere_hits": zero, "sphere_tries": zero, "hits": zero, "tries": zero,
         }  # fmt: skip
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
-        wrong, found = answer.wrong, state["found"] > 0
-        on_sphere = found & (rows.step % EVERY == 0)
-        inwards = found & ~on_sphere
+        wrong, started = answer.wrong, state["started"] > 0
+        on_sphere = started & (rows.step % EVERY == 0)
+        inwards = started & ~on_sphere
         best = pick(wrong & ~on_sphere, answer.x, state["best"])
         new = self._adapted(state, "sphere", on_sphere, wrong, SPHERE_WINDOW, 0.5, 0.2)
         new |= self._adapted(state, "inward", inwards, wrong, STEP_WINDOW, 0.25, 0.1)
-        found = found | wrong
+        started = started | wrong
 
         sphere, inward = per_row(new["sphere"]), per_row(new["inward"])
         away = best - rows.x
@@ -66,8 +66,8 @@ class Boundary(Decisions):
         moved = (away + sphere * distance * noise) / (1 + sphere**2).sqrt()  # as far from the image as before
         next_on_sphere = per_row((rows.step + 1) % EVERY == 0)
         candidate = rows.x + moved * (1 - inward * ~next_on_sphere)
-        proposal = pick(found, candidate, self.random_image(rows))
-        return pick(rows.step + 1 >= self.steps, best, proposal), {"best": best, "found": found.float(), **new}
+        proposal = pick(started, candidate, self.random_image(rows))
+        return pick(rows.step + 1 >= self.steps, best, proposal), {"best": best, "started": started.float(), **new}
 
     def done(self, rows: Rows, answer: Answer, state: State) -> Tensor:
         return state["inward"] < CLOSE_ENOUGH

@@ -57,8 +57,8 @@ class HopSkipJump(Decisions):
         middle = (s["low"] + s["high"]) / 2
         s["high"] = pick(bisecting & wrong, middle, s["high"])
         s["low"] = pick(bisecting & ~wrong, middle, s["low"])
-        found = bisecting & (s["high"] - s["low"] <= self._tolerance(rows))
-        s["near"] = pick(found, self._between(rows, s["far"], s["high"]), s["near"])
+        reached = bisecting & (s["high"] - s["low"] <= self._tolerance(rows))
+        s["near"] = pick(reached, self._between(rows, s["far"], s["high"]), s["near"])
 
         # The estimate: votes of decisions at distance δ, minus their mean.
         size = self.norm.size(s["near"] - rows.x).clamp_min(1e-12)
@@ -79,7 +79,7 @@ class HopSkipJump(Decisions):
         s["tries"] = (s["tries"] + jumping) * ~enough
 
         s["round"] = s["round"] + (begins & jumping) + given_up
-        fresh = found | given_up  # a new estimate
+        fresh = reached | given_up  # a new estimate
         for name in ("votes", "moves", "sum", "count"):
             s[name] = pick(fresh, s[name] * 0, s[name])
         s["low"], s["high"] = pick(begins, s["low"] * 0, s["low"]), pick(begins, s["high"] * 0 + 1, s["high"])

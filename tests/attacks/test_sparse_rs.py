@@ -70,9 +70,9 @@ def test_it_finds_the_best_pixels_and_never_more_than_they_give(channels):
     gain = (w.abs() / 2).sum(0).flatten().sort(descending=True).values  # of a pixel at its best corner
     start = float((x[0] * w).sum())
     reachable = start + float(gain[:2].sum())  # by two pixels
-    (found,) = outcomes(Score(w, reachable - 1e-3), x, [2], steps=2_000)
-    assert found.fooled.all()
-    assert found.size.max() <= 2
+    (within,) = outcomes(Score(w, reachable - 1e-3), x, [2], steps=2_000)
+    assert within.fooled.all()
+    assert within.size.max() <= 2
     (beyond,) = outcomes(Score(w, reachable + 1e-3), x, [2], steps=300)
     assert not beyond.fooled.any()
     assert beyond.forwards == 300 * 6
