@@ -80,7 +80,10 @@ MAY_IMPORT = {
     f"{REPORT}.generative": (f"{REPORT}.generative", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.formats": (f"{REPORT}.formats", *DRAWING, *SHARED),
     f"{REPORT}.formats.latex": (f"{REPORT}.formats.latex", f"{REPORT}.robustness", *DRAWING, *SHARED),
-    f"{REPORT}.exports": (f"{REPORT}.exports", *CONTENT, f"{REPORT}.content", "harness.plan", "__version__", *SHARED),
+    f"{REPORT}.exports": (
+        f"{REPORT}.exports", *CONTENT, f"{REPORT}.content", f"{REPORT}.formats.export", "harness.plan", "__version__",
+        *SHARED,
+    ),
     f"{REPORT}.site": (
         f"{REPORT}.site", *CONTENT, f"{REPORT}.content", f"{REPORT}.formats.html", f"{REPORT}.page", *SHARED,
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import epsbench
+from epsbench import __version__
 from epsbench.harness.files import write_atomically
 from epsbench.harness.findings import CODES
 from epsbench.harness.records import Record
@@ -24,7 +24,7 @@ def write(results: Results, out: Path) -> str:
     """Write the file ``out``: one result for every finding and every failed cell."""
     findings = [result for record in results.current for result in _results(record, results)]
     driver = {
-        "name": "epsbench", "version": epsbench.__version__,
+        "name": "epsbench", "version": __version__,
         "rules": list(_rules({each["ruleId"] for each in findings})),
     }  # fmt: skip
     run = {"tool": {"driver": driver}, "results": findings, "columnKind": "unicodeCodePoints"}
