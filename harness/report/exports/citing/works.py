@@ -19,6 +19,9 @@ WORKS: dict[str, dict[str, tuple[str, ...]]] = {
         "mi-fgsm": ("dong2018boosting",),
         "apgd": (AUTOATTACK,),
         "apgd-t": (AUTOATTACK,),
+        "apgd-search": (AUTOATTACK,),
+        "apgd-t-search": (AUTOATTACK,),
+        "jitter": ("schwinn2023exploring",),
         "fab": ("croce2020minimally",),
         "fab-t": ("croce2020minimally", AUTOATTACK),
         "square": ("andriushchenko2020square",),
@@ -49,7 +52,6 @@ WORKS: dict[str, dict[str, tuple[str, ...]]] = {
         "mnist": ("lecun1998gradient",),
         "fashion-mnist": ("xiao2017fashion",),
         "cifar10": ("krizhevsky2009learning",),
-        "cifar10-assignment": ("krizhevsky2009learning",),
         "cifar100": ("krizhevsky2009learning",),
     },
     "model": {
