@@ -85,7 +85,8 @@ MAY_IMPORT = {
         *SHARED,
     ),
     f"{REPORT}.site": (
-        f"{REPORT}.site", *CONTENT, f"{REPORT}.content", f"{REPORT}.formats.html", f"{REPORT}.page", *SHARED,
+        f"{REPORT}.site", *CONTENT, f"{REPORT}.content", f"{REPORT}.formats.html", f"{REPORT}.glossary",
+        f"{REPORT}.page", *SHARED,
     ),
     f"{REPORT}.gates": (f"{REPORT}.gates", f"{REPORT}.formats.markdown", f"{REPORT}.results", "harness.plan", *SHARED),
     f"{REPORT}.overview": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),

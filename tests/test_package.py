@@ -59,7 +59,10 @@ def test_every_package_is_installed():
     packages = {".".join(("epsbench", *folder.relative_to(root).parts)) for folder in folders}
     assert sorted(packages | {"epsbench"}) == settings["packages"]
     files = {
-        path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix not in {".py", ".pyc"}
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyc"}
     }
     declared = {path for package, patterns in settings["package-data"].items() for pattern in patterns
                 for path in root.joinpath(*package.split(".")[1:]).glob(pattern)}  # fmt: skip
