@@ -157,6 +157,8 @@ def test_the_transfer_of_the_docs_has_the_cells_it_says(tmp_path):
 
 def wants(name: str) -> set[str]:
     """The classifiers of a suite for CIFAR-10, with the parameters that are not their defaults."""
+    if "cifar10" not in (ROOT / "suites" / f"{name}.toml").read_text(encoding="utf-8"):
+        return set()  # libraries, for one, cannot be read without the libraries
     cells = load_suite(name).cells
     return {cell.model.label() for cell in cells if cell.data == "cifar10"}
 
