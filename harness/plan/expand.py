@@ -167,7 +167,7 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
         try:
             model = make("model", named, base)
             if not isinstance(model, wanted):
-                problems[f"{path}: {name!r} is no model for [{part.task}]; it may belong in [{other}]"] = None
+                problems[f"{path}: {name!r} is no model for [{part.task}]; {_belongs(name, part.task, other)}"] = None
             elif isinstance(model, VAE):
                 model.check(data, z_dim=z_dim)
             else:
@@ -196,6 +196,13 @@ def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:
     return [
         f"{part.task}.limit: {examples} leaves {subset!r} no example to train on; give at least 2" for subset in empty
     ]
+
+
+def _belongs(name: str, task: str, other: str) -> str:
+    """What to do with a model of the other task."""
+    if task == "generation" and ":" in name:
+        return f"name a class derived from epsbench.models.generative.VAE, or move it to [{other}]"
+    return f"it may belong in [{other}]"
 
 
 class _Versions:

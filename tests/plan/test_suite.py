@@ -247,7 +247,14 @@ def test_a_bad_value_is_refused_where_it_stands(refused, small, old, new, messag
             GENERATION + "[generation.matrix]\nz_dim = 0",
             "generation.matrix.z_dim[0]: must be greater than or equal to 1",
         ),
-        (GENERATION + "[generation.matrix]\nmodel = 'smallcnn'", "'smallcnn' is no model for [generation]"),
+        (
+            GENERATION + "[generation.matrix]\nmodel = 'smallcnn'",
+            "'smallcnn' is no model for [generation]; it may belong in [robustness]",
+        ),
+        (
+            GENERATION + "[generation.matrix]\nmodel = 'torch.nn:Flatten'",
+            "is no model for [generation]; name a class derived from epsbench.models.generative.VAE",
+        ),
         (
             GENERATION + "[generation.matrix]\nbeta = -1.0",
             "generation.matrix.beta[0]: must be greater than or equal to 0",
