@@ -197,8 +197,8 @@ EXAMPLES = {
         "epsbench publish results/mnist --out site --watch",
     ),
     "export": _examples(
-        "epsbench export tensorboard results/mnist --out hparams",
-        "epsbench export sarif results/a results/b --out findings.sarif",
+        "epsbench export tensorboard results/mnist --to hparams",
+        "epsbench export sarif results/a results/b --to findings.sarif",
     ),
     "describe": _examples(
         "epsbench describe 063739ea --out results/mnist",

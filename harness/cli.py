@@ -11,7 +11,6 @@ import typer
 
 from epsbench.harness import completion
 from epsbench.harness.choices import (
-    ENDINGS,
     EXAMPLES,
     BatchSize,
     Changes,
@@ -20,7 +19,6 @@ from epsbench.harness.choices import (
     DataName,
     Device,
     Executor,
-    Format,
     Junit,
     KeepImages,
     Kind,
@@ -33,7 +31,6 @@ from epsbench.harness.choices import (
     SaveImages,
     SuiteArgument,
     SuitesArgument,
-    Target,
     Threads,
     TimeLimit,
     kept_images,
@@ -42,12 +39,11 @@ from epsbench.harness.choices import (
 from epsbench.harness.errors import InputError
 from epsbench.harness.migrations import print_warnings
 from epsbench.harness.old_options import renamed
+from epsbench.harness.report_verbs import describe, echo, export, publish, report
 from epsbench.harness.run.machine.streams import guard_streams
 from epsbench.harness.waiting import wait_passively
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from rich.console import Console
 
 app = typer.Typer(
@@ -120,8 +116,8 @@ def run(
     if verify:
         from epsbench.harness.run.verify import verify as verify_results
 
-        raise typer.Exit(max(verify_results(work.suite, work.results, options, sample, _echo) for work in works))
-    raise typer.Exit(run_each(works, options, save_images, _echo, measure))
+        raise typer.Exit(max(verify_results(work.suite, work.results, options, sample, echo) for work in works))
+    raise typer.Exit(run_each(works, options, save_images, echo, measure))
 
 
 @app.command(epilog=EXAMPLES["evaluate"])
@@ -185,7 +181,7 @@ def evaluate(
         data_folder, device, precision, batch_size, quiet=quiet, keep_images=kept_images(keep_images, save_images),
         time_limit=time_limit, threads=threads,
     )  # fmt: skip
-    raise typer.Exit(measure(suite, out, options, save_images, _echo))
+    raise typer.Exit(measure(suite, out, options, save_images, echo))
 
 
 @app.command(epilog=EXAMPLES["show"])
@@ -193,7 +189,7 @@ def show(suite: SuiteArgument, change: Changes = None) -> None:
     """Print a suite file, to begin one of your own with."""
     from epsbench.harness.plan.suite import suite_text
 
-    _echo(suite_text(suite, change or ()), end="")
+    echo(suite_text(suite, change or ()), end="")
 
 
 @app.command(epilog=EXAMPLES["plan"])
@@ -223,97 +219,8 @@ def plan(
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-@app.command(epilog=EXAMPLES["report"])
-def report(
-    results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several for one common report.")
-    ],
-    format: Annotated[Format | None, typer.Option(help="Default: by the ending of FILE, else text.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of printing.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The folder for report.html and report.md; default: the results folder, if there is only one.",
-        ),
-    ] = None,
-    figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write the figures here, as PDF and as pgfplots data.")
-    ] = None,
-    at_eps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="EPS,...",
-            help="Report at these radii alone, from recorded distances where they were not measured.",
-        ),
-    ] = None,
-) -> None:
-    """Report on one results folder or several: print leaderboard and tables, write report.html and report.md."""
-    from epsbench.harness.report.build import report as build_report
-
-    wanted = format or (ENDINGS.get(output.suffix, Format.TEXT) if output else Format.TEXT)
-    text = build_report(results, wanted, output, out, figures, _radii(at_eps))
-    _echo(f"wrote {output}" if output else text)
-
-
-@app.command(epilog=EXAMPLES["publish"])
-def publish(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the site.")] = Path("site"),
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, and write it again when records change.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often --watch looks.")] = 10.0,
-) -> None:
-    """Write a site of static pages: leaderboards, a page for every model and attack, history over commits."""
-    from epsbench.harness.report.site.build import publish as publish_site
-    from epsbench.harness.report.site.build import watch as watch_results
-
-    if not watch:
-        files = publish_site(results, out)
-        _echo(f"{out / 'index.html'}: {len(files)} files")
-        return
-    try:
-        watch_results(results, out, every, _echo)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-@app.command(epilog=EXAMPLES["export"])
-def export(
-    target: Annotated[Target, typer.Argument(metavar="TOOL", help="The tool: " + ", ".join(Target) + ".")],
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="One results folder, or several.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The file or folder to write; default: as the tool expects it.")
-    ] = None,
-) -> None:
-    """Write records for another tool. wandb and mlflow need the extra of their name."""
-    from epsbench.harness.report.exports.export import export as export_results
-
-    _echo(export_results(target.value, results, out))
-
-
-@app.command(epilog=EXAMPLES["describe"])
-def describe(
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="The file of a record, or the beginning of its id.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The results folder; default: any folder below results.")
-    ] = None,
-    latex: Annotated[bool, typer.Option("--latex", help="Write the paragraph for LaTeX, with \\cite.")] = False,
-    bib: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the BibTeX entries to this file.")] = None,
-) -> None:
-    """Describe a measured cell for a paper: a paragraph of methods, and BibTeX of everything that it uses."""
-    from epsbench.harness.report.exports.citing.describe import describe as describe_cell
-
-    _echo(describe_cell(cell, out, latex=latex, bib=bib))
-
-
-def _radii(given: str | None) -> list[Fraction]:
-    """The ε of a list such as ``0.1,8/255``. Raises `InputError` for what is none."""
-    from epsbench.harness.plan.epsilon import any_epsilon
-
-    try:
-        return [any_epsilon(each) for each in given.split(",")] if given is not None else []
-    except ValueError as error:
-        raise InputError(f"--at-eps: {error}") from error
+for verb in (report, publish, export, describe):
+    app.command(epilog=EXAMPLES[verb.__name__])(verb)
 
 
 @app.command(epilog=EXAMPLES["check"])
@@ -338,7 +245,7 @@ def check(
     for work in works:
         files = [own_file(file, work.suite.name) if len(works) > 1 else file for file in (junit, badge)]
         code, text = check_suite(work.suite, work.results, files[0], _step_summary(), baseline, files[1])
-        _echo(text)
+        echo(text)
         codes.append(code)
     raise typer.Exit(worst(codes, CHECK_ORDER))
 
@@ -353,7 +260,7 @@ def compare(
     from epsbench.harness.report.gates.compare import compare as compare_results
 
     code, text = compare_results(a, b, junit, _step_summary())
-    _echo(text)
+    echo(text)
     raise typer.Exit(code)
 
 
@@ -376,7 +283,7 @@ def audit(
 
     wanted = precision or Precision.AUTO
     code, text = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_folder)
-    _echo(text)
+    echo(text)
     raise typer.Exit(code)
 
 
@@ -395,7 +302,7 @@ def schema() -> None:
     """Print the JSON Schema of suite files."""
     from epsbench.harness.plan.suite import schema_text
 
-    _echo(schema_text(), end="")
+    echo(schema_text(), end="")
 
 
 NO_MEMORY = ("failed to map segment", "annot allocate memory")
@@ -422,11 +329,6 @@ def main() -> None:
         print(f"epsbench: out of memory{f' ({error})' if str(error) else ''}; finished cells are kept: free memory or "
               "raise its limit (`ulimit -v`), and the same command goes on from there", file=sys.stderr)  # fmt: skip
         sys.exit(2)
-
-
-def _echo(text: str, end: str = "\n") -> None:
-    """Print to standard output in its own encoding. Click's echo would write UTF-8 where that is ASCII."""
-    print(text, end=end, flush=True)
 
 
 def _step_summary() -> Path | None:

@@ -111,9 +111,11 @@ MAY_IMPORT = {
     "harness.measuring": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb", *SHARED,
     ),
+    "harness.report_verbs": ("harness.report", "harness.plan", "harness.choices", *SHARED),
     "harness.cli": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb",
-        "harness.measuring", "harness.several", "harness.old_options", "harness.completion", *SHARED,
+        "harness.measuring", "harness.several", "harness.old_options", "harness.completion",
+        "harness.report_verbs", *SHARED,
     ),
 }  # fmt: skip
 TORCH_FREE = (
@@ -121,7 +123,7 @@ TORCH_FREE = (
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
     "harness.findings", "harness.api", "harness.evaluation", "harness.evaluate_verb", "harness.measuring",
-    "harness.several", "harness.completion", "harness.hardware", "harness.waiting",
+    "harness.several", "harness.completion", "harness.hardware", "harness.waiting", "harness.report_verbs",
 )  # fmt: skip
 
 

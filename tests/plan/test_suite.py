@@ -171,7 +171,7 @@ def test_the_committed_schema_is_the_generated_one():
             "robustness.matrix.seed[1]: must be a valid integer",
         ),
         ("[robustness.matrix]", "[robustness.matrix]\nseed = -1", "robustness.matrix.seed[0]: must be greater than"),
-        ("[robustness.matrix]", '[robustness.matrix]\nnorm = "l1"', "robustness.matrix.norm[0]: unknown norm 'l1'"),
+        ("[robustness.matrix]", '[robustness.matrix]\nnorm = "l7"', "robustness.matrix.norm[0]: unknown norm 'l7'"),
         (
             "[robustness.matrix]",
             "limit = 0\n[robustness.matrix]",
