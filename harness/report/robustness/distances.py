@@ -15,7 +15,7 @@ from epsbench.harness.records import Metric, Record, Verdicts
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import ABSENT, data_name, norm_name, number, scalar
+from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, norm_name, number, percent, scalar
 from epsbench.harness.statistics import wilson
 
 ROUNDING = 1e-6  # an image counts as inside a ball up to this distance outside, as in the attack itself
@@ -63,7 +63,7 @@ def distances_table(results: Results) -> Table | None:
     columns = (
         *(Column(title, label=title != "data") for title in ("data", "model", "defense", "attack")),
         Column("seed"),
-        *(Column("median" if share == 0.5 else f"{share:.0%}", True) for share in QUANTILES),
+        *(Column("median" if share == 0.5 else f"{100 * share:.0f} %", True) for share in QUANTILES),
         Column("not reached", True),
     )
     lines = []
@@ -73,11 +73,11 @@ def distances_table(results: Results) -> Table | None:
             (
                 Entry(data_name(cell["data"])),
                 Entry(names.label("model", cell["model"])),
-                Entry(names.label("defense", cell["defense"])),
+                Entry(defense_name(names.label("defense", cell["defense"]))),
                 Entry(f"{names.attack(cell)} {norm_name(cell['norm'])}"),
                 Entry(scalar(cell["seed"])),
                 *(_quantile(run.distances, share) for share in QUANTILES),
-                Entry(f"{float(np.isinf(run.distances).mean()):.1%}" if len(run.distances) else ABSENT),
+                Entry(percent(float(np.isinf(run.distances).mean())) if len(run.distances) else ABSENT),
             )
         )
     return fold(Table("Smallest adversarial distances", columns, tuple(lines), CAPTION), FOLDED)

@@ -63,7 +63,7 @@ def test_a_parameter_that_is_an_epsilon_is_exact():
 @pytest.mark.parametrize(
     ("kind", "entry", "message"),
     [
-        ("attack", "fgms", "unknown attack 'fgms'; did you mean 'fgsm'?"),
+        ("attack", "pdg", "unknown attack 'pdg'; did you mean 'pgd'?"),
         ("defense", "fgsm_loss", "did you mean 'fgsm-loss'?"),
         ("model", "resnet-18", "did you mean 'resnet18'?"),
         ("model", "zzz", "known: autoencoder, residual-vae, resnet18, smallcnn, vae, timm:NAME, torchvision:NAME"),

@@ -50,7 +50,7 @@ def test_the_table_has_one_line_a_run_and_measured_quantiles(folder):
     assert len(table.rows) == 1
     titles = [column.title for column in table.columns]
     line = {title: entry.text for title, entry in zip(titles, table.rows[0], strict=True)}
-    assert (line["10%"], line["median"], line["90%"], line["not reached"]) == ("0.05", "0.25", "∞", "11.1%")
+    assert (line["10 %"], line["median"], line["90 %"], line["not reached"]) == ("0.05", "0.25", "∞", "11.1 %")
 
 
 def test_a_radius_that_was_not_measured_is_answered_from_the_distances(folder):
