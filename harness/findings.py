@@ -140,6 +140,12 @@ CODES: dict[str, Code] = {
         "The model is no better than guessing on clean images.",
         "check the weights file, the order of the labels, the channels and the range of the pixels",
     ),
+    "shared-images": Code(
+        "warning",
+        "Test images are training or validation images, too, equal at 256 levels: the accuracy is partly that of a "
+        "memory.",
+        "take them out of one of the splits",
+    ),
     "few-classes": Code(
         "warning",
         "The attack's loss compares more logits than the model has.",

@@ -34,6 +34,7 @@ from epsbench.harness.run.audits.points import on_the_way, points
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.replay import Replayed, audit_replay
 from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
+from epsbench.harness.run.audits.shared_images import audit_shared_images
 from epsbench.harness.run.audits.slope import audit_slope
 from epsbench.harness.run.audits.unseen import audit_unseen
 from epsbench.harness.run.data.examples import Data
@@ -100,6 +101,8 @@ class Auditor:
             if logits is not None and labels is not None:
                 right = int((logits.argmax(1) == labels).sum())
                 self.findings += [] if voids(self.findings) else audit_chance(right, len(labels), self.shape.classes)
+            if (data := self._data) is not None:
+                self.findings += guarded("the data", lambda: audit_shared_images(data))
         return self.findings
 
     def in_depth(self, victim: Victim, replayed: Replayed | None = None) -> list[Finding]:
