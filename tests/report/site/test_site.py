@@ -57,7 +57,7 @@ class Page(HTMLParser):
 def no_figures(monkeypatch):
     """The pages of whole folders are those of `epsbench report`: drawing them takes most of the time."""
     monkeypatch.setattr(build, "page_parts", lambda content: content)
-    monkeypatch.setattr(build, "html", lambda content: f"<p>{content.results.folder.name}</p>")
+    monkeypatch.setattr(build, "html", lambda content, hint: f"<p>{content.results.folder.name}</p>")
 
 
 def keeping(images: int, **axes: object):

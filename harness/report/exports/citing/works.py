@@ -13,6 +13,7 @@ from epsbench.harness.records import Record
 AUTOATTACK = "croce2020reliable"
 WORKS: dict[str, dict[str, tuple[str, ...]]] = {
     "attack": {
+        "none": (),
         "noise": (),
         "fgsm": ("goodfellow2015explaining",),
         "pgd": ("madry2018towards",),
@@ -52,6 +53,7 @@ WORKS: dict[str, dict[str, tuple[str, ...]]] = {
         "mnist": ("lecun1998gradient",),
         "fashion-mnist": ("xiao2017fashion",),
         "cifar10": ("krizhevsky2009learning",),
+        "cifar10:assignment": ("krizhevsky2009learning",),
         "cifar100": ("krizhevsky2009learning",),
     },
     "model": {
