@@ -25,6 +25,18 @@ eps = [0.1, 0.2]
 subset = ["first-half", "second-half"]
 start = { subset = "all" }
 source = ["self", { subset = "first-half" }]
+[[robustness.include]]
+attack = { name = "ddn", steps = 3 }
+norm = "l2"
+eps = 0.5
+subset = "first-half"
+source = "self"
+[[robustness.include]]
+attack = "none"
+corruption = "fog"
+eps = 0
+subset = "first-half"
+source = "self"
 [generation]
 data = "digits"
 training = { epochs = 1 }

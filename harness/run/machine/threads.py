@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def use_fastest(call: Callable[[], object], device: torch.device, most: int, key
     """
     if device.type != "cpu" or most <= 1:
         return torch.get_num_threads()
-    path = _path(f"{cpu_name()} {most} {torch.__version__} {key}")
+    path = _path(f"{cpu_name()} {most} {version('torch')} {key}")
     number = _remembered(path, most)
     if number is None:
         number = fastest(call, most)

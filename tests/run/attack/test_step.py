@@ -19,7 +19,7 @@ def images(seed: int, rows: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     return x, x + torch.randn(x.shape, generator=generator), torch.rand(rows, 1, 1, 1, generator=generator)
 
 
-@pytest.mark.parametrize("norm", NORMS.values(), ids=str)
+@pytest.mark.parametrize("norm", [NORMS["linf"], NORMS["l2"]], ids=str)  # the others project on ball and box at once
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_an_image_goes_where_its_norm_projects_it_to_the_bit(norm, seed):
