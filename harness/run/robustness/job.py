@@ -96,10 +96,10 @@ class Bench:
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
         probe = probe_size(len(data.test))
         x, y = data.test.pixels(torch.arange(probe, device=context.device)), data.test.labels[:probe]
-        clean_logits = logits if test is data.test else _logits(judge, data.test, batch)
         if before:
             self.auditor = before.auditor
         else:
+            clean_logits = logits if test is data.test else _logits(judge, data.test, batch)
             recipe = recipe_of(first, data.description, context)
             self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
             self.auditor.model(clean_logits, data.test.labels)

@@ -77,12 +77,11 @@ class _Bound(Objective):
     def choose(self, form: Form, wanted: str, steps: int) -> Form:
         train = self._course.data.train
         index = torch.arange(min(self._course.recipe["batch_size"], len(train)), device=train.device)
-        noise = KeyedNoise(0, index, torch.zeros_like(index)).normal(self._vae.z_dim)
 
         def make(form: Form) -> Step:
             return form.apply(self._vae, self._eager)
 
-        batch = train.pixels(index), noise, torch.tensor(self._beta, device=train.device)
+        batch = self._example_batch(index)
         state = random_state(self._course.generator)
         try:
             return fastest_form(self._vae, make, batch, steps, wanted)
@@ -92,9 +91,13 @@ class _Bound(Objective):
     def trial(self, index: Tensor) -> Callable[[], object]:
         vae = copy_of(self._vae)
         step = bound_step(vae, self._course.settings.precision, 0.0)
-        noise = KeyedNoise(0, index, torch.zeros_like(index)).normal(vae.z_dim)
-        x, beta = self._course.data.train.pixels(index), torch.tensor(self._beta, device=index.device)
-        return lambda: step(x, noise, beta)[0].backward()
+        batch = self._example_batch(index)
+        return lambda: step(*batch)[0].backward()
+
+    def _example_batch(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a step takes for these training images, with noise that leaves the run's generator alone."""
+        noise = KeyedNoise(0, index, torch.zeros_like(index)).normal(self._vae.z_dim)
+        return self._course.data.train.pixels(index), noise, torch.tensor(self._beta, device=index.device)
 
     def take(self, form: Form) -> None:
         self._step = form.apply(self._vae, self._eager)
@@ -102,7 +105,8 @@ class _Bound(Objective):
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
         x = self._course.data.train.pixels(index)
         noise = Noise(len(x), self._course.generator).normal(self._vae.z_dim)
-        beta = torch.tensor(self._beta * self._share(self._course.now, self._course.recipe), device=x.device)
+        # Filled on the device: a copy from the host in each step would make the host wait.
+        beta = torch.full((), self._beta * self._share(self._course.now, self._course.recipe), device=x.device)
         loss, tracked = self._step(x, noise, beta)
         if self._encoder is not None:
             loss = loss + self._encoder.loss(x, beta)
@@ -137,9 +141,7 @@ def bound_step(vae: VAENetwork, precision: str, free_bits: float = 0.0) -> Step:
         with autocast(x.device, precision):
             distortion, rate = vae.elbo(x, noise)
         bound = (distortion + rate).mean()
-        loss = (distortion + beta * rate).mean()
-        if free:
-            loss = distortion.mean() + beta * rate.mean().clamp(min=free)
+        loss = distortion.mean() + beta * rate.mean().clamp(min=free) if free else (distortion + beta * rate).mean()
         tracked = torch.stack([bound, distortion.mean(), rate.mean()]).detach()
         return bits_per_dimension(loss, vae.shape), bits_per_dimension(tracked, vae.shape)
 
