@@ -17,7 +17,7 @@ import pandas as pd
 from epsbench.harness.errors import InputError, did_you_mean
 
 _QUOTATION = re.compile(r"\{\{([^{}]*)\}\}")
-_SHARES = ("accuracy", "precision", "recall", "coverage", "rate_of_success")
+_SHARES = ("accuracy", "precision", "recall", "coverage", "clipped_density", "clipped_coverage", "success_rate")
 
 
 def filled(template: str, results: Path) -> str:

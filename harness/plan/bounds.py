@@ -130,11 +130,16 @@ class GenerationExpect(Expect):
     active_units: Bound | None = None
     probe_accuracy: Share | None = None
     frechet_distance: Bound | None = None
+    frechet_distance_infinite: Bound | None = None
     kernel_distance: Bound | None = None
     precision: Share | None = None
     recall: Share | None = None
     density: Bound | None = None
     coverage: Share | None = None
+    clipped_density: Share | None = None
+    clipped_coverage: Share | None = None
+    likelihood_divergence: Bound | None = None
+    likelihood_gap: Bound | None = None
     seconds: GenerationTime | None = Field(default=None, description="measuring, without training")
     training_seconds: GenerationTime | None = None
     training_images_per_second: GenerationTime | None = None

@@ -30,6 +30,11 @@ QUALITY = {
     "recall": 0.64,
     "density": 0.66,
     "coverage": 0.73,
+    "frechet_distance_infinite": 20.9,
+    "likelihood_divergence": 3.4,
+    "likelihood_gap": -9.1,
+    "clipped_density": 0.69,
+    "clipped_coverage": 0.66,
     "neighbour_distance": 5.2,
 }
 FLOOR = {
@@ -39,6 +44,10 @@ FLOOR = {
     "recall": 0.95,
     "density": 1.01,
     "coverage": 0.97,
+    "frechet_distance_infinite": 0.02,
+    "likelihood_gap": -8.7,
+    "clipped_density": 1.0,
+    "clipped_coverage": 0.99,
     "neighbour_distance": 4.9,
 }
 DIMENSION_NATS = 784 * np.log(2)

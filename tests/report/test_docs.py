@@ -82,7 +82,9 @@ def test_the_fields_of_a_record_are_documented():
     ],
 )
 def test_what_a_run_writes_is_documented(records, heading, part):
-    assert documented(heading) == {key for record in records for key in getattr(record, part)}
+    # The extrapolation needs more images than this suite has: its own test is in test_quality.py.
+    extrapolated = {"frechet_distance_infinite", "floor_frechet_distance_infinite"} if part == "metrics" else set()
+    assert documented(heading) - extrapolated == {key for record in records for key in getattr(record, part)}
 
 
 def test_the_docs_show_the_folders():

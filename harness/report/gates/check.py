@@ -48,6 +48,8 @@ SHARES = {
     "precision",
     "recall",
     "coverage",
+    "clipped_density",
+    "clipped_coverage",
 }
 """Metrics in [0, 1], shown in percent."""
 RATIO = "ratio"

@@ -14,13 +14,28 @@ from epsbench.harness.report.results.units import ABSENT, and_list, decimals, pe
 
 QUALITY = (
     plain("frechet_distance", "Fréchet distance"),
+    plain("frechet_distance_infinite", "Fréchet distance, n → ∞"),
+    plain("likelihood_divergence", "likelihood divergence"),
+    plain("likelihood_gap", "likelihood gap"),
     plain("kernel_distance", "kernel distance"),
     share("precision", "precision"),
     share("recall", "recall"),
     Measure("density", "density", decimals(3), decimals(3)),
     share("coverage", "coverage"),
+    share("clipped_density", "clipped density"),
+    share("clipped_coverage", "clipped coverage"),
     Measure("neighbour_distance", "distance to neighbour", decimals(2), decimals(2)),
 )
+EXPLAINED = {
+    "frechet_distance_infinite": "The Fréchet distance for n → ∞ is extrapolated from smaller sets (Chong & Forsyth, "
+    "2020).",
+    "likelihood_divergence": "The likelihood divergence says how much worse samples explain test images than training "
+    "images do, in hundredths of a nat a dimension. It also grows where a model memorises, and then the likelihood gap "
+    "is far below that of the last row (Jiralerspong et al., 2023).",
+    "clipped_density": "Clipped density and clipped coverage read as the share of samples that are good (Salvy et al., "
+    "2026).",
+}
+"""What the caption says of measures that older records do not have."""
 CAPTION = (
     "Samples from the prior are compared with images of the data set. Fréchet and kernel distance: lower is better. "
     "Precision is the share of samples that lie among the images; recall and coverage are shares of the images that "
@@ -69,6 +84,7 @@ def _digits(setting: Setting) -> str:
 def _quality(title: str, digits: str, count: int | None, rows: Sequence[Setting]) -> Table:
     measures = measured(rows, QUALITY)
     floors = _floors(rows, measures)
+    explained = [EXPLAINED[measure.metric] for measure in measures if measure.metric in EXPLAINED]
     lines = [(*head(setting), *(measure.entry(setting) for measure in measures)) for setting in rows]
     of = (
         f" Measured on {count:,} samples and as many images; with fewer, Fréchet distances are larger."
@@ -79,7 +95,7 @@ def _quality(title: str, digits: str, count: int | None, rows: Sequence[Setting]
         title,
         (*HEAD, *(measure.column for measure in measures)),
         (*lines, *floors),
-        f"{CAPTION} {_features(rows, digits)}{of} {SPREAD}",
+        f"{' '.join([CAPTION, *explained])} {_features(rows, digits)}{of} {SPREAD}",
         starts=frozenset({len(lines)} if floors else ()),
     )
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Metric
 from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.generative.clipped import clipped_coverage, clipped_density
 from epsbench.harness.run.generative.features import check_features, feature_network, features
+from epsbench.harness.run.generative.likelihood import likelihood_divergence
 from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.neighbours import neighbours
+from epsbench.harness.run.generative.overlap import NEIGHBOURS, Overlap
 from epsbench.harness.run.generative.sampling import draw_levels, levels_of
 from epsbench.harness.run.metrics import mean_metric, proportion
 from epsbench.models.vae import VAENetwork, rescale
 
-NEIGHBOURS = 5
 SUBSETS, SUBSET_SIZE = 100, 1000
-BATCH = 1000
-STEPS = 5
+MOST_PARTS = 5
+STEPS = 6
 
 
 def quality(
@@ -39,10 +41,10 @@ def quality(
     The floor is what images of the data set itself reach. Of each set ``evaluation["generated"]`` images are used, or
     as many as both the test and the training set have; with 0 nothing is measured. Pixels of the samples are drawn from
     p(x|z). Test and training images are quantised to the model's grey levels first, so that no distance is due to the
-    levels. The features are those of `feature_network`, on pixels in [0, 1]. The measures are the Fréchet and the
-    kernel distance, precision, recall, density, coverage, and the distance to the nearest of all training images.
-    Precision and density mean little alone: noise that falls into the wide balls of a few outlying images has a high
-    precision and a low coverage. ``advance`` is called after each of `STEPS` steps.
+    levels. The features are those of `feature_network`, on pixels in [0, 1]. The measures are those of `compare`, the
+    likelihood divergence, and the distance to the nearest of all training images. Precision and density mean little
+    alone: noise that falls into the wide balls of a few outlying images has a high precision and a low coverage.
+    ``advance`` is called after each of `STEPS` steps.
 
     Raises `InputError` as `images_of` and `feature_network` do.
     """
@@ -58,12 +60,15 @@ def quality(
     def features_of(images: Tensor) -> Tensor:
         return features(network, rescale(images[:n], vae.levels))
 
-    of_test = features_of(test)
-    metrics = compare(of_test, features_of(samples), seed)
+    of_train, of_test, of_samples = (features_of(images) for images in (train, test, samples))
+    metrics = compare(of_test, of_samples, seed)
     advance(1)
-    floor = compare(features_of(train), of_test, seed)
+    floor = compare(of_train, of_test, seed)
     advance(1)
-    measured = Measured(metrics | {f"floor_{name}": metric for name, metric in floor.items()}, evaluation=entries)
+    metrics |= {f"floor_{name}": metric for name, metric in floor.items()}
+    metrics |= likelihood_divergence(of_train, of_test, of_samples, seed)
+    advance(1)
+    measured = Measured(metrics, evaluation=entries)
     measured |= neighbours(samples, test[:n], train, vae.levels)
     advance(1)
     return measured
@@ -91,13 +96,18 @@ def compare(real: Tensor, generated: Tensor, seed: int) -> dict[str, Metric]:
     The interval of a share or a mean is over the images that it counts; those of the other set are taken as fixed.
     """
     overlap = Overlap.of(real, generated)
+    infinite = frechet_distance_infinite(real, generated, seed)
+    extrapolated = {} if infinite is None else {"frechet_distance_infinite": Metric(value=infinite, n=len(generated))}
     return {
         "frechet_distance": Metric(value=frechet_distance(real, generated), n=len(generated)),
+        **extrapolated,
         "kernel_distance": Metric(value=kernel_distance(real, generated, seed), n=len(generated)),
         "precision": proportion(overlap.realistic.cpu().numpy()),
         "recall": proportion(overlap.reached.cpu().numpy()),
         "density": mean_metric(overlap.density),
         "coverage": proportion(overlap.covered.cpu().numpy()),
+        "clipped_density": clipped_density(overlap),
+        "clipped_coverage": clipped_coverage(overlap),
     }
 
 
@@ -114,6 +124,29 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     metric.update(real.cpu(), real=True)
     metric.update(generated.cpu(), real=False)
     return max(0.0, metric.compute().item())  # rounding can make that of equal sets negative
+
+
+def frechet_distance_infinite(real: Tensor, generated: Tensor, seed: int) -> float | None:
+    """The Fréchet distance that infinitely many points of both sets (n, d) and (m, d) would have.
+
+    The distance of finite sets is too high by an amount that is inversely proportional to their size (Chong & Forsyth,
+    2020, "Effectively unbiased FID"). So a line in 1 / size is fitted to the distance of all points, to the mean of
+    those of two halves, of three thirds, and so on, and read at 0. ``seed`` chooses the parts. It may be below 0. None:
+    the parts would have no more than twice as many points as the features have dimensions, and the line would bend.
+    """
+    n = min(len(real), len(generated))
+    counts = [parts for parts in range(1, MOST_PARTS + 1) if n // parts > 2 * real.shape[1]]
+    if len(counts) < 3:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    real, generated = (x[torch.randperm(len(x), generator=generator)[:n].to(x.device)] for x in (real, generated))
+
+    def mean_distance(parts: int) -> float:
+        pairs = zip(*(x[: n // parts * parts].chunk(parts) for x in (real, generated)), strict=True)
+        return float(np.mean([frechet_distance(*pair) for pair in pairs]))
+
+    _, at_infinity = np.polyfit([1 / (n // parts) for parts in counts], [mean_distance(k) for k in counts], 1)
+    return float(at_infinity)
 
 
 def kernel_distance(real: Tensor, generated: Tensor, seed: int) -> float:
@@ -149,61 +182,3 @@ class _Ready(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.double()
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """How n real and m generated points overlap.
-
-    Each point has a closed ball that reaches to its k-th nearest neighbour in its own set. The shares of ``realistic``
-    and ``reached`` are precision and recall (Kynkäänniemi et al., 2019, equations 1 and 2). The means of ``density``
-    and ``covered`` are density and coverage (Naeem et al., 2020, section 3). If both sets are many points of the same
-    distribution, these are 1 and 1 − 2⁻ᵏ.
-    """
-
-    realistic: Tensor
-    """Bool (m,): the generated point lies in the ball of a real point."""
-
-    reached: Tensor
-    """Bool (n,): the real point lies in the ball of a generated point."""
-
-    density: Tensor
-    """Float (m,): the number of balls of real points that the generated point lies in, over k."""
-
-    covered: Tensor
-    """Bool (n,): the ball of the real point contains a generated point."""
-
-    @classmethod
-    def of(cls, real: Tensor, generated: Tensor, k: int = NEIGHBOURS) -> Overlap:
-        """The overlap of points ``real`` (n, d) and ``generated`` (m, d).
-
-        Raises `ValueError` if a set has too few points for k neighbours.
-        """
-        around_real, around_generated = radii(real, k), radii(generated, k)
-        balls = torch.zeros(len(generated), dtype=torch.int64, device=generated.device)
-        reached, covered = [], []
-        for points, radius in zip(real.split(BATCH), around_real.split(BATCH), strict=True):
-            distance = distances(points, generated)
-            inside = distance <= radius[:, None]
-            balls += inside.sum(0)
-            covered.append(inside.any(1))
-            reached.append((distance <= around_generated).any(1))
-        return cls(balls > 0, torch.cat(reached), balls / k, torch.cat(covered))
-
-
-def radii(points: Tensor, k: int) -> Tensor:
-    """The distance of each point (n, d) to its k-th nearest other point, (n,). Raises `ValueError` if there is none."""
-    if not 1 <= k < len(points):
-        raise ValueError(f"no neighbour number {k} among {len(points)} points")
-    # The nearest of all is the point itself.
-    parts = (distances(part, points).topk(k + 1, dim=1, largest=False).values[:, k] for part in points.split(BATCH))
-    return torch.cat(list(parts))
-
-
-def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances (n, m) of points (n, d) and (m, d).
-
-    They are computed from differences and not from products. So equal points are at distance 0, and the k-th neighbour
-    of a point is exactly at the distance that is its radius.
-    """
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

@@ -30,7 +30,10 @@ MEASURED = {
 }  # fmt: skip
 QUALITY = {
     "frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage", "neighbour_distance",
+    "clipped_density", "clipped_coverage", "likelihood_divergence", "likelihood_gap",
 }  # fmt: skip
+# The divergence is relative to its floor, which is 0.
+FLOOR = {f"floor_{name}" for name in QUALITY - {"likelihood_divergence"}}
 
 
 def cell(**changes):
@@ -64,7 +67,7 @@ def test_a_record_says_it_all(context):
     assert record.status == "ok"
     assert record.cell == cell().canonical()
     value = {name: metric.value for name, metric in record.metrics.items()}
-    assert set(value) == MEASURED | QUALITY | {f"floor_{name}" for name in QUALITY}
+    assert set(value) == MEASURED | QUALITY | FLOOR
     assert value["rate_bpd"] + value["distortion_bpd"] == pytest.approx(value["test_bpd"])
     assert value["test_bpd"] - value["importance_bpd"] == pytest.approx(value["importance_gap_bpd"])
     for name in ("train_bpd", "validation_bpd", "test_bpd", "importance_bpd", "importance_gap_bpd"):
@@ -197,7 +200,7 @@ def test_weights_without_their_pictures_are_not_used_after_a_kill(context, monke
 
 def test_an_autoencoder_has_no_bound(context):
     record = run(context, model=Named("autoencoder", (("filters", 4), ("levels", 16))), z_dim=2)
-    assert set(record.metrics) == {"distortion_bpd"} | QUALITY | {f"floor_{name}" for name in QUALITY}
+    assert set(record.metrics) == {"distortion_bpd"} | QUALITY | FLOOR
     assert set(record.curves) == {"train_distortion_bpd", "validation_distortion_bpd"}
     assert _line(record, "the cell").split() == [
         f"{record.metrics['distortion_bpd'].value:.3f}", "bpd,", "distortion", "the", "cell",

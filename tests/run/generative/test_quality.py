@@ -12,16 +12,17 @@ from torch import nn
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.run.data.load import load_data
+from epsbench.harness.run.generative import overlap as overlap_module
 from epsbench.harness.run.generative import quality as module
 from epsbench.harness.run.generative import sampling
+from epsbench.harness.run.generative.overlap import Overlap, radii
 from epsbench.harness.run.generative.quality import (
     STEPS,
-    Overlap,
     compare,
     frechet_distance,
+    frechet_distance_infinite,
     kernel_distance,
     quality,
-    radii,
 )
 from epsbench.harness.run.generative.sampling import draw_levels, levels_of
 from epsbench.harness.run.noise import KeyedNoise
@@ -82,7 +83,7 @@ def test_one_image_again_and_again():
 
 @pytest.mark.parametrize("batch", [7, 1000])
 def test_overlap_against_loops(batch, monkeypatch):
-    monkeypatch.setattr(module, "BATCH", batch)
+    monkeypatch.setattr(overlap_module, "BATCH", batch)
     real, generated, k = points(30).numpy(), (points(23, seed=1) + 0.7).numpy(), 3
 
     def reach(those):
@@ -128,6 +129,18 @@ def test_frechet_distance_against_a_matrix_square_root():
     assert frechet_distance(x.float(), y.float()) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_frechet_distance_of_infinitely_many_points():
+    # Of one distribution it is 0, and of two whose means are 2 apart it is 4; finite sets are further apart.
+    x, y = points(2000, d=40), points(2000, d=40, seed=1)
+    one, apart = frechet_distance_infinite(x, y, 0), frechet_distance_infinite(x, y + 2 / 40**0.5, 0)
+    assert abs(one) < 0.1 * frechet_distance(x, y)
+    assert apart == pytest.approx(4, rel=0.05)
+    assert frechet_distance_infinite(x, y, 0) == one
+    # A line needs three sizes, each of more than twice as many points as there are dimensions.
+    assert frechet_distance_infinite(x[:242], y[:242], 0) is None
+    assert frechet_distance_infinite(x[:243], y[:243], 0) is not None
+
+
 def unbiased(x, y):
     """The squared maximum mean discrepancy as the paper sums it."""
 
@@ -165,10 +178,11 @@ def test_kernel_distance_of_one_distribution_is_about_zero_either_way():
 
 def test_intervals():
     metrics = compare(points(80), points(80, seed=1) + 0.3, 0)
-    assert set(metrics) == {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"}
+    shares_of_sets = {"precision", "recall", "density", "coverage", "clipped_density", "clipped_coverage"}
+    assert set(metrics) == shares_of_sets | {"frechet_distance", "kernel_distance", "frechet_distance_infinite"}
     for name, metric in metrics.items():
         assert metric.n == 80
-        if name.endswith("distance"):
+        if "distance" in name:
             assert metric.low is None
         else:
             assert metric.low <= metric.value <= metric.high
@@ -211,8 +225,12 @@ def test_a_generator_of_training_images_scores_like_them_and_shows_as_copies(sma
         "frechet_distance",
         "kernel_distance",
         "neighbour_distance",
+        "clipped_density",
+        "clipped_coverage",
+        "likelihood_gap",
     }
-    assert set(metrics) == measures | {f"floor_{name}" for name in measures}
+    floors = {f"floor_{name}" for name in measures}
+    assert set(metrics) == measures | floors | {"likelihood_divergence"}
     assert {metric.n for metric in metrics.values()} == {200}
     assert metrics["neighbour_distance"].value == 0
     assert metrics["floor_neighbour_distance"].value > 0.5
@@ -228,8 +246,9 @@ def test_a_generator_of_noise_is_worse_than_the_floor(small, folder):
     metrics = quality(Album(noise), small, {"generated": 200}, 0, folder).metrics
     for name in ("frechet_distance", "kernel_distance", "neighbour_distance"):
         assert metrics[name].value > 2 * metrics[f"floor_{name}"].value
-    for name in ("recall", "coverage"):
+    for name in ("recall", "coverage", "clipped_density", "clipped_coverage"):
         assert metrics[name].value < metrics[f"floor_{name}"].value / 2
+    assert metrics["likelihood_divergence"].value > 10
 
 
 def test_as_many_images_as_asked_for(small, folder):

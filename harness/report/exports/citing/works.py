@@ -78,11 +78,15 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "score_gradient_variance": ("williams1992simple",),
     "reparameterised_gradient_variance": ("kingma2014auto",),
     "frechet_distance": ("heusel2017gans",),
+    "frechet_distance_infinite": ("chong2020effectively",),
     "kernel_distance": ("binkowski2018demystifying",),
     "precision": ("kynkaanniemi2019improved",),
     "recall": ("kynkaanniemi2019improved",),
     "density": ("naeem2020reliable",),
     "coverage": ("naeem2020reliable",),
+    "clipped_density": ("salvy2026enhanced",),
+    "clipped_coverage": ("salvy2026enhanced",),
+    "likelihood_divergence": ("jiralerspong2023feature",),
 }
 SOFTWARE = ("paszke2019pytorch",)
 
