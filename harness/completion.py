@@ -31,7 +31,7 @@ def data(incomplete: str) -> list[str]:
 
 
 def _named(kind: str, incomplete: str) -> list[str]:
-    from epsbench.harness.plan.names.registry import known_names
+    from epsbench.harness.plan.names.kinds import known_names
 
     return [name for name in known_names(kind) if name.startswith(incomplete)]
 

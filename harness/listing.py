@@ -14,9 +14,10 @@ from epsbench.harness.errors import InputError, printable
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.estimate import Estimator
+from epsbench.harness.plan.names.kinds import KINDS, known_names
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.parameters import Parameter
-from epsbench.harness.plan.names.registry import KINDS, Source, known_names, parameters, resolve
+from epsbench.harness.plan.names.registry import Source, parameters, resolve
 from epsbench.harness.plan.plan import Plan
 from epsbench.harness.plan.suite import load_suite, shipped_suites
 from epsbench.harness.plan.training_text import how_trained

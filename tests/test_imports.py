@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
 SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isolation", "harness.statistics",
-          "harness.records", "harness.frames", "harness.options", "harness.findings", "harness.hardware",
-          "harness.durations", "harness.waiting", "harness.latex")  # fmt: skip
+          "harness.records", "harness.frames", "harness.options", "harness.findings", "harness.finding_codes",
+          "harness.hardware", "harness.durations", "harness.waiting", "harness.latex")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress", f"{RUN}.guard")
@@ -44,18 +44,19 @@ MAY_IMPORT = {
     "harness.files": ("harness.errors",),
     "harness.frames": ("harness.records",),
     "harness.isolation": ("harness.global_settings",),
-    "harness.records": ("harness.errors", "harness.files", "harness.findings", "harness.migrations"),
+    "harness.findings": ("harness.finding_codes",),
+    "harness.records": ("harness.records", "harness.errors", "harness.files", "harness.findings", "harness.migrations"),
     "harness.plan": (
         "harness.plan", "harness.errors", "harness.isolation", "harness.records", "harness.hardware", "harness.files",
         "harness.durations", *ROBUST, "suites",
     ),
-    "harness.plan.data": ("harness.plan.data", "harness.plan.cell", "harness.errors", "harness.files"),
+    "harness.plan.data": ("harness.plan.data", "harness.plan.named", "harness.errors", "harness.files"),
     "harness.plan.names": (
-        "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon", "harness.errors",
-        "harness.isolation", *ROBUST,
+        "harness.plan.names", "harness.plan.cell", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",
+        "harness.errors", "harness.isolation", *ROBUST,
     ),
     "harness.plan.axes": (
-        "harness.plan.axes", "harness.plan.names", "harness.plan.cell", "harness.plan.data", "harness.plan.epsilon",
+        "harness.plan.axes", "harness.plan.names", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",
         "harness.errors",
     ),
     RUN: (RUN, *PLAN, "__version__"),
@@ -122,8 +123,9 @@ TORCH_FREE = (
     "", "attacks.base", "attacks.norms", "attacks.noise", "attacks.fgsm", "attacks.pgd", "attacks.mifgsm",
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
-    "harness.findings", "harness.api", "harness.evaluation", "harness.evaluate_verb", "harness.measuring",
-    "harness.several", "harness.completion", "harness.hardware", "harness.waiting", "harness.report_verbs",
+    "harness.findings", "harness.finding_codes", "harness.api", "harness.evaluation", "harness.evaluate_verb",
+    "harness.measuring", "harness.several", "harness.completion", "harness.hardware", "harness.waiting",
+    "harness.report_verbs",
 )  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from epsbench.attacks.base import Attack
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.cell import Cell, RobustnessCell, digest
+from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import describe
+from epsbench.harness.plan.named import digest
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients
 from epsbench.harness.plan.recorded import RecordIndex

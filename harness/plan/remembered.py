@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.files import cache_folder, write_atomically
-from epsbench.harness.plan.cell import Cell, Named, RobustnessCell
+from epsbench.harness.plan.cell import Cell, RobustnessCell
+from epsbench.harness.plan.named import Named
+from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.reads import noted
-from epsbench.harness.plan.names.registry import KINDS
-from epsbench.harness.plan.names.repository import OWN_ROOT, REPOSITORIES
+from epsbench.harness.plan.names.repository import REPOSITORIES
+from epsbench.harness.plan.names.roots import OWN_ROOT
 from epsbench.harness.plan.suite import Suite, file_of_suite, load_suite
 
 _VERSION = 1

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from epsbench.attacks.base import Attack
 from epsbench.harness.errors import InputError, summary
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.cell import freeze
 from epsbench.harness.plan.data.checks import as_array, checked_images, checked_labels
 from epsbench.harness.plan.data.own_code import Given, as_label, part_of
 from epsbench.harness.plan.data.source import Part
+from epsbench.harness.plan.named import freeze
+from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.nested import named_loss
-from epsbench.harness.plan.names.registry import KINDS
 from epsbench.harness.plan.names.versions import code_version
 from epsbench.harness.plan.on_the_spot import Entry, parsed
 from epsbench.harness.run.machine.copies import copy_of

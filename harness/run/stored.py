@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.cell import NO_WEIGHTS, GenerationCell, RobustnessCell, digest
+from epsbench.harness.plan.cell import NO_WEIGHTS, GenerationCell, RobustnessCell
 from epsbench.harness.plan.data import describe
+from epsbench.harness.plan.named import digest
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.nested import of_record

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from epsbench.harness.plan.cell import Named, freeze, thaw, without_places
+from epsbench.harness.plan.named import Named, freeze, thaw, without_places
 from epsbench.harness.plan.suite import load_suite
 
 MINE = '''"""Mine."""

@@ -11,10 +11,11 @@ from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.sources import SOURCE, SourceModels
 from epsbench.harness.plan.axes.starts import START
 from epsbench.harness.plan.axes.tables import OtherModel, Point, TableAxis
-from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.epsilon import any_epsilon, format_epsilon
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names.aliases import without_alias
-from epsbench.harness.plan.names.registry import KINDS, name_with_parameters
+from epsbench.harness.plan.names.kinds import KINDS
+from epsbench.harness.plan.names.registry import name_with_parameters
 
 TABLES: dict[str, TableAxis] = {"source": SOURCE, "start": START}
 """Axes whose values may be tables of other axes."""

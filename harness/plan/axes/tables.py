@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.cell import Items, Named
+from epsbench.harness.plan.named import Items, Named
 from epsbench.harness.plan.names.augmentations import read_augmentation
 from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.registry import check_plain, name_with_parameters

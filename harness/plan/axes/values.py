@@ -26,13 +26,14 @@ from epsbench.harness.plan.axes.corruptions import LEAST_SIDE, MOST_SEVERE, Corr
 from epsbench.harness.plan.axes.sources import SOURCE, SourceModel, SourceModels
 from epsbench.harness.plan.axes.starts import START, Start
 from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, TableAxis, read_named
-from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.epsilon import parse_epsilon, without_rounded_twins
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names.augmentations import AUGMENTATIONS, read_augmentation
 from epsbench.harness.plan.names.data import read_data
-from epsbench.harness.plan.names.registry import KINDS, NORMS, check_plain
+from epsbench.harness.plan.names.kinds import KINDS
+from epsbench.harness.plan.names.registry import NORMS, check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
 LONGEST = 1_000

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from epsbench.harness.plan.cell import Named, thaw
 from epsbench.harness.plan.data import DataDescription
+from epsbench.harness.plan.named import Named, thaw
 
 
 @dataclass(frozen=True)

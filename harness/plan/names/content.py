@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.cell import Cell, Named
+from epsbench.harness.plan.cell import Cell
 from epsbench.harness.plan.data import DataDescription, describe
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names.packages import package_of, without_package
 from epsbench.harness.plan.names.reads import noted
 from epsbench.harness.plan.names.registry import make
-from epsbench.harness.plan.names.repository import project_of, raised_at
+from epsbench.harness.plan.names.repository import raised_at
+from epsbench.harness.plan.names.roots import project_of
 from epsbench.harness.plan.names.versions import file_digest
 
 if TYPE_CHECKING:

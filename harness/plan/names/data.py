@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.data.own_code import OwnCode
 from epsbench.harness.plan.data.source import DataSource, Facts
+from epsbench.harness.plan.named import Named
+from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
-from epsbench.harness.plan.names.registry import KINDS, in_memory, make, name_with_parameters
+from epsbench.harness.plan.names.registry import in_memory, make, name_with_parameters
 
 FACTS = ("classes", "mean", "std")
 """What a suite may say of any data of the user's own."""

@@ -19,7 +19,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-from epsbench.harness.plan.names.repository import added_by, importable, is_own, roots_of
+from epsbench.harness.plan.names.repository import added_by
+from epsbench.harness.plan.names.roots import importable, is_own, roots_of
 from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
 
 EVERYTHING = "**"

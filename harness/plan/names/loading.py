@@ -14,7 +14,8 @@ from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.isolation import importing
 from epsbench.harness.plan.names import finders as finders  # whose import makes users' packages importable
 from epsbench.harness.plan.names.places import unreadable
-from epsbench.harness.plan.names.repository import OWN_FOLDERS, OWN_ROOT, is_own, repository_of
+from epsbench.harness.plan.names.repository import repository_of
+from epsbench.harness.plan.names.roots import OWN_FOLDERS, OWN_ROOT, is_own
 
 # Importing a user's module runs it: it may raise anything through no fault of epsbench, or even try to exit.
 _IMPORT_FAILURES = (Exception, SystemExit)

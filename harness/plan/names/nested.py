@@ -7,7 +7,7 @@ from typing import Any
 
 from epsbench.attacks.losses import LOSSES, Loss
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.cell import Named, freeze, thaw
+from epsbench.harness.plan.named import Named, freeze, thaw
 from epsbench.harness.plan.names.parameters import Parameter, as_argument
 
 NESTED = {"Loss": "loss", "tuple[Attack, ...]": "attack"}

@@ -8,8 +8,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.cell import freeze
 from epsbench.harness.plan.epsilon import parse_epsilon
+from epsbench.harness.plan.named import freeze
 
 
 @dataclass(frozen=True)

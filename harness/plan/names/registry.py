@@ -6,147 +6,26 @@ Nothing here imports torch. The built-in attacks, defenses and architectures imp
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from epsbench.attacks.losses import LOSSES
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.cell import Named, Table, digest, thaw
 from epsbench.harness.plan.data import SUBSETS
+from epsbench.harness.plan.named import Named, Table, digest, thaw
 from epsbench.harness.plan.names.aliases import ALIASES, without_alias
 from epsbench.harness.plan.names.hubs import model_names
+from epsbench.harness.plan.names.kinds import KINDS, Kind, entry_points_of, known_names
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
 from epsbench.harness.plan.names.places import file_of, in_one_spelling, require_weights
 from epsbench.harness.plan.names.versions import code_version
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of thing that a suite names: attacks, defenses or models."""
-
-    noun: str
-    """What messages call it."""
-    built_in: Mapping[str, str]
-    """Name → address of the built-ins."""
-    group: str
-    """The entry point group in which installed packages add names."""
-    bases: tuple[str, ...] = ()
-    """Addresses of classes; an object must derive from one of them. Empty: any callable will do."""
-    prefixes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Prefix before a colon → the address that it stands for, and the parameter that takes what follows the colon."""
-    hidden: Collection[str] = ("name",)
-    """Parameters that the harness sets, and a suite cannot."""
-    uncalled: Mapping[str, str] = field(default_factory=dict)
-    """Methods that a class may define in the belief that they are called → what to do instead."""
-
-    @property
-    def addresses(self) -> list[str]:
-        """How a prefix is used: ``"timm:NAME"``."""
-        return [f"{prefix}:{parameter.upper()}" for prefix, (_, parameter) in self.prefixes.items()]
-
-
-KINDS: dict[str, Kind] = {
-    "attack": Kind(
-        noun="attack",
-        built_in={
-            "none": "epsbench.attacks.none:NoAttack",
-            "noise": "epsbench.attacks.noise:Noise",
-            "fgsm": "epsbench.attacks.fgsm:FGSM",
-            "pgd": "epsbench.attacks.pgd:PGD",
-            "mi-fgsm": "epsbench.attacks.mifgsm:MIFGSM",
-            "apgd": "epsbench.attacks.apgd:APGD",
-            "apgd-t": "epsbench.attacks.apgd_t:APGDT",
-            "fab": "epsbench.attacks.fab:FAB",
-            "fab-t": "epsbench.attacks.fab_t:FABT",
-            "square": "epsbench.attacks.square:Square",
-            "ddn": "epsbench.attacks.ddn:DDN",
-            "fmn": "epsbench.attacks.fmn:FMN",
-            "deepfool": "epsbench.attacks.deepfool:DeepFool",
-            "cw": "epsbench.attacks.cw:CW",
-            "pdpgd": "epsbench.attacks.pdpgd:PDPGD",
-            "sigma-zero": "epsbench.attacks.sigma_zero:SigmaZero",
-            "apgd-search": "epsbench.attacks.apgd_search:APGDSearch",
-            "apgd-t-search": "epsbench.attacks.apgd_search:APGDTSearch",
-            "spsa": "epsbench.attacks.spsa:SPSA",
-            "boundary": "epsbench.attacks.boundary:Boundary",
-            "sparse-rs": "epsbench.attacks.sparse_rs:SparseRS",
-            "hopskipjump": "epsbench.attacks.hopskipjump:HopSkipJump",
-            "jitter": "epsbench.attacks.jitter:Jitter",
-            "ensemble": "epsbench.attacks.ensemble:Ensemble",
-            "autoattack": "epsbench.attacks.autoattack:AutoAttack",
-        },
-        group="epsbench.attacks",
-        bases=("epsbench.attacks.base:Attack",),
-        prefixes={
-            "images": ("epsbench.harness.plan.handed_over:HandedOver", "images_file"),
-            "torchattacks": ("epsbench.attacks.adapters.torchattacks:TorchAttacks", "attack_name"),
-            "foolbox": ("epsbench.attacks.adapters.foolbox:Foolbox", "attack_name"),
-            "art": ("epsbench.attacks.adapters.art:Art", "attack_name"),
-            "adv-lib": ("epsbench.attacks.adapters.adv_lib:AdvLib", "attack_name"),
-        },
-        hidden=("name", "norm", "images_file", "attack_name", "options"),
-        uncalled={
-            "loss": "a field `loss` holds the loss, a value of epsbench.attacks.losses.Loss; for a loop of your own "
-            "define perturb(victim, x, y, eps, noise)",
-            "targeted": "target(rows) returns the classes to aim at; for a loop of your own define "
-            "perturb(victim, x, y, eps, noise)",
-        },
-    ),
-    "loss": Kind(
-        noun="loss",
-        built_in={name: f"epsbench.attacks.losses:{type(loss).__name__}" for name, loss in LOSSES.items()},
-        group="epsbench.losses",
-        bases=("epsbench.attacks.losses:Loss",),
-    ),
-    "defense": Kind(
-        noun="defense",
-        built_in={
-            "none": "epsbench.models.defenses:NoDefense",
-            "fgsm-loss": "epsbench.models.defenses:FGSMLoss",
-            "pgd-batch": "epsbench.models.defenses:PGDBatch",
-            "pgd-replace": "epsbench.models.defenses:PGDReplace",
-            "trades": "epsbench.models.defenses:TRADES",
-            "n-fgsm": "epsbench.models.defenses:NFGSM",
-        },
-        group="epsbench.defenses",
-        bases=("epsbench.models.defenses:Defense",),
-    ),
-    "model": Kind(
-        noun="model",
-        built_in={
-            "smallcnn": "epsbench.models.catalogue:SmallCNN",
-            "resnet18": "epsbench.models.catalogue:ResNet18",
-            "vae": "epsbench.models.generative:VAE",
-            "residual-vae": "epsbench.models.generative:ResidualVAE",
-            "autoencoder": "epsbench.models.generative:Autoencoder",
-        },
-        group="epsbench.models",
-        prefixes={
-            "timm": ("epsbench.models.catalogue:Timm", "name"),
-            "torchvision": ("epsbench.models.catalogue:TorchVision", "name"),
-            "file": ("epsbench.models.catalogue:FromFile", "path"),
-        },
-        hidden=("name", "path", "shape", "classes", "num_classes"),
-    ),
-    "data": Kind(
-        noun="data set",
-        built_in={
-            "npz": "epsbench.harness.plan.data.npz:Npz",
-            "folder": "epsbench.harness.plan.data.folder:Folder",
-        },
-        group="epsbench.data",
-        hidden=("name", "base", "split"),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -178,17 +57,6 @@ def in_memory(kind: str, name: str) -> Any:
     return _IN_MEMORY.get((kind, name))
 
 
-@cache
-def _entry_points(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
-
-
-def known_names(kind: str) -> list[str]:
-    """The names of a kind: the built-ins, then those that installed packages add."""
-    built_in = KINDS[kind].built_in
-    return [*built_in, *(name for name in _entry_points(KINDS[kind].group) if name not in built_in)]
-
-
 def resolve(kind: str, name: str, base: Path) -> Source:
     """What a name of a kind (``attack``, ``defense``, ``model``) stands for; files are relative to ``base``.
 
@@ -205,7 +73,7 @@ def resolve(kind: str, name: str, base: Path) -> Source:
         if parameter == "attack_name":
             return Source(_of_library(name, load_object(address, base)))
         return Source(load_object(address, base), ((parameter, _hub_name(prefix, rest, base)),))
-    if name in (points := _entry_points(table.group)):
+    if name in (points := entry_points_of(table.group)):
         return Source(_checked(table, name, load_object(points[name].value.partition("[")[0].strip(), base)))
     if colon:
         return Source(_checked(table, name, load_object(name, base)))

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from epsbench import __version__
 from epsbench.harness.files import write_atomically
-from epsbench.harness.findings import CODES
+from epsbench.harness.finding_codes import CODES
 from epsbench.harness.records import Record
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import plural, visible

@@ -11,7 +11,7 @@ from torch import nn
 
 from epsbench.harness.errors import InputError, first_line
 from epsbench.harness.findings import Finding, voids
-from epsbench.harness.plan.cell import Named
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.run.attack.judge import Judge

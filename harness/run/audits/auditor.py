@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from epsbench.attacks.base import Attack
 from epsbench.attacks.norms import NORMS
-from epsbench.harness.findings import OWN_GRADIENTS, Finding, finding, voids
+from epsbench.harness.finding_codes import OWN_GRADIENTS
+from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.run.attack.engine import Engine

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.plan.cell import Named, RobustnessCell
+from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names import registry
 from epsbench.harness.run.audits.points import changed, spread
 from epsbench.harness.run.audits.probe import Probe

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.plan.cell import freeze
+from epsbench.harness.plan.named import freeze
 from epsbench.harness.plan.recorded import Entry
 from epsbench.harness.statistics import mcnemar_exact
 

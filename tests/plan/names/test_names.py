@@ -12,9 +12,10 @@ import pytest
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.names import registry
+from epsbench.harness.plan.names import kinds, registry
 from epsbench.harness.plan.names.hubs import model_names
-from epsbench.harness.plan.names.registry import KINDS, known_names, make, name_with_parameters
+from epsbench.harness.plan.names.kinds import KINDS, known_names
+from epsbench.harness.plan.names.registry import make, name_with_parameters
 
 HERE = Path()
 STEP = '''
@@ -127,7 +128,8 @@ def test_any_callable_is_a_model(tmp_path):
 
 def test_an_installed_package_adds_names(monkeypatch):
     point = EntryPoint("their-pgd", "epsbench.attacks.pgd:PGD", "epsbench.attacks")
-    monkeypatch.setattr(registry, "_entry_points", lambda group: {"their-pgd": point} if "attacks" in group else {})
+    for module in (registry, kinds):
+        monkeypatch.setattr(module, "entry_points_of", lambda group: {"their-pgd": point} if "attacks" in group else {})
     assert known_names("attack")[-1] == "their-pgd"
     assert isinstance(make("attack", name_with_parameters("attack", "their-pgd", HERE), HERE), PGD)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.loading import load_object
-from epsbench.harness.plan.names.registry import KINDS, norm_versions
+from epsbench.harness.plan.names.registry import norm_versions
 from epsbench.harness.plan.names.versions import bare_source, code_version
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite

@@ -14,7 +14,7 @@ from texts import HOSTILE
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DATASETS
-from epsbench.harness.plan.names.registry import KINDS
+from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.report.exports.citing.describe import describe
 from epsbench.harness.report.exports.citing.works import MEASURES, SOFTWARE, WORKS, bibliography, works
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from epsbench.harness import records as records_module
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import Metric, Record, Verdicts, write_record
+from epsbench.harness.records import files as record_files
 from epsbench.harness.report.gates import check, compare
 
 SUITE = """
@@ -38,8 +38,8 @@ def recorded(folder: Path, name: str, cells: int, bounds: int) -> Path:
 @pytest.fixture
 def reads(monkeypatch):
     paths: list[Path] = []
-    original = records_module.read_record
-    monkeypatch.setattr(records_module, "read_record", lambda path: paths.append(path) or original(path))
+    original = record_files.read_record
+    monkeypatch.setattr(record_files, "read_record", lambda path: paths.append(path) or original(path))
     return paths
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from epsbench.harness.findings import CODES, finding
+from epsbench.harness.finding_codes import CODES
+from epsbench.harness.findings import finding
 
 ROOT = Path(__file__).parents[3]
 

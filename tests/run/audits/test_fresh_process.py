@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 from zoo import CPU, DIGITS, codes, probe_of
 
-from epsbench.harness.plan.cell import Named, RobustnessCell
+from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.run.audits import fresh_child, fresh_process

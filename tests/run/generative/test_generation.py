@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.cell import GenerationCell, Named
+from epsbench.harness.plan.cell import GenerationCell
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.records import read_pictures, read_record, write_record
 from epsbench.harness.run.context import Context

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from epsbench.attacks.base import Attack
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.pgd import PGD
-from epsbench.harness.findings import OWN_GRADIENTS
+from epsbench.harness.finding_codes import OWN_GRADIENTS
 from epsbench.harness.options import Options
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.plan.suite import Suite, load_suite

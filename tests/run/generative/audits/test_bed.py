@@ -10,7 +10,7 @@ from cheating_vaes import CHEATS
 from honest_vaes import HONEST, digits
 from vae_bench import codes, measure
 
-from epsbench.harness.findings import CODES
+from epsbench.harness.finding_codes import CODES
 
 
 @pytest.mark.parametrize("name", CHEATS)

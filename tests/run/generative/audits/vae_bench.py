@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from epsbench.harness.plan.cell import GenerationCell, Named
+from epsbench.harness.plan.cell import GenerationCell
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.records import Record
 from epsbench.harness.run.context import Context
