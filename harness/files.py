@@ -21,6 +21,19 @@ DAMAGED_ARCHIVE = (
 )  # fmt: skip
 
 
+FileStamp = tuple[int, int, int, int]
+"""Times of the last write and the last change, the size, and the number of a file. A replaced file has another one."""
+
+JUST_WRITTEN_NS = 50_000_000
+"""A file read so soon after it was written may change without another time stamp."""
+
+
+def stamp_of(path: Path) -> FileStamp:
+    """The stamp of a file or folder as it is now. Raises `OSError` where there is none."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
 def archive_of(arrays: Mapping[str, Any]) -> bytes:
     """Arrays by name as a compressed ``.npz`` archive."""
     import numpy as np

@@ -75,7 +75,7 @@ MAY_IMPORT = {
     f"{RUN}.robustness": (f"{RUN}.robustness", f"{RUN}.failure", *AUDITS, *PLAN),
     REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.glossary", f"{REPORT}.page",
              f"{REPORT}.exports", f"{REPORT}.site", *SHARED),
-    f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", *SHARED),
+    f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", "harness.plan.cell", *SHARED),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
     f"{REPORT}.robustness": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.generative": (f"{REPORT}.generative", "harness.plan.training_text", *DRAWING, *SHARED),

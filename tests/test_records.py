@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from epsbench.harness import records
 from epsbench.harness.errors import InputError
 from epsbench.harness.findings import Finding
 from epsbench.harness.frames import flatten, frame
@@ -21,6 +20,7 @@ from epsbench.harness.records import (
     Metric,
     Record,
     Verdicts,
+    files,
     pack_bits,
     read_pictures,
     read_record,
@@ -230,7 +230,7 @@ def test_an_id_that_is_no_hash_is_refused(identity):
 def test_pictures_that_unpack_to_more_than_they_may_are_refused(tmp_path, monkeypatch):
     kept = record(pictures=True)
     write_pictures(tmp_path, kept.id, {"original": np.zeros((4, 1, 512, 512), dtype=np.float32)})
-    monkeypatch.setattr(records, "LARGEST_PICTURES", 1 << 20)
+    monkeypatch.setattr(files, "LARGEST_PICTURES", 1 << 20)
     with pytest.raises(InputError, match="4 MiB when unpacked, more than 1"):
         read_pictures(tmp_path, kept)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -126,6 +127,13 @@ class RobustnessCell(_Cell):
         return (self.source, *self.more_sources) if self.source else ()
 
     @property
+    def models(self) -> Iterator[RobustnessCell]:
+        """Cells of all models that this one needs: its own, those it follows, and those that each starts from."""
+        yield self
+        for other in (*self.sources, *([self.start] if self.start else [])):
+            yield from other.models
+
+    @property
     def model_axes(self) -> dict[str, Any]:
         """The axes that decide the weights, as records hold them: subset and start only when a suite sets them."""
         subset = {} if self.subset == "all" else {"subset": self.subset}
@@ -232,3 +240,12 @@ class GenerationCell(_Cell):
 
 
 Cell = RobustnessCell | GenerationCell
+
+
+def models_of_record(cell: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """As `RobustnessCell.models`, of a cell in the form of a record: the axes of each model."""
+    yield cell
+    source = cell.get("source") or {}
+    for other in (source, *source.get("with", []), cell.get("start") or {}):
+        if other:
+            yield from models_of_record({key: value for key, value in other.items() if key != "with"})

@@ -14,7 +14,7 @@ from pathlib import Path
 from epsbench.harness.durations import shown
 from epsbench.harness.hardware import device_names
 from epsbench.harness.plan.cell import Cell, RobustnessCell
-from epsbench.harness.plan.data import SUBSETS, describe
+from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.index_file import entry_of, read_index
 from epsbench.harness.plan.plan import Job, Plan, examples
 from epsbench.harness.plan.recorded_entry import Timing, network_key, training_key, work_key
@@ -164,5 +164,4 @@ class Estimator:
 
 def images_of_training(cell: Cell) -> int:
     """The number of images of an epoch."""
-    size = min(describe(cell.data).sizes[0], cell.limit or describe(cell.data).sizes[0])
-    return len(range(size)[SUBSETS[getattr(cell, "subset", "all")](size)])
+    return describe(cell.data).training_images(cell.limit, getattr(cell, "subset", "all"))

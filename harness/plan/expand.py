@@ -20,7 +20,7 @@ from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.bounds import Bound, Cost
 from epsbench.harness.plan.cell import Cell
-from epsbench.harness.plan.data import SUBSETS, describe
+from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.registry import make, name_with_parameters
 from epsbench.harness.plan.schema import (
@@ -62,9 +62,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     problems: Problems = []
     matrix = {axis: _values(part, part.matrix, axis, base) for axis in part.axes}
     _few_enough(f"{part.task}.matrix", matrix)
-    points = resolved(
-        _settled(part, dict(zip(matrix, values, strict=True)), base) for values in product(*matrix.values())
-    )
+    points = _points(part, matrix, base)
     points = _excluded(part, points, base, problems)
     _include(part, points, matrix, base, problems)
     if not points and not problems:
@@ -119,9 +117,13 @@ def _excluded(part: SuitePart, points: list[Point], base: Path, problems: Proble
     return [point for position, point in enumerate(points) if position not in dropped]
 
 
-def _settled(part: SuitePart, point: Point, base: Path) -> Point:
-    """A point as it is measured: values that mean nothing beside others are left out, so equal cells are one."""
-    return with_budget(settled(point), base) if part.task == "robustness" else point
+def _points(part: SuitePart, axes: Mapping[str, list[Any]], base: Path) -> list[Point]:
+    """Every combination of the values of these axes, as it is measured.
+
+    Values that mean nothing beside others are left out, so equal cells are one.
+    """
+    points = (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+    return resolved(with_budget(settled(point), base) if part.task == "robustness" else point for point in points)
 
 
 def _include(
@@ -140,9 +142,7 @@ def _include(
             for axis in open_axes
         ]
         _few_enough(path, axes, len(points))
-        included = resolved(
-            _settled(part, dict(zip(axes, values, strict=True)), base) for values in product(*axes.values())
-        )
+        included = _points(part, axes, base)
         fresh = [point for point in included if tuple(point.values()) not in known]
         known |= {tuple(point.values()) for point in fresh}
         if not fresh and not open_axes:
@@ -186,10 +186,10 @@ def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:
     """A problem for every subset that the part's limit leaves without a training example."""
     if not describe(part.data).sizes[0]:
         return []  # without training the training split need not exist: the run says so where a model needs it
-    examples = min(describe(part.data).sizes[0], part.limit or math.inf)
+    data, examples = describe(part.data), describe(part.data).training_images(part.limit)
     starts = (start.point(point) for point in points if isinstance(start := point.get("start"), Start))
     subsets = dict.fromkeys(point.get("subset", "all") for point in [*points, *starts])
-    empty = [subset for subset in subsets if not range(int(examples))[SUBSETS[subset](int(examples))]]
+    empty = [subset for subset in subsets if not data.training_images(part.limit, subset)]
     return [
         f"{part.task}.limit: {examples} leaves {subset!r} no example to train on; give at least 2" for subset in empty
     ]

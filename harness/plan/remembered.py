@@ -18,9 +18,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from epsbench.harness.files import cache_folder, write_atomically
+from epsbench.harness.files import JUST_WRITTEN_NS, FileStamp, cache_folder, stamp_of, write_atomically
 from epsbench.harness.plan.cell import Cell, RobustnessCell
-from epsbench.harness.plan.named import Named
+from epsbench.harness.plan.names.augmentations import AUGMENTATIONS
 from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.reads import noted
 from epsbench.harness.plan.names.repository import REPOSITORIES
@@ -29,11 +29,10 @@ from epsbench.harness.plan.suite import Suite, file_of_suite, load_suite
 
 _VERSION = 1
 _PACKAGES = ("torch", "torchvision", "timm", "numpy")
-_RACY_NS = 50_000_000  # a file read so soon after it was written may change without a new time stamp
 _SAFE = {("pathlib", "PosixPath"), ("pathlib", "WindowsPath"), ("fractions", "Fraction"), ("builtins", "frozenset")}
 # What libraries read while they are imported: the machine's description, and files that their versions stand for.
 _OF_LIBRARIES = ("/proc/", "/sys/", "/dev/", *(f"{place}/" for place in {sys.prefix, sys.base_prefix}))
-Stamps = dict[str, tuple[int, int, int]]
+Stamps = dict[str, FileStamp]
 
 
 def load_to_show(name: str, limit: int | None, precision: str | None, changes: Sequence[str]) -> tuple[Suite, bool]:
@@ -48,38 +47,41 @@ def load_to_show(name: str, limit: int | None, precision: str | None, changes: S
         own = {each for repository in REPOSITORIES.values() for each in repository.files()}
         files = {suite.path, *own, *(data for _, data in reads if not str(data).startswith(_OF_LIBRARIES))}
         stamps = stamps_of({*files, *(each.parent for each in own)})
-        if stamps is not None and all(began - written > _RACY_NS for _, written, _ in stamps.values()):
+        if stamps is not None and all(began - written > JUST_WRITTEN_NS for written, *_ in stamps.values()):
             _keep(path, stamps, suite)
     return suite, False
 
 
 def stamps_of(paths: Iterable[Path]) -> Stamps | None:
-    """Size, time of the last write and number of each file or folder; None where one is not there."""
-    stamps: Stamps = {}
-    for path in paths:
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        stamps[str(path)] = (status.st_size if path.is_file() else 0, status.st_mtime_ns, status.st_ino)
-    return stamps
+    """The stamp of each file or folder; None where one is not there."""
+    try:
+        return {str(path): stamp_of(path) for path in paths}
+    except OSError:
+        return None
 
 
 def _can_be_kept(suite: Suite) -> bool:
     """Whether all that the suite names is built in, or in files that are known: some of them, at least, the user's."""
-    names = {(kind, named.name) for cell in suite.cells for kind, named in _names(cell)}
-    own = {name for kind, name in names if name not in KINDS[kind].built_in}
+    built_in = {name for kind in KINDS.values() for name in kind.built_in} | set(AUGMENTATIONS)
+    own = {name for cell in suite.cells for name in _names(cell)} - built_in
     data = all(isinstance(cell.data, str) for cell in suite.cells)
     return bool(own) and data and all(name.rpartition(":")[0].endswith(".py") for name in own)
 
 
-def _names(cell: Cell) -> Iterable[tuple[str, Named]]:
-    yield "model", cell.model
-    if isinstance(cell, RobustnessCell):
-        yield from (("defense", cell.defense), ("attack", cell.attack))
-        for other in (cell.source, cell.start):
-            if other is not None:
-                yield from _names(other)
+def _names(cell: Cell) -> Iterable[str]:
+    """Every name in a cell, of losses and of parts of an attack too: what has a colon may be code of the user's."""
+    for each in cell.models if isinstance(cell, RobustnessCell) else (cell,):
+        yield each.model.name
+        if isinstance(each, RobustnessCell):
+            yield from (each.augmentation, each.defense.name, each.attack.name)
+            yield from (text for _, value in each.attack.params for text in _texts(value) if ":" in text)
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value if isinstance(value, tuple) else ():
+        yield from _texts(inner)
 
 
 def _path(name: str, limit: int | None, precision: str | None, changes: Sequence[str]) -> Path | None:

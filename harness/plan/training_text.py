@@ -34,8 +34,7 @@ def training_images(cell: Mapping[str, Any]) -> int | None:
     data, limit, subset = DATASETS.get(str(cell.get("data"))), cell.get("limit"), cell.get("subset", "all")
     if data is None or not isinstance(subset, str) or subset not in SUBSETS or not isinstance(limit, int | None):
         return None
-    size = data.sizes[0] if limit is None else max(0, min(data.sizes[0], limit))
-    return len(range(size)[SUBSETS[subset](size)])
+    return data.training_images(limit, subset)
 
 
 def number_of_classes(cell: Mapping[str, Any]) -> int | None:

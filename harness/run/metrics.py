@@ -11,6 +11,11 @@ from epsbench.harness.records import Metric
 from epsbench.harness.statistics import CONFIDENCE, mean_interval, wilson
 
 
+def share_of(rows: Tensor) -> float:
+    """The share of true values among ``rows``, bool (N,)."""
+    return float(rows.float().mean())
+
+
 def proportion(bits: np.ndarray) -> Metric:
     """The share of true values among ``bits``, bool (n,), with its Wilson interval."""
     low, high = wilson(int(bits.sum()), len(bits))

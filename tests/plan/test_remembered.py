@@ -125,3 +125,30 @@ def test_a_cache_that_is_no_suite_is_read_over_and_runs_nothing(folder, monkeypa
     assert not known
     assert len(suite.cells) == 4
     assert not (folder / "trapped").exists()
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        'augmentation = "elsewhere:flip"',
+        'attack = { name = "pgd", loss = "elsewhere:Mine" }',
+        'defense = { name = "elsewhere:Loss" }',
+    ],
+)
+def test_code_in_a_module_is_not_watched_so_its_suite_is_not_kept(folder, monkeypatch, axes):
+    (folder / "elsewhere.py").write_text(
+        "from torch import nn\nfrom epsbench.attacks.losses import Margin as Mine\n"
+        "from epsbench.models.defenses import NoDefense as Loss\n"
+        "def flip(images, generator):\n    return images\n"
+        "def net(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    (folder / "own.toml").write_text(
+        SUITE.replace('attack = ["fgsm", "noise"],', "" if "attack" in axes else 'attack = "fgsm",').replace(
+            "eps =", f"{axes}, eps ="
+        )
+    )
+    time.sleep(0.1)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for _ in range(2):
+        assert not remembered.load_to_show("own.toml", None, None, [])[1]

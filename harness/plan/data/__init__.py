@@ -85,6 +85,11 @@ class DataDescription:
             digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()[:16]
 
+    def training_images(self, limit: int | None, subset: str = "all") -> int:
+        """How many images an epoch takes of this subset of the first ``limit`` training examples; None: of all."""
+        size = self.sizes[0] if limit is None else max(0, min(self.sizes[0], limit))
+        return len(range(size)[SUBSETS[subset](size)])
+
     def subset_identity(self, subset: str) -> str:
         """A digest of `identity` and of every index of this subset of the training examples."""
         chosen = self.split()[0][SUBSETS[subset](self.sizes[0])]

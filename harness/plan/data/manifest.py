@@ -16,22 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import cache_folder, write_atomically
+from epsbench.harness.files import JUST_WRITTEN_NS, cache_folder, stamp_of, write_atomically
 from epsbench.harness.plan.data import DataDescription
 
-_RACY_NS = 50_000_000  # a file read so soon after it was written may change without a new time stamp
-_VERSION = 1
+_VERSION = 2
 
 
 def stamps(files: Sequence[Path], where: str) -> list[list[int]]:
-    """Size, time of the last write and number of each file. Raises `InputError` for a file that is not there."""
+    """The stamp of each file. Raises `InputError` for a file that is not there."""
     known = []
     for path in files:
         try:
-            status = path.stat()
+            known.append(list(stamp_of(path)))
         except OSError as error:
             raise InputError(f"{where}: {path} cannot be read ({error.strerror or error}); check the path") from error
-        known.append([status.st_size, status.st_mtime_ns, status.st_ino])
     return known
 
 
@@ -47,7 +45,7 @@ def described(key: str, files: Sequence[Path], where: str, read: Callable[[], Da
     if manifest and (known := _load(manifest, now)) is not None:
         return known
     description = read()
-    settled = all(started - written > _RACY_NS for _, written, _ in now)
+    settled = all(started - written > JUST_WRITTEN_NS for written, *_ in now)
     if manifest and settled:
         content = {"files": now, "description": asdict(description)}
         with suppress(OSError):  # a cache that is full or gone costs time and nothing else

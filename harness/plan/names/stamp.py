@@ -6,16 +6,7 @@ import hashlib
 import time
 from pathlib import Path
 
-FileStamp = tuple[int, int, int, int]
-"""Times of the last write and the last change, the size, and the number of a file. A replaced file has another one."""
-
-_RACY_NS = 50_000_000  # a file read so soon after it was written may change without a new time stamp
-
-
-def stamp_of(path: Path) -> FileStamp:
-    """The stamp of a file as it is now. Raises `OSError` where there is none."""
-    status = path.stat()
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+from epsbench.harness.files import JUST_WRITTEN_NS, FileStamp, stamp_of
 
 
 class Reading:
@@ -34,7 +25,7 @@ class Reading:
     def is_current(self, path: Path) -> bool:
         """Whether the file is still the same. It is read again only where its time stamps cannot tell."""
         try:
-            if stamp_of(path) == self._stamp and self._read_ns - self._stamp[0] > _RACY_NS:
+            if stamp_of(path) == self._stamp and self._read_ns - self._stamp[0] > JUST_WRITTEN_NS:
                 return True
             fresh, _ = self.of(path)
         except OSError:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from epsbench.harness.plan.cell import models_of_record
 from epsbench.harness.plan.names.registry import built_in_defaults
 from epsbench.harness.report.results.cells import Cell, canonical, curve, start_label
 from epsbench.harness.report.results.units import data_name, defense_name, norm_name, scalar, visible
@@ -23,8 +24,7 @@ class Names:
         curves: dict[str, set[str]] = defaultdict(set)
         stops: set[bool] = set()
         for cell in cells:
-            source = cell.get("source", {})
-            for axes in (cell, source, *source.get("with", []), cell.get("start", {})):
+            for axes in models_of_record(cell):
                 for kind in NAMED:
                     if kind in axes:
                         uses[kind, axes[kind]["name"]][canonical(axes[kind])] = axes[kind]

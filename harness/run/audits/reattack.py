@@ -14,6 +14,7 @@ from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.search import score_search
+from epsbench.harness.run.metrics import share_of
 from epsbench.harness.statistics import mcnemar_exact
 
 IMAGES, FEWEST = 48, 16  # attacked; with fewer there is no finding
@@ -76,7 +77,7 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
     gained = int((result.margin & ~result.cross_entropy & ~fooled).sum())
     lost = int((result.cross_entropy & ~result.margin).sum())
     if gained - lost > MUCH * n and mcnemar_exact(gained, lost) < SIGNIFICANT:
-        shares = {"cross_entropy": _share(result.cross_entropy), "margin": _share(result.margin)}
+        shares = {"cross_entropy": share_of(result.cross_entropy), "margin": share_of(result.margin)}
         fact = (
             f"{STEPS} steps fool {shares['cross_entropy']:.0%} by the cross-entropy, {shares['margin']:.0%} by margin"
         )
@@ -84,9 +85,9 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
     more = result.search & ~fooled
     if int(more.sum()) > max(MUCH * n, FEWEST / 4):
         shares = {
-            "recorded": _share(fooled),
-            "gradient": _share(result.cross_entropy | result.margin),
-            "search": _share(more),
+            "recorded": share_of(fooled),
+            "gradient": share_of(result.cross_entropy | result.margin),
+            "search": share_of(more),
         }
         fact = (
             f"of {n} images, this attack fools {shares['recorded']:.0%}, gradient steps with two losses "
@@ -109,7 +110,3 @@ def along_gradient(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, g
         x_adv = x_adv.index_copy(0, left, at)
         stands = stands.index_copy(0, left, probe.logits(at).argmax(1) == y[left])
     return stands
-
-
-def _share(rows: Tensor) -> float:
-    return float(rows.float().mean())

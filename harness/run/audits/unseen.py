@@ -13,6 +13,7 @@ from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.points import pairs_of_one_class, random_signs, some_of
 from epsbench.harness.run.audits.probe import Probe, log_odds
 from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.metrics import share_of
 from epsbench.harness.statistics import fisher_exact
 
 IMAGES, FEWEST = 512, 100  # of each split; with fewer there is no finding
@@ -41,7 +42,7 @@ def audit_unseen(probe: Probe, train: Examples, test: Examples) -> Iterator[Find
         moved = [_right(probe.logits(move(x)), y) for x, y in (known, unknown)]
         lost = [before & ~after for before, after in zip(right, moved, strict=True)]
         if _exceeds(lost[0], lost[1]):
-            shares = {"test": _share(lost[0]), "training": _share(lost[1])}
+            shares = {"test": share_of(lost[0]), "training": share_of(lost[1])}
             fact = (
                 f"{name} makes the model wrong on {shares['test']:.1%} of {n} test images and on "
                 f"{shares['training']:.1%} of {m} training images"
@@ -100,7 +101,7 @@ MOVES: dict[str, Callable[[Tensor], Tensor]] = {"noise of 1/255": _with_noise, "
 
 def _more_accurate(test: Tensor, train: Tensor) -> Iterator[Finding]:
     if _exceeds(test, train):
-        shares = {"test": _share(test), "training": _share(train)}
+        shares = {"test": share_of(test), "training": share_of(train)}
         fact = (
             f"accuracy is {shares['test']:.1%} on {len(test)} test images and {shares['training']:.1%} on "
             f"{len(train)} training images"
@@ -113,7 +114,7 @@ def _exceeds(first: Tensor, second: Tensor) -> bool:
     n, m = len(first), len(second)
     share = (int(first.sum()) + int(second.sum())) / (n + m)
     deviation = math.sqrt(share * (1 - share) * (1 / n + 1 / m))
-    return _share(first) - _share(second) > max(GAP, UNLIKELY * deviation)
+    return share_of(first) - share_of(second) > max(GAP, UNLIKELY * deviation)
 
 
 def _auc(first: Tensor, second: Tensor) -> float:
@@ -126,7 +127,3 @@ def _auc(first: Tensor, second: Tensor) -> float:
 
 def _right(logits: Tensor, y: Tensor) -> Tensor:
     return logits.argmax(1) == y
-
-
-def _share(rows: Tensor) -> float:
-    return float(rows.float().mean())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
 from epsbench.harness.plan.data import SUBSETS, DataDescription
+
+AT_ONCE = 1024  # images of which keys are made at once
 
 
 class Examples:
@@ -25,6 +30,12 @@ class Examples:
     def __getitem__(self, rows: slice) -> Examples:
         """Only these examples; they share memory with the rest."""
         return Examples(self._raw[rows], self.labels[rows], self._brightest)
+
+    def keys(self) -> Iterator[bytes]:
+        """For each image what is the same for equal ones: a digest of its pixels at 256 levels."""
+        for start in range(0, len(self), AT_ONCE):
+            levels = (self.pixels(slice(start, start + AT_ONCE)) * 255).round().byte().flatten(1).cpu().numpy()
+            yield from (blake2b(image.tobytes(), digest_size=16).digest() for image in levels)
 
     @property
     def device(self) -> torch.device:
@@ -54,6 +65,12 @@ class Data:
     test: Examples
     """What attacks and measures use."""
 
+    @cached_property
+    def seen_in_training(self) -> list[int]:
+        """The positions of test images that are training or validation images, too, pixel by pixel, at 256 levels."""
+        known = {*self.train.keys(), *self.validation.keys()}
+        return [position for position, key in enumerate(self.test.keys()) if key in known]
+
     def trained_on(self, subset: str) -> Data:
         """The same data with only this subset of the training examples; validation and test stay whole."""
-        return replace(self, train=self.train[SUBSETS[subset](len(self.train))])
+        return self if subset == "all" else replace(self, train=self.train[SUBSETS[subset](len(self.train))])

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from epsbench.harness.plan.cell import models_of_record
 from epsbench.harness.records import Record
 
 AUTOATTACK = "croce2020reliable"
@@ -110,7 +111,7 @@ def works(record: Record) -> list[str]:
     """The keys for everything that a cell names and measures, each once."""
     cell = record.cell
     keys: list[str] = []
-    for axes in (cell, cell.get("source", {}), cell.get("start", {})):
+    for axes in models_of_record(cell):
         for kind in ("data", "model", "defense"):
             if kind in axes:
                 value = axes[kind]
