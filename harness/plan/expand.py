@@ -277,6 +277,7 @@ def _robustness_cell(part: RobustnessPart, point: Point, code: _Versions) -> Rob
         training=tuple(sorted(training.items())),
         limit=part.limit,
         test_images=part.test_images,
+        randomness=part.randomness,
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,
