@@ -111,10 +111,13 @@ class Answer:
     inputs: tuple[Tensor, ...]
     """What the loss needs besides the logits."""
 
+    mean_loss: Tensor | None = None
+    """The mean of the loss (N,) over several passes, of a model that is random; None: one pass."""
+
     @cached_property
     def loss(self) -> Tensor:
         """The loss (N,) there. It rises towards a success."""
-        return self.objective(self.logits, *self.inputs)
+        return self.objective(self.logits, *self.inputs) if self.mean_loss is None else self.mean_loss
 
     @cached_property
     def wrong(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ def evaluate(
     limit: int | None = None,
     early_stop: bool = True,
     curve: str = "each",
+    randomness: Mapping[str, int] | None = None,
     precision: str | None = None,
     device: Any = None,
     batch_size: int | None = None,
@@ -63,6 +64,8 @@ def evaluate(
         limit: Only the first so many images.
         early_stop: Whether an image leaves the attack once it fools.
         curve: How verdicts at several ε depend on each other: ``"each"``, ``"nested"`` or ``"bisect"``.
+        randomness: ``{"samples": k, "votes": m}`` for a model that answers at random: the attack averages k passes,
+            and the majority of m decides.
         precision: ``"float32"``, ``"bf16"`` or ``"fp16"`` of the attacked copy; default: bf16 on CUDA, else float32.
         device: Default: that of the model's weights, else CUDA where there is one.
         batch_size: Rows attacked at a time; default: by timing.
@@ -84,9 +87,10 @@ def evaluate(
         entries, of_attack, norms = attack_entries(attack)
         stack.enter_context(registered({**objects, **of_model, **of_attack}))
         results = Path(out) if out is not None else Path(stack.enter_context(_temporary()))
+        random: dict[str, Any] = {} if randomness is None else {"randomness": dict(randomness)}
         suite = evaluation_suite(
             named, data, entries, norm or norms or "linf", _plain_numbers(eps), base=Path.cwd(), limit=limit,
-            precision=precision, seed=seed, early_stop=early_stop, curve=curve,
+            precision=precision, seed=seed, early_stop=early_stop, curve=curve, **random,
         )  # fmt: skip
         options = Options(
             device=str(device) if device is not None else device_of(model, x),

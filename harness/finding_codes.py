@@ -30,7 +30,17 @@ CODES: dict[str, Code] = {
     "not-deterministic": Code(
         "void",
         "Two passes over the same images or codes differ: dropout or a random transform is on.",
-        "switch it off in evaluation mode; under a random defense an image has no single verdict",
+        "switch it off in evaluation mode; for a defense that is random, set randomness = { samples, votes }",
+    ),
+    "unsettled-votes": Code(
+        "warning",
+        "The model is random, and another vote gives clean images another class: the majority depends on the draws.",
+        "raise votes; if the same draws give another class, draw from the global generators of torch, NumPy or Python",
+    ),
+    "not-random": Code(
+        "warning",
+        "The suite sets `randomness`, and all passes of the model give the same logits.",
+        "leave randomness out: each further pass costs time and changes no verdict",
     ),
     "batch-dependent": Code(
         "void",

@@ -152,7 +152,8 @@ def _trained(cell: Cell) -> str:
     if isinstance(cell, RobustnessCell):
         subset = "" if cell.subset == "all" else f" · {cell.subset}"
         start = f" · from {cell.start.data} {cell.start.trained_label()}" if cell.start else ""
-        how = f"{cell.defense.label()} · {cell.augmentation}{subset}{start}"
+        asked = f" · {cell.randomness.samples} samples, {cell.randomness.votes} votes" if cell.randomness else ""
+        how = f"{cell.defense.label()} · {cell.augmentation}{subset}{start}{asked}"
         return f"{cell.data} · {cell.model.label()} · {how} · seed {cell.seed}"
     return f"{cell.data} · {cell.model.label()} · z_dim {cell.z_dim} · beta {cell.beta:g} · seed {cell.seed}"
 

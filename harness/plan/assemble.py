@@ -98,6 +98,7 @@ def robustness_cell(part: RobustnessPart, point: Point, code: Versions) -> Robus
         training=tuple(sorted(training.items())),
         limit=part.limit,
         test_images=part.test_images,
+        randomness=part.randomness,
         precision=part.precision,
         early_stop=part.early_stop,
         curve=part.curve,

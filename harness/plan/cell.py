@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from epsbench.harness.plan.axes.randomness import Randomness
 from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE, measures, recipe
 from epsbench.harness.plan.named import Items, Named, digest, without_places
@@ -109,6 +110,8 @@ class RobustnessCell(_Cell):
     """The severity of the corruption, from 1 to 5; 0 where there is none."""
     more_sources: tuple[RobustnessCell, ...] = ()
     """Cells of further models, where the images are made on the mean of several models' logits."""
+    randomness: Randomness | None = None
+    """How often a model that is random is asked for each answer; None: the model is not random."""
     start: RobustnessCell | None = None
     """A cell of the model whose trained weights training begins with; None: fresh weights."""
     versions: tuple[tuple[str, str], ...] = ()
@@ -157,6 +160,7 @@ class RobustnessCell(_Cell):
         more = {"with": [each.model_axes for each in self.more_sources]} if self.more_sources else {}
         source = {"source": {**self.source.model_axes, **more}} if self.source else {}
         first = {} if self.test_images is None else {"test_images": self.test_images}
+        random = {"randomness": self.randomness.model_dump()} if self.randomness else {}
         corruption = {"corruption": {"name": self.corruption, "severity": self.severity}} if self.severity else {}
         return {
             "task": self.task,
@@ -171,6 +175,7 @@ class RobustnessCell(_Cell):
             **corruption,
             "limit": self.limit,
             **first,
+            **random,
             "precision": self.precision,
             "early_stop": self.early_stop,
             "curve": self.curve,
@@ -182,7 +187,8 @@ class RobustnessCell(_Cell):
         models = " and ".join(f"{each.trained_label()} (seed {each.seed})" for each in self.sources)
         source = f" from {models}" if models else ""
         images = f" on {self.corruption} {self.severity}" if self.severity else ""
-        return f"{self.data} {self.trained_label()} · {attack}{source}{images} seed {self.seed}"
+        random = f" ({self.randomness.samples} samples, {self.randomness.votes} votes)" if self.randomness else ""
+        return f"{self.data} {self.trained_label()}{random} · {attack}{source}{images} seed {self.seed}"
 
     def trained_label(self) -> str:
         """The model and how it was trained, without the seed, in a few words."""

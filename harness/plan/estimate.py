@@ -150,7 +150,7 @@ class Estimator:
         """Seconds an image of such a measurement, and seconds a gradient of its model; None for what is not known."""
         kind: tuple[object, ...]
         if isinstance(cell, RobustnessCell):
-            kind = cell.attack, cell.norm, cell.early_stop, cell.curve
+            kind = cell.attack, cell.norm, cell.early_stop, cell.curve, cell.randomness
         else:
             kind = cell.z_dim, cell.evaluation
         key = (cell.data, cell.model, cell.precision, kind)

@@ -153,7 +153,7 @@ class Plan:
         measured = self._measured
         return Prediction.total(
             Prediction.of(
-                most_gradients(self._attacks[cell.id], describe(cell.data).classes),
+                most_gradients(self._attacks[cell.id], describe(cell.data).classes, cell.randomness),
                 examples(cell),
                 measured.get(_but_for_seed(cell), ()) if measured else (),
             )

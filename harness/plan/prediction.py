@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from epsbench.attacks.base import Attack
+from epsbench.harness.plan.axes.randomness import Randomness
 
 
-def most_gradients(attack: Attack, classes: int) -> int | None:
+def most_gradients(attack: Attack, classes: int, randomness: Randomness | None = None) -> int | None:
     """How many gradients an attack takes for one image at one ε at most; None where nothing says it.
+
+    Of a model that is random, every pass counts.
 
     Fewer are needed where the image is soon fooled. An attack with a loop of its own may take any number, and so may
     an ensemble with such a part.
@@ -17,7 +20,7 @@ def most_gradients(attack: Attack, classes: int) -> int | None:
     parts = [part for _, part in attack.members(classes)] or [attack]
     if any(part.query == "own" and not part.gradients(classes) for part in parts):
         return None
-    return attack.gradients(classes)
+    return attack.gradients(classes) * (randomness.samples if randomness else 1)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from epsbench.harness.records import Record, Status, Verdicts
 
 CELL_KEYS = ("attack", "norm", "eps")
 COST_KEYS = ("forwards", "backwards", "shared_backwards")
-MODEL_KEYS = ("data", "model", "defense", "augmentation", "subset", "start", "seed", "test_images")
+MODEL_KEYS = ("data", "model", "defense", "augmentation", "subset", "start", "seed", "test_images", "randomness")
 
 
 def work_key(cell: Mapping[str, Any]) -> str:
@@ -19,7 +19,10 @@ def work_key(cell: Mapping[str, Any]) -> str:
 
     ε, seeds, training and defense are left out, and so is the number of images.
     """
-    keys = ("task", "data", "model", "attack", "norm", "early_stop", "curve", "precision", "evaluation", "z_dim")
+    keys = (
+        "task", "data", "model", "attack", "norm", "early_stop", "curve", "precision", "randomness", "evaluation",
+        "z_dim",
+    )  # fmt: skip
     return digest({key: cell[key] for key in keys if key in cell})
 
 

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from epsbench.harness.plan.axes.corruptions import Corruption
+from epsbench.harness.plan.axes.randomness import Randomness
 from epsbench.harness.plan.axes.recipes import GenerationEvaluation, GenerationTraining, RobustnessTraining
 from epsbench.harness.plan.axes.values import (
     GENERATION_AXES,
@@ -125,6 +126,9 @@ class RobustnessPart(TaskPart):
 
     test_images: int | None = Field(
         default=None, ge=1, description="attack and judge only the first so many test images; training is unchanged"
+    )
+    randomness: Randomness | None = Field(
+        default=None, description="how often a model is asked that answers at random; left out: it must not be random"
     )
     early_stop: bool = Field(default=True, description="stop attacking an image once it is fooled")
     curve: Curve = Field(

@@ -16,6 +16,7 @@ SUITE = """
 [robustness]
 data = "digits"
 curve = "nested"
+randomness = { samples = 1, votes = 1 }
 training = { epochs = 0 }
 test_images = 30
 [robustness.matrix]

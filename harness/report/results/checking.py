@@ -33,6 +33,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "source": dict,
     "start": dict,
     "corruption": dict,
+    "randomness": dict,
 }
 TYPE_NAMES: dict[type | tuple[type, ...], str] = {
     (str, dict): "a name or an object",

@@ -12,7 +12,7 @@ from epsbench.attacks.base import Attack
 from epsbench.attacks.rows import Answer, Rows
 from epsbench.attacks.views import gradient_of_views
 from epsbench.harness.run.attack.clean_gradients import CleanGradients
-from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.attack.victim import Response, Victim
 
 # The work of one answer in forward passes: a backward pass takes about twice as long as a forward one.
 GRADIENT, FORWARD = 3, 1
@@ -36,47 +36,53 @@ class Asks:
     def gradients(self) -> int:
         """How many gradients an answer takes."""
         if self.attack.query == "jacobian":
-            return self.clean_logits().shape[1]
-        return sum(self.attack.views()) if self.attack.query == "gradient" else 0
+            return self.clean_logits().shape[1] * self.victim.passes
+        return sum(self.attack.views()) * self.victim.passes if self.attack.query == "gradient" else 0
 
     @property
     def forwards(self) -> int:
         """How many forward passes an answer takes, with a gradient or without."""
-        return (self.gradients or 1) + self._looks
+        return (self.gradients or self.victim.passes) + self._looks
 
     @property
     def work(self) -> int:
         """The work of an answer, in forward passes."""
-        return (GRADIENT * self.gradients or FORWARD) + FORWARD * self._looks
+        return (GRADIENT * self.gradients or FORWARD * self.victim.passes) + FORWARD * self._looks
 
     @property
     def _looks(self) -> int:
         """How many forward passes without a gradient an answer takes besides."""
-        return self.attack.looks_first() + (not self.attack.views_the_point())
+        return (self.attack.looks_first() + (not self.attack.views_the_point())) * self.victim.passes
 
     def at(self, point: Tensor, rows: Rows) -> tuple[Answer, Tensor]:
         """The victim's answer at some points (N, C, H, W), or where the attack asks instead; and the points' logits."""
         if not self._looks:
             answer = self._answer(point, rows)
             return answer, answer.logits
-        logits = self.victim.scores(point)
+        loss = self.attack.loss
+        seen = self.victim.respond(point, loss, rows.inputs(loss), gradient=False)
+        logits = seen.logits
         if not self.attack.looks_first():
-            return replace(self._answer(point, rows), logits=logits), logits
+            return replace(self._answer(point, rows), logits=logits, mean_loss=seen.loss), logits
         return self._answer(self.attack.gradient_at(rows, point, logits), rows), logits
 
     def _answer(self, point: Tensor, rows: Rows) -> Answer:
         loss, inputs = self.attack.loss, rows.inputs(self.attack.loss)
         if self.attack.query == "logits":
-            return Answer(point, rows.y, self.victim.scores(point), None, loss, inputs)
+            seen = self.victim.respond(point, loss, inputs, gradient=False)
+            return Answer(point, rows.y, seen.logits, None, loss, inputs, seen.loss)
         if self.attack.query == "jacobian":
-            answers = [
-                self.victim.query(point, loss, rows.y, torch.full_like(rows.y, k)) for k in range(self.gradients)
-            ]
+            classes = self.clean_logits().shape[1]
+            answers = [self.victim.query(point, loss, rows.y, torch.full_like(rows.y, k)) for k in range(classes)]
             return Answer(point, rows.y, answers[0][1], torch.stack([each for each, _ in answers], 1), loss, inputs)
-        gradient, logits = gradient_of_views(
-            self.attack, rows, point, lambda view: self.victim.query(view, loss, *inputs)
-        )
-        return Answer(point, rows.y, logits, gradient, loss, inputs)
+        responses: list[Response] = []
+
+        def ask(view: Tensor) -> tuple[Tensor | None, Tensor]:
+            responses.append(self.victim.respond(view, loss, inputs, gradient=True))
+            return responses[-1].gradient, responses[-1].logits
+
+        gradient, logits = gradient_of_views(self.attack, rows, point, ask)
+        return Answer(point, rows.y, logits, gradient, loss, inputs, responses[-1].loss)
 
     def at_clean(self, position: Tensor, rows: Rows) -> Answer:
         """The shared answer at the clean images of the targets at these positions (N,)."""

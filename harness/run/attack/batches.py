@@ -87,24 +87,25 @@ class Batches:
         images = checked_images(self.attack, images, x)
         outcome.returned.note(images, x, eps, self.ledger.norm)
         x_adv = self.attack.norm.into_ball(x, images, eps)
-        verdicts = self.ledger.verdicts(x, x_adv, y, self.size)
+        verdicts = self.ledger.verdicts(at, x_adv, self.size)
         if self.white_box:
-            self._note_queries(log, x_adv, verdicts[0] > 0, outcome)
+            self._note_queries(log, x_adv, at, verdicts[0] > 0, outcome)
         self.ledger.note(eps_index, example, verdicts, x_adv)
         outcome.forwards += self.victim.forwards - before[0]
         outcome.backwards += self.victim.backwards - before[1]
-        outcome.judge_forwards += len(rows)
+        outcome.judge_forwards += len(rows) * self.judge.votes
         outcome.seconds += time.perf_counter() - started
         return verdicts
 
-    def _note_queries(self, log: QueryLog, x_adv: Tensor, fooled: np.ndarray, outcome: Outcome) -> None:
+    def _note_queries(self, log: QueryLog, x_adv: Tensor, at: Tensor, fooled: np.ndarray, outcome: Outcome) -> None:
         """Count images that fooled on the way and not at the end. The judge decides about those too."""
         stands = torch.from_numpy(~fooled[: len(log.y)]).to(log.y.device)
         doubtful = stands & log.seen
         lost = torch.zeros_like(doubtful)
         if bool(doubtful.any()):
-            judged = self.judge.logits(log.candidate[doubtful], self.size).argmax(1)
-            lost[doubtful] = judged != log.y[doubtful]
+            y, examples = log.y[doubtful], self.targets.index[at[: len(log.y)][doubtful]]
+            _, judged = self.judge.verdict(log.candidate[doubtful], y, self.size, examples)
+            lost[doubtful] = judged != y
         outcome.watched += len(log.y)
         outcome.lost += int(lost.sum())
         outcome.withstood += int(stands.sum())

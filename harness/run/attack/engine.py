@@ -76,7 +76,10 @@ class Engine:
         """The judge's logits (n, classes) at the clean images, computed where nobody has yet."""
         if self._logits is None:
             everyone = torch.arange(len(self.targets), device=self.targets.labels.device)
-            parts = [self.judge.logits(self.targets.pixels(at), self.batch) for at in everyone.split(self.batch)]
+            parts = [
+                self.judge.logits(self.targets.pixels(at), self.batch, self.targets.index[at])
+                for at in everyone.split(self.batch)
+            ]
             self._logits = torch.cat(parts)
         return self._logits
 
@@ -106,6 +109,13 @@ class Engine:
         if attack.query == "parts":
             yield from run_ensemble(self, attack, eps, seed=seed, early_stop=early_stop, store=store)
             return
+        if self.victim.random and curve == "each" and len(eps) > 1:
+            # What a random model draws depends on the rows beside each other: those of one ε alone, so that a cell
+            # gives the same however many others are left to measure.
+            for each in eps:
+                yield from self.run(attack, [each], seed=seed, early_stop=early_stop, part=part)
+            return
+        self.victim.begin(seed)
         attempts = attack.attempts(self.clean_logits().shape[1]) if len(self.targets) else 1
         stops_early = early_stop and self.white_box
         run = AttackRun(attack, tuple(eps), seed, attempts, stops_early, last_only=not self.white_box)

@@ -36,15 +36,34 @@ class Judge:
         self.layout = torch.contiguous_format
         self.batch = 0
 
+    random = False
+    """Whether the model answers at random."""
+
+    votes = 1
+    """The passes behind each verdict: more than one where the model is random."""
+
     def lay(self, layout: torch.memory_format, batch: int) -> None:
         """From now on judge images in this layout in memory, ``batch`` at a time or as many as the caller says."""
         self.layout, self.batch = layout, batch
         self.network.to(memory_format=layout)
 
     @torch.no_grad()
-    def logits(self, x: Tensor, batch: int) -> Tensor:
-        """Float32 logits (N, classes) of pixels (N, C, H, W), in batches of ``batch`` or its own, if that is larger."""
+    def logits(self, x: Tensor, batch: int, examples: Tensor | None = None) -> Tensor:
+        """Float32 logits (N, classes) of pixels (N, C, H, W), in batches of ``batch`` or its own, if that is larger.
+
+        ``examples`` (N,) are the images' places in their split; a model that is random draws by them. Default: 0 to N.
+        """
         self.forwards += len(x)
         x = x.contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, enabled=False):
             return in_chunks(lambda rows: self.network(x[rows]).float(), len(x), max(batch, self.batch))
+
+    def verdict(self, x: Tensor, y: Tensor, batch: int, examples: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`logits`, and the class (N,) that decides about each image; ``y`` (N,) are the labels."""
+        logits = self.logits(x, batch, examples)
+        return logits, logits.argmax(1)
+
+    def function(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of pixels, as a function that can be differentiated."""
+        logits: Tensor = self.network(x)
+        return logits

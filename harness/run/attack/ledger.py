@@ -85,7 +85,7 @@ class Outcome:
     """What the attack took, its verdicts included."""
 
     judge_forwards: int = 0
-    """Rows that the judge was asked about."""
+    """Rows that went forward through the judge."""
 
     shared_backwards: int = 0
     """Gradients at the clean image that this attack used and another one may have used too."""
@@ -150,14 +150,15 @@ class Ledger:
         self.judge, self.targets, self.norm = judge, targets, norm
         self.outcomes = [blank_outcome(targets, e, keep) for e in eps]
 
-    def verdicts(self, x: Tensor, x_adv: Tensor, y: Tensor, batch: int) -> np.ndarray:
+    def verdicts(self, at: Tensor, x_adv: Tensor, batch: int) -> np.ndarray:
         """Judge images (k, C, H, W): float32 (6, k) of fooled, ‖δ‖, lowest and highest pixel, loss, class.
 
-        An image that is not finite fools nobody; the audit voids its cell.
+        ``at`` (k,) are the positions of their targets. An image that is not finite fools nobody; the audit voids its
+        cell.
         """
+        x, y = self.targets.pixels(at), self.targets.labels[at]
         x_adv = x_adv.contiguous(memory_format=self.judge.layout)
-        logits = self.judge.logits(x_adv, batch)
-        predicted = logits.argmax(1)
+        logits, predicted = self.judge.verdict(x_adv, y, batch, self.targets.index[at])
         flat = x_adv.flatten(1)
         # The extremes show NaN and infinity too, at a tenth of the cost of looking at every pixel.
         low, high = flat.amin(1), flat.amax(1)

@@ -46,7 +46,7 @@ class QueryLog(nn.Module):
             at = x.detach()
 
             def count(gradient: Tensor) -> None:
-                self._victim.backwards += len(at)
+                self._victim.backwards += len(at) * self._victim.passes
                 self._note_gradient(at)
 
             logits.register_hook(count)

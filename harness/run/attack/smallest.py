@@ -67,18 +67,22 @@ class Smallest(Stream):
         t = bundle.tensors
         _, _, example = self.schedule.split(bundle.rows)
         judged = self.ledger.judge.forwards
-        best, fooled = self._nearest_that_fools(t)
+        at = torch.from_numpy(example).to(self.device)
+        examples = self.targets.index[at]
+        best, fooled = self._nearest_that_fools(t, examples)
         if self.ledger.norm.shrinks and bool(fooled.any()):
-            at = fooled.nonzero().flatten()
-            best[at] = nearest_on_the_line(self.ledger.judge, t["x"][at], best[at], t["y"][at], self.size)
-        verdicts = self.ledger.verdicts(t["x"], best, t["y"], self.size)
+            rows = fooled.nonzero().flatten()
+            best[rows] = nearest_on_the_line(
+                self.ledger.judge, t["x"][rows], best[rows], t["y"][rows], self.size, examples[rows]
+            )
+        verdicts = self.ledger.verdicts(at, best, self.size)
         self.ledger.note(np.zeros_like(example), example, verdicts, best)
         self.schedule.settle(bundle.rows, verdicts[0] > 0, verdicts[1])
         judged = self.ledger.judge.forwards - judged
         self.work += judged
         self.ledger.outcomes[0].judge_forwards += judged
 
-    def _nearest_that_fools(self, t: State) -> tuple[Tensor, Tensor]:
+    def _nearest_that_fools(self, t: State, examples: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest kept or last point of each row that fools the judge, (N, C, H, W), and which rows have one (N,).
 
         Where none does, it is the last point.
@@ -91,7 +95,8 @@ class Smallest(Stream):
             if not len(rows):
                 continue
             points = t[name][rows]
-            fools = judge.logits(points, self.size).argmax(1) != t["y"][rows]
+            y = t["y"][rows]
+            fools = judge.verdict(points, y, self.size, examples[rows])[1] != y
             fools &= points.flatten(1).isfinite().all(1)
             best[rows[fools]], size[rows[fools]] = points[fools], reached[rows[fools]]
         return best, size.isfinite()

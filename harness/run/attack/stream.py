@@ -52,7 +52,8 @@ class Stream:
         self.schedule = schedule
         self.eps = torch.tensor([float(e) for e in run.eps], device=self.device)
         # A row may be done after its first answer, and whole batches of rows share that one.
-        self.from_clean = run.attack.starts_clean() and asks.clean.fits() and not self.ends
+        # A random model's would depend on who asked first.
+        self.from_clean = run.attack.starts_clean() and asks.clean.fits() and not self.ends and not self.victim.random
         self.region: tuple[str, ...] = ()
         self.slots, self.holes = Bundle(NONE, NONE, {}), NONE  # positions in the slots whose rows have left
         self.parked: list[Bundle] = []  # rows that go on where they stood as soon as there is a slot
@@ -304,13 +305,14 @@ class Stream:
         bundle, self.waiting = Bundle.cat(self.waiting), []
         t = bundle.tensors
         eps_index, _, example = self.schedule.split(bundle.rows)
-        x = self.targets.pixels(torch.from_numpy(example).to(self.device))
+        at = torch.from_numpy(example).to(self.device)
+        x = self.targets.pixels(at)
         if self.roams:
             t["point"] = self.ledger.norm.into_ball(x, t["point"], t["eps"])
-        verdicts = self.ledger.verdicts(x, t["point"], t["y"], self.size)
+        verdicts = self.ledger.verdicts(at, t["point"], self.size)
         asked = np.ones(len(bundle), dtype=int)
         if self.keeps_best:
-            self._judge_best(bundle, x, verdicts, asked)
+            self._judge_best(bundle, at, verdicts, asked)
         fooled = verdicts[0] > 0
         refused = ~fooled & (bundle.step < self.steps)
         if refused.any():
@@ -321,19 +323,19 @@ class Stream:
         over = np.flatnonzero(~refused)
         self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["point"][torch.from_numpy(over)])
         self.schedule.settle(bundle.rows[over], fooled[over], verdicts[1, over])
-        counts = np.bincount(eps_index, weights=asked, minlength=len(self.eps))
+        counts = np.bincount(eps_index, weights=asked, minlength=len(self.eps)) * self.ledger.judge.votes
         self.work += counts
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
             outcome.judge_forwards += int(count)
 
-    def _judge_best(self, bundle: Bundle, x: Tensor, verdicts: np.ndarray, asked: np.ndarray) -> None:
+    def _judge_best(self, bundle: Bundle, at: Tensor, verdicts: np.ndarray, asked: np.ndarray) -> None:
         """Judge the best iterate of rows whose last image does not fool, where the victim takes it for fooled."""
         t = bundle.tensors
         doubtful = np.flatnonzero((verdicts[0] == 0) & (t["best_margin"] < 0).cpu().numpy())
         if not len(doubtful):
             return
         rows = torch.from_numpy(doubtful).to(self.device)
-        again = self.ledger.verdicts(x[rows], t["best"][rows], t["y"][rows], self.size)
+        again = self.ledger.verdicts(at[rows], t["best"][rows], self.size)
         asked[doubtful] += 1
         better = again[0] > 0
         verdicts[:, doubtful[better]] = again[:, better]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,19 @@ from epsbench.harness.run.machine.precision import autocast
 
 # How far a precision's logits may be off, as a share of the largest: four units in the last place.
 DOUBT = {"bf16": 2.0**-6, "fp16": 2.0**-9, "float32": 0.0}
+
+
+class Response(NamedTuple):
+    """What the victim says of some points."""
+
+    gradient: Tensor | None
+    """The gradient of the loss, (N, C, H, W); None where it was not asked for."""
+
+    logits: Tensor
+    """The logits, (N, classes)."""
+
+    loss: Tensor | None
+    """The loss, (N,), where it is not that of the logits: the mean over the passes of a model that is random."""
 
 
 @dataclass
@@ -63,15 +77,26 @@ class Victim:
     graph: tuple[int, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None
     """`gradient` as a CUDA graph, and the only batch size that it is for."""
 
+    random = False
+    """Whether the model answers at random, so that its draws depend on what was asked before."""
+
+    @property
+    def passes(self) -> int:
+        """How many passes through the model an answer takes."""
+        return 1
+
+    def begin(self, seed: int) -> None:
+        """A run of an attack begins: what is drawn from here on depends on ``seed`` and on what is asked."""
+
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) as float32 tensors, computed in the victim's precision."""
-        self.forwards += len(x)
+        self.forwards += len(x) * self.passes
         return self.bare_logits(x)
 
     @torch.no_grad()
     def scores(self, x: Tensor) -> Tensor:
         """Logits (N, classes) for an attack that takes no gradient."""
-        self.forwards += len(x)
+        self.forwards += len(x) * self.passes
         if self.forward_program and len(x) > 1:
             return self.forward_program(self.laid_out(x))
         return self.bare_logits(x)
@@ -81,14 +106,18 @@ class Victim:
 
         ``inputs`` are what the loss needs besides the logits.
         """
-        self.forwards += len(x)
-        self.backwards += len(x)
+        self.forwards += len(x) * self.passes
+        self.backwards += len(x) * self.passes
         if self.graph and self.graph[0] == len(x) and loss == CROSS_ENTROPY:
             return self.graph[1](x, inputs[0])
         program = self.programs.get(loss)
         if program and len(x) > 1:
             return program(self.laid_out(x), *inputs)
         return self.bare_query(x, loss, *inputs)
+
+    def respond(self, x: Tensor, loss: Loss, inputs: tuple[Tensor, ...], gradient: bool) -> Response:
+        """`query`, or `scores` where no ``gradient`` is asked for."""
+        return Response(*self.query(x, loss, *inputs), None) if gradient else Response(None, self.scores(x), None)
 
     def gradient(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """`query` of the cross-entropy with labels ``y`` (N,)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.audits.votes import audit_votes
 from epsbench.harness.statistics import mcnemar_exact
 from epsbench.models.base import DataShape
 from epsbench.models.layers import CopiesInput
@@ -32,7 +33,7 @@ def audit_model(probe: Probe, shape: DataShape) -> list[Finding]:
     if broken:
         return broken
     return [
-        *_not_a_function(probe, logits),
+        *(audit_votes(probe) if probe.judge.random else _not_a_function(probe, logits)),
         *_probabilities(logits),
         *_normalisation(probe, logits, shape),
         *_writes_input(probe),

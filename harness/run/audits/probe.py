@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ class Probe:
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Float32 gradient of the cross-entropy, (N, C, H, W)."""
-        network = self.judge.network
-        return in_chunks(lambda rows: input_gradient(network, x[rows], y[rows])[0], len(x), self.batch)
+        function = self.judge.function
+        return in_chunks(lambda rows: input_gradient(function, x[rows], y[rows])[0], len(x), self.batch)
 
     def gradient_of(self, loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
         """Gradient (N, C, H, W) of ``loss`` of float64 logits (N, classes) and labels (N,), one value a row."""
@@ -40,7 +40,7 @@ class Probe:
         def at(rows: slice) -> Tensor:
             leaf = x[rows].detach().clone().requires_grad_(True)
             with torch.enable_grad():
-                value = loss(self.judge.network(leaf).double(), y[rows]).sum()
+                value = loss(self.judge.function(leaf).double(), y[rows]).sum()
                 (gradient,) = torch.autograd.grad(value, leaf)
             return gradient.float()
 
@@ -52,6 +52,9 @@ class Probe:
 
     def gradient_in(self, victim: Victim, precision: str) -> Tensor:
         """The gradient (N, C, H, W) at the probe, through the victim's network in another precision."""
+        if victim.random:
+            other = replace(victim, precision=precision)
+            return in_chunks(lambda rows: other.bare_gradient(self.x[rows], self.y[rows])[0], len(self.x), self.batch)
 
         def at(rows: slice) -> Tensor:
             def network(x: Tensor) -> Tensor:

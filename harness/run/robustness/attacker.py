@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from epsbench.harness.plan.axes.randomness import Randomness
 from epsbench.harness.plan.plan import Stream
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge
@@ -21,7 +22,7 @@ from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate
 from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.judging import lay_out
-from epsbench.harness.run.speed.prepare import prepare
+from epsbench.harness.run.speed.prepare import prepare, prepare_random
 
 KEPT = 64  # adversarial images of each cell that the audits look at
 
@@ -47,6 +48,9 @@ class Subject:
 
     classes: int
     """The number of the data's classes."""
+
+    randomness: Randomness | None = None
+    """How often attacked networks are asked for an answer, where they are random."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +91,27 @@ def make_attacker(
 
 
 def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], weights: str | None) -> Attacker:
+    keep = max(KEPT, int((subject.targets.index < subject.context.keep_images).sum()))
+    if subject.randomness:
+        return _random(network, subject, subject.randomness, keep, weights)
     victim = prepare(network, subject.context.device, subject.precision, *subject.probe)
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     work = _work(streams, images, subject.classes)
     _choose_threads(victim, subject, work)
     batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
     batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
-    keep = max(KEPT, int((subject.targets.index < subject.context.keep_images).sum()))
     engine = Engine(victim, subject.judge, subject.targets, batch, keep=keep, white_box=weights is None)
     measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch)
     return Attacker(engine, Floor(rates, measure) if rates else None, weights or "")
+
+
+def _random(network: nn.Module, subject: Subject, randomness: Randomness, keep: int, weights: str | None) -> Attacker:
+    """Its batches have a fixed size: by timing, they would have another one each time, and a model draws by batches."""
+    context = subject.context
+    victim = prepare_random(network, context.device, subject.precision, randomness.samples, *subject.probe)
+    batch = max(1, min(context.batch_size or UNTRIED[context.device.type], len(subject.targets)))
+    engine = Engine(victim, subject.judge, subject.targets, batch, keep=keep, white_box=weights is None)
+    return Attacker(engine, None, weights or "")
 
 
 def _choose_threads(victim: Victim, subject: Subject, work: Work) -> None:

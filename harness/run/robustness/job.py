@@ -19,6 +19,7 @@ from epsbench.harness.records import Record
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.profiling import profile_attack
+from epsbench.harness.run.attack.random_model import VotingJudge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.watch import Unwatched
 from epsbench.harness.run.audits.auditor import Auditor, probe_size
@@ -88,9 +89,9 @@ class Bench:
         data = replace(data, test=data.test[: first.test_images])
         test = corrupted(data.test, first.corruption, first.severity) if first.severity else data.test
         batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
-        judge = before.subject.judge if before else Judge(network, context.device)
-        logits = _logits(judge, test, batch)
-        right = logits.argmax(1) == test.labels
+        judge = before.subject.judge if before else _judge(network, first, context)
+        logits, classes = _judged(judge, test, batch)
+        right = classes == test.labels
         positions = right.nonzero().flatten()
         labels = test.labels[positions]
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
@@ -99,18 +100,17 @@ class Bench:
         if before:
             self.auditor = before.auditor
         else:
-            clean_logits = logits if test is data.test else _logits(judge, data.test, batch)
+            original = logits, classes
+            clean_logits, clean_classes = original if test is data.test else _judged(judge, data.test, batch)
             recipe = recipe_of(first, data.description, context)
             self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
             self.auditor.model(clean_logits, data.test.labels)
         targets = Targets(lambda at: test.pixels(positions[at]), labels, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
-        self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes)
+        self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes, first.randomness)
         training = {key: value for key, value in training.items() if key != "curves"}
         clean = (
-            CleanImages(test[: context.keep_images], logits.argmax(1).cpu().numpy(), len(test))
-            if context.keep_images
-            else None
+            CleanImages(test[: context.keep_images], classes.cpu().numpy(), len(test)) if context.keep_images else None
         )
         self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean)
         self.own = self._attacker(network, (), None)
@@ -119,7 +119,7 @@ class Bench:
         weights = training.get("weights_sha256")
         model = model_key(first.canonical(), first.code)
         if not before:
-            clean_right = (clean_logits.argmax(1) == data.test.labels).cpu().numpy()
+            clean_right = (clean_classes == data.test.labels).cpu().numpy()
             self.auditor.begin(self.own.engine, context.records, weights, model, clean_right, cells)
 
     def _attacker(self, network: nn.Module, sources: Sequence[RobustnessCell], weights: str | None) -> Attacker:
@@ -205,7 +205,15 @@ def _keys(sources: Sequence[RobustnessCell]) -> tuple[str, ...]:
     return tuple(source.weights_key for source in sources)
 
 
-def _logits(judge: Judge, examples: Examples, batch: int) -> Tensor:
-    """The judge's logits (n, classes) of all examples, ``batch`` at a time."""
+def _judge(network: nn.Module, cell: RobustnessCell, context: Context) -> Judge:
+    """The judge of a cell's model: a majority of passes where it is random."""
+    if cell.randomness is None:
+        return Judge(network, context.device)
+    return VotingJudge(network, context.device, cell.randomness.votes, cell.seed)
+
+
+def _judged(judge: Judge, examples: Examples, batch: int) -> tuple[Tensor, Tensor]:
+    """The judge's logits (n, classes) and classes (n,) of all examples, ``batch`` at a time."""
     everyone = torch.arange(len(examples), device=judge.device)
-    return torch.cat([judge.logits(examples.pixels(rows), batch) for rows in everyone.split(batch)])
+    parts = [judge.verdict(examples.pixels(rows), examples.labels[rows], batch, rows) for rows in everyone.split(batch)]
+    return torch.cat([logits for logits, _ in parts]), torch.cat([classes for _, classes in parts])

@@ -203,24 +203,25 @@ def _pictures(targets: Targets, outcome: Outcome, judge: Judge) -> dict[str, np.
         "labels": labels,
         "predicted": outcome.predicted[:k],
         "fooled": outcome.fooled[:k],
-        **_scores(judge, original, outcome.images[:k], labels, outcome.predicted[:k]),
+        **_scores(judge, targets, outcome.images[:k], outcome.predicted[:k]),
     }
 
 
-def _scores(
-    judge: Judge, original: Tensor, adversarial: Tensor, labels: np.ndarray, predicted: np.ndarray
-) -> dict[str, np.ndarray]:
+def _scores(judge: Judge, targets: Targets, adversarial: Tensor, predicted: np.ndarray) -> dict[str, np.ndarray]:
     """The judge's logits (k, classes) before and after the attack.
 
     They are left out where they do not give the recorded classes: a model that answers at random gives other logits
     than the ones that decided. Its random state stays as it is, so later verdicts do not depend on the pictures.
     """
+    k = len(adversarial)
+    at = torch.arange(k, device=targets.labels.device)
+    labels, examples = targets.labels[:k], targets.index[:k]
     devices = [judge.device] if judge.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices), torch.autocast(judge.device.type, enabled=False):
-        before, after = (
-            judge.network(images.to(judge.device, torch.float32)).float().cpu().numpy()
-            for images in (original, adversarial)
+    with torch.random.fork_rng(devices):
+        (before, was), (after, became) = (
+            judge.verdict(images.to(judge.device, torch.float32), labels, k, examples)
+            for images in (targets.pixels(at), adversarial)
         )
-    agree = (before.argmax(1) == labels).all() and (after.argmax(1) == predicted).all()
-    finite = np.isfinite(before).all() and np.isfinite(after).all()
-    return {"scores_before": before, "scores_after": after} if agree and finite else {}
+    agree = bool((was == labels).all()) and bool((became.cpu().numpy() == predicted).all())
+    finite = bool(before.isfinite().all()) and bool(after.isfinite().all())
+    return {"scores_before": before.cpu().numpy(), "scores_after": after.cpu().numpy()} if agree and finite else {}

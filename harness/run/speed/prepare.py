@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from epsbench.harness.findings import Finding, finding, slower
 from epsbench.harness.run.attack.judge import frozen_copy
+from epsbench.harness.run.attack.random_model import RandomVictim
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import is_out_of_memory
@@ -32,8 +34,7 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        bare.differentiable = False
-        bare.findings.append(finding("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
+        _not_differentiable(bare, error)
         return bare
     for candidate in _forms(model, device, findings):
         if _agrees(candidate, x, y, reference, reference_logits, findings):
@@ -42,6 +43,32 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
             candidate.forwards = candidate.backwards = 0
             return candidate
     return Victim(bare.network, device, _precision(bare, precision, x, y, findings), "plain", findings=findings)
+
+
+def prepare_random(
+    model: nn.Module, device: torch.device, precision: str, samples: int, x: Tensor, y: Tensor
+) -> RandomVictim:
+    """The model as it is, with ``samples`` passes an answer: two forms of a random model cannot be compared.
+
+    A finding says where it cannot be differentiated, or cannot run in that precision on ``x`` (N, C, H, W), ``y`` (N,).
+    """
+    form = f"plain, {samples} passes" if samples > 1 else "plain, 1 pass"
+    victim = RandomVictim(frozen_copy(model, device), device, "float32", form, samples=samples)
+    try:
+        victim.slope(x, y)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        _not_differentiable(victim, error)
+        return victim
+    victim.precision = _precision(victim, precision, x, y, victim.findings)
+    victim.forwards = victim.backwards = 0
+    return victim
+
+
+def _not_differentiable(victim: Victim, error: RuntimeError) -> None:
+    victim.differentiable = False
+    victim.findings.append(finding("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
 
 
 def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> Iterator[Victim]:
@@ -100,7 +127,7 @@ def cosines(gradient: Tensor, expected: Tensor) -> Tensor:
 
 def _precision(candidate: Victim, wanted: str, x: Tensor, y: Tensor, findings: list[Finding]) -> str:
     """The precision asked for, or float32 when the model cannot run in it."""
-    trial = Victim(candidate.network, candidate.device, wanted, candidate.form, candidate.channels_last)
+    trial = replace(candidate, precision=wanted)
     try:
         gradient, _ = trial.gradient(x, y)
     except RuntimeError as error:

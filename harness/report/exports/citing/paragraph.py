@@ -115,6 +115,15 @@ def _robustness(record: Record) -> Iterator[Sentence]:
         f"{norm_name(cell['norm'])} with ε = {scalar(cell['eps'])}, for pixels in [0, 1]",
         tuple(works_of_attack(attack)),
     )
+    if (asked := cell.get("randomness")) is not None:
+        samples, votes = (
+            f"{scalar(asked.get(key))} {key if asked.get(key) != 1 else key[:-1]}" for key in ("samples", "votes")
+        )
+        yield Sentence(
+            f"The model is random: the attack follows the mean of the loss over {samples}, an image has the class with "
+            f"the most of {votes}, and a tie counts as wrong",
+            ("athalye2018synthesizing",),
+        )
     if "source" in cell:
         source = Names([cell]).source(cell)
         yield Sentence(f"The attack follows the gradients of another model, {source}", ("papernot2016transferability",))
