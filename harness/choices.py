@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -90,6 +91,19 @@ def _duration(text: str) -> float:
         raise typer.BadParameter(str(error)) from error
 
 
+def _data_memory(size: str | None) -> str | None:
+    """Let this process, and those that it starts, know how much memory data may take."""
+    if size is not None:
+        from epsbench.harness.plan.data.budget import VARIABLE, size_of
+
+        try:
+            size_of(size)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        os.environ[VARIABLE] = size
+    return size
+
+
 SuiteArgument = Annotated[
     str,
     typer.Argument(
@@ -131,6 +145,15 @@ DataDir = Annotated[
         "--data-folder",
         metavar="DIR",
         help="Where the data sets that come along are; default: EPSBENCH_DATA, else ~/.cache/epsbench.",
+    ),
+]
+DataMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        callback=_data_memory,
+        help="Data of your own whose images take more, such as 500M or 8G, is streamed from the disk; 0: all of it. "
+        "Default: EPSBENCH_DATA_MEMORY, else a quarter of the machine's memory.",
     ),
 ]
 DataName = Annotated[

@@ -16,6 +16,7 @@ from epsbench.harness.choices import (
     Changes,
     Compile,
     DataDir,
+    DataMemory,
     DataName,
     Device,
     Executor,
@@ -70,6 +71,7 @@ def run(
     change: Changes = None,
     time_limit: TimeLimit = None,
     data_folder: DataDir = None,
+    data_memory: DataMemory = None,
     limit: Limit = None,
     precision: PrecisionOption = None,
     batch_size: BatchSize = None,
@@ -160,6 +162,7 @@ def evaluate(
     device: Device = None,
     threads: Threads = None,
     data_folder: DataDir = None,
+    data_memory: DataMemory = None,
     keep_images: KeepImages = None,
     quiet: Quiet = False,
 ) -> None:
@@ -277,6 +280,7 @@ def audit(
     precision: PrecisionOption = None,
     device: Device = None,
     data_folder: DataDir = None,
+    data_memory: DataMemory = None,
 ) -> None:
     """Audit a model before measuring it. Exit code 0: no finding voids its numbers, 1: one does, 2: cannot run."""
     from epsbench.harness.run.audits.alone import audit_alone

@@ -100,7 +100,9 @@ MAY_IMPORT = {
     "harness.evaluation": ("harness.plan.epsilon", *SHARED),
     "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),
     "harness.evaluate_verb": ("harness.evaluation", "harness.plan", *SHARED),
-    "harness.choices": ("__version__", "harness.completion", "harness.durations", "harness.options"),
+    "harness.choices": (
+        "__version__", "harness.completion", "harness.durations", "harness.options", "harness.plan.data.budget",
+    ),
     "harness.completion": ("harness.plan", "suites"),
     "harness.several": ("harness.plan", *SHARED),
     "harness.old_options": (),

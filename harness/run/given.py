@@ -18,7 +18,8 @@ from epsbench.attacks.base import Attack
 from epsbench.harness.errors import InputError, summary
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.data.checks import as_array, checked_images, checked_labels
-from epsbench.harness.plan.data.own_code import Given, as_label, part_of
+from epsbench.harness.plan.data.decoded import Decoder
+from epsbench.harness.plan.data.own_code import Given, as_label, part_of, size_of
 from epsbench.harness.plan.data.source import Part
 from epsbench.harness.plan.named import freeze
 from epsbench.harness.plan.names.kinds import KINDS
@@ -57,7 +58,8 @@ def given_data(x: Any, y: Any, classes: int, class_names: tuple[str, ...]) -> tu
     elif y is None:
         if isinstance(x, Tensor) or hasattr(x, "dtype"):
             raise InputError("y: is missing; give one label for each image, or a Dataset that returns both")
-        part, name = part_of(x, where), type(x).__name__
+        decoder = Decoder(where, size_of(x, where))
+        part, name = part_of(x, where, classes, decoder, "test"), type(x).__name__
     else:
         part, name = _of_arrays(x, y), "arrays"
     if len(class_names):

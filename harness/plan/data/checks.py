@@ -21,27 +21,38 @@ def checked_images(images: Any, where: str, layout: str = "auto") -> np.ndarray:
     images = as_array(images, where)
     if not len(images):
         raise InputError(f"{where}: holds no image")
+    images = checked_chunk(images, where, layout)
+    if images.dtype == np.uint8 and images.max() <= 1:
+        raise all_black(where)
+    return images
+
+
+def all_black(where: str) -> InputError:
+    """The error of uint8 images without a value above 1."""
+    return InputError(
+        f"{where}: images are uint8, and no value is above 1; uint8 means 0 to 255: save them as float32 in [0, 1], "
+        "or multiply by 255"
+    )
+
+
+def checked_chunk(images: np.ndarray, where: str, layout: str = "auto", first: int = 0) -> np.ndarray:
+    """As `checked_images`, for some of the images: those from number ``first`` on. They may all be black."""
     images = _channels_first(images, where, layout)
     if images.dtype == np.uint8:
-        if images.max() <= 1:
-            raise InputError(
-                f"{where}: images are uint8, and no value is above 1; uint8 means 0 to 255: save them as float32 in "
-                "[0, 1], or multiply by 255"
-            )
         return np.ascontiguousarray(images)
     if images.dtype.kind != "f":
         raise InputError(
             f"{where}: images are {images.dtype}; save them as uint8 (0 to 255), or as float32 divided by 255"
         )
-    return _in_the_box(images, where)
+    return _in_the_box(images, where, first)
 
 
-def _in_the_box(images: np.ndarray, where: str) -> np.ndarray:
+def _in_the_box(images: np.ndarray, where: str, first: int) -> np.ndarray:
     images = np.ascontiguousarray(images, dtype=np.float32)
     low, high = float(images.min()), float(images.max())
     if not np.isfinite(low) or not np.isfinite(high):
         bad = int(np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))[0])
-        raise InputError(f"{where}: image {bad} holds NaN or infinity; leave it out, or correct it")
+        raise InputError(f"{where}: image {first + bad} holds NaN or infinity; leave it out, or correct it")
     if low < 0 or high > 1:
         remedy = "undo the normalisation: it belongs into the model" if low < 0 else "divide them by 255"
         raise InputError(f"{where}: pixels go from {low:.4g} to {high:.4g}, and must lie in [0, 1]; {remedy}")
@@ -49,7 +60,7 @@ def _in_the_box(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def _channels_first(images: np.ndarray, where: str, layout: str) -> np.ndarray:
-    shape = "×".join(map(str, images.shape))
+    shape = "×".join(["N", *map(str, images.shape[1:])])  # of a large data set these are a few of the images
     if images.ndim == 3:
         return images[:, None]
     if images.ndim != 4:

@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DataDescription
+from epsbench.harness.plan.data.decoded import Decoder
+from epsbench.harness.plan.data.decoding import Shaping, by_threads, of_one_size
 from epsbench.harness.plan.data.ids import chosen_names
 from epsbench.harness.plan.data.manifest import described
 from epsbench.harness.plan.data.own import short_path
 from epsbench.harness.plan.data.source import SEED, DataSource, Facts, Part, Splits, description_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from epsbench.harness.plan.data.stored import store
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-INTERPOLATIONS = {"bilinear": 2, "bicubic": 3}
-"""By name, as PIL numbers them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _File:
-    path: Path
+    root: str
     name: str
     """Relative to the split's folder, with ``/``."""
     label: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.root, self.name)
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,11 @@ class Folder(DataSource):
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.interpolation not in INTERPOLATIONS:
-            known = ", ".join(INTERPOLATIONS)
-            raise ValueError(f"interpolation must be one of {known}, not {self.interpolation!r}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels must be 1 or 3, not {self.channels}")
-        if min(self.resize, self.crop) < 0:
-            raise ValueError("resize and crop must not be negative; 0 leaves them out")
+        self._shaping  # noqa: B018 - raises for values that are out of range
+
+    @property
+    def _shaping(self) -> Shaping:
+        return Shaping(self.resize, self.crop, self.interpolation, self.channels)
 
     @property
     def label(self) -> str:
@@ -80,12 +80,12 @@ class Folder(DataSource):
         def read() -> DataDescription:
             digest = hashlib.sha256(repr((self.version, self._settings)).encode())
             splits = self._read(digest)
-            return description_of(
-                splits, self.label, Facts(0, tuple(self.mean), tuple(self.std)), digest.hexdigest()[:32]
-            )
+            content = digest.hexdigest()[:32]
+            store(content, splits)
+            return description_of(splits, self.label, Facts(0, tuple(self.mean), tuple(self.std)), content)
 
-        key = f"folder {(self.version, self._settings, self.mean, self.std, self.label)}"
-        return described(key, files, f"data {self.label!r}", read)
+        key = (self.version, str(self._root), self._settings, self.ids, self.mean, self.std, self.label)
+        return described(f"folder {key}", files, f"data {self.label!r}", read)
 
     @property
     def _settings(self) -> tuple[object, ...]:
@@ -94,18 +94,34 @@ class Folder(DataSource):
     def read(self) -> Splits:
         return self._read(None)
 
+    def content(self, splits: Splits) -> str:
+        for name in ("_scanned", "_listed", "_classes", "_shape"):  # the folder may hold other files by now
+            self.__dict__.pop(name, None)
+        return super().content(splits)
+
     def _read(self, digest: Any) -> Splits:
         """Read all images; ``digest``, a hash of `hashlib` or None, is updated with the files."""
+        where = f"data {self.label!r}"
+        decoder = Decoder(where, sum(map(len, self._listed.values())) * math.prod(self._shape))
         parts: dict[str, Part | None] = {}
         for split, files in self._listed.items():
-            images = np.empty((len(files), *self._shape), dtype=np.uint8)
-            for position, file in enumerate(files):
-                content = _content(file.path)
-                if digest is not None:
-                    digest.update(f"{split} {file.name} {file.label} ".encode() + hashlib.sha256(content).digest())
-                images[position] = self._pixels(content, file.path)
+            pixels = self._decoded(split, files, digest)
+            images = decoder.collect(split, pixels, len(files), where)
             parts[split] = Part(images, np.asarray([file.label for file in files], dtype=np.int64))
-        return Splits.of(parts, f"data {self.label!r}", self._classes)
+        return Splits.of(parts, where, self._classes, work=decoder.work)
+
+    def _decoded(self, split: str, files: Sequence[_File], digest: Any) -> Iterator[np.ndarray]:
+        """The images (1, C, H, W) of files, in their order."""
+
+        def read(file: _File) -> tuple[np.ndarray, bytes]:
+            content = _content(file.path)
+            pixels = of_one_size(self._shaping.pixels(content, file.path), self._shape, file.path)
+            return pixels[None], b"" if digest is None else hashlib.sha256(content).digest()
+
+        for file, (pixels, known) in zip(files, by_threads(read, files), strict=True):
+            if digest is not None:
+                digest.update(f"{split} {file.name} {file.label} ".encode("utf-8", "surrogateescape") + known)
+            yield pixels
 
     @cached_property
     def _classes(self) -> tuple[str, ...]:
@@ -160,34 +176,8 @@ class Folder(DataSource):
     @cached_property
     def _shape(self) -> tuple[int, int, int]:
         first = self._listed["test"][0].path
-        shape: tuple[int, int, int] = self._decoded(_content(first), first).shape
+        shape: tuple[int, int, int] = self._shaping.pixels(_content(first), first).shape
         return shape
-
-    def _pixels(self, content: bytes, path: Path) -> np.ndarray:
-        pixels = self._decoded(content, path)
-        if pixels.shape != self._shape:
-            (_, height, width), (_, first_height, first_width) = pixels.shape, self._shape
-            raise InputError(
-                f"{path}: has {height}×{width} pixels, and the first image {first_height}×{first_width}; set "
-                "resize and crop, such as resize = 256 and crop = 224"
-            )
-        return pixels
-
-    def _decoded(self, content: bytes, path: Path) -> np.ndarray:
-        """The image as uint8 (C, H, W), resized and cropped. Raises `InputError`, naming the file, where it is none."""
-        from PIL import Image as Images
-
-        try:
-            with Images.open(io.BytesIO(content)) as file:
-                image = file.convert("L" if self.channels == 1 else "RGB")
-                if self.resize:
-                    image = image.resize(_scaled(image.size, self.resize), INTERPOLATIONS[self.interpolation])
-                if self.crop:
-                    image = _cropped(image, self.crop, path)
-                pixels = np.asarray(image, dtype=np.uint8)
-        except (OSError, ValueError, SyntaxError, EOFError, Images.DecompressionBombError) as error:
-            raise InputError(f"{path}: is no image, or damaged ({error}); replace it, or take it out") from error
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _content(path: Path) -> bytes:
@@ -197,27 +187,13 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
 
 
-def _scaled(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height with the shorter side at so many pixels, as torchvision rounds them."""
-    width, height = size
-    return (shorter, int(shorter * height / width)) if width <= height else (int(shorter * width / height), shorter)
-
-
-def _cropped(image: Image, crop: int, path: Path) -> Image:
-    width, height = image.size
-    if min(width, height) < crop:
-        raise InputError(f"{path}: has {height}×{width} pixels, too few for crop = {crop}; set resize too")
-    left, top = round((width - crop) / 2.0), round((height - crop) / 2.0)
-    return image.crop((left, top, left + crop, top + crop))
-
-
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _files(folder: Path, classes: Sequence[Path]) -> list[_File]:
     return [
-        _File(path, path.relative_to(folder).as_posix(), label)
+        _File(str(folder), path.relative_to(folder).as_posix(), label)
         for label, of_class in enumerate(classes)
         for path in sorted(of_class.rglob("*"))
         if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()

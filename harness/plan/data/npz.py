@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.files import DAMAGED_ARCHIVE
 from epsbench.harness.plan.data import DataDescription
-from epsbench.harness.plan.data.checks import LAYOUTS, checked_images, checked_labels
+from epsbench.harness.plan.data.checks import LAYOUTS, checked_labels
+from epsbench.harness.plan.data.decoded import Decoder
 from epsbench.harness.plan.data.ids import chosen_numbers
 from epsbench.harness.plan.data.manifest import described
+from epsbench.harness.plan.data.members import Member, members_of
 from epsbench.harness.plan.data.own import short_path
 from epsbench.harness.plan.data.source import DataSource, Facts, Part, Splits, description_of, digest_of
+from epsbench.harness.plan.data.stored import store
 
 IMAGES, LABELS = ("images", "x", "data", "X"), ("labels", "y", "targets", "Y", "label")
 _NAMES = ("class_names", "classes", "label_names")
@@ -26,19 +29,8 @@ def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
 
     Raises `InputError` where it is not there, is damaged, or holds pickled objects.
     """
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file; check the path") from error
-    except DAMAGED_ARCHIVE as error:
-        if isinstance(error, ValueError) and "allow_pickle" in str(error):
-            raise InputError(
-                f"{path}: holds pickled objects, which could run code when they are loaded; save plain arrays: "
-                "numpy.savez(path, images=images, labels=labels)"
-            ) from error
-        raise InputError(f"{path}: is no NumPy file, or damaged ({error}); save it with numpy.savez") from error
+    arrays = {name: member.read() for name, member in members_of(path).items()}
+    return arrays.get("", arrays)
 
 
 @dataclass(frozen=True)
@@ -81,52 +73,77 @@ class Npz(DataSource):
     def describe(self) -> DataDescription:
         def read() -> DataDescription:
             splits = self.read()
-            return description_of(splits, self.label, self._facts, digest_of(splits, self.version))
+            content = digest_of(splits, self.version)
+            store(content, splits)
+            return description_of(splits, self.label, self._facts, content)
 
+        files = [path.absolute() for path in self.files()]
         settings = (self.version, self.images, self.labels, self.train, self.ids, self.layout, self._facts, self.label)
-        return described(f"npz {settings}", [path.absolute() for path in self.files()], f"data {self.label!r}", read)
+        return described(f"npz {settings} {[str(path) for path in files]}", files, f"data {self.label!r}", read)
 
     def read(self) -> Splits:
+        where = f"data {self.label!r}"
         arrays = self._arrays(self.path)
         names = next((arrays[name] for name in _NAMES if name in arrays and arrays[name].dtype.kind in "US"), None)
-        parts: dict[str, Part | None] = {"test": self._part(arrays, "test", self.path)}
+        wanted = {"test": self._pair(arrays, "test", self.path)}
         for split, other in (("train", self.train), ("validation", "")):
             if other:
-                parts[split] = self._part(self._arrays(other), "test", other)
+                wanted[split] = self._pair(self._arrays(other), "test", other)
             elif _key(arrays, "", IMAGES, split):
-                parts[split] = self._part(arrays, split, self.path)
+                wanted[split] = self._pair(arrays, split, self.path)
+        decoder = Decoder(where, sum(_size(images) for images, _ in wanted.values()))
+        parts: dict[str, Part | None] = {name: self._part(decoder, name, *pair) for name, pair in wanted.items()}
         test = parts["test"]
         if self.ids and test is not None:
             parts["test"] = test.take(chosen_numbers(self.base / self.ids, len(test)))
-        return Splits.of(parts, f"data {self.label!r}", tuple(map(str, names)) if names is not None else ())
+        labels = tuple(map(str, names.read())) if names is not None else ()
+        return Splits.of(parts, where, labels, work=decoder.work)
 
-    def _arrays(self, name: str) -> Mapping[str, np.ndarray]:
+    def _arrays(self, name: str) -> Mapping[str, Member]:
         path = self.base / name
-        loaded = read_arrays(path)
-        if not isinstance(loaded, np.ndarray):
-            return loaded
+        arrays = members_of(path)
+        if "" not in arrays:
+            return arrays
         if not self.labels:
             raise InputError(f'{path}: holds one array; name the file of its labels: labels = "labels.npy"')
-        return {"images": loaded, "labels": read_arrays(self.base / self.labels)}  # type: ignore[dict-item]
+        labels = members_of(self.base / self.labels)
+        if "" not in labels:
+            raise InputError(f"{self.base / self.labels}: holds several arrays; give the labels as one: numpy.save")
+        return {"images": arrays[""], "labels": labels[""]}
 
-    def _part(self, arrays: Mapping[str, np.ndarray], split: str, name: str) -> Part:
-        path = self.base / name
-        separate = self.path.endswith(".npy")
-        keys = []
+    def _pair(self, arrays: Mapping[str, Member], split: str, name: str) -> tuple[Member, Member]:
+        """The images and the labels of a split."""
+        path, separate = self.base / name, self.path.endswith(".npy")
+        pair = []
         for kind, wanted, usual in (
-            ("images", self.images, IMAGES),
+            ("images", "" if separate else self.images, IMAGES),
             ("labels", "" if separate else self.labels, LABELS),
         ):
             key = _key(arrays, wanted if split == "test" else "", usual, split)
             if not key:
                 hint = did_you_mean(wanted or usual[0], arrays) if arrays else "; it is empty"
                 raise InputError(f'{path}: has no array of {kind}{hint}; name it: {kind} = "…"')
-            keys.append(key)
-        images = checked_images(arrays[keys[0]], f"{path} [{keys[0]}]", self.layout)
-        return Part(images, checked_labels(arrays[keys[1]], len(images), f"{path} [{keys[1]}]", self.classes))
+            arrays[key].require_plain()
+            pair.append(arrays[key])
+        return pair[0], pair[1]
+
+    def _part(self, decoder: Decoder, split: str, images: Member, labels: Member) -> Part:
+        # Labels first: they are small, and what is wrong with them is known at once.
+        known = checked_labels(labels.read(), len(images), _where(labels), self.classes)
+        pixels = decoder.collect(split, images.chunks(), len(images), _where(images), self.layout)
+        return Part(pixels, known)
 
 
-def _key(arrays: Mapping[str, np.ndarray], wanted: str, usual: tuple[str, ...], split: str) -> str:
+def _where(array: Member) -> str:
+    return f"{array.path} [{array.name}]" if array.name else str(array.path)
+
+
+def _size(images: Member) -> int:
+    """The bytes that images take once they are checked: those of floats are float32."""
+    return math.prod(images.shape) * (1 if images.dtype == np.uint8 else 4)
+
+
+def _key(arrays: Mapping[str, Member], wanted: str, usual: tuple[str, ...], split: str) -> str:
     """The name of an array in the file; empty where there is none."""
     if wanted:
         return wanted if wanted in arrays else ""

@@ -13,6 +13,8 @@ import numpy as np
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DataDescription
+from epsbench.harness.plan.data.decoded import WorkFolder
+from epsbench.harness.plan.data.pixels import Images, chunks, taken
 
 SEED = 42
 ONE_IN = 10
@@ -24,8 +26,8 @@ _DIGITS = 4  # of means and standard deviations, so that rounding on another mac
 class Part:
     """The examples of one split."""
 
-    images: np.ndarray
-    """(N, C, H, W): uint8 with 0 to 255, or float32 in [0, 1]."""
+    images: Images
+    """(N, C, H, W): uint8 with 0 to 255, or float32 in [0, 1]; in memory or in a file."""
     labels: np.ndarray
     """(N,), int64."""
 
@@ -34,7 +36,7 @@ class Part:
 
     def take(self, index: np.ndarray | slice) -> Part:
         """The examples at these positions, in this order."""
-        return Part(self.images[index], self.labels[index])
+        return Part(taken(self.images, index), self.labels[index])
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Splits:
     class_names: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     """Splits that it lacks, each with the reason where there is one."""
+    work: WorkFolder | None = field(default=None, compare=False)
+    """The folder of the images that were decoded into files, until it is kept or goes."""
 
     @classmethod
     def of(
@@ -55,6 +59,7 @@ class Splits:
         where: str,
         class_names: tuple[str, ...] = (),
         missing: Mapping[str, str] | None = None,
+        work: WorkFolder | None = None,
     ) -> Splits:
         """The splits by name (``train``, ``validation``, ``test``); training examples are put into a random order.
 
@@ -74,7 +79,7 @@ class Splits:
             if held_out:
                 validation = train.take(order[len(order) - held_out :])
             train = train.take(order[: len(order) - held_out])
-        return cls(test, train, validation, class_names, missing or {})
+        return cls(test, train, validation, class_names, missing or {}, work)
 
     @property
     def parts(self) -> tuple[Part | None, Part | None, Part]:
@@ -105,6 +110,10 @@ class DataSource(ABC):
     def describe(self) -> DataDescription:
         """Shape, classes, sizes and a digest of the content; without torch. Raises `InputError` as `read`."""
 
+    def content(self, splits: Splits) -> str:
+        """The digest of what was just read: by default what `describe` says now, which looks at the files again."""
+        return self.describe().content
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -133,22 +142,22 @@ def description_of(splits: Splits, label: str, facts: Facts, content: str) -> Da
         if len(values) != channels:
             raise InputError(f"{label}: {name} has {len(values)} values, and the images have {channels} channels")
     train, validation, test = (len(part) if part is not None else 0 for part in splits.parts)
-    shape: tuple[int, int, int] = splits.test.images.shape[1:]
+    _, _, height, width = splits.test.images.shape
     described = DataDescription(
-        label, shape, classes, (train, validation, test), True, mean, std, SEED, content, splits.class_names,
-        tuple(sorted((name, reason) for name, reason in splits.missing.items())),
+        label, (channels, height, width), classes, (train, validation, test), True, mean, std, SEED, content,
+        splits.class_names, tuple(sorted((name, reason) for name, reason in splits.missing.items())),
     )  # fmt: skip
     # Two data sets of one name, such as test.npz in two folders, never share a table.
     return replace(described, name=f"{label} ({described.identity[:8]})")
 
 
-def statistics(images: np.ndarray, most: int = 2_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics(images: Images, most: int = 2_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, of pixels in [0, 1]; over at most so many images."""
-    chosen = images[:: max(1, len(images) // most)][:most]
+    chosen = taken(taken(images, slice(None, None, max(1, len(images) // most))), slice(most))
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     sums, squares = np.zeros(images.shape[1]), np.zeros(images.shape[1])
-    for start in range(0, len(chosen), 256):
-        pixels = np.asarray(chosen[start : start + 256], dtype=np.float64) / scale
+    for some in chunks(chosen):
+        pixels = some.astype(np.float64) / scale
         sums += pixels.sum((0, 2, 3))
         squares += (pixels**2).sum((0, 2, 3))
     count = len(chosen) * images.shape[2] * images.shape[3]
@@ -167,6 +176,6 @@ def digest_of(splits: Splits, *more: object) -> str:
             continue
         for array in (part.images, part.labels):
             digest.update(f"{array.dtype} {array.shape}".encode())
-            for start in range(0, len(array), 1024):
-                digest.update(np.ascontiguousarray(array[start : start + 1024]).data)
+            for some in chunks(array):
+                digest.update(np.ascontiguousarray(some).data)
     return digest.hexdigest()[:32]

@@ -16,6 +16,7 @@ from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
 from epsbench.harness.run.attack.query_log import QueryLog
+from epsbench.harness.run.attack.read_ahead import ReadAhead
 from epsbench.harness.run.attack.returned import checked_images
 from epsbench.harness.run.attack.schedule import Each
 from epsbench.harness.run.attack.step import unchanged
@@ -46,8 +47,10 @@ class Batches:
     def run(self) -> Iterator[Outcome]:
         """Outcomes in order of ε, each as soon as its last verdict is in."""
         schedule, done = self.schedule, 0
+        ahead = ReadAhead(self.targets, schedule)
         while done < schedule.eps_count:
             rows = schedule.take(self.size)
+            ahead.after(len(rows), self.size)
             for e in np.unique(schedule.split(rows)[0]):
                 self._rows_of_one_eps(rows[schedule.split(rows)[0] == e])
             while done < schedule.eps_count and schedule.finished(done):

@@ -15,7 +15,7 @@ from epsbench.harness.run.machine.memory import in_chunks
 class CleanGradients:
     """The gradient at every clean image, computed once, at the first question."""
 
-    LIMIT = 2**30  # bytes; beyond it every row computes its own
+    LIMIT = 2**28  # bytes, a bound on memory whatever the number of images; beyond it every row computes its own
 
     def __init__(self, victim: Victim, targets: Targets, batch: int) -> None:
         """``batch`` images are computed at a time."""

@@ -37,6 +37,19 @@ class Each:
         rows = [heapq.heappop(self._waiting) for _ in range(min(count, len(self._waiting)))]
         return np.array(rows, dtype=np.int64)
 
+    def coming(self, count: int) -> np.ndarray:
+        """The rows that `take` gives next, at most ``count``, as int64; they stay in the queue."""
+        # A row of a heap is smaller than its two children: only those of rows that are next can be next, too.
+        rows: list[int] = []
+        near = [(self._waiting[0], 0)] if self._waiting else []
+        while near and len(rows) < count:
+            row, at = heapq.heappop(near)
+            rows.append(row)
+            for child in (2 * at + 1, 2 * at + 2):
+                if child < len(self._waiting):
+                    heapq.heappush(near, (self._waiting[child], child))
+        return np.array(rows, dtype=np.int64)
+
     def split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """ε index, restart and example of each row."""
         pair, example = np.divmod(rows, self.examples)

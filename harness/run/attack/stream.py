@@ -15,6 +15,7 @@ from epsbench.attacks.rows import Rows
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
+from epsbench.harness.run.attack.read_ahead import ReadAhead
 from epsbench.harness.run.attack.returned import checked_step
 from epsbench.harness.run.attack.schedule import ROUNDING, Each
 from epsbench.harness.run.attack.slots import Bundle
@@ -49,7 +50,7 @@ class Stream:
         # Without early stopping a row may fool on the way and not at its end: its best iterate is kept too.
         self.keeps_best = not run.early_stop and not run.last_only
         self.device = targets.labels.device
-        self.schedule = schedule
+        self.schedule, self.ahead = schedule, ReadAhead(targets, schedule)
         self.eps = torch.tensor([float(e) for e in run.eps], device=self.device)
         # A row may be done after its first answer, and whole batches of rows share that one.
         # A random model's would depend on who asked first.
@@ -116,7 +117,9 @@ class Stream:
                 self.parked = [bundle.take(np.arange(room, len(bundle)))] if len(bundle) > room else []
                 bundle = bundle.take(np.arange(min(room, len(bundle))))
             elif len(self.schedule):
-                bundle = self._fresh(self.schedule.take(room))
+                ids = self.schedule.take(room)
+                self.ahead.after(len(ids), self.size)
+                bundle = self._fresh(ids)
             else:
                 break
             if bundle.step[0] >= self.steps:  # it asks nothing, or has had the shared gradient

@@ -27,6 +27,9 @@ class Targets:
     logits: Tensor | None = None
     """The judge's logits (n, classes) at the images, where they are known."""
 
+    expect: Callable[[Tensor], None] | None = None
+    """Takes the positions (k,), on the CPU, that are asked for next; None where nothing has to be read for them."""
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -41,7 +44,11 @@ class Targets:
     def subset(self, positions: Tensor) -> Targets:
         """The targets at these positions (k,) alone. Their noise stays the same."""
         logits = None if self.logits is None else self.logits[positions]
-        return Targets(lambda at: self.pixels(positions[at]), self.labels[positions], self.index[positions], logits)
+        expect, order = self.expect, positions.cpu()
+        return Targets(
+            lambda at: self.pixels(positions[at]), self.labels[positions], self.index[positions], logits,
+            None if expect is None else lambda at: expect(order[at]),
+        )  # fmt: skip
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """``size`` images and their labels, for a trial; repeated where there are fewer targets."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from epsbench.harness.plan.data import SUBSETS, DataDescription
 
-AT_ONCE = 1024  # images of which keys are made at once
+PIXELS = 2**22  # numbers in the images of which keys are made at once, to bound the memory
 
 
 class Examples:
@@ -33,8 +33,10 @@ class Examples:
 
     def keys(self) -> Iterator[bytes]:
         """For each image what is the same for equal ones: a digest of its pixels at 256 levels."""
-        for start in range(0, len(self), AT_ONCE):
-            levels = (self.pixels(slice(start, start + AT_ONCE)) * 255).round().byte().flatten(1).cpu().numpy()
+        step = max(1, PIXELS // max(1, self.pixels(slice(0, 1)).numel()))
+        for start in range(0, len(self), step):
+            pixels = self.pixels(slice(start, min(start + step, len(self))))
+            levels = (pixels * 255).round().byte().flatten(1).cpu().numpy()
             yield from (blake2b(image.tobytes(), digest_size=16).digest() for image in levels)
 
     @property
@@ -47,6 +49,9 @@ class Examples:
         raw = self._raw if index is None else self._raw[index]
         # Of floats always a copy: what a model or an attack does to its images must not change the data.
         return raw.to(torch.float32, copy=raw.is_floating_point()).div_(self._brightest)
+
+    def expect(self, index: Tensor) -> None:
+        """Say that `pixels` at these positions (k,) is asked for next. What is on the device needs no preparation."""
 
 
 @dataclass(frozen=True)

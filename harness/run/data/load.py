@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.data import DATASETS, DataDescription
 from epsbench.harness.plan.data.own import OwnData
+from epsbench.harness.plan.data.pixels import Images, PixelFile
 from epsbench.harness.plan.data.source import Part
+from epsbench.harness.plan.data.stored import open_data
 from epsbench.harness.plan.names.data import source_of
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.data.readers import digits, torchvision
 from epsbench.harness.run.data.readers.source import Source, Stored
+from epsbench.harness.run.data.streamed import StreamedExamples
 
+OF_DEVICE = 2  # of a GPU's free memory a split may take one part in so many; the rest is for networks and gradients
 DEFAULT_ROOT = Path("~/.cache/epsbench")
 
 SOURCES: dict[str, Source] = {
@@ -45,8 +50,8 @@ def load_data(name: str | OwnData, root: Path | None, device: torch.device, limi
     pool, own_test = source.read(description, Path(os.path.expanduser(folder)))  # noqa: PTH111
 
     def part(stored: Stored, index: Tensor) -> Examples:
-        images, labels = (tensor[index[:limit]].to(device) for tensor in stored)
-        return Examples(images, labels, source.brightest)
+        images, labels = (tensor[index[:limit]] for tensor in stored)
+        return _placed(images.numpy(), labels, source.brightest, device)
 
     train, validation, test = (torch.from_numpy(index) for index in description.split())
     tested = own_test or pool
@@ -56,7 +61,7 @@ def load_data(name: str | OwnData, root: Path | None, device: torch.device, limi
 
 def _own(data: OwnData, device: torch.device, limit: int | None) -> Data:
     """A user's own data. A split that is not there is empty: without training it need not exist."""
-    splits = source_of(data.named, data.base).read()
+    splits = open_data(source_of(data.named, data.base), data.description)
     train, validation, test = (_examples(part, data.description, device, limit) for part in splits.parts)
     return Data(data.description, train, validation, test)
 
@@ -65,7 +70,16 @@ def _examples(part: Part | None, description: DataDescription, device: torch.dev
     if part is None:
         return Examples(torch.zeros(0, *description.shape), torch.zeros(0, dtype=torch.int64, device=device), 1)
     part = part.take(slice(0, limit))
-    images = torch.from_numpy(part.images)
-    return Examples(
-        images.to(device), torch.from_numpy(part.labels).to(device), 255 if images.dtype == torch.uint8 else 1
-    )
+    return _placed(part.images, torch.from_numpy(part.labels), 255 if part.images.dtype == np.uint8 else 1, device)
+
+
+def _placed(images: Images, labels: Tensor, brightest: int, device: torch.device) -> Examples:
+    """Images in memory go to the device where they fit; others, and those in a file, are streamed to it."""
+    if isinstance(images, PixelFile) or not _fits(images.nbytes, device):
+        return StreamedExamples(images, labels.to(device), brightest)
+    return Examples(torch.from_numpy(images).to(device), labels.to(device), brightest)
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    """Whether so many bytes of images may go to the device: a CPU's memory has them already."""
+    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] // OF_DEVICE

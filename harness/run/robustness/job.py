@@ -30,6 +30,7 @@ from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.corruption import corrupted
 from epsbench.harness.run.data.examples import Data, Examples
+from epsbench.harness.run.data.streamed import StreamedExamples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attack_progress import AttackProgress
@@ -105,7 +106,11 @@ class Bench:
             recipe = recipe_of(first, data.description, context)
             self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
             self.auditor.model(clean_logits, data.test.labels)
-        targets = Targets(lambda at: test.pixels(positions[at]), labels, positions, logits[positions])
+        order = positions.cpu()
+        targets = Targets(
+            lambda at: test.pixels(positions[at]), labels, positions, logits[positions],
+            (lambda at: test.expect(order[at])) if isinstance(test, StreamedExamples) else None,
+        )  # fmt: skip
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes, first.randomness)
         training = {key: value for key, value in training.items() if key != "curves"}
@@ -215,5 +220,8 @@ def _judge(network: nn.Module, cell: RobustnessCell, context: Context) -> Judge:
 def _judged(judge: Judge, examples: Examples, batch: int) -> tuple[Tensor, Tensor]:
     """The judge's logits (n, classes) and classes (n,) of all examples, ``batch`` at a time."""
     everyone = torch.arange(len(examples), device=judge.device)
-    parts = [judge.verdict(examples.pixels(rows), examples.labels[rows], batch, rows) for rows in everyone.split(batch)]
+    parts = []
+    for start in range(0, len(examples), max(1, batch)):
+        rows = slice(start, min(start + batch, len(examples)))  # in slices, what is streamed is read ahead
+        parts.append(judge.verdict(examples.pixels(rows), examples.labels[rows], batch, everyone[rows]))
     return torch.cat([logits for logits, _ in parts]), torch.cat([classes for _, classes in parts])

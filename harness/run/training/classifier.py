@@ -23,7 +23,7 @@ from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.harness.run.training.watch import WATCHED, watch
 from epsbench.models.defenses import Defense
 
-EVALUATION_BATCH = 1024
+EVALUATION_BATCH, EVALUATION_PIXELS = 1024, 2**24  # at most so many images, or numbers in them, at a time
 
 
 def train_classifier(
@@ -164,4 +164,5 @@ def accuracy(network: nn.Module, examples: Examples, precision: str) -> float:
         with torch.no_grad(), autocast(examples.device, precision):
             return network(examples.pixels(rows)).argmax(1) == examples.labels[rows]
 
-    return in_chunks(correct, len(examples), EVALUATION_BATCH).float().mean().item()
+    batch = min(EVALUATION_BATCH, max(1, EVALUATION_PIXELS // max(1, examples.pixels(slice(0, 1)).numel())))
+    return in_chunks(correct, len(examples), batch).float().mean().item()

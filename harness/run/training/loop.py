@@ -203,8 +203,10 @@ class Course:
     def _steps(self, objective: Objective, hooks: Hooks) -> Losses:
         first, device = self.epochs * self.steps, self.generator.device
         losses = Losses(self.steps, device, first, self.settings.precision, objective.parts)
-        batches = shuffled(len(self.data.train), self.recipe["batch_size"], self.generator)
+        batches = list(shuffled(len(self.data.train), self.recipe["batch_size"], self.generator))
         for step, index in enumerate(batches):
+            if step + 1 < len(batches):
+                self.data.train.expect(batches[step + 1])
             self.now = self.epochs + step / self.steps
             share = self._schedule(self.now, self.recipe)
             self.network.train()

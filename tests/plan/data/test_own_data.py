@@ -148,7 +148,7 @@ FLOATS = IMAGES.astype(np.float32) / 255
         ({"images": IMAGES.astype(np.int64), "labels": LABELS}, "images are int64; save them as uint8"),
         ({"images": IMAGES // 200, "labels": LABELS}, "no value is above 1; uint8 means 0 to 255"),
         ({"images": np.where(FLOATS > 0.99, np.nan, FLOATS), "labels": LABELS}, "holds NaN or infinity"),
-        ({"images": IMAGES.reshape(12, -1), "labels": LABELS}, "images have the shape 12×126"),
+        ({"images": IMAGES.reshape(12, -1), "labels": LABELS}, "images have the shape N×126; give (N, C, H, W)"),
         ({"images": np.zeros((4, 3, 5, 3)), "labels": LABELS[:4]}, 'say layout = "nchw" or "nhwc"'),
         ({"images": IMAGES, "labels": LABELS[:5]}, "12 images and 5 labels"),
         ({"images": IMAGES, "labels": np.eye(3)[LABELS]}, "as if one-hot; give labels.argmax(1)"),

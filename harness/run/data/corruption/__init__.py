@@ -16,6 +16,7 @@ from torch import Tensor
 from epsbench.harness.plan.axes.corruptions import LEAST_SIDE, MOST_SEVERE
 from epsbench.harness.run.data.corruption import blur, digital, noise, weather
 from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.data.streamed import StreamedExamples, streamed
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.noise import KeyedNoise
 
@@ -111,5 +112,8 @@ def corrupted(examples: Examples, name: str, severity: int) -> Examples:
         keyed = KeyedNoise(SEED, everyone[rows], torch.full_like(everyone[rows], stream))
         return (function(x, keyed, constants).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    images = in_chunks(of_chunk, n, max(1, PIXELS // (channels * height * width)))
-    return Examples(images, examples.labels, 255)
+    step = max(1, PIXELS // (channels * height * width))
+    if isinstance(examples, StreamedExamples):
+        parts = (of_chunk(slice(at, min(at + step, n))).cpu().numpy() for at in range(0, n, step))
+        return streamed(parts, n, examples.labels, f"images with {name}")
+    return Examples(in_chunks(of_chunk, n, step), examples.labels, 255)
