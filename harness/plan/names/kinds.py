@@ -123,6 +123,7 @@ KINDS: dict[str, Kind] = {
         built_in={
             "npz": "epsbench.harness.plan.data.npz:Npz",
             "folder": "epsbench.harness.plan.data.folder:Folder",
+            "hf": "epsbench.harness.plan.data.hf:HuggingFace",
         },
         group="epsbench.data",
         hidden=("name", "base", "split"),
