@@ -83,6 +83,10 @@ def checked_labels(labels: Any, images: int, where: str, classes: int = 0) -> np
     labels = as_array(labels, where)
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise InputError(f"{where}: labels have the shape {labels.shape}, as if one-hot; give labels.argmax(1)")
+    if labels.dtype.kind in "US":
+        raise InputError(
+            f"{where}: labels are text; number the classes: names, labels = numpy.unique(labels, return_inverse=True)"
+        )
     if labels.ndim != 1:
         raise InputError(f"{where}: labels have the shape {labels.shape}; give one integer for each image: (N,)")
     if labels.dtype.kind not in "iu":

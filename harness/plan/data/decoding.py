@@ -61,6 +61,10 @@ class Shaping:
                     return self.of_image(file, where)
             except InputError:
                 raise
+            except Images.UnidentifiedImageError as error:
+                raise InputError(
+                    f"{where}: is no image, or damaged (its format is not known); replace it, or take it out"
+                ) from error
             # Decoders of broken files raise of all kinds.
             except Exception as error:
                 raise InputError(f"{where}: is no image, or damaged ({error}); replace it, or take it out") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,6 +156,12 @@ class Folder(DataSource):
         for split, files in listed.items():
             if not files:
                 raise InputError(f"{folders[split]}: holds no image ({', '.join(sorted(ENDINGS))})")
+        used = {file.label for files in listed.values() for file in files}
+        if empty := [name for label, name in enumerate(names) if label not in used]:
+            raise InputError(
+                f"{folders['test'] / empty[0]}: holds no image ({', '.join(sorted(ENDINGS))}); put images of the class "
+                "into it, or delete it"
+            )
         return names, listed
 
     def _splits(self) -> dict[str, Path]:
@@ -192,9 +199,20 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path, classes: Sequence[Path]) -> list[_File]:
-    return [
-        _File(str(folder), path.relative_to(folder).as_posix(), label)
-        for label, of_class in enumerate(classes)
-        for path in sorted(of_class.rglob("*"))
-        if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
-    ]
+    files = []
+    for label, of_class in enumerate(classes):
+        images = [path for path in _below(of_class) if path.suffix.lower() in ENDINGS and not path.name.startswith(".")]
+        for path in sorted(images):
+            if not path.exists():
+                raise InputError(f"{path}: is a link to a file that is not there; restore the file, or delete the link")
+            files.append(_File(str(folder), path.relative_to(folder).as_posix(), label))
+    return files
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder. Links to folders are followed, but none into a folder that is entered already."""
+    entered = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        entered.add(os.path.realpath(root))
+        folders[:] = [name for name in folders if os.path.realpath(Path(root, name)) not in entered]
+        yield from (Path(root, name) for name in names)

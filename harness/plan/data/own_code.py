@@ -142,6 +142,11 @@ def _arrays(value: Any, where: str) -> tuple[np.ndarray, Any] | None:
             raise InputError(f"{where}: holds no image")
         return images, value[1]
     if hasattr(value, "__getitem__") and hasattr(value, "__len__"):
+        try:
+            len(value)
+        # A dataset is the user's code: it may raise anything.
+        except Exception as error:
+            raise InputError(f"{where}: its __len__ raises {summary(error)}; return the number of examples") from error
         return None
     raise InputError(
         f"{where}: is a {type(value).__name__}; give (x, y) with images and labels, or a dataset with __len__ and "
