@@ -236,7 +236,7 @@ CODES: dict[str, Code] = {
     "margin-beats-cross-entropy": Code(
         "warning",
         "Gradient steps on the margin of the logits fool far more images than steps on the cross-entropy.",
-        "use an attack with a margin loss; if the logits are saturated, divide them by their scale",
+        "use an attack with a margin loss; the message names the cause, and what else helps",
     ),
     "score-search-beats-gradient": Code(
         "void",

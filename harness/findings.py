@@ -24,10 +24,14 @@ class Finding(BaseModel):
     """The numbers behind the message."""
 
 
-def finding(code: str, fact: str, **evidence: Any) -> Finding:
-    """A finding of this code. Its message is the ``fact``, then what to do about it."""
+def finding(code: str, fact: str, *, remedy: str = "", **evidence: Any) -> Finding:
+    """A finding of this code. Its message is the ``fact``, then what to do about it.
+
+    ``remedy`` is what helps where the cause is known; without one it is the code's.
+    """
     kind = CODES[code]
-    return Finding(code=code, severity=kind.severity, message=f"{fact}; {kind.remedy}", evidence=evidence)
+    message = f"{fact}; {remedy or kind.remedy}"
+    return Finding(code=code, severity=kind.severity, message=message, evidence=evidence)
 
 
 def voids(findings: Iterable[Finding]) -> bool:

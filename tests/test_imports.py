@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "harness.plan.data": ("harness.plan.data", "harness.plan.named", "harness.errors", "harness.files"),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",
-        "harness.errors", "harness.isolation", *ROBUST,
+        "harness.errors", "harness.files", "harness.isolation", *ROBUST,
     ),
     "harness.plan.axes": (
         "harness.plan.axes", "harness.plan.names", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",

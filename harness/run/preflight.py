@@ -89,11 +89,11 @@ def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[s
         defense = registry.make("defense", cell.defense, context.base)
         own = (cell.defense.label(), defense) if is_users(defense) and recipe["epochs"] else None
         precision = context.precision(cell.precision)
-        key = cell.model, cell.data, cell.defense if own else None, recipe["epochs"] > 0, precision
+        key = cell.model, cell.data, cell.defense if own else None, cell.training, precision
         if key not in seen:
             seen.add(key)
             data = context.data(cell.data, cell.limit)
-            use = Use(cell.seed, recipe["batch_size"], recipe["epochs"] > 0, precision, own)
+            use = Use(cell.seed, recipe["batch_size"], recipe["epochs"] > 0, precision, recipe, own)
             problem = refusal(cell.model.label(), partial(build, cell, data, context), data, use)
             yield from [problem] if problem else []
         name = cell.augmentation

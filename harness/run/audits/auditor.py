@@ -45,7 +45,7 @@ from epsbench.models.base import DataShape
 
 # The audits of a model look at one in 64 of the test images, at least at 32 and at most at 64.
 ONE_IN, FEWEST, IMAGES = 64, 32, 64
-LOOKS_ROBUST = 0.5  # an attack along gradients that fools a smaller share is doubted, and others are tried
+ROBUST_ON = 0.1  # an attack that leaves at least so large a share of the images is doubted, and others are tried
 
 
 class Auditor:
@@ -109,7 +109,7 @@ class Auditor:
     def in_depth(self, victim: Victim, replayed: Replayed | None = None) -> list[Finding]:
         """Audit once what only shows on moved images: is the model one function, with the gradient of its outputs?
 
-        It takes some thousands of passes, so a run asks only where an attack fools few images. The findings join
+        It takes some thousands of passes, so a run asks only where some images withstand an attack. The findings join
         those of the model. ``replayed`` are adversarial images of an attack on it.
         """
         if self._in_depth_done or voids(self.findings):
@@ -133,7 +133,7 @@ class Auditor:
         """The float32 gradient at the probe, or None where the model cannot be differentiated."""
         try:
             return self.probe.gradient(self.probe.x, self.probe.y)
-        except RuntimeError as error:
+        except Exception as error:
             if is_out_of_memory(error):
                 raise
             return None  # the victim's findings say so: `epsbench.harness.run.speed.prepare`
@@ -207,14 +207,14 @@ class Auditor:
         return findings
 
     def doubt(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
-        """Look closer where an attack that asks the model fools few images: `in_depth`, and attacks of the audits' own.
+        """Look closer where images withstand an attack that asks the model: `in_depth`, and attacks of the audits' own.
 
         The latter are tried once a norm and ε. Their findings are of the model, whatever the attack of the cell.
         """
         asks = outcome.forwards + outcome.backwards + outcome.shared_backwards > 0
         if engine.victim.random:  # those audits compare a model with itself, which a random one does not equal
             return []
-        if not asks or not outcome.eps or float(outcome.fooled.mean()) > LOOKS_ROBUST:
+        if not asks or not outcome.eps or float((~outcome.fooled).mean()) < ROBUST_ON:
             return []
         replayed = Replayed.of(engine.targets, outcome)
         with global_state_kept():  # what the model draws here, or sets, must not reach the next cell

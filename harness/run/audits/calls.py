@@ -79,7 +79,8 @@ def laid_out(network: nn.Module, made: Call) -> Call:
         few = without_gradients(network)
         try:
             return few(made(x))
-        except RuntimeError:  # such as .view of images that are not contiguous: then none are given to it
+        # Such as .view of images that are not contiguous: then none are given to it.
+        except Exception:  # noqa: BLE001
             return few(x)
 
     return call

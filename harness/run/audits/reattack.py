@@ -20,6 +20,7 @@ from epsbench.harness.statistics import mcnemar_exact
 IMAGES, FEWEST = 48, 16  # attacked; with fewer there is no finding
 STEPS, STEP = 15, 0.25  # the number of gradient steps and their size as a share of ε
 SIGNIFICANT = 1e-3
+SATURATED, UNSURE = 1 - 1e-4, 0.5  # median probabilities of the predicted class
 MUCH = 0.15  # of the images; a smaller difference is not reported
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
@@ -38,6 +39,9 @@ class Reattacked:
     search: Tensor
     """By scores alone, (N,); tried only where both others fail."""
 
+    confidence: Tensor
+    """The probability of the predicted class of each clean image, (N,)."""
+
 
 def reattack(
     probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float, others: Tensor
@@ -53,7 +57,8 @@ def reattack(
     left = (cross_entropy & margin).nonzero().flatten()
     if len(left):
         fooled[left] = score_search(probe, x[left], y[left], norm, eps, others)
-    return Reattacked(~cross_entropy, ~margin, fooled)
+    confidence = probe.logits(x).softmax(1).amax(1)
+    return Reattacked(~cross_entropy, ~margin, fooled, confidence)
 
 
 def by_cross_entropy(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
@@ -81,7 +86,10 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
         fact = (
             f"{STEPS} steps fool {shares['cross_entropy']:.0%} by the cross-entropy, {shares['margin']:.0%} by margin"
         )
-        yield finding("margin-beats-cross-entropy", fact, **shares, images=n, eps=eps)
+        confidence = float(result.confidence.median())
+        cause, remedy = _why_margin(confidence)
+        yield finding("margin-beats-cross-entropy", f"{fact}: {cause}", remedy=remedy, **shares, images=n, eps=eps,
+                      confidence=confidence)  # fmt: skip
     more = result.search & ~fooled
     if int(more.sum()) > max(MUCH * n, FEWEST / 4):
         shares = {
@@ -94,6 +102,23 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
             f"{shares['gradient']:.0%}, and a short search without gradients {shares['search']:.0%} that neither fools"
         )
         yield finding("score-search-beats-gradient", fact, **shares, images=n, eps=eps)
+
+
+def _why_margin(confidence: float) -> tuple[str, str]:
+    """Why steps on the margin fool more images, by the median ``confidence`` of the clean ones, and what to do."""
+    use = "use an attack with a margin loss"
+    if confidence > SATURATED:
+        return (
+            f"the model is so sure (median probability {confidence:.6f}) that the cross-entropy is flat",
+            f"divide the logits by their scale, or {use}",
+        )
+    if confidence < UNSURE:
+        return (
+            f"the model is unsure (median probability {confidence:.0%}), and the cross-entropy leads to all other "
+            "classes at once",
+            f"{use}, and train the model longer if it should be surer",
+        )
+    return "the cross-entropy leads elsewhere than to the nearest class", use
 
 
 def along_gradient(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, gradient: Gradient) -> Tensor:

@@ -45,4 +45,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 def _folds(convolution: nn.Module, norm: nn.Module) -> bool:
     # The exact types: a subclass may compute something else.
     wanted = _PAIRS.get(type(convolution))
-    return wanted is not None and type(norm) is wanted and norm.running_var is not None
+    if wanted is None or type(norm) is not wanted or norm.running_var is None:
+        return False
+    # A weight that is no parameter of its layer is computed at each call, as after pruning or weight_norm.
+    return all(isinstance(layer.weight, nn.Parameter) for layer in (convolution, norm) if layer.weight is not None)

@@ -31,7 +31,7 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
     findings: list[Finding] = []
     try:
         reference, reference_logits = bare.slope(x, y), bare(x).detach()
-    except RuntimeError as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         _not_differentiable(bare, error)
@@ -99,7 +99,7 @@ def _agrees(
     """Whether a prepared form computes the reference's logits and slopes, to float32 rounding."""
     try:
         logits, slope = candidate(x).detach(), candidate.slope(x, y)
-    except RuntimeError as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         findings.append(slower("not-prepared", f"the form '{candidate.form}' raises", error))
@@ -130,7 +130,7 @@ def _precision(candidate: Victim, wanted: str, x: Tensor, y: Tensor, findings: l
     trial = replace(candidate, precision=wanted)
     try:
         gradient, _ = trial.gradient(x, y)
-    except RuntimeError as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         findings.append(slower("not-mixed", f"the model raises in {wanted}; float32 is used", error))

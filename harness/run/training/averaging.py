@@ -36,7 +36,7 @@ class MovingAverage(Generic[Network]):
         self._steps += 1
         average = get_ema_multi_avg_fn(min(self._decay, (1 + self._steps) / (10 + self._steps)))
         kept, given = _tensors(self.network), _tensors(network)
-        floating = [tensor.is_floating_point() for tensor in given]
+        floating = [tensor.is_floating_point() or tensor.is_complex() for tensor in given]
         average(_where(kept, floating, True), _where(given, floating, True), self._steps)
         for counter, value in zip(_where(kept, floating, False), _where(given, floating, False), strict=True):
             counter.copy_(value)

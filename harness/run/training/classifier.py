@@ -104,7 +104,7 @@ class _Classification(Objective):
         state = random_state(self._generator)
         try:
             copy_of(self._course.network).train()(x).float().sum().backward()
-        except RuntimeError as error:
+        except Exception as error:
             if is_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:300]

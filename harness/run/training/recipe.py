@@ -14,10 +14,10 @@ Recipe = Mapping[str, Any]
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Recipe], torch.optim.Optimizer]] = {
     "adam": lambda weights, recipe: torch.optim.Adam(
-        weights, recipe["learning_rate"], weight_decay=recipe.get("weight_decay", 0.0), fused=True
+        weights, recipe["learning_rate"], weight_decay=recipe.get("weight_decay", 0.0), fused=_real(weights)
     ),
     "adamw": lambda weights, recipe: torch.optim.AdamW(
-        weights, recipe["learning_rate"], weight_decay=recipe.get("weight_decay", 0.0), fused=True
+        weights, recipe["learning_rate"], weight_decay=recipe.get("weight_decay", 0.0), fused=_real(weights)
     ),
     "sgd": lambda weights, recipe: torch.optim.SGD(
         weights,
@@ -25,9 +25,14 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], Recipe], torch.optim.Optimiz
         recipe["momentum"],
         weight_decay=recipe.get("weight_decay", 0.0),
         nesterov=recipe.get("nesterov", False),
-        fused=True,
+        fused=_real(weights),
     ),
 }
+
+
+def _real(weights: list[nn.Parameter]) -> bool:
+    """Whether all weights are real numbers: torch has no fused optimizers of complex ones."""
+    return all(weight.is_floating_point() for weight in weights)
 
 
 def one_cycle(epoch: float, recipe: Recipe) -> float:

@@ -112,8 +112,8 @@ def _compiled(form: Form, network: nn.Module, make: Make, batch: tuple[Tensor, .
     try:
         quick = make(candidate)
         gradient = _gradient(network, quick, batch)
-    # Dynamo and Inductor raise their own RuntimeErrors; a machine without a C++ compiler an OSError.
-    except (RuntimeError, OSError) as error:
+    # Dynamo and Inductor raise their own errors, a machine without a C++ compiler an OSError, and the model anything.
+    except Exception as error:  # noqa: BLE001
         network.zero_grad(set_to_none=True)
         form.refused.append(f"torch.compile: {' '.join(str(error).split())[:300]}")
         return form

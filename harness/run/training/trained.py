@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell
+from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names import registry
+from epsbench.harness.plan.names.content import content_of
 from epsbench.harness.plan.training_text import how_trained
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
@@ -22,6 +24,7 @@ from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
 from epsbench.harness.run.training.settings import Hooks, Method, Settings, Training
 from epsbench.harness.run.training.weights import digest, load_weights, save_weights, weights_path
+from epsbench.models.catalogue import PREFIXES
 from epsbench.models.checkpoints import load_into
 
 PROBED = 8  # test images whose logits are kept with trained weights
@@ -65,6 +68,7 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
     network that is built now computes something else with the saved weights than when they were saved: then part of
     what it computes with is not in its state dict.
     """
+    _require_unchanged(cell, context)
     network = build(cell, data, context)
     if not dict(cell.training)["epochs"] and cell.start is None:
         return network.eval(), _as_given(network, cell, context)
@@ -84,6 +88,25 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
     network.eval()
     _compare(info.pop("probe", None), network, data, cell, context)
     return network, info
+
+
+def _require_unchanged(cell: RobustnessCell, context: Context) -> None:
+    """Raise `InputError` where a file of weights, or pretrained weights in a cache, were replaced since the plan.
+
+    Otherwise the number of the new weights would stand under the id of the old ones. A user's factory is not asked
+    again: what it returns may remember that it was used.
+    """
+    planned, now = cell.code, {}
+    if "weights" in planned:
+        now = registry.versions("model", cell.model, context.base)
+    elif "content" in planned and cell.model.name.startswith(tuple(f"{prefix}:" for prefix in PREFIXES)):
+        content = content_of(cell.model, context.base, describe(cell.data))
+        now = {"content": content.digest} if content else {}
+    if any(now[key] != planned[key] for key in ("weights", "content") if key in now and key in planned):
+        raise InputError(
+            f"model {cell.model.label()!r}: its weights were replaced since this run began; run again to measure the "
+            "new ones"
+        )
 
 
 def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRun) -> dict[str, Any]:

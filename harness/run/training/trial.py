@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
+from epsbench.harness.run.training.recipe import OPTIMIZERS, Recipe
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.defenses import Defense
 from epsbench.models.outputs import remedy
@@ -48,6 +49,9 @@ class Use:
 
     precision: str = "float32"
     """What it is trained in: "float32", "bf16" or "fp16"."""
+
+    recipe: Recipe = field(default_factory=dict)
+    """How it is trained. Empty: no step of an optimizer is tried."""
 
     defense: tuple[str, Defense] | None = None
     """A defense of the user's own that trains it, and what messages call it."""
@@ -186,6 +190,8 @@ def _trains(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
         if not problems:
             F.cross_entropy(logits.float(), y).backward()
             problems += _uncopied(network)
+        if not problems and use.recipe:
+            OPTIMIZERS[use.recipe.get("optimizer", "adam")](list(network.parameters()), use.recipe).step()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
         if "more than 1 value per channel" in str(error):
             yield f"batch norm needs more than one image a batch in training, not {batch}; raise batch_size"

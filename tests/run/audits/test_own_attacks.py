@@ -129,12 +129,27 @@ def test_a_model_at_chance_is_reported_where_images_are_enough(right, n, classes
     assert [each.code for each in audit_chance(right, n, classes)] == (["at-chance"] if reported else [])
 
 
+@pytest.mark.parametrize(
+    ("confidence", "remedy", "not_this"),
+    [
+        (1.0, "divide the logits by their scale", "train the model longer"),
+        (0.15, "train the model longer", "divide the logits"),
+        (0.9, "use an attack with a margin loss", "divide the logits"),
+    ],
+)
+def test_the_remedy_for_steps_on_the_cross_entropy_fits_the_cause(confidence, remedy, not_this):
+    none, some = torch.zeros(40, dtype=torch.bool), torch.arange(40) < 20
+    (found,) = audit_reattack(Reattacked(none, some, none, torch.full((40,), confidence)), none, 0.1)
+    assert remedy in found.message
+    assert not_this not in found.message
+
+
 def test_images_that_the_recorded_attack_fools_do_not_count():
     none = torch.zeros(40, dtype=torch.bool)
     some = torch.arange(40) < 20
     for result, code in (
-        (Reattacked(none, none, some), "score-search-beats-gradient"),
-        (Reattacked(none, some, none), "margin-beats-cross-entropy"),
+        (Reattacked(none, none, some, torch.ones(40)), "score-search-beats-gradient"),
+        (Reattacked(none, some, none, torch.ones(40)), "margin-beats-cross-entropy"),
     ):
         assert [each.code for each in audit_reattack(result, none, 0.1)] == [code]
         assert not list(audit_reattack(result, some, 0.1))

@@ -8,6 +8,7 @@ import sys
 import pytest
 from bed import chosen
 from disguises import DISGUISES
+from half_truths import HALF_TRUTHS
 from more_tricks import MORE_TRICKS, ROBUST_AT_A_SMALL_EPS, unfolded
 from torch import nn
 from tricks import TRICKS
@@ -25,6 +26,7 @@ SOME_MORE_TRICKS = {
     "kernels of test images", "layout in memory", "no number", "one-hot off the grid", "soft purifier",
     "temperature 40", "thread", "tires", "wobbles",
 }  # fmt: skip
+SOME_HALF_TRUTHS = {"overrules", "remembers half"}
 SOME_DISGUISES = {
     "flag in the environment", "means of rows and columns", "median filter, decoy", "reduced", "second object",
     "sum in bytes", "versions",
@@ -54,6 +56,14 @@ def test_another_trick_is_named(plain: nn.Module, tmp_path, name):
     assert "audit-failed" not in codes(records)
 
 
+@pytest.mark.parametrize("name", chosen(HALF_TRUTHS, SOME_HALF_TRUTHS))
+def test_a_trick_on_some_images_is_named(plain: nn.Module, tmp_path, name):
+    make, expected = HALF_TRUTHS[name]
+    records = measure(make(copy.deepcopy(plain)).eval(), tmp_path, ['"pgd"'], [0.1])
+    assert codes(records) & expected
+    assert "audit-failed" not in codes(records)
+
+
 @pytest.mark.parametrize("name", chosen(DISGUISES, SOME_DISGUISES))
 def test_a_trick_in_disguise_is_named(plain: nn.Module, tmp_path, monkeypatch, name):
     make, expected = DISGUISES[name]
@@ -65,10 +75,10 @@ def test_a_trick_in_disguise_is_named(plain: nn.Module, tmp_path, monkeypatch, n
 
 
 def test_there_are_tricks_of_many_kinds():
-    every = TRICKS | MORE_TRICKS | DISGUISES
-    assert len(every) == len(TRICKS) + len(MORE_TRICKS) + len(DISGUISES) >= 110
+    every = TRICKS | MORE_TRICKS | DISGUISES | HALF_TRUTHS
+    assert len(every) == len(TRICKS) + len(MORE_TRICKS) + len(DISGUISES) + len(HALF_TRUTHS) >= 120
     measured = [TRICKS[name] for name in SOME_TRICKS] + [MORE_TRICKS[name] for name in SOME_MORE_TRICKS]
-    measured += [DISGUISES[name] for name in SOME_DISGUISES]
+    measured += [DISGUISES[name] for name in SOME_DISGUISES] + [HALF_TRUTHS[name] for name in SOME_HALF_TRUTHS]
     of_all, of_some = (set().union(*(each for _, each in group)) for group in (every.values(), measured))
     assert of_some == of_all
     assert len(of_all) >= 15
