@@ -238,6 +238,13 @@ CODES: dict[str, Code] = {
         "Gradient steps on the margin of the logits fool far more images than steps on the cross-entropy.",
         "use an attack with a margin loss; if the logits are saturated, divide them by their scale",
     ),
+    "attack-misses-constructed-example": Code(
+        "warning",
+        "The attack misses adversarial examples that exist by construction, in classifiers that are built on the "
+        "features of this model (binarisation test, Zimmermann et al., 2022).",
+        "do not believe the robust accuracy: the gradients of the features mislead, or the attack is too weak; give it "
+        "more steps, or attack a smooth approximation of the model",
+    ),
     "score-search-beats-gradient": Code(
         "void",
         "A short search without gradients fools many images that withstand gradient steps: gradients are masked.",
