@@ -131,6 +131,13 @@ class Attack(ABC):
         """
         return point
 
+    def reads_clean_logits(self, classes: int) -> bool:
+        """Whether the model's logits at the clean images decide what it does, as far as its fields tell."""
+        aims = getattr(self, "target", None) is not None
+        return (
+            aims or "logits" in self.loss.inputs or any(p.reads_clean_logits(classes) for _, p in self.members(classes))
+        )
+
     def looks_first(self) -> bool:
         """Whether it defines `gradient_at`."""
         return type(self).gradient_at is not Attack.gradient_at
@@ -149,6 +156,10 @@ class Attack(ABC):
     def views_the_point(self) -> bool:
         """Whether the last view is the point itself. If not, its logits cost one more forward pass an answer."""
         return True
+
+    def asks_at_the_point(self) -> bool:
+        """Whether an answer is one gradient, at the very point that was proposed."""
+        return self.views() == (1,) and self.views_the_point()
 
     def done(self, rows: Rows, answer: Answer, state: State) -> Tensor | None:
         """Which rows (N,) need no further answer; ``state`` is the new one. Default: None, for no row."""
@@ -309,5 +320,4 @@ class GradientAttack(Aimed):
         return self.move(answer.x, answer.gradient, rows.eps, rows.step.view(-1, 1, 1, 1), state)
 
     def starts_clean(self) -> bool:
-        direct = self.views() == (1,) and self.views_the_point()
-        return direct and not self.random_start and self.loss == CROSS_ENTROPY
+        return self.asks_at_the_point() and not self.random_start and self.loss == CROSS_ENTROPY

@@ -128,6 +128,12 @@ CODES: dict[str, Code] = {
         "The model writes into the images that it is given, so it is given a copy of them.",
         "compute x - mean instead of x.sub_(mean), and the like: the copy costs time and memory",
     ),
+    "optimises-at-inference": Code(
+        "warning",
+        "The model takes gradients inside forward(): it optimises something for each image, such as a purified copy.",
+        "check that gradients pass through that optimisation and that it is not cut off; attack with more steps, and "
+        "with attacks without gradients",
+    ),
     "at-chance": Code(
         "warning",
         "The model is no better than guessing on clean images.",

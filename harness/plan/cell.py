@@ -17,7 +17,7 @@ from epsbench.harness.plan.named import Items, Named, digest, without_places
 if TYPE_CHECKING:
     from epsbench.harness.plan.data.own import OwnData
 
-NO_WEIGHTS = ("attack", "norm", "source", "corruption")
+NO_WEIGHTS = ("attack", "norm", "source", "corruption", "clean_logits")
 """Versions that do not decide the trained weights."""
 
 

@@ -3,8 +3,8 @@
 Zimmermann et al. (2022, "Increasing confidence in adversarial robustness evaluations", section 4). Around each image
 the model's last layer is replaced by a linear readout of its features with two classes. The image and random points
 inside its ball belong to the first, and one random point on the surface of the ball to the second. So an example within
-ε exists by construction. An attack that does not find it, by the gradients of these very features, says little about the
-model when it finds nothing there either.
+ε exists by construction. An attack that misses it, by the gradients of these very features, says little about the model
+where it finds nothing either.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _for_two_classes(part: Attack) -> Attack:
 
 
 def readout(network: nn.Module, x: Tensor) -> nn.Linear:
-    """The linear layer whose output is the network's. Raises `NotApplicableError` where there is none, or not only one."""
+    """The linear layer whose output is the network's. Raises `NotApplicableError` where there is no such one."""
     seen: list[tuple[nn.Linear, Tensor]] = []
 
     def look(layer: nn.Linear, inputs: tuple[Any, ...], output: Tensor) -> None:
