@@ -18,7 +18,8 @@ from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.named import Named, digest
 from epsbench.harness.plan.names.augmentations import augmentation_versions
 from epsbench.harness.plan.names.content import Content, content_of
-from epsbench.harness.plan.names.registry import make, norm_versions, versions
+from epsbench.harness.plan.names.norms import norm_versions
+from epsbench.harness.plan.names.registry import make, versions
 from epsbench.harness.plan.schema import (
     GenerationPart,
     RobustnessPart,
@@ -80,7 +81,7 @@ class Versions:
         if subset != "all":
             code["subset"] = description.subset_identity(subset)
         if norm:
-            code |= norm_versions(norm)
+            code |= norm_versions(norm, self._base)
         code |= augmentation_versions(augmentation, self._base)
         for kind, value in named.items():
             key = (kind, value)

@@ -169,7 +169,7 @@ class RobustnessCell(_Cell):
             "training": recipe(self.training, ROBUSTNESS_RECIPE),
             **source,
             "attack": without_places(self.attack.as_dict()),
-            "norm": self.norm,
+            "norm": without_places(self.norm),
             "eps": format_epsilon(self.eps),
             **curve,
             **corruption,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from epsbench.attacks import APGD, APGDT, FABT, MIFGSM, PGD, Attack, Noise, Square
 from epsbench.attacks.losses import DLR, KLToClean, Margin
-from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms import NORMS, Norm
 from epsbench.attacks.plain import path
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.gradient import loss_gradient
@@ -31,6 +31,24 @@ class Impatient(PGD):
         return rows.step >= rows.y % 3
 
 
+class RowL2(Norm):
+    """A norm of a user's own: the largest Euclidean length of a row of pixels."""
+
+    name = "row-l2"
+
+    def size(self, delta):
+        return delta.norm(dim=3).flatten(1).amax(1)
+
+    def direction(self, gradient):
+        return gradient / gradient.norm(dim=3, keepdim=True).clamp_min(1e-12)
+
+    def project(self, delta, eps):
+        return delta * (eps / delta.norm(dim=3, keepdim=True).clamp_min(1e-12)).clamp_max(1)
+
+    def start(self, noise, x, eps):
+        return eps * noise.uniform(1)[:, :, None, None] * self.direction(noise.normal(*x.shape[1:]))
+
+
 def attacks(steps: int, attempts: int) -> st.SearchStrategy[Attack]:
     def any_of(norm) -> list[Attack]:
         return [
@@ -43,11 +61,17 @@ def attacks(steps: int, attempts: int) -> st.SearchStrategy[Attack]:
             APGD(steps=steps, restarts=attempts, norm=norm),
             APGD(steps=steps, loss=DLR(), norm=norm),
             APGDT(steps=steps, targets=attempts, norm=norm),
+        ]
+
+    def of_some_norms(norm) -> list[Attack]:
+        return [
             FABT(steps=steps, targets=attempts, norm=norm),
             Square(steps=steps, restarts=attempts, norm=norm),
         ]
 
-    return st.sampled_from([each for norm in NORMS.values() if norm.shrinks for each in any_of(norm)])
+    built_in = [norm for norm in NORMS.values() if norm.shrinks]
+    made = [each for norm in (*built_in, RowL2()) for each in any_of(norm)]
+    return st.sampled_from([*made, *(each for norm in built_in for each in of_some_norms(norm))])
 
 
 def plain_verdicts(network, attack: Attack, eps: float, targets: Targets) -> np.ndarray:
@@ -95,11 +119,9 @@ def test_the_engine_is_the_plain_loop(network, digits, data, steps, attempts, ba
     with torch.no_grad():
         right = (network(x).argmax(1) == y).nonzero().flatten()[:n]
     targets = Targets(lambda at: x[right][at], y[right], right)
-    eps = (
-        [Fraction(1, 10), Fraction(1, 5)]
-        if attack.norm.name == "linf"
-        else [Fraction(1, 2) if attack.norm.name == "l2" else Fraction(3, 2)]
-    )
+    tenth, fifth, half = Fraction(1, 10), Fraction(1, 5), Fraction(1, 2)
+    radii = {"linf": [tenth, fifth], "row-l2": [tenth, fifth], "l2": [half]}
+    eps = radii.get(attack.norm.name, [Fraction(3, 2)])
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     engine = Engine(victim, Judge(network, CPU), targets, batch, poll=poll)
     for outcome in engine.run(attack, eps, seed=0, early_stop=early):
