@@ -179,9 +179,10 @@ class Attack(ABC):
     def check(self, classes: int) -> None:
         """Raise `ValueError` where the attack cannot be used on data with so many classes."""
         if self.query != "own" and classes < self.loss.classes:
+            other = "logit-difference" if "target" in self.loss.inputs else "margin"
             raise ValueError(
                 f"its loss {type(self.loss).__name__} needs {self.loss.classes} classes, and the data has {classes}; "
-                'choose another loss, such as loss = "margin"'
+                f'choose another loss, such as loss = "{other}"'
             )
 
     def adapted(self, classes: int) -> dict[str, Any]:
