@@ -154,8 +154,11 @@ class Attack(ABC):
         return x
 
     def views_the_point(self) -> bool:
-        """Whether the last view is the point itself. If not, its logits cost one more forward pass an answer."""
-        return True
+        """Whether the last view is the point itself. If not, its logits cost one more forward pass an answer.
+
+        Default: where no `view` is defined. An attack whose last view is the point may say so and save that pass.
+        """
+        return type(self).view is Attack.view
 
     def asks_at_the_point(self) -> bool:
         """Whether an answer is one gradient, at the very point that was proposed."""
@@ -178,6 +181,11 @@ class Attack(ABC):
 
     def check(self, classes: int) -> None:
         """Raise `ValueError` where the attack cannot be used on data with so many classes."""
+        if self.query != "gradient" and type(self).view is not Attack.view:
+            raise ValueError(
+                f"it defines view(), which changes where a gradient is taken, and its query is {self.query!r}; leave "
+                "view out, or ask for gradients"
+            )
         if self.query != "own" and classes < self.loss.classes:
             other = "logit-difference" if "target" in self.loss.inputs else "margin"
             raise ValueError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -49,6 +50,18 @@ class RowL2(Norm):
         return eps * noise.uniform(1)[:, :, None, None] * self.direction(noise.normal(*x.shape[1:]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shaken(PGD):
+    """Shows the network another image than the point."""
+
+    def views(self):
+        return (2,)
+
+    def view(self, rows, x, number):
+        shaken = x + (2 * rows.noise.uniform(*x.shape[1:]) - 1) * rows.eps / 4
+        return shaken.roll(1, 3) if number else shaken / 2
+
+
 def attacks(steps: int, attempts: int) -> st.SearchStrategy[Attack]:
     def any_of(norm) -> list[Attack]:
         return [
@@ -57,6 +70,7 @@ def attacks(steps: int, attempts: int) -> st.SearchStrategy[Attack]:
             PGD(steps=steps, loss=KLToClean(), random_start=True, norm=norm),
             MIFGSM(steps=steps, norm=norm),
             Impatient(steps=steps, norm=norm),
+            Shaken(steps=steps, norm=norm),
             Noise(norm=norm),
             APGD(steps=steps, restarts=attempts, norm=norm),
             APGD(steps=steps, loss=DLR(), norm=norm),
@@ -129,3 +143,40 @@ def test_the_engine_is_the_plain_loop(network, digits, data, steps, attempts, ba
         # FAB goes on from its points without a limit; rounding in another batch may move one across the boundary.
         differing = int((outcome.fooled != expected).sum())
         assert differing <= (1 if isinstance(attack, FABT) else 0), (attack, differing)
+
+
+def test_a_candidate_is_decided_at_the_point_and_not_at_its_view(network, digits):
+    """The view is another class for the network; the points are not."""
+    x, y = digits
+    with torch.no_grad():
+        right = (network(x).argmax(1) == y).nonzero().flatten()[:20]
+    counts = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Elsewhere(PGD):
+        def view(self, rows, x, number):
+            return 1 - x
+
+        def step(self, rows, answer, state):
+            with torch.no_grad():
+                torch.testing.assert_close(answer.logits, network(answer.x), rtol=1e-4, atol=1e-4)
+            counts.append(len(rows.x))
+            return super().step(rows, answer, state)
+
+    targets = Targets(lambda at: x[right][at], y[right], right)
+    victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+    attack = Elsewhere(steps=4)
+    (outcome,) = Engine(victim, Judge(network, CPU), targets, 7).run(attack, [Fraction(1, 100)], seed=0)
+    assert outcome.backwards == sum(counts)
+    assert outcome.forwards == 2 * sum(counts)
+    assert attack.forwards(10) == 4
+
+
+def test_a_view_without_a_gradient_is_refused():
+    @dataclass(frozen=True, kw_only=True)
+    class Blind(Square):
+        def view(self, rows, x, number):
+            return x
+
+    with pytest.raises(ValueError, match=r"defines view\(\), which changes where a gradient is taken"):
+        Blind().check(10)
