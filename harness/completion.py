@@ -32,7 +32,7 @@ def data(incomplete: str) -> list[str]:
 
 def norms(incomplete: str) -> list[str]:
     """The norms, and the Python files in which the user's own may be, that begin so."""
-    from epsbench.attacks.norms import NORMS
+    from epsbench.harness.plan.names.norms import NORMS
 
     return [name for name in NORMS if name.startswith(incomplete)] + _paths(incomplete, (".py",))
 

@@ -81,33 +81,33 @@ def binarisation(
         evidence["skipped"] = str(reason)
         return
     targets = targets.subset(at[keep])
-    n, (found, answers) = len(targets), _found(constructed, parts, targets, eps)
+    n, (reached, answers) = len(targets), _reached(constructed, parts, targets, eps)
     by_chance = _by_chance(constructed, targets, attack.norm, eps, answers)
-    evidence |= {"images": n, "found": found, "answers": answers, "found_by_chance": by_chance}
-    if found >= FOUND * n:
+    evidence |= {"images": n, "found": reached, "answers": answers, "found_by_chance": by_chance}
+    if reached >= FOUND * n:
         return
-    strong, _ = _found(constructed, (APGD(norm=attack.norm, loss=Margin(), steps=STRONG),), targets, eps)
+    strong, _ = _reached(constructed, (APGD(norm=attack.norm, loss=Margin(), steps=STRONG),), targets, eps)
     evidence["found_by_apgd"] = strong
     # An attack that is merely weak finds some, where a stronger one finds most.
-    if strong < FOUND * n or found <= min(by_chance, HARDLY * n):
+    if strong < FOUND * n or reached <= min(by_chance, HARDLY * n):
         fact = (
-            f"in {n} balls with an adversarial example by construction, the attack finds {found}, {STRONG} steps of "
+            f"in {n} balls with an adversarial example by construction, the attack finds {reached}, {STRONG} steps of "
             f"APGD {strong}, and random points {by_chance}"
         )
         yield finding("attack-misses-constructed-example", fact, **evidence, eps=eps)
 
 
-def _found(constructed: Constructed, parts: tuple[Attack, ...], targets: Targets, eps: float) -> tuple[int, int]:
+def _reached(constructed: Constructed, parts: tuple[Attack, ...], targets: Targets, eps: float) -> tuple[int, int]:
     """How many of the examples some attacks find, one after the other, and in how many answers."""
-    found, answers = torch.zeros_like(targets.labels, dtype=torch.bool), 0
+    reached, answers = torch.zeros_like(targets.labels, dtype=torch.bool), 0
     for number, part in enumerate(parts, 1):
         for attempt in range(part.attempts(2)):
             for point in _points(constructed, part, targets, eps, attempt, number):
-                if answers >= MOST * number or bool(found.all()):
+                if answers >= MOST * number or bool(reached.all()):
                     break
-                found |= constructed.finds(point, part.norm, eps)
+                reached |= constructed.finds(point, part.norm, eps)
                 answers += 1
-    return int(found.sum()), answers
+    return int(reached.sum()), answers
 
 
 def adapted(attack: Attack) -> tuple[Attack, ...]:
@@ -243,8 +243,8 @@ def _by_chance(constructed: Constructed, targets: Targets, norm: Norm, eps: floa
     x, at = constructed.x, torch.arange(len(constructed.x), device=constructed.x.device)
     noise = targets.noise(1, at, torch.full_like(at, MOST))
     radius = x.new_full((len(x), 1, 1, 1), eps)
-    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    reached = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for _ in range(min(answers, MOST)):
         point = norm.into_ball(x, x + radius * norm.direction(noise.normal(*x.shape[1:])), radius)
-        found |= constructed.finds(point, norm, eps)
-    return int(found.sum())
+        reached |= constructed.finds(point, norm, eps)
+    return int(reached.sum())

@@ -70,9 +70,9 @@ def test_an_honest_model_is_not_named(name, attack, eps):
 def test_masked_gradients_are_named(honest, name, attack):
     evidence: dict[str, object] = {}
     network = frozen(TRICKS[name][0](honest))
-    (found,) = binarisation(network, attack, targets(), 0.1, evidence) or [None]
-    assert found.code == CODE
-    assert found.evidence["found"] < 0.2 * found.evidence["images"]
+    (missed,) = binarisation(network, attack, targets(), 0.1, evidence) or [None]
+    assert missed.code == CODE
+    assert missed.evidence["found"] < 0.2 * missed.evidence["images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ class Descends(PGD):
 @pytest.mark.parametrize("attack", [Descends(steps=10), PGD(steps=12, relative_step_size=0.03)])
 def test_a_broken_attack_on_an_honest_model_is_named(attack):
     evidence: dict[str, object] = {}
-    found = list(binarisation(frozen(HONEST["smallcnn"]()), attack, targets(), 0.1, evidence))
-    assert [each.code for each in found] == [CODE]
+    missed = list(binarisation(frozen(HONEST["smallcnn"]()), attack, targets(), 0.1, evidence))
+    assert [each.code for each in missed] == [CODE]
     assert evidence["found_by_apgd"] > 0.6 * evidence["images"]
 
 

@@ -41,9 +41,9 @@ class Purified(nn.Module):
 
 @pytest.mark.parametrize("how", ["grad", "name", "func", "backward"])
 def test_a_model_that_optimises_is_named(how):
-    (found,) = audit_inner_gradients(probe_of(Purified(HONEST["linear"](), how)))
-    assert found.code == CODE
-    assert found.evidence["gradients"] >= 1
+    (optimises,) = audit_inner_gradients(probe_of(Purified(HONEST["linear"](), how)))
+    assert optimises.code == CODE
+    assert optimises.evidence["gradients"] >= 1
 
 
 def test_others_are_not_and_profilers_are_put_back():
