@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from epsbench.attacks.aims import aimed_at, require_aim, require_class, targeted_form
+from epsbench.attacks.asking import Asking
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, RowNoise
@@ -44,7 +45,7 @@ LATER = {"later": True}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
+class Attack(Asking, ABC):
     """An attack, as a step over rows. Its fields are its hyper-parameters.
 
     Only `step` is required. An attack that loops itself derives from `BatchAttack`.
@@ -53,15 +54,6 @@ class Attack(ABC):
     version: ClassVar[int | str] = 1
     """Part of the id of every record made with the attack; another value makes those records stale."""
 
-    query: ClassVar[str] = "gradient"
-    """What a row asks for: ``gradient`` (with logits), ``logits``, or ``nothing``, when the start is all.
-
-    ``jacobian`` asks for the gradients of all classes at once, at the price of one each.
-    """
-
-    loss = CROSS_ENTROPY
-    """The loss whose gradient is asked for. An attack that lets a suite choose it makes it a field."""
-
     goal = "fool"
     """What it looks for: ``fool``, a point within ε that is misclassified, or ``smallest``, the nearest such point.
 
@@ -69,16 +61,13 @@ class Attack(ABC):
     largest change that the box allows. A field where a suite may set it.
     """
 
-    samples = 1
-    """Gradients that are averaged at each point, against a model that is random. A field where a suite may set it."""
-
     same_every_step: ClassVar[bool] = False
     """Whether one more step may be taken from any point, without a history of steps: audits try one."""
 
     norm: Norm = field(default=NORMS["linf"], repr=False)
     """The norm that bounds the perturbation; the suite's ``norm`` axis sets it."""
 
-    def __post_init__(self) -> None:  # noqa: B027 - an attack may have nothing to refuse
+    def __post_init__(self) -> None:
         """Raise `ValueError` for a hyper-parameter that makes no sense."""
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -101,14 +90,6 @@ class Attack(ABC):
         """The first points to ask, and the state before them."""
         return rows.x, {}
 
-    def budget(self) -> int:
-        """How many answers one attempt has at most."""
-        return getattr(self, "steps", 1)
-
-    def attempts(self, classes: int) -> int:
-        """How many attempts there are on an image that withstands; ``classes`` is the number of the model's classes."""
-        return getattr(self, "restarts", 1)
-
     def aim(self, rows: Rows) -> Tensor:
         """The class (N,) that each row aims at. Default: none, which is the label. It may be called ``target``, too."""
         return rows.y
@@ -124,31 +105,12 @@ class Attack(ABC):
         """Whether it defines a `radius`, so that its points may lie outside the ball."""
         return type(self).radius is not Attack.radius
 
-    def gradient_at(self, rows: Rows, point: Tensor, logits: Tensor) -> Tensor:
-        """Where the gradient is asked for (N, C, H, W), after a look at the logits (N, K) at the proposed points.
-
-        An attack that defines it pays one more forward pass an answer. Default: at the proposed points.
-        """
-        return point
-
-    def looks_first(self) -> bool:
-        """Whether it defines `gradient_at`."""
-        return type(self).gradient_at is not Attack.gradient_at
-
-    def views(self) -> tuple[int, ...]:
-        """How many gradients an answer averages. Several numbers: so many in each group, and a mean for each group."""
-        return (self.samples,)
-
-    def view(self, rows: Rows, x: Tensor, number: int) -> Tensor:
-        """The images (N, C, H, W) whose gradient is asked for in place of ``x``: a differentiable function of it.
-
-        Called for every gradient of an answer, ``number`` counts them from 0. Default: ``x`` itself.
-        """
-        return x
-
-    def views_the_point(self) -> bool:
-        """Whether the last view is the point itself. If not, its logits cost one more forward pass an answer."""
-        return True
+    def reads_clean_logits(self, classes: int) -> bool:
+        """Whether the model's logits at the clean images decide what it does, as far as its fields tell."""
+        aims = getattr(self, "target", None) is not None
+        return (
+            aims or "logits" in self.loss.inputs or any(p.reads_clean_logits(classes) for _, p in self.members(classes))
+        )
 
     def done(self, rows: Rows, answer: Answer, state: State) -> Tensor | None:
         """Which rows (N,) need no further answer; ``state`` is the new one. Default: None, for no row."""
@@ -167,10 +129,16 @@ class Attack(ABC):
 
     def check(self, classes: int) -> None:
         """Raise `ValueError` where the attack cannot be used on data with so many classes."""
+        if self.query != "gradient" and type(self).view is not Attack.view:
+            raise ValueError(
+                f"it defines view(), which changes where a gradient is taken, and its query is {self.query!r}; leave "
+                "view out, or ask for gradients"
+            )
         if self.query != "own" and classes < self.loss.classes:
+            other = "logit-difference" if "target" in self.loss.inputs else "margin"
             raise ValueError(
                 f"its loss {type(self.loss).__name__} needs {self.loss.classes} classes, and the data has {classes}; "
-                'choose another loss, such as loss = "margin"'
+                f'choose another loss, such as loss = "{other}"'
             )
 
     def adapted(self, classes: int) -> dict[str, Any]:
@@ -180,20 +148,6 @@ class Attack(ABC):
     def members(self, classes: int) -> tuple[tuple[str, Attack], ...]:
         """The attacks that an ensemble consists of, with their names; empty for a single attack."""
         return ()
-
-    def losses(self, classes: int) -> tuple[Loss, ...]:
-        """The losses whose gradients it asks for."""
-        return (self.loss,) if self.query in ("gradient", "jacobian") else ()
-
-    def gradients(self, classes: int) -> int:
-        """How many gradients it takes of one image at most; 0 where that is unknown."""
-        price = {"gradient": sum(self.views()), "jacobian": classes}.get(self.query, 0)
-        return price * self.budget() * self.attempts(classes)
-
-    def forwards(self, classes: int) -> int:
-        """How many forward passes without a gradient it takes of one image at most; 0 where that is unknown."""
-        further = self.query == "logits" or self.looks_first() or not self.views_the_point()
-        return self.budget() * self.attempts(classes) if further else 0
 
 
 def at_least_one(**counts: int) -> None:
@@ -309,5 +263,4 @@ class GradientAttack(Aimed):
         return self.move(answer.x, answer.gradient, rows.eps, rows.step.view(-1, 1, 1, 1), state)
 
     def starts_clean(self) -> bool:
-        direct = self.views() == (1,) and self.views_the_point()
-        return direct and not self.random_start and self.loss == CROSS_ENTROPY
+        return self.asks_at_the_point() and not self.random_start and self.loss == CROSS_ENTROPY

@@ -40,6 +40,9 @@ class Targeted(Attack, ABC):
     def aim(self, rows: Rows) -> Tensor:
         return rows.ranked(rows.attempt)
 
+    def reads_clean_logits(self, classes: int) -> bool:
+        return True
+
     def check(self, classes: int) -> None:
         super().check(classes)
         if self.targets is not None and self.targets >= classes:

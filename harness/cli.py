@@ -139,7 +139,14 @@ def evaluate(
             autocompletion=completion.attacks,
         ),
     ] = None,
-    norm: Annotated[list[NormName] | None, typer.Option(help="May be repeated. Default: linf.")] = None,
+    norm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(NormName)}, or your own: mine.py:MyNorm; may be repeated. Default: linf.",
+            autocompletion=completion.norms,
+        ),
+    ] = None,
     eps: Annotated[
         list[str] | None, typer.Option(metavar="ε", help="In pixel units; may be repeated. Default: 8/255.")
     ] = None,
@@ -177,7 +184,7 @@ def evaluate(
     require_folder(data_folder)
 
     suite = suite_of(
-        model, data, attack or [], [each.value for each in norm or []], eps or [], weights=weights, key=key, mean=mean,
+        model, data, attack or [], norm or [], eps or [], weights=weights, key=key, mean=mean,
         std=std, score=score, limit=limit, precision=precision.value if precision else None, seed=seed,
     )  # fmt: skip
     options = Options(

@@ -30,6 +30,13 @@ def data(incomplete: str) -> list[str]:
     return [name for name in DATASETS if name.startswith(incomplete)] + _paths(incomplete, (".npz", ".py"))
 
 
+def norms(incomplete: str) -> list[str]:
+    """The norms, and the Python files in which the user's own may be, that begin so."""
+    from epsbench.harness.plan.names.norms import NORMS
+
+    return [name for name in NORMS if name.startswith(incomplete)] + _paths(incomplete, (".py",))
+
+
 def _named(kind: str, incomplete: str) -> list[str]:
     from epsbench.harness.plan.names.kinds import known_names
 

@@ -128,6 +128,12 @@ CODES: dict[str, Code] = {
         "The model writes into the images that it is given, so it is given a copy of them.",
         "compute x - mean instead of x.sub_(mean), and the like: the copy costs time and memory",
     ),
+    "optimises-at-inference": Code(
+        "warning",
+        "The model takes gradients inside forward(): it optimises something for each image, such as a purified copy.",
+        "check that gradients pass through that optimisation and that it is not cut off; attack with more steps, and "
+        "with attacks without gradients",
+    ),
     "at-chance": Code(
         "warning",
         "The model is no better than guessing on clean images.",
@@ -237,6 +243,13 @@ CODES: dict[str, Code] = {
         "warning",
         "Gradient steps on the margin of the logits fool far more images than steps on the cross-entropy.",
         "use an attack with a margin loss; the message names the cause, and what else helps",
+    ),
+    "attack-misses-constructed-example": Code(
+        "warning",
+        "The attack misses adversarial examples that exist by construction, in classifiers that are built on the "
+        "features of this model (binarisation test, Zimmermann et al., 2022).",
+        "do not believe the robust accuracy: the gradients of the features mislead, or the attack is too weak; give it "
+        "more steps, or attack a smooth approximation of the model",
     ),
     "score-search-beats-gradient": Code(
         "void",

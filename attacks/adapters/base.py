@@ -126,12 +126,13 @@ class LibraryAttack(BatchAttack, ABC):
             raise ValueError(f"{self.attack_name} of {self.distribution} is for the norm {norm}, not {self.norm.name}")
 
     def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
-        images = self.images(self.find(self.attack_name), victim, x.clone(), y.clone(), float(eps.flatten()[0]))
-        if "eps" in self.given and self.takes_eps():
+        attack = self.find(self.attack_name)
+        images = self.images(attack, victim, x.clone(), y.clone(), float(eps.flatten()[0]))
+        if "eps" in self.given and self.takes_eps(attack):
             return images
         # A smallest change may be larger than ε: then it does not count, which is no mistake of the attack.
         return self.norm.into_ball(x, images.detach().to(x), eps)
 
-    def takes_eps(self) -> bool:
-        """Whether the library's attack is made for one ε, and not for the smallest change."""
-        return bool({"eps", "ε"} & set(inspect.signature(self.find(self.attack_name)).parameters))
+    def takes_eps(self, attack: Callable[..., Any]) -> bool:
+        """Whether the library's ``attack`` is made for one ε, and not for the smallest change."""
+        return bool({"eps", "ε"} & set(inspect.signature(attack).parameters))

@@ -38,7 +38,7 @@ class Foolbox(LibraryAttack):
         begins = (norm for prefix, norm in _PREFIXES.items() if self.attack_name.startswith(prefix))
         return next(begins, _OTHER.get(self.attack_name))
 
-    def takes_eps(self) -> bool:
+    def takes_eps(self, attack: Callable[..., Any]) -> bool:
         return True  # Foolbox takes ε at the call, and clips to it
 
     def images(self, attack: Callable[..., Any], model: Any, x: Tensor, y: Tensor, eps: float) -> Tensor:

@@ -18,7 +18,8 @@ from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.named import Named, digest
 from epsbench.harness.plan.names.augmentations import augmentation_versions
 from epsbench.harness.plan.names.content import Content, content_of
-from epsbench.harness.plan.names.registry import norm_versions, versions
+from epsbench.harness.plan.names.norms import norm_versions
+from epsbench.harness.plan.names.registry import make, versions
 from epsbench.harness.plan.schema import (
     GenerationPart,
     RobustnessPart,
@@ -34,6 +35,7 @@ class Versions:
         self._data, self._task = part.data, part.task
         self._known: dict[tuple[str, Named], dict[str, str]] = {}
         self._contents: dict[tuple[Named, str | OwnData, int | None], Content | None] = {}
+        self._ranks: dict[tuple[Named, str, str | OwnData], bool] = {}
 
     def content(self, model: Named, data: str | OwnData, z_dim: int | None = None) -> Content | None:
         """What a model brings for this data; it is built once a part."""
@@ -57,6 +59,14 @@ class Versions:
                 problems |= {f"{self._task}.matrix.model: {message}": None for message in error.messages}
         return list(problems)
 
+    def ranks_classes(self, attack: Named, norm: str, data: str | OwnData) -> bool:
+        """Whether an attack goes by the logits at the clean images."""
+        key = attack, norm, data
+        if key not in self._ranks:
+            made = make("attack", attack, self._base, norm=norm)
+            self._ranks[key] = made.reads_clean_logits(describe(data).classes)
+        return self._ranks[key]
+
     def __call__(
         self,
         subset: str = "all",
@@ -71,7 +81,7 @@ class Versions:
         if subset != "all":
             code["subset"] = description.subset_identity(subset)
         if norm:
-            code |= norm_versions(norm)
+            code |= norm_versions(norm, self._base)
         code |= augmentation_versions(augmentation, self._base)
         for kind, value in named.items():
             key = (kind, value)
@@ -113,6 +123,8 @@ def robustness_cell(part: RobustnessPart, point: Point, code: Versions) -> Robus
     )
     keys = [other.weights_key for other in others]
     versions = (*white_box.versions, ("source", keys[0] if len(keys) == 1 else digest(keys)))
+    if code.ranks_classes(point["attack"], point["norm"], data):  # once by the logits of the attacked model
+        versions += (("clean_logits", "of the source"),)
     # An image that fools the source may not fool the victim, so every step is taken.
     return replace(
         white_box, source=others[0], more_sources=others[1:], early_stop=False, versions=tuple(sorted(versions))

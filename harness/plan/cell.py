@@ -17,7 +17,7 @@ from epsbench.harness.plan.named import Items, Named, digest, without_places
 if TYPE_CHECKING:
     from epsbench.harness.plan.data.own import OwnData
 
-NO_WEIGHTS = ("attack", "norm", "source", "corruption")
+NO_WEIGHTS = ("attack", "norm", "source", "corruption", "clean_logits")
 """Versions that do not decide the trained weights."""
 
 
@@ -169,7 +169,7 @@ class RobustnessCell(_Cell):
             "training": recipe(self.training, ROBUSTNESS_RECIPE),
             **source,
             "attack": without_places(self.attack.as_dict()),
-            "norm": self.norm,
+            "norm": without_places(self.norm),
             "eps": format_epsilon(self.eps),
             **curve,
             **corruption,

@@ -68,7 +68,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     if not points and not problems:
         problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
     problems += [
-        *too_large_radii(part, points),
+        *too_large_radii(part, points, base),
         *_misfits(part, points, base),
         *misfits(part.task, part.data, points),
         *_empty_subsets(part, points),

@@ -65,6 +65,7 @@ def _can_be_kept(suite: Suite) -> bool:
     built_in = {name for kind in KINDS.values() for name in kind.built_in} | set(AUGMENTATIONS)
     own = {name for cell in suite.cells for name in _names(cell)} - built_in
     data = all(isinstance(cell.data, str) for cell in suite.cells)
+    own |= {cell.norm for cell in suite.cells if isinstance(cell, RobustnessCell) and ":" in cell.norm}
     return bool(own) and data and all(name.rpartition(":")[0].endswith(".py") for name in own)
 
 

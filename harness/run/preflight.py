@@ -10,12 +10,14 @@ from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.loading import is_users
+from epsbench.harness.plan.names.norms import norm_of
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.run.attack_trial import AttackUse, attack_problem, users_attacks
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.augmentation import AUGMENTATIONS, augmentation_of, augmentation_problem
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.quality import images_of
+from epsbench.harness.run.norm_trial import norm_problem
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.training.trained import build
 from epsbench.harness.run.training.trial import Use, refusal
@@ -44,7 +46,8 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
         if not isinstance(cell, RobustnessCell):
             problems += _too_few_images(job, data)
             continue
-        faults = list(_of_classifiers(job, context, seen)) or list(_of_attacks(job, data, context, seen))
+        faults = [*_of_classifiers(job, context, seen), *_of_norms(job, data, context, seen)]
+        faults = faults or list(_of_attacks(job, data, context, seen))
         problems += [problem for problem in faults if problem not in problems]
     if problems:
         raise InputError(problems)
@@ -104,6 +107,19 @@ def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[s
             with isolated(cell.seed):
                 problem = augmentation_problem(augmentation_of(name, context.base), batch, cell.seed)
             yield from [f"augmentation {name!r} cannot be used on {cell.data}: {problem}"] if problem else []
+
+
+def _of_norms(job: Job, data: Data, context: Context, seen: set[object]) -> Iterator[str]:
+    """What is wrong with the user's own norms of a job, at its largest ε."""
+    for stream in job.streams:
+        cell = max(stream.cells, key=lambda cell: cell.eps)
+        if (cell.norm, cell.data) in seen or not is_users(norm_of(cell.norm, context.base)):
+            continue
+        seen.add((cell.norm, cell.data))
+        x = data.test.pixels(slice(0, 1))
+        problem = norm_problem(norm_of(cell.norm, context.base), x, float(cell.eps) or 1.0)
+        if problem:
+            yield f"norm {cell.norm!r} cannot be used on {cell.data}: {problem}"
 
 
 def _of_attacks(job: Job, data: Data, context: Context, seen: set[object]) -> Iterator[str]:

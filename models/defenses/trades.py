@@ -57,7 +57,12 @@ class TRADES(Defense):
         return trainee.cross_entropy(clean, y) + self.beta * divergence(clean, moved) / len(x)
 
     def perturb(self, trainee: Trainee, x: Tensor) -> Tensor:
-        """Detached images (N, C, H, W) in the ball and the box whose predictions are far from those at ``x``."""
+        """Detached images (N, C, H, W) in the ball and the box whose predictions are far from those at ``x``.
+
+        It is PGD with the loss ``kl`` and another start, and differs from `epsbench.attacks.plain.path` by rounding
+        alone: there a point is clamped to x ± ε, and here its change is projected and added to x again. Weights that
+        were trained with this loop would not come out bit for bit, so it stays.
+        """
         norm, step = norm_of(self.norm), self.relative_step_size * float(self.eps)
         eps = x.new_full((len(x), 1, 1, 1), float(self.eps))
         clean = trainee.predict(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
@@ -11,6 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from epsbench.attacks.fgsm import FGSM
+from epsbench.attacks.losses import KLToClean
+from epsbench.attacks.pgd import PGD
+from epsbench.attacks.plain import path
+from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.defenses import NFGSM, TRADES, Defense, FGSMLoss, NoDefense, PGDBatch, PGDReplace
 from epsbench.models.defenses.trades import divergence
@@ -182,6 +187,29 @@ def test_trades_reaches_an_end_of_the_ball_in_a_linear_model(linear, inner):
     bent = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     expected = F.softplus(-margins(x, y)).mean() + 6 * bent.mean()
     torch.testing.assert_close(TRADES(eps).loss(in_training(linear), x, y), expected)
+
+
+def test_trades_follows_pgd_on_the_kl_up_to_rounding(plain, batch):
+    """Its loop is apart from `epsbench.attacks.plain` because weights must come out bit for bit."""
+    (x, y), eps = batch, Fraction(1, 20)
+    network = plain.eval()
+    perturbed = TRADES(eps, steps=4).perturb(in_training(plain, seed=1), x)
+    noise = in_training(plain, seed=1).noise(len(x)).normal(*x.shape[1:])
+
+    @dataclass(frozen=True, kw_only=True)
+    class FromSmallNoise(PGD):
+        def start(self, rows):
+            return rows.x + 0.001 * noise, {}
+
+    attack = FromSmallNoise(steps=4, loss=KLToClean(), random_start=True)
+    radius, none = x.new_full((len(x), 1, 1, 1), float(eps)), torch.zeros_like(y)
+
+    def ask(point, loss, *inputs):
+        return loss_gradient(network, point, loss, inputs)
+
+    *_, last = path(attack, ask, x, y, radius, none, lambda step: None, lambda: network(x).detach())
+    # A sign may turn where a gradient is nearly 0; everywhere else the images are the same up to rounding.
+    assert float(((perturbed - last).abs() > 1e-6).float().mean()) < 0.01
 
 
 def test_trades_is_differentiated_through_both_predictions(linear, inner):

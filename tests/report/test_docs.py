@@ -16,7 +16,6 @@ SUITE = """
 [robustness]
 data = "digits"
 curve = "nested"
-randomness = { samples = 1, votes = 1 }
 training = { epochs = 0 }
 test_images = 30
 [robustness.matrix]
@@ -50,6 +49,17 @@ refinement_steps = 2
 [generation.matrix]
 """
 
+TESTED = """
+[robustness]
+data = "digits"
+training = { epochs = 4 }
+[robustness.matrix]
+model = "smallcnn"
+attack = "pgd"
+eps = 0.01
+"""
+RANDOM = TESTED.replace("training", "randomness = { samples = 1, votes = 1 }\ntraining")
+
 
 def documented(heading: str) -> set[str]:
     """The names in the first column of the table below a heading."""
@@ -63,9 +73,10 @@ def records(tmp_path_factory) -> list[Record]:
     from epsbench.harness.run.runner import run_suite
 
     folder = tmp_path_factory.mktemp("documented")
-    path = folder / "small.toml"
-    path.write_text(SUITE, encoding="utf-8")
-    assert run_suite(load_suite(str(path), 40), folder / "results", Options(quiet=True, device="cpu")) == 0
+    for name, text, limit in (("small", SUITE, 40), ("tested", TESTED, None), ("random", RANDOM, 40)):
+        path = folder / f"{name}.toml"
+        path.write_text(text, encoding="utf-8")
+        assert run_suite(load_suite(str(path), limit), folder / "results", Options(quiet=True, device="cpu")) == 0
     return read_records(folder / "results")
 
 

@@ -33,7 +33,8 @@ from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names.augmentations import AUGMENTATIONS, read_augmentation
 from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.kinds import KINDS
-from epsbench.harness.plan.names.registry import NORMS, check_plain
+from epsbench.harness.plan.names.norms import NORMS, read_norm
+from epsbench.harness.plan.names.registry import check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
 LONGEST = 1_000
@@ -143,6 +144,13 @@ def _data(entry: Any, info: ValidationInfo) -> str | OwnData:
         raise ValueError("; ".join(error.messages)) from error
 
 
+def _norm(name: Any, info: ValidationInfo) -> str:
+    try:
+        return read_norm(name, _base(info))
+    except InputError as error:
+        raise ValueError("; ".join(error.messages)) from error
+
+
 def _augmentation(name: Any, info: ValidationInfo) -> str:
     try:
         return read_augmentation(name, _base(info))
@@ -157,6 +165,7 @@ _BETA = Field(ge=0)
 
 _SEED_SCHEMA = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
 _AUGMENTATION = {"type": "string", "minLength": 1, "examples": [*AUGMENTATIONS, "mine.py:cutout"]}
+_NORM = {"type": "string", "minLength": 1, "examples": [*NORMS, "mine.py:MyNorm"]}
 _PROPERTIES: dict[str, dict[str, Any]] = {
     "data": _data_schema(),
     "model": _name_or_table("model"),
@@ -185,7 +194,7 @@ def _source_schema() -> dict[str, Any]:
 Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
 Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
 Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
-Norms = Annotated[list[Annotated[str, _plain("norm")]], Axis({"enum": list(NORMS)})]
+Norms = Annotated[list[Annotated[str, PlainValidator(_norm)]], Axis(_NORM)]
 Augmentations = Annotated[list[Annotated[str, PlainValidator(_augmentation)]], Axis(_AUGMENTATION)]
 Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
 Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]

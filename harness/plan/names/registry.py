@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.data import SUBSETS
@@ -23,6 +22,7 @@ from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.kinds import KINDS, Kind, entry_points_of, known_names
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
+from epsbench.harness.plan.names.norms import norm_of
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
 from epsbench.harness.plan.names.places import file_of, in_one_spelling, require_weights
 from epsbench.harness.plan.names.versions import code_version
@@ -158,7 +158,7 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
     if "path" in dict(source.fixed) and "architecture" in arguments:
         arguments["architecture"] = _own_architecture(arguments["architecture"], base)
     if norm is not None:
-        arguments["norm"] = NORMS[norm] if isinstance(norm, str) else norm
+        arguments["norm"] = norm_of(norm, base) if isinstance(norm, str) else norm
     factory = _wrapped(source.factory) if kind == "model" else source.factory
     try:
         return factory(**dict(source.fixed), **arguments)
@@ -199,21 +199,9 @@ def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
     return code
 
 
-def norm_versions(norm: str) -> dict[str, str]:
-    """The version of a norm; empty for version 1, so that records made before norms had versions keep their ids."""
-    version = NORMS[norm].version
-    return {} if version == 1 else {"norm": str(version)}
-
-
-_PLAIN: dict[str, Mapping[str, Any]] = {
-    "norm": NORMS,
-    "subset": SUBSETS,
-}
-
-
 def check_plain(kind: str, name: object) -> str:
-    """The name of a norm or a subset. Raises `ValueError` for an unknown one."""
-    known = _PLAIN[kind]
+    """The name of a subset. Raises `ValueError` for an unknown one."""
+    known: Mapping[str, Any] = {"subset": SUBSETS}[kind]
     if not isinstance(name, str):
         raise ValueError(f"must be the name of a {kind}, not {name!r}; known: {', '.join(known)}")
     if name not in known:

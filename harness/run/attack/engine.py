@@ -70,10 +70,19 @@ class Engine:
     def __post_init__(self) -> None:
         self.clean = CleanGradients(self.victim, self.targets, self.batch)
         self.poll = self.poll or (1 if self.victim.device.type == "cpu" else 8)
-        self._logits: Tensor | None = self.targets.logits
+        self._logits: Tensor | None = self.targets.logits if self.white_box else None
 
     def clean_logits(self) -> Tensor:
-        """The judge's logits (n, classes) at the clean images, computed where nobody has yet."""
+        """The logits (n, classes) at the clean images that an attack may know, computed where nobody has yet.
+
+        They are the judge's, where that is the attacked model. An attack by another model knows that one alone.
+        """
+        if self._logits is None and not self.white_box:
+            self.victim.begin(0)
+            everyone = torch.arange(len(self.targets), device=self.targets.labels.device)
+            asked = self.victim.forwards
+            self._logits = torch.cat([self.victim.scores(self.targets.pixels(at)) for at in everyone.split(self.batch)])
+            self.victim.forwards = asked
         if self._logits is None:
             everyone = torch.arange(len(self.targets), device=self.targets.labels.device)
             parts = [
@@ -87,7 +96,9 @@ class Engine:
         """An engine for the targets at these positions (k,) alone, ascending."""
         keep = int((positions < self.keep).sum())
         targets = replace(self.targets, logits=self.clean_logits()).subset(positions)
-        return Engine(self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box, self.watch)
+        part = Engine(self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box, self.watch)
+        part._logits = targets.logits
+        return part
 
     def run(
         self,
@@ -115,8 +126,8 @@ class Engine:
             for each in eps:
                 yield from self.run(attack, [each], seed=seed, early_stop=early_stop, part=part)
             return
-        self.victim.begin(seed)
         attempts = attack.attempts(self.clean_logits().shape[1]) if len(self.targets) else 1
+        self.victim.begin(seed)  # after the clean logits, which only the first attack computes
         stops_early = early_stop and self.white_box
         run = AttackRun(attack, tuple(eps), seed, attempts, stops_early, last_only=not self.white_box)
         # Sizes are measured by the harness's own norm of that name, whatever the attack makes of the one it was given.

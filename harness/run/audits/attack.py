@@ -106,8 +106,13 @@ def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets:
     """
     kept = len(outcome.images)
     survivors = np.flatnonzero(outcome.attacked[:kept] & ~outcome.fooled[:kept])[:batch]
-    direct = attack.views() == (1,) and attack.views_the_point()
-    if not attack.same_every_step or not direct or attack.budget() == 1 or len(survivors) < FEWEST or outcome.eps == 0:
+    if (
+        not attack.same_every_step
+        or not attack.asks_at_the_point()
+        or attack.budget() == 1
+        or len(survivors) < FEWEST
+        or outcome.eps == 0
+    ):
         return []
     chosen = torch.from_numpy(survivors)
     at = chosen.to(targets.labels.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome
 from epsbench.harness.run.audits.attacked import Attacked
+from epsbench.harness.run.audits.binarisation import binarisation
 from epsbench.harness.run.audits.call_order import audit_call_order
 from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.ensemble import audit_ensemble
@@ -79,6 +81,7 @@ class Auditor:
         self._in_depth_done = False
         self._train = data.train if data is not None and len(data.train) else None
         self._own_attacks = OwnAttacks(self.probe, self._train)
+        self._constructed: dict[Attack, tuple[list[Finding], dict[str, Any]]] = {}
 
     def model(self, logits: Tensor | None = None, labels: Tensor | None = None) -> list[Finding]:
         """Audit the model's outputs and gradients.
@@ -224,7 +227,25 @@ class Auditor:
                     findings += guarded("verdicts", lambda: audit_replay(self.probe, self._original, replayed))
                 if self.shares and not voids(findings):
                     findings += self._by_own_attacks(engine, attack, outcome, replayed)
+                    findings += self._on_constructed_examples(engine, attack, outcome)
         return findings
+
+    def constructed(self, attack: Attack) -> dict[str, Any]:
+        """What the binarisation test of this attack gave, or why it was not made; empty where it was not due."""
+        return self._constructed[attack][1] if attack in self._constructed else {}
+
+    def _on_constructed_examples(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
+        """The binarisation test, at the first such ε of an attack."""
+        if any(each.code == "at-chance" for each in self.findings):
+            return []
+        if attack not in self._constructed:
+            counts: dict[str, Any] = {}
+            network, eps = self.probe.judge.network, float(outcome.eps)
+            findings = guarded(
+                "constructed examples", lambda: binarisation(network, attack, engine.targets, eps, counts)
+            )
+            self._constructed[attack] = findings, counts
+        return self._constructed[attack][0]
 
     def _by_own_attacks(
         self, engine: Engine, attack: Attack, outcome: Outcome, replayed: Replayed | None
@@ -256,7 +277,9 @@ class Auditor:
 
         The step follows the gradient of the log-odds, which does not underflow where logits are saturated.
         """
-        probe, ball = self.probe, NORMS[norm]
+        probe, ball = self.probe, NORMS.get(norm)
+        if ball is None:  # a norm of the user's own
+            return 0, 0
         right = probe.logits(probe.x).argmax(1) == probe.y
         x, y = probe.x[right], probe.y[right]
         if not len(x):

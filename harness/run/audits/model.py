@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from epsbench.harness.findings import Finding, finding
+from epsbench.harness.run.audits.inner_gradients import audit_inner_gradients
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.votes import audit_votes
 from epsbench.harness.statistics import mcnemar_exact
@@ -37,6 +38,7 @@ def audit_model(probe: Probe, shape: DataShape) -> list[Finding]:
         *_probabilities(logits),
         *_normalisation(probe, logits, shape),
         *_writes_input(probe),
+        *audit_inner_gradients(probe),
     ]
 
 

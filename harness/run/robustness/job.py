@@ -171,7 +171,8 @@ class Bench:
                     findings = [*self._findings(pending[0], stream, attacker, outcome, cost), *failures]
                     cost["audit_seconds"] = self.auditor.charge()
                     adapted = stream.attack.adapted(self.subject.classes)
-                    measured = Measurement(pending[0], attacker, outcome, cost, findings, started, adapted)
+                    tested = self.auditor.constructed(stream.attack) if attacker.engine.white_box else {}
+                    measured = Measurement(pending[0], attacker, outcome, cost, findings, started, adapted, tested)
                     yield make_record(measured, self.classifier, self.context)
                     if outcome.parts:
                         store.drop(outcome.eps)

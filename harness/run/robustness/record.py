@@ -83,6 +83,9 @@ class Measurement:
     adapted: dict[str, Any] = field(default_factory=dict)
     """What the attack changed because the data has few classes."""
 
+    constructed: dict[str, Any] = field(default_factory=dict)
+    """What the binarisation test of the attack gave."""
+
 
 def make_record(measured: Measurement, classifier: Classifier, context: Context) -> Record:
     """The record of a measured cell. Its pictures are written first, so that no record promises missing ones.
@@ -107,7 +110,8 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         metrics=_metrics(classifier.right, robust, outcome.fooled),
         cost=measured.cost,
         training=classifier.training,
-        evaluation={SOURCE_WEIGHTS: measured.attacker.weights} if cell.source else {},
+        evaluation=({SOURCE_WEIGHTS: measured.attacker.weights} if cell.source else {})
+        | ({"constructed_examples": measured.constructed} if measured.constructed else {}),
         curves=classifier.curves,
         verdicts=Verdicts.pack(classifier.right, robust),
         distances=classifier.distances(outcome),

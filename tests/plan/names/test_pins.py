@@ -13,7 +13,7 @@ import pytest
 
 from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.loading import load_object
-from epsbench.harness.plan.names.registry import norm_versions
+from epsbench.harness.plan.names.norms import norm_versions
 from epsbench.harness.plan.names.versions import bare_source, code_version
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
@@ -61,7 +61,7 @@ def test_code_does_not_change_unnoticed(name):
 
 
 def test_the_first_norms_add_nothing_to_an_id():
-    assert [norm_versions(name) for name in ("linf", "l2")] == [{}, {}]
+    assert [norm_versions(name, Path()) for name in ("linf", "l2")] == [{}, {}]
 
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in REFERENCE.iterdir() if path.is_dir()))

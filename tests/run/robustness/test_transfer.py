@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from epsbench.attacks.apgd_t import APGDT
 from epsbench.attacks.base import Attack
+from epsbench.attacks.ensemble import Ensemble
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.finding_codes import OWN_GRADIENTS
@@ -245,6 +248,45 @@ def test_an_attack_with_a_loop_of_its_own_is_made_on_the_source(network, digits)
         fooled = network((x - float(eps) * gradient.sign()).clamp(0, 1)).argmax(1) != y
     np.testing.assert_array_equal(outcome.fooled, fooled.numpy())
     assert outcome.watched == outcome.lost == outcome.short == 0
+
+
+def test_targets_are_ranked_by_the_source(network, digits):
+    """An attacker by another model knows that model's logits alone: its first target is that model's second class."""
+    torch.manual_seed(1)
+    source = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    x, y = digits[0][:60], digits[1][:60]
+    victim = Victim(frozen_copy(source, CPU), CPU, "float32", "plain")
+    with torch.no_grad():
+        logits, of_source = network(x), source(x)
+    targets = Targets(lambda rows: x[rows], y, torch.arange(60), logits)
+    aims: list[torch.Tensor] = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Watched(APGDT):
+        def aim(self, rows):
+            aims.append(super().aim(rows))
+            return aims[-1]
+
+    for white_box, ranks in ((False, of_source), (True, logits)):
+        engine = Engine(victim, Judge(network, CPU), targets, 60, white_box=white_box)
+        for attack in (Watched(steps=1), Ensemble(parts=(Watched(steps=1, targets=1),))):
+            aims.clear()
+            (outcome,) = engine.run(attack, [Fraction(1, 5)], seed=0, early_stop=False)
+            wrong = ranks.scatter(1, y[:, None], float("-inf"))
+            assert torch.equal(aims[0], wrong.argmax(1))
+            assert outcome.forwards == outcome.backwards  # the clean logits are no part of the attack's cost
+
+
+def test_a_transfer_cell_whose_attack_ranks_classes_has_another_id(tmp_path):
+    text = """[robustness]
+data = "digits"
+matrix = { model = "smallcnn", attack = ["apgd-t", "pgd", "autoattack", { name = "pgd", target = "least-likely" }],
+           eps = 0.1, subset = "first-half", source = ["self", { subset = "second-half" }] }
+""".replace("\n           ", " ")
+    (tmp_path / "ranks.toml").write_text(text)
+    for cell in load_suite(str(tmp_path / "ranks.toml")).cells:
+        ranks = cell.source is not None and cell.attack.label() != "pgd"
+        assert ("clean_logits" in cell.code) == ranks, cell.label()
 
 
 def test_a_further_restart_is_another_try(network, digits):
