@@ -80,6 +80,11 @@ class Point:
         return str(self.record.cell["eps"])
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called; empty where that is not known."""
+        return tuple(map(str, self.record.evaluation.get("class_names", ())))
+
+    @property
     def void(self) -> bool:
         """Whether a finding says that the numbers mean nothing."""
         return self.record.status == "void"
@@ -110,7 +115,7 @@ class Point:
         return names
 
     def frame(self) -> pd.DataFrame:
-        """One row an image."""
+        """One row an image. Where the names of the classes are known, they are in columns of their own."""
         import pandas as pd
 
         columns: dict[str, Any] = {
@@ -120,6 +125,9 @@ class Point:
         }
         kept = {key: value for key, value in self.per_image.items() if key not in ("images", "eps", "labels")}
         table = {"label": self.per_image["labels"], **kept, "robust": self.robust, "fooled_by": self.fooled_by()}
+        names = self.class_names
+        for column in ("label", "clean_class", "adversarial_class") if names else ():
+            table[f"{column}_name"] = [names[i] if i < len(names) else str(i) for i in table[column]]
         frame = pd.DataFrame(table)
         for place, (name, value) in enumerate(columns.items()):
             frame.insert(place, name, value)

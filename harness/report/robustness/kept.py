@@ -9,6 +9,7 @@ import numpy as np
 
 from epsbench.harness.records import Record, unpack_bits
 from epsbench.harness.report.drawing.images import Arrays, grid, png
+from epsbench.harness.report.results.class_names import class_names
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import visible
 from epsbench.harness.report.robustness.pictures import magnification
@@ -54,6 +55,7 @@ def kept(results: Results) -> tuple[list[dict[str, Any]], list[bytes], int]:
                 "factor": factor,
                 "labels": labels.astype(int).tolist(),
                 "predicted": predicted.astype(int).tolist(),
+                "names": class_names(record),
                 "fooled": fooled.astype(bool).tolist(),
                 "parts": _parts(record, fooled.astype(bool)),
                 "scores": _scores(arrays, len(original)),

@@ -10,6 +10,7 @@ import numpy as np
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.images import Arrays, png
+from epsbench.harness.report.results.class_names import class_name, class_names
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 
@@ -27,10 +28,10 @@ class Example:
     """The adversarial image as PNG."""
     difference: bytes
     """Adversarial minus clean, magnified around mid-grey, as PNG."""
-    label: int
-    """The true class."""
-    predicted: int
-    """The class that the model sees in the adversarial image."""
+    label: str
+    """The true class: its name, where that is known, else its number."""
+    predicted: str
+    """The class that the model sees in the adversarial image, likewise."""
     fooled: bool
     """Whether the attack succeeded."""
 
@@ -69,6 +70,7 @@ def galleries(board: Board, results: Results) -> Iterator[Gallery]:
         attack = results.names.attack(record.cell)
         original, adversarial = arrays.images("original"), arrays.images("adversarial")
         labels, predicted, fooled = (arrays.vector(name) for name in ("labels", "predicted", "fooled"))
+        names = class_names(record)
         difference = adversarial - original
         factor = magnification(difference[:SHOWN])
         order = np.argsort(~fooled.astype(bool), kind="stable")[:SHOWN]  # fooled ones first
@@ -77,8 +79,8 @@ def galleries(board: Board, results: Results) -> Iterator[Gallery]:
                 png(original[i]),
                 png(adversarial[i]),
                 png(0.5 + factor * difference[i]),
-                int(labels[i]),
-                int(predicted[i]),
+                class_name(names, int(labels[i])),
+                class_name(names, int(predicted[i])),
                 bool(fooled[i]),
             )
             for i in order

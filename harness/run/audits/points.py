@@ -16,7 +16,8 @@ TRAINING = 4096  # images that pairs are chosen from
 
 def random_signs(x: Tensor, seed: int) -> Tensor:
     """-1 or 1 for every pixel, (N, C, H, W); the same on every device."""
-    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    # A byte a pixel: whole numbers of eight bytes would take twice the memory of the images.
+    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8) * 2 - 1
     return signs.to(x.device, x.dtype)
 
 

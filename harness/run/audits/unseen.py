@@ -34,12 +34,14 @@ def audit_unseen(probe: Probe, train: Examples, test: Examples) -> Iterator[Find
     n, m = min(IMAGES, len(test)), min(IMAGES, len(train))
     if min(n, m) < FEWEST:
         return
-    known, unknown = (_some(split, k) for split, k in ((test, n), (train, m)))
-    logits = [probe.logits(x) for x, _ in (known, unknown)]
-    right = [_right(each, y) for each, (_, y) in zip(logits, (known, unknown), strict=True)]
+    both = [(split, some_of(len(split), k, split.device)) for split, k in ((test, n), (train, m))]
+    # The images of one split at a time: of large ones, some hundreds take much memory.
+    logits = [probe.logits(split.pixels(at)) for split, at in both]
+    labels = [split.labels[at] for split, at in both]
+    right = [_right(each, y) for each, y in zip(logits, labels, strict=True)]
     yield from _more_accurate(right[0], right[1])
     for name, move in MOVES.items():
-        moved = [_right(probe.logits(move(x)), y) for x, y in (known, unknown)]
+        moved = [_right(probe.logits(move(split.pixels(at))), split.labels[at]) for split, at in both]
         lost = [before & ~after for before, after in zip(right, moved, strict=True)]
         if _exceeds(lost[0], lost[1]):
             shares = {"test": share_of(lost[0]), "training": share_of(lost[1])}
@@ -49,8 +51,8 @@ def audit_unseen(probe: Probe, train: Examples, test: Examples) -> Iterator[Find
             )
             yield finding("knows-test-images", fact, **shares, n=n, training_images=m, moved=name)
             return
-    surer = _auc(*(-log_odds(each, y)[good] for each, (_, y), good in
-                   zip(logits, (known, unknown), right, strict=True)))  # fmt: skip
+    surer = _auc(*(-log_odds(each, y)[good] for each, y, good in
+                   zip(logits, labels, right, strict=True)))  # fmt: skip
     if surer > SURER:
         fact = f"a test image has a larger margin than a training image in {surer:.0%} of all pairs"
         yield finding("knows-test-images", fact, share=surer, n=n, training_images=m)
@@ -80,11 +82,6 @@ def halves_joined(train: Examples, most: int) -> tuple[Tensor, Tensor]:
     left, right = train.pixels(pairs[:, 0]), train.pixels(pairs[:, 1])
     middle = left.shape[3] // 2
     return torch.cat([left[..., :middle], right[..., middle:]], 3), train.labels[pairs[:, 0]]
-
-
-def _some(split: Examples, most: int) -> tuple[Tensor, Tensor]:
-    at = some_of(len(split), most, split.device)
-    return split.pixels(at), split.labels[at]
 
 
 def _shifted(x: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ class Bench:
         clean = (
             CleanImages(test[: context.keep_images], classes.cpu().numpy(), len(test)) if context.keep_images else None
         )
-        self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean)
+        names = data.description.class_names if data.description.content else ()
+        self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean, names)
         self.own = self._attacker(network, (), None)
         self._other: tuple[tuple[str, ...], Attacker] | None = None
         cells = sum(len(stream.cells) for stream in streams)

@@ -48,6 +48,9 @@ class Classifier:
     clean: CleanImages | None = None
     """All test images, where their adversarial images are to be kept."""
 
+    class_names: tuple[str, ...] = ()
+    """What the classes of a user's own data are called, where that is known."""
+
     def robust(self, outcome: Outcome) -> np.ndarray:
         """Whether each test image is classified correctly without and under the attack, (n,)."""
         robust = self.right.copy()
@@ -110,8 +113,7 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         metrics=_metrics(classifier.right, robust, outcome.fooled),
         cost=measured.cost,
         training=classifier.training,
-        evaluation=({SOURCE_WEIGHTS: measured.attacker.weights} if cell.source else {})
-        | ({"constructed_examples": measured.constructed} if measured.constructed else {}),
+        evaluation=_evaluation(measured, classifier),
         curves=classifier.curves,
         verdicts=Verdicts.pack(classifier.right, robust),
         distances=classifier.distances(outcome),
@@ -120,6 +122,14 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         findings=(*measured.findings, *failures),
         pictures=pictures and not failures,
     )
+
+
+def _evaluation(measured: Measurement, classifier: Classifier) -> dict[str, Any]:
+    """What the measures depend on, and how to read them."""
+    source = {SOURCE_WEIGHTS: measured.attacker.weights} if measured.cell.source else {}
+    constructed = {"constructed_examples": measured.constructed} if measured.constructed else {}
+    names = {"class_names": list(classifier.class_names)} if classifier.class_names else {}
+    return source | constructed | names
 
 
 def _parts(classifier: Classifier, outcome: Outcome) -> tuple[Part, ...]:

@@ -8,10 +8,14 @@ import torch
 from sklearn.datasets import load_digits
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.evaluation import evaluation_of
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
 from epsbench.harness.report.build import report
+from epsbench.harness.report.results.loading import load_results
+from epsbench.harness.report.robustness.leaderboard import boards
+from epsbench.harness.report.robustness.pictures import galleries
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.runner import run_suite
 
@@ -72,3 +76,28 @@ def test_pixels_of_floats_are_a_copy():
     for index in (None, slice(0, 2), torch.tensor([0, 1])):
         examples.pixels(index).zero_()
     assert torch.equal(raw, before)
+
+
+def test_classes_have_their_names_wherever_they_are_shown(tmp_path):
+    digits = load_digits()
+    few = digits.target < 3
+    names = ["zero", "<b>one</b>", "zwei ß"]
+    images = np.round(digits.images[few][:, None] * (255 / 16)).astype(np.uint8)
+    np.savez(tmp_path / "test.npz", images=images[:60], labels=digits.target[few][:60], class_names=names,
+             x_train=images[60:260], y_train=digits.target[few][60:260])  # fmt: skip
+    path = tmp_path / "own.toml"
+    path.write_text(SUITE.format(data='"test.npz"', training="training = { epochs = 1 }"), encoding="utf-8")
+    options = Options(quiet=True, device="cpu", keep_images=60)
+    assert run_suite(load_suite(str(path)), tmp_path / "results", options) == 0
+    records = read_records(tmp_path / "results")
+    assert [record.evaluation["class_names"] for record in records] == [names, names]
+    page = report(tmp_path / "results", "html")
+    assert 'alt="original, label zero"' in page
+    assert "<b>one" not in page
+    assert '"names": ["zero", "' in page or '"names":["zero","' in page
+    results = load_results(tmp_path / "results")
+    (gallery, *_) = [each for board in boards(results) for each in galleries(board, results)]
+    assert {each.label for each in gallery.examples} <= set(names)
+    frame = evaluation_of(tmp_path / "results", records).frame()
+    for column in ("label", "clean_class", "adversarial_class"):
+        assert frame[f"{column}_name"].tolist() == [names[index] for index in frame[column]]

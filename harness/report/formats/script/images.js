@@ -15,12 +15,17 @@ function crop(cell, kind, index, side, alt) {
   return window;
 }
 
+/** What a class is called: its name, where that is known. */
+function classOf(cell, number, before = "class ") {
+  return cell.names[number] ?? `${before}${number}`;
+}
+
 /** What the attack did to an image, in one line. */
 function verdict(cell, index) {
-  const [label, predicted] = [cell.labels[index], cell.predicted[index]];
-  if (!cell.fooled[index]) return `robust: class ${label} before and after the attack`;
+  const [label, predicted] = [classOf(cell, cell.labels[index]), classOf(cell, cell.predicted[index], "")];
+  if (!cell.fooled[index]) return `robust: ${label} before and after the attack`;
   const by = cell.parts[index] ? ` by ${cell.parts[index]}` : "";
-  return `fooled${by}: class ${label} is seen as ${predicted}`;
+  return `fooled${by}: ${label} is seen as ${predicted}`;
 }
 
 function scores(cell, index) {
@@ -30,7 +35,7 @@ function scores(cell, index) {
   const row = (head, ...texts) => element("tr", {}, element("th", { scope: "row" }, head), ...texts.map((text) => element("td", { class: "number" }, text)));
   const top = [...before.keys()].sort((a, b) => Math.max(before[b], after[b]) - Math.max(before[a], after[a])).slice(0, 10);
   table.append(element("tr", {}, element("td", {}), element("th", { scope: "col" }, "before"), element("th", { scope: "col" }, "after")));
-  table.append(...top.map((name) => row(`class ${name}`, before[name].toFixed(2), after[name].toFixed(2))));
+  table.append(...top.map((name) => row(classOf(cell, name), before[name].toFixed(2), after[name].toFixed(2))));
   return table;
 }
 
@@ -76,8 +81,8 @@ function startImages() {
       return button;
     }));
     const shown = [
-      ["original", `original: class ${cell.labels[index]}`],
-      ["adversarial", `adversarial: seen as ${cell.predicted[index]}`],
+      ["original", `original: ${classOf(cell, cell.labels[index])}`],
+      ["adversarial", `adversarial: seen as ${classOf(cell, cell.predicted[index], "")}`],
       ["difference", `difference × ${cell.factor}`],
     ];
     stage.replaceChildren(
