@@ -124,7 +124,12 @@ class Point:
             "eps": float(parse_epsilon(self.eps, math.inf)),
         }
         kept = {key: value for key, value in self.per_image.items() if key not in ("images", "eps", "labels")}
-        table = {"label": self.per_image["labels"], **kept, "robust": self.robust, "fooled_by": self.fooled_by()}
+        table: dict[str, Any] = {
+            "label": self.per_image["labels"],
+            **kept,
+            "robust": self.robust,
+            "fooled_by": self.fooled_by(),
+        }
         names = self.class_names
         for column in ("label", "clean_class", "adversarial_class") if names else ():
             table[f"{column}_name"] = [names[i] if i < len(names) else str(i) for i in table[column]]
