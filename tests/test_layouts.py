@@ -65,6 +65,7 @@ def with_src(root: Path, state: State) -> tuple[str, ...]:
 
 def with_utils(root: Path, state: State) -> tuple[str, ...]:
     """A package ``utils``, arguments parsed at import and in the factory, and the normalisation inside the model."""
+    write(root / "README.md")  # downloaded as an archive, so without a .git
     write(root / "utils/__init__.py", "from .layers import Normalize\n")
     write(
         root / "utils/layers.py",
