@@ -11,8 +11,11 @@ import torch
 from torch import nn
 from torchvision import models
 
+from epsbench.harness.listing import preparation_lines
 from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.plan import plan
+from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.run.audits.preprocessing import audit_preprocessing
 from epsbench.models.catalogue import SmallCNN, Timm, TorchVision
 from epsbench.models.hub import normalised, preprocessing_of, published
@@ -83,6 +86,16 @@ def test_other_preprocessing_is_a_finding_for_published_weights_alone():
     for other in (cell(pretrained=False), cell(1, pretrained=True), cell(0, object(), pretrained=True), cell()):
         assert not list(audit_preprocessing(other, training, shape))
     assert not list(audit_preprocessing(cell(pretrained=True), {}, shape))
+
+
+def test_a_plan_says_how_models_of_a_library_prepare_images(tmp_path):
+    (tmp_path / "s.toml").write_text(
+        '[robustness]\ndata = "cifar10"\ntraining = { epochs = 1 }\n[robustness.matrix]\n'
+        'model = ["smallcnn", "timm:resnet18"]\nattack = "fgsm"\neps = 0.1\n',
+        encoding="utf-8",
+    )
+    (line,) = preparation_lines(plan(load_suite(str(tmp_path / "s.toml")), tmp_path / "results"))
+    assert line.startswith("timm:resnet18 normalises with mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225 (timm)")
 
 
 def test_given_numbers_replace_those_of_a_library():
