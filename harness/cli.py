@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +19,6 @@ from epsbench.harness.choices import (
     DataName,
     Device,
     Executor,
-    Junit,
     KeepImages,
     Kind,
     Limit,
@@ -38,6 +36,7 @@ from epsbench.harness.choices import (
     show_version,
 )
 from epsbench.harness.errors import InputError
+from epsbench.harness.gate_verbs import check, compare
 from epsbench.harness.migrations import print_warnings
 from epsbench.harness.old_options import renamed
 from epsbench.harness.report_verbs import describe, echo, export, publish, report
@@ -211,7 +210,7 @@ def plan(
     precision: PrecisionOption = None,
 ) -> None:
     """Show what a run would do: jobs, cells, what is recorded already, the gradients left to take, and the time."""
-    from epsbench.harness.listing import estimate_text, plan_summary, plan_table
+    from epsbench.harness.listing import estimate_text, plan_summary, plan_table, preparation_lines
     from epsbench.harness.plan.estimate import Estimator
     from epsbench.harness.plan.names.content import check_files
     from epsbench.harness.plan.plan import plan as make_plan
@@ -225,53 +224,13 @@ def plan(
         estimator = Estimator(made)
         console.print(plan_table(made, estimator))
         console.print(plan_summary(made), highlight=False)
-        if text := estimate_text(made, estimator):
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+        for text in [*preparation_lines(made), estimate_text(made, estimator)]:
+            if text:
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-for verb in (report, publish, export, describe):
+for verb in (report, publish, export, describe, check, compare):
     app.command(epilog=EXAMPLES[verb.__name__])(verb)
-
-
-@app.command(epilog=EXAMPLES["check"])
-def check(
-    suites: SuitesArgument,
-    out: Out = None,
-    change: Changes = None,
-    limit: Limit = None,
-    precision: PrecisionOption = None,
-    junit: Junit = None,
-    baseline: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The results folder that costs can be relative to.")
-    ] = None,
-    badge: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Also write the verdict as a badge.")] = None,
-) -> None:
-    """Compare records with the suite's bounds. Exit code 0: all hold, 1: one is broken, 2: a cell is not measured."""
-    from epsbench.harness.report.gates.check import check_suite
-    from epsbench.harness.several import CHECK_ORDER, load_suites, own_file, worst
-
-    codes = []
-    works = load_suites(suites, out, limit, precision and precision.value, change or ())
-    for work in works:
-        files = [own_file(file, work.suite.name) if len(works) > 1 else file for file in (junit, badge)]
-        code, text = check_suite(work.suite, work.results, files[0], _step_summary(), baseline, files[1])
-        echo(text)
-        codes.append(code)
-    raise typer.Exit(worst(codes, CHECK_ORDER))
-
-
-@app.command(epilog=EXAMPLES["compare"])
-def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The results folder to compare with.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The results folder to judge.")],
-    junit: Junit = None,
-) -> None:
-    """Test B against A, image by image. Exit code 0: same or better, 1: significantly worse, 2: not comparable."""
-    from epsbench.harness.report.gates.compare import compare as compare_results
-
-    code, text = compare_results(a, b, junit, _step_summary())
-    echo(text)
-    raise typer.Exit(code)
 
 
 @app.command(epilog=EXAMPLES["audit"])
@@ -340,12 +299,6 @@ def main() -> None:
         print(f"epsbench: out of memory{f' ({error})' if str(error) else ''}; finished cells are kept: free memory or "
               "raise its limit (`ulimit -v`), and the same command goes on from there", file=sys.stderr)  # fmt: skip
         sys.exit(2)
-
-
-def _step_summary() -> Path | None:
-    """The file whose Markdown GitHub Actions shows on a job's summary page; None elsewhere."""
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    return Path(path) if path else None
 
 
 def _console() -> Console:

@@ -88,5 +88,9 @@ def saved_images(suite: Suite, results: Path, path: Path) -> str:
     records = [record for cell in cells if (record := find_record(results, cell.id)) and record.failure is None]
     if not records:
         raise InputError(f"--save-images: no attack of {suite.name} was measured, so there are no images")
-    written = save_images(evaluation_of(results, records).points, path)
-    return f"wrote {', '.join(map(str, written))}"
+    points = evaluation_of(results, records).points
+    written = save_images(points, path)
+    if len(written) == 1:
+        return f"wrote {written[0]}"
+    names = (f"{file} ({point.attack} {point.norm} {point.eps})" for file, point in zip(written, points, strict=True))
+    return f"wrote {', '.join(names)}"

@@ -108,6 +108,11 @@ CODES: dict[str, Code] = {
         "The model is far more accurate on normalised pixels, so its own normalisation is missing.",
         "add the normalisation that it was trained with as its first layer",
     ),
+    "other-preprocessing": Code(
+        "warning",
+        "The images are resized or cropped otherwise than for the published accuracy of the model's weights.",
+        "give the data the resize, crop and interpolation of the model; accuracies differ by points otherwise",
+    ),
     "black-box-finds-more": Code(
         "warning",
         "In an ensemble, an attack by scores alone fools images that every attack along gradients left.",

@@ -37,16 +37,19 @@ def importing() -> Iterator[None]:
     """For the import of a user's module: prints go to stderr, and what it sets globally is put back.
 
     The environment, ``sys.path``, warnings, logging and Matplotlib's style stay as the module set them: its packages
-    are set up with these. Where torch is not loaded yet, it is not loaded for this; if the module loads it, torch is
-    left as it was right after that.
+    are set up with these. A parser that reads its arguments at import finds none: those of epsbench are not for it.
+    Where torch is not loaded yet, it is not loaded for this; if the module loads it, torch is left as it was right
+    after that.
     """
     first = _FirstImport()
     settings = {**PYTHON, **of_numpy(), **(of_torch() if "torch" in sys.modules else {})}
     sys.meta_path.insert(0, first)
+    arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
         with redirect_stdout(sys.stderr), _kept(settings):
             yield
     finally:
+        sys.argv = arguments
         sys.meta_path.remove(first)
         if first.state is not None:
             put_back(of_torch(), first.state)

@@ -21,6 +21,7 @@ from epsbench.harness.plan.names.registry import Source, parameters, resolve
 from epsbench.harness.plan.plan import Plan
 from epsbench.harness.plan.suite import load_suite, shipped_suites
 from epsbench.harness.plan.training_text import how_trained
+from epsbench.models.preprocessing import preprocessing_text
 
 
 def plain(text: str) -> str:
@@ -123,6 +124,23 @@ def estimate_text(plan: Plan, estimator: Estimator) -> str:
     )
     some = ", ".join(list(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f"{text}; no record of this machine says how long all of {some} takes"
+
+
+def preparation_lines(plan: Plan) -> list[str]:
+    """One line for each model of timm and torchvision: what it does to images, and what it was published for.
+
+    Imports the library, but builds nothing.
+    """
+    names = {cell.model.name for cell in plan.suite.cells if isinstance(cell, RobustnessCell)}
+    lines = []
+    for name in sorted(names):
+        library, _, model = name.partition(":")
+        if library in ("timm", "torchvision"):
+            from epsbench.models.hub import published
+
+            known = published(library, model)
+            lines += [f"{name} {preprocessing_text(known.record())}"] if known else []
+    return lines
 
 
 def plan_summary(plan: Plan) -> str:

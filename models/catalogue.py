@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -184,7 +185,12 @@ class Custom(Architecture):
         unknown = [] if greedy else [name for name, _ in self.params if name not in wanted]
         if unknown:
             raise ValueError(f"{_name_of(self.factory)} takes no parameter {unknown[0]!r}")
-        return verified(self.factory(**given | dict(self.params)), data, _name_of(self.factory))
+        arguments, sys.argv = sys.argv, sys.argv[:1]  # a parser inside reads the arguments of epsbench otherwise
+        try:
+            network = self.factory(**given | dict(self.params))
+        finally:
+            sys.argv = arguments
+        return verified(network, data, _name_of(self.factory))
 
 
 BUILT_IN: dict[str, type[Architecture]] = {"smallcnn": SmallCNN, "resnet18": ResNet18}

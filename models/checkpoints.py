@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import errno
 import pathlib
 import pickle
 import re
 import types
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ State = dict[str, Tensor]
 _DEEPEST = 4
 # Of batch norm and of averaged models: absent from some files, and used by nobody in evaluation mode.
 _COUNTER = ("num_batches_tracked", "n_averaged")
+_MOST_NAMES = 4  # of missing and of unknown tensors in a message
 _MOST_PARTS = 8  # of a tuple in a file that may hold weights; an optimiser's lists are longer
 _PLAIN: tuple[Any, ...] = (
     argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray, pathlib.PosixPath,
@@ -48,8 +51,11 @@ def load_state(path: Path) -> dict[str, State]:
     from safetensors.torch import load_file
 
     try:
+        _require_weights(path)
         content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except OSError as error:
+        if path.is_file() and error.errno == errno.EINVAL:  # torch seeks before the beginning of a file that was cut
+            raise ValueError(f"weights {path}: the file is damaged: its end is missing; copy it again") from error
         raise ValueError(
             f"weights {path}: cannot be read ({error.strerror or error}); give the path of a file"
         ) from error
@@ -58,7 +64,8 @@ def load_state(path: Path) -> dict[str, State]:
         holds = f" (it holds {other.group(1)})" if other else ""
         raise ValueError(
             f"weights {path}: refused: it is no plain state dict{holds}, and loading it could run code from the file; "
-            "where you trust it, load it in Python and save the weights alone: torch.save(model.state_dict(), path)"
+            f"where you trust it, save the weights alone: `model = torch.load({path.name!r}, weights_only=False)` and "
+            "`torch.save(model.state_dict(), 'weights.pt')`"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"weights {path}: neither safetensors nor a state dict, or damaged ({error})") from error
@@ -66,6 +73,25 @@ def load_state(path: Path) -> dict[str, State]:
     if not sets:
         raise ValueError(f"weights {path}: not a state dict (names and tensors); save model.state_dict()")
     return sets
+
+
+def _require_weights(path: Path) -> None:
+    """Raise `ValueError` for files that are often there in place of weights."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise ValueError(f"weights {path}: the file is empty; copy or download it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"weights {path}: it is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise ValueError(f"weights {path}: it is a web page, not weights; download the file itself")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise ValueError(
+                    f"weights {path}: it is a TorchScript archive, which holds a program; save the weights alone: "
+                    f"`torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')`"
+                )
 
 
 def load_checkpoint(network: nn.Module, path: Path, key: str = "") -> str:
@@ -116,6 +142,8 @@ def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
         choices = ", ".join(dict.fromkeys(_called(fit) for fit in fits))
         remedy = f'name one, such as key = "{fits[-1].key}"' if first.key != fits[-1].key else "keep one in the file"
         raise ValueError(f"weights {where}: {len(fits)} sets of weights fit this model ({choices}); {remedy}")
+    if any(value.is_meta for value in first.state.values()):
+        raise ValueError(f"weights {where}: the tensors have no data: they were on the device 'meta' when saved")
     with torch.no_grad():
         target.load_state_dict(first.state, strict=False)  # `_fit` has compared every name
     return _called(first)
@@ -138,10 +166,7 @@ def _without_prefix(own: Mapping[str, Tensor], state: State, network: nn.Module)
     rest = {name: value for name, value in state.items() if name not in taken and not name.endswith(_COUNTER)}
     rest = {name: value for name, value in rest.items() if not _is_normalisation(name, value, network)}
     if rest:
-        raise ValueError(
-            f"a tensor {min(rest)!r} that does not belong there (0 missing, {len(rest)} unknown); "
-            "name the architecture these weights were trained for"
-        )
+        raise ValueError(_differing([], sorted(rest), []))
     for prefix in complete:
         yield prefix, {name: state[prefix + name] for name in own if prefix + name in state}
 
@@ -162,14 +187,29 @@ def _misfit(own: Mapping[str, Tensor], state: State) -> str:
     if shapes:
         return f"{shapes[0]}; they belong to another architecture, another input shape or another number of classes"
     missing, unknown = sorted(own.keys() - shown.keys()), sorted(shown.keys() - own.keys())
+    return _differing(missing, unknown, sorted(state))
+
+
+def _differing(missing: list[str], unknown: list[str], there: list[str]) -> str:
+    """Which tensors a set of weights lacks, each with the nearest of the file, and which belong to no layer.
+
+    ``there`` are the names of the file, shown where none of them is unknown.
+    """
     what = f"no tensor {missing[0]!r}" if missing else f"a tensor {unknown[0]!r} that does not belong there"
-    near = get_close_matches(missing[0], unknown, n=1) if missing else []
-    nearest = f"; the nearest of the file is {near[0]!r}" if near else ""
-    names = f"; the file has {', '.join(map(repr, sorted(state)[:3]))}, …{nearest}" if missing else ""
-    return (
-        f"{what} ({len(missing)} missing, {len(unknown)} unknown){names}; "
-        "name the architecture these weights were trained for"
-    )
+    lacking = []
+    for name in missing[:_MOST_NAMES]:
+        near = get_close_matches(name, unknown, n=1)
+        lacking.append(f"{name!r} (nearest in the file: {near[0]!r})" if near else repr(name))
+    parts = [f"{what} ({len(missing)} missing, {len(unknown)} unknown)"]
+    parts += [f"missing: {_some(lacking, len(missing))}"] if missing else []
+    parts += [f"unknown: {_some([repr(name) for name in unknown[:_MOST_NAMES]], len(unknown))}"] if unknown else []
+    if missing and not unknown:
+        parts.append(f"the file has {_some([repr(name) for name in there[:_MOST_NAMES]], len(there))}")
+    return "; ".join([*parts, "name the architecture these weights were trained for"])
+
+
+def _some(names: list[str], of: int) -> str:
+    return ", ".join(names) + (f" and {of - len(names)} more" if of > len(names) else "")
 
 
 def _common_prefix(own: Mapping[str, Tensor], state: State) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from epsbench.models.base import DataShape
 from epsbench.models.layers import CopiesInput, Normalise
 from epsbench.models.outputs import remedy
+from epsbench.models.preprocessing import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,9 +32,19 @@ _AUXILIARY: dict[str, dict[str, bool]] = {
 class HubNetwork(nn.Module):
     """Another library's network and what its input needs: grey to colour, resizing, normalisation."""
 
-    def __init__(self, network: nn.Module, normalise: Normalise, size: tuple[int, int] | None = None) -> None:
-        """``size`` is the only (height, width) that the network takes; None: it takes the data's images as they are."""
+    def __init__(
+        self,
+        network: nn.Module,
+        normalise: Normalise,
+        size: tuple[int, int] | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        """``size`` is the only (height, width) that the network takes; None: it takes the data's images as they are.
+
+        ``preprocessing`` is what the network's library says of its images.
+        """
         super().__init__()
+        self.preprocessing = replace(preprocessing, scaled_to=size or ()) if preprocessing else None
         self.normalise = normalise
         self.network = network
         self.size = size
@@ -60,9 +72,8 @@ def timm_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:
             return timm.create_model(name, pretrained=pretrained, num_classes=data.classes, in_chans=channels, **extra)
 
     def prepared(network: nn.Module, size: tuple[int, int] | None = None) -> nn.Module:
-        settings: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-        mean, std = (_for_channels(settings[key], channels) for key in ("mean", "std"))
-        return verified(HubNetwork(network, Normalise(mean, std), size), data, f"timm:{name}")
+        known = _of_timm(network.pretrained_cfg, channels)  # type: ignore[arg-type]
+        return verified(HubNetwork(network, Normalise(known.mean, known.std), size, known), data, f"timm:{name}")
 
     try:
         network = create(img_size=(height, width))
@@ -89,7 +100,7 @@ def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.M
     if name not in known:
         raise ValueError(f"torchvision has no classifier {name!r}{_near(name, known)}")
     weights = models.get_model_weights(name).DEFAULT
-    settings = weights.transforms()
+    preprocessing = _of_torchvision(weights)
     if pretrained:
         with _weights_of("torchvision", name):
             network = models.get_model(name, weights=weights)
@@ -99,19 +110,72 @@ def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.M
     else:
         network = models.get_model(name, weights=None, num_classes=data.classes, **_AUXILIARY.get(name, {}))
     # The statistics have three channels: normalising by them broadcasts one grey channel to three.
-    normalise = Normalise(*((settings.mean, settings.std) if pretrained else (IMAGENET_MEAN, IMAGENET_STD)))
+    if not pretrained:
+        preprocessing = replace(preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    normalise = Normalise(preprocessing.mean, preprocessing.std)
     try:
-        return verified(HubNetwork(network, normalise), data, f"torchvision:{name}")
+        return verified(HubNetwork(network, normalise, None, preprocessing), data, f"torchvision:{name}")
     except ValueError:  # images too small for its pooling, or not the one size that it takes
-        size = (settings.crop_size[0], settings.crop_size[0])
-        return verified(HubNetwork(network, normalise, size), data, f"torchvision:{name}")
+        size = (preprocessing.crop, preprocessing.crop)
+        return verified(HubNetwork(network, normalise, size, preprocessing), data, f"torchvision:{name}")
+
+
+def published(library: str, name: str) -> Preprocessing | None:
+    """What ``timm`` or ``torchvision`` says of the images of a network, without building it; None: it knows none."""
+    if library == "timm":
+        import timm
+
+        settings = timm.get_pretrained_cfg(name)
+        return None if settings is None else _of_timm(settings.to_dict(), 3)
+    from torchvision import models
+
+    return _of_torchvision(models.get_model_weights(name).DEFAULT)
+
+
+def preprocessing_of(network: nn.Module) -> Preprocessing | None:
+    """What is known of a network's images: of the outermost part that says it; None where no part does."""
+    parts = (getattr(module, "preprocessing", None) for module in network.modules())
+    return next((part for part in parts if isinstance(part, Preprocessing)), None)
+
+
+def _of_timm(settings: Mapping[str, Any], channels: int) -> Preprocessing:
+    """timm scales the shorter side to the crop's side over ``crop_pct``."""
+    mean, std = (tuple(_for_channels(settings[key], channels)) for key in ("mean", "std"))
+    crop = int(settings["input_size"][-1])
+    return Preprocessing("timm", mean, std, int(crop / settings["crop_pct"]), crop, settings["interpolation"])
+
+
+def _of_torchvision(weights: Any) -> Preprocessing:
+    settings = weights.transforms()
+    return Preprocessing(
+        "torchvision", tuple(settings.mean), tuple(settings.std), settings.resize_size[0], settings.crop_size[0],
+        settings.interpolation.value,
+    )  # fmt: skip
 
 
 def normalised(network: nn.Module, mean: Sequence[float], std: Sequence[float], data: DataShape) -> nn.Module:
-    """The network behind a normalisation. Raises `ValueError` unless there is a mean for each channel."""
+    """The network behind a normalisation; that of timm and torchvision, which is ours, is replaced.
+
+    Raises `ValueError` unless there is a mean for each channel, and where the network normalises its images itself:
+    then they would be normalised twice.
+    """
     if len(mean) != data.shape[0]:
         raise ValueError(f"mean has {len(mean)} numbers, and the images of {data.name} have {data.shape[0]} channels")
-    return HubNetwork(network, Normalise(mean, std))
+    # Of what its library says of a network's images, resize and crop still hold.
+    known = preprocessing_of(network) or Preprocessing("", (), ())
+    given = replace(known, source="suite", mean=tuple(mean), std=tuple(std))
+    if isinstance(network, HubNetwork):
+        channels = network.normalise.mean.numel()
+        ours = Normalise(_for_channels(mean, channels), _for_channels(std, channels))
+        return HubNetwork(network.network, ours, network.size, given)
+    layers = [module for module in network.modules() if isinstance(module, Normalise)]
+    if layers:
+        numbers = [[round(number, 4) for number in each.flatten().tolist()] for each in (layers[0].mean, layers[0].std)]
+        raise ValueError(
+            f"images would be normalised twice: the architecture does it with mean {numbers[0]} and std {numbers[1]}; "
+            "leave mean and std out, or give an architecture of your own that does not normalise"
+        )
+    return HubNetwork(network, Normalise(mean, std), None, given)
 
 
 def verified(network: Any, data: DataShape, name: str) -> nn.Module:

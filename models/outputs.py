@@ -14,6 +14,8 @@ _INSIDE = "super(Logits, self).forward(x)"
 
 def remedy(outputs: Any, n: int, classes: int) -> str:
     """What to do where the outputs of ``n`` images hold the logits somewhere; empty where no wrapper is known."""
+    if type(outputs).__module__ == "numpy":
+        return "; compute the logits with torch: an array has no gradient, and torch.from_numpy(logits) gives none back"
     expression = _expression(outputs, n, classes)
     if not expression:
         return ""

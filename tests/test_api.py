@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,50 @@ def test_a_results_folder_is_gone_on_with(network, x, y, tmp_path, monkeypatch):
     assert np.array_equal(again.images, first.images)
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+import epsbench
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = torch.nn.Linear(64, 10)
+    def forward(self, x):
+        if "kill" in sys.argv and any(Path("out/cells").glob("*.json")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.fc(x.flatten(1))
+
+x, y = np.linspace(0, 1, 40 * 64, dtype="float32").reshape(40, 1, 8, 8), np.arange(40) % 10
+epsbench.evaluate(Net(), x, y, attack=["fgsm", "pgd:steps=9"], eps=0.1, out="out")
+"""
+
+
+def test_a_process_that_is_killed_in_the_middle_loses_no_finished_attack(tmp_path):
+    """The second attack kills it; the same call then measures what is missing, and nothing else."""
+    (tmp_path / "mine.py").write_text(KILLED)
+
+    def call(*arguments: str) -> int:
+        command = [sys.executable, "mine.py", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
+
+    assert call("kill") == -signal.SIGKILL
+    (kept,) = epsbench.records(tmp_path / "out")
+    assert call() == 0
+    first, second = epsbench.records(tmp_path / "out")
+    assert (first.id, first.started, second.status) == (kept.id, kept.started, "ok")
+    assert (first.cell["attack"]["name"], second.cell["attack"]["name"]) == ("fgsm", "pgd")
+
+
+def test_what_only_a_program_has_cannot_be_loaded_again(network, x, y, tmp_path):
+    epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1, out=tmp_path / "out")
+    with pytest.raises(InputError, match="an object that a program passed"):
+        epsbench.load_model(tmp_path / "out")
+
+
 def test_an_honest_model_of_this_process_that_withstands_has_no_finding(network, x, y):
     """The audits of models that withstand an attack build them again elsewhere, which this one cannot be."""
     result = epsbench.evaluate(network, x, y, attack="pgd:steps=5", eps=0.01)
@@ -219,6 +264,8 @@ def _linear(classes: int = 10) -> nn.Module:
     [
         (lambda x, y: (_linear(), x * 255, y), "x: pixels go from 0 to 255, and must lie in [0, 1]"),
         (lambda x, y: (_linear(), (x * 255).byte(), y), "x: is uint8; images are floats in [0, 1] here: give x / 255"),
+        (lambda x, y: (_linear(), x.permute(0, 2, 3, 1), y), "x: has the shape (80, 8, 8, 1), with channels last"),
+        (lambda x, y: (lambda images: np.zeros((len(images), 10)), x, y), "compute the logits with torch"),
         (lambda x, y: (_linear(), x, y[:5]), "y: 80 images and 5 labels"),
         (lambda x, y: (_linear(), x, y.float()), "y: labels are float32; give integers"),
         (lambda x, y: (_linear(), x, nn.functional.one_hot(y)), "y: labels have the shape (80, 10), as if one-hot"),

@@ -18,20 +18,10 @@ from epsbench.harness.plan.suite import schema_text
 ROOT = Path(__file__).parents[1]
 
 
-def epsbench(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
-) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the console script, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["epsbench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return (stopped.value.code or 0, *capsys.readouterr())  # type: ignore[return-value]
-
-
 @pytest.fixture
-def call(capsys, monkeypatch, tmp_path):
+def call(shell, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: epsbench(capsys, monkeypatch, *arguments)
+    return shell
 
 
 def test_help_names_every_verb(call):

@@ -14,7 +14,6 @@ from torch import nn
 from epsbench.attacks import PGD
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.plain import path as plain_path
-from epsbench.harness import cli
 from epsbench.harness.records import read_records
 from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.noise import KeyedNoise
@@ -75,17 +74,10 @@ def own_network(root: Path) -> nn.Module:
 
 
 @pytest.fixture
-def call(capsys, monkeypatch, project, tmp_path):
+def call(shell, monkeypatch, project, tmp_path):
     monkeypatch.chdir(project)
     monkeypatch.setenv("EPSBENCH_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["epsbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return (stopped.value.code or 0, *capsys.readouterr())
-
-    return run
+    return shell
 
 
 OWN = ("evaluate", "models/convnet.py:ConvNet", "--weights", "best.pt", "--mean", MEAN, "--std", STD, "--data",

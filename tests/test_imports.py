@@ -77,7 +77,9 @@ MAY_IMPORT = {
              f"{REPORT}.exports", f"{REPORT}.site", *SHARED),
     f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", "harness.plan.cell", *SHARED),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
-    f"{REPORT}.robustness": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
+    f"{REPORT}.robustness": (
+        f"{REPORT}.robustness", "harness.plan.training_text", "models.preprocessing", *DRAWING, *SHARED,
+    ),
     f"{REPORT}.generative": (f"{REPORT}.generative", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.formats": (f"{REPORT}.formats", *DRAWING, *SHARED),
     f"{REPORT}.formats.latex": (f"{REPORT}.formats.latex", f"{REPORT}.robustness", *DRAWING, *SHARED),
@@ -110,15 +112,20 @@ MAY_IMPORT = {
     "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
     "harness.quoted": ("harness.frames", "harness.records", "harness.errors"),
     "harness.reference": ("harness.plan", "harness.errors", "harness.options"),
-    "harness.listing": ("harness.plan", "harness.errors", "harness.durations"),
+    "harness.listing": (
+        "harness.plan", "harness.errors", "harness.durations", "models.preprocessing", "models.hub",
+    ),
     "harness.measuring": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb", *SHARED,
     ),
     "harness.report_verbs": ("harness.report", "harness.plan", "harness.choices", *SHARED),
+    "harness.gate_verbs": (
+        "harness.report.gates", "harness.several", "harness.choices", "harness.report_verbs", *SHARED,
+    ),
     "harness.cli": (
         RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb",
         "harness.measuring", "harness.several", "harness.old_options", "harness.completion",
-        "harness.report_verbs", *SHARED,
+        "harness.report_verbs", "harness.gate_verbs", *SHARED,
     ),
 }  # fmt: skip
 TORCH_FREE = (
@@ -127,7 +134,7 @@ TORCH_FREE = (
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
     "harness.findings", "harness.finding_codes", "harness.api", "harness.evaluation", "harness.evaluate_verb",
     "harness.measuring", "harness.several", "harness.completion", "harness.hardware", "harness.waiting",
-    "harness.report_verbs",
+    "harness.report_verbs", "harness.gate_verbs", "models.preprocessing",
 )  # fmt: skip
 
 

@@ -54,7 +54,12 @@ def test_a_wrong_quotation_is_an_error_that_names_it(quotation, message):
 
 @pytest.mark.parametrize(
     ("measure", "value", "text"),
-    [("coverage", 0.12345, "12.3 %"), ("test_bpd", 0.51949, "0.519"), ("frechet_distance", 1031.75, "1,032")],
+    [
+        ("coverage", 0.12345, "12.3 %"),
+        ("attack_success_rate", 0.5, "50.0 %"),
+        ("test_bpd", 0.51949, "0.519"),
+        ("frechet_distance", 1031.75, "1,032"),
+    ],
 )
 def test_how_numbers_are_written(measure, value, text):
     assert shown(measure, value) == text

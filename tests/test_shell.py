@@ -34,18 +34,11 @@ clean_accuracy = { min = LEAST }
 
 
 @pytest.fixture
-def call(capsys, monkeypatch, tmp_path):
+def call(shell, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name, least in (("one", "0.0"), ("two", "1.0")):
         (tmp_path / f"{name}.toml").write_text(TINY.replace("LEAST", least), encoding="utf-8")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["epsbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return (stopped.value.code or 0, *capsys.readouterr())
-
-    return run
+    return shell
 
 
 def verbs() -> dict[str, typer.models.CommandInfo]:

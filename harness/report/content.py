@@ -15,6 +15,7 @@ from epsbench.harness.report.results.units import and_list
 from epsbench.harness.report.robustness.corruptions import corruption_tables
 from epsbench.harness.report.robustness.cost import cost_table
 from epsbench.harness.report.robustness.distances import distances_table
+from epsbench.harness.report.robustness.given import given_table
 from epsbench.harness.report.robustness.leaderboard import Board, boards
 from epsbench.harness.report.robustness.movement import movement_tables
 from epsbench.harness.report.robustness.parts import parts_table
@@ -110,6 +111,7 @@ class Content:
             self.cost,
             self.training_cost,
             *self.generative.all,
+            given_table(self.results),
             findings_table(self.results),
         ]
         return [*leaderboards, *self.movements, *self.transfers, *(table for table in last if table is not None)]

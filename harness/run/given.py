@@ -75,6 +75,10 @@ def _of_arrays(x: Any, y: Any) -> Part:
         raise InputError("x: is uint8; images are floats in [0, 1] here: give x / 255")
     if images.dtype.kind in "iub":
         raise InputError(f"x: is {images.dtype}; images are floats in [0, 1]: give x / 255")
+    shape = images.shape
+    if len(shape) == 4 and shape[3] in (1, 3) and shape[1] == shape[2] > 3:
+        raise InputError(f"x: has the shape {shape}, with channels last; give them first: x.transpose(0, 3, 1, 2), or "
+                         "x.permute(0, 3, 1, 2) of a tensor")  # fmt: skip
     images = checked_images(images, "x", "nchw")
     return Part(images, checked_labels(y, len(images), "y"))
 

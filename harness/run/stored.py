@@ -46,7 +46,13 @@ def load_model(
     folder = Path(results)
     record = _chosen(folder, where)
     key = weights_key(record)
-    network = _built(record, Path(base))
+    try:
+        network = _built(record, Path(base))
+    except InputError as error:
+        raise InputError(
+            [*error.messages, f"{folder}: so the model of record {record.id} cannot be built again; an object that a "
+             "program passed, as to evaluate(model, x, y), is in that program alone"]
+        ) from error  # fmt: skip
     place = Path(weights) if weights is not None else folder / "weights"
     if record.cell["training"]["epochs"] and load_weights(place, key, network) is None:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -57,6 +58,10 @@ SHAPES = {
     "weights as arrays": lambda s: {"params": {name: value.numpy() for name, value in s.items()}},
     "four levels down": lambda s: {"a": {"b": {"c": {"model": s}}}},
     "other plain values": lambda s: {"model": s, "cfg": SimpleNamespace(lr=0.1)},
+    "bfloat16": lambda s: {name: value.bfloat16() for name, value in s.items()},
+    "double precision": lambda s: {name: value.double() for name, value in s.items()},
+    "lightning fabric": lambda s: {"model": prefixed(s, "_forward_module."), "iter": 3},
+    "parameters": lambda s: {name: nn.Parameter(value) for name, value in s.items()},
     "an epoch beside the tensors": lambda s: {**s, "epoch": 3},
     "a normalisation like ours": lambda s: prefixed(s, "1.") | {"0.mean": torch.tensor([0.305]),
                                                               "0.std": torch.tensor([[[0.376]]])},
@@ -67,7 +72,7 @@ SHAPES = {
 def test_what_other_tools_save_loads(tmp_path, trained, shape):
     torch.save(SHAPES[shape](trained.state_dict()), tmp_path / "c.pt")
     network = FromFile(str(tmp_path / "c.pt"), "smallcnn").build(DIGITS).eval()
-    tolerance = 1e-2 if shape == "half precision" else 1e-6
+    tolerance = 1e-2 if shape in ("half precision", "bfloat16") else 1e-6
     torch.testing.assert_close(network(X), trained(X), rtol=tolerance, atol=tolerance)
 
 
@@ -105,7 +110,9 @@ def test_a_set_for_another_network_beside_ours_does_not_disturb(tmp_path, traine
 def test_a_checkpoint_that_would_load_partly_is_an_error(trained):
     state = trained.state_dict()
     first = next(iter(state))
-    with pytest.raises(ValueError, match=rf"no tensor '{first}' \(1 missing, 0 unknown\); the file has '"):
+    with pytest.raises(
+        ValueError, match=rf"no tensor '{first}' \(1 missing, 0 unknown\); missing: '{first}'; the file has '"
+    ):
         load_into(SmallCNN().build(DIGITS), {name: value for name, value in state.items() if name != first}, "c.pt")
     with pytest.raises(ValueError, match=r"a tensor 'extra\.weight' that does not belong there \(0 missing, 1 unknown"):
         load_into(SmallCNN().build(DIGITS), state | {"extra.weight": torch.ones(2)}, "c.pt")
@@ -127,6 +134,35 @@ def test_a_network_without_tensors_takes_an_empty_set():
     load_into(nn.Flatten(), {}, "none.pt")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html>Virus scan warning</html>", "it is a web page"),
+    ],
+)
+def test_what_is_there_in_place_of_weights_is_named(tmp_path, content, message):
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_state(tmp_path / "c.pt")
+
+
+def test_a_file_that_was_cut_a_program_and_tensors_without_data_are_named(tmp_path, trained):
+    torch.save(trained.state_dict(), tmp_path / "c.pt")
+    whole = (tmp_path / "c.pt").read_bytes()
+    (tmp_path / "c.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="its end is missing"):
+        load_state(tmp_path / "c.pt")
+    with zipfile.ZipFile(tmp_path / "s.pt", "w") as archive:  # as torch.jit.save lays it out
+        archive.writestr("s/constants.pkl", b"")
+    with pytest.raises(ValueError, match=r"TorchScript archive.*torch\.jit\.load\('s\.pt'\)"):
+        load_state(tmp_path / "s.pt")
+    torch.save({name: value.to("meta") for name, value in trained.state_dict().items()}, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match="no data"):
+        load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "m.pt")
+
+
 def test_a_whole_pickled_module_is_refused_unrun(tmp_path, trained):
     torch.save(trained, tmp_path / "c.pt")
     with pytest.raises(ValueError, match="refused: it is no plain state dict"):
@@ -135,7 +171,11 @@ def test_a_whole_pickled_module_is_refused_unrun(tmp_path, trained):
 
 def test_the_nearest_name_is_suggested(trained):
     state = {name.replace(".", "_"): value for name, value in trained.state_dict().items()}
-    with pytest.raises(ValueError, match=r"no tensor 'layers\.0\.bias' \(8 missing.*the nearest .* is 'layers_0_bias'"):
+    with pytest.raises(
+        ValueError,
+        match=r"no tensor 'layers\.0\.bias' \(8 missing, 8 unknown\); missing: 'layers\.0\.bias' \(nearest in the "
+        r"file: 'layers_0_bias'\), .* and 4 more; unknown: 'layers_0_bias'",
+    ):
         load_into(SmallCNN().build(DIGITS), state, "c.pt")
 
 

@@ -76,7 +76,7 @@ def _load_file(address: str, place: str, base: Path) -> ModuleType:
         remedy = (
             _old_name(missing)
             or f"install {missing.partition('.')[0]!r}, or put it beside {path.name}; "
-            "at the root of its project it is found where that has a .git or a pyproject.toml"
+            "at the root of its project it is found where that has a .git, a pyproject.toml or a README.md"
         )
         raise InputError(f"{address!r}: {path} does not import ({_reason(error)}); {remedy}") from error
     except _IMPORT_FAILURES as error:

@@ -52,7 +52,9 @@ def check_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, An
             except (ValueError, TypeError) as error:
                 problems.append(f"{key}: {error}")
         elif parameter.required:
-            problems.append(f"{key} is missing; give {key} = <{parameter.type}>")
+            problems.append(
+                f"{key} is missing; give {key} = <{parameter.type}>, or name a function of your own that needs no {key}"
+            )
         elif not parameter.later:
             try:
                 values[key] = freeze(parameter.default)

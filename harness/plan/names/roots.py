@@ -18,20 +18,26 @@ OWN_FOLDERS = frozenset({"attacks", "harness", "models", "suites"})
 
 
 PROJECT_MARKS = ("pyproject.toml", ".git")
+# What the root of a repository has that was downloaded as an archive; other folders may have it as well.
+WEAK_MARKS = ("setup.py", "setup.cfg", "requirements.txt", "environment.yml", "README.md")
 
 
 def roots_of(path: Path) -> tuple[Path, ...]:
     """The folders that a file's imports are looked up in.
 
     Its own folder; where that is a package, the folder that holds the package; and the project's root, the nearest
-    folder above with a ``pyproject.toml`` or a ``.git``.
+    folder above with a ``pyproject.toml`` or a ``.git``, else with one of `WEAK_MARKS`.
     """
     folder = path.resolve().parent
     above = folder
     while is_package(above):
         above = above.parent
-    project = next((p for p in (folder, *folder.parents) if any((p / mark).exists() for mark in PROJECT_MARKS)), above)
-    return tuple(dict.fromkeys((folder, above, project)))
+    return tuple(dict.fromkeys((folder, above, _marked(folder, PROJECT_MARKS) or _marked(above, WEAK_MARKS) or above)))
+
+
+def _marked(folder: Path, marks: tuple[str, ...]) -> Path | None:
+    """The nearest folder, from this one upwards, that has one of these files or folders."""
+    return next((p for p in (folder, *folder.parents) if any((p / mark).exists() for mark in marks)), None)
 
 
 def project_of(path: Path) -> Path:

@@ -18,7 +18,7 @@ class Target:
     module: str
     """The module here with its ``write(results, out)``, which returns a sentence about what it wrote."""
     out: str
-    """The file or folder that is written without ``--out``."""
+    """The file or folder that is written without ``--to``."""
     package: str = ""
     """The package that is needed, by the name that it is imported by; empty where none is."""
 
@@ -53,7 +53,7 @@ def export(target: str, folders: Sequence[Path], out: Path | None = None) -> str
     try:
         return write(results, place)
     except OSError as error:
-        raise InputError(f"{place}: cannot be written ({error.strerror or error}); choose another --out") from error
+        raise InputError(f"{place}: cannot be written ({error.strerror or error}); choose another --to") from error
 
 
 def _require(package: str, extra: str) -> None:

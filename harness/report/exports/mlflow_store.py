@@ -40,7 +40,7 @@ def write(results: Results, out: Path) -> str:
         for run in fresh:
             _log(client, experiment, run)
     except MlflowException as error:
-        raise InputError(f"mlflow: {uri}: {error}; correct --out or MLFLOW_TRACKING_URI") from error
+        raise InputError(f"mlflow: {uri}: {error}; correct --to or MLFLOW_TRACKING_URI") from error
     again = f", {len(there)} were there" if there else ""
     return f"{uri}: {plural(len(fresh), 'run')} in the experiment {EXPERIMENT}{again}"
 

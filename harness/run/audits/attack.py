@@ -22,7 +22,7 @@ from epsbench.harness.run.audits.probe import log_odds
 OUTSIDE = 1e-5
 UNMOVED, NO_OP = 0.01, 0.5  # shares of unchanged images: a warning above the first, void from the second on
 STILL_RISING = 0.2  # the share of the whole rise in loss that one more step adds; about 0 once converged
-FEWEST = 8  # images that were not fooled; with fewer there is no finding
+FEWEST, MOST_STEPPED = 8, 32  # images that were not fooled; with fewer there is no finding, and more are not asked
 SHORT = 0.9  # share of those whose last gradient was not used
 FEW_LOST = 0.01  # share of images that were fooled on the way; fewer are not reported
 FEW_BEYOND, MOST = 0.01, 0.5  # shares of returned images that are beyond the ball, and that are no pixels
@@ -100,12 +100,12 @@ def _wasted(outcome: Outcome) -> Iterator[Finding]:
 
 
 def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets: Targets, batch: int) -> list[Finding]:
-    """Take one more step on at most ``batch`` of the kept images that were not fooled: does the loss still rise?
+    """Take one more step on at most ``batch`` and 32 of the kept images that were not fooled: does the loss still rise?
 
     An attack with state takes the step with a new state, without what it remembers of its path.
     """
     kept = len(outcome.images)
-    survivors = np.flatnonzero(outcome.attacked[:kept] & ~outcome.fooled[:kept])[:batch]
+    survivors = np.flatnonzero(outcome.attacked[:kept] & ~outcome.fooled[:kept])[: min(batch, MOST_STEPPED)]
     if (
         not attack.same_every_step
         or not attack.asks_at_the_point()

@@ -12,7 +12,7 @@ from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.attacked import Attacked
-from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.audits.probe import Probe, log_odds
 from epsbench.harness.run.audits.search import score_search
 from epsbench.harness.run.metrics import share_of
 from epsbench.harness.statistics import mcnemar_exact
@@ -22,43 +22,80 @@ STEPS, STEP = 15, 0.25  # the number of gradient steps and their size as a share
 SIGNIFICANT = 1e-3
 SATURATED, UNSURE = 1 - 1e-4, 0.5  # median probabilities of the predicted class
 MUCH = 0.15  # of the images; a smaller difference is not reported
+# An attack begins with so many images, those nearest to another class, and goes on where it fools at least so many of
+# them. Where it would fool enough of all images for a finding, it fools more than that of these.
+SCREENED, GO_ON = 12, 3
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
+
+
+class Tried:
+    """Which of N images an attack fools. An image is attacked when it is first asked for."""
+
+    def __init__(self, attack: Callable[[Tensor], Tensor], n: int, device: torch.device) -> None:
+        """``attack`` takes positions (k,) of images and says which of those it fools, (k,)."""
+        self._attack = attack
+        self._fooled = torch.zeros(n, dtype=torch.bool, device=device)
+        self._known = self._fooled.clone()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Which of the images marked in ``rows`` (N,) are fooled, (N,)."""
+        new = (rows & ~self._known).nonzero().flatten()
+        if len(new):
+            self._fooled[new] = self._attack(new)
+            self._known[new] = True
+        return self._fooled & rows
 
 
 @dataclass(frozen=True)
 class Reattacked:
     """Which of N attacked images each attack fools, by the judge's verdict."""
 
-    cross_entropy: Tensor
-    """By steps along the gradient of the cross-entropy, (N,)."""
+    cross_entropy: Callable[[Tensor], Tensor]
+    """By steps along the gradient of the cross-entropy: from marked images (N,) to fooled ones (N,), as `Tried`."""
 
-    margin: Tensor
-    """By steps along the gradient of the margin, (N,)."""
+    margin: Callable[[Tensor], Tensor]
+    """By steps along the gradient of the margin."""
 
-    search: Tensor
-    """By scores alone, (N,); tried only where both others fail."""
+    search: Callable[[Tensor], Tensor]
+    """By scores alone."""
+
+    nearest: Tensor
+    """Positions (N,), those first whose logits are nearest to another class without an attack."""
 
     confidence: Tensor
     """The probability of the predicted class of each clean image, (N,)."""
 
+    def first(self, rows: Tensor) -> Tensor:
+        """Of the images marked in ``rows`` (N,) the `SCREENED` nearest to another class, (N,)."""
+        marked = self.nearest[rows[self.nearest]][:SCREENED]
+        return torch.zeros_like(rows).index_fill_(0, marked, True)
+
+    def worth(self, attack: Callable[[Tensor], Tensor], rows: Tensor) -> bool:
+        """Whether an attack fools enough of the nearest of ``rows`` (N,) to be tried on all of them."""
+        return int(attack(self.first(rows)).sum()) >= min(GO_ON, int(rows.sum()))
+
 
 def reattack(
-    probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float, others: Tensor
+    probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, logits: Tensor, norm: Norm, eps: float, others: Tensor
 ) -> Reattacked:
-    """Attack images ``x`` (N, C, H, W) that are classified correctly, as labels ``y`` (N,), at ``eps``.
+    """Attacks on images ``x`` (N, C, H, W) that are classified correctly, as labels ``y`` (N,), at ``eps``.
 
-    Gradients are those of the ``attacked`` form, as the recorded attack follows them. ``others`` (M, C, H, W) are
-    further images, of any class: the search by scores tries steps towards them.
+    ``logits`` (N, classes) are those of the images. Gradients are those of the ``attacked`` form, as the recorded
+    attack follows them. ``others`` (M, C, H, W) are further images, of any class: the search by scores tries steps
+    towards them.
     """
-    cross_entropy = by_cross_entropy(probe, attacked, x, y, norm, eps)
-    margin = by_margin(probe, attacked, x, y, norm, eps)
-    fooled = torch.zeros_like(margin)
-    left = (cross_entropy & margin).nonzero().flatten()
-    if len(left):
-        fooled[left] = score_search(probe, x[left], y[left], norm, eps, others)
-    confidence = probe.logits(x).softmax(1).amax(1)
-    return Reattacked(~cross_entropy, ~margin, fooled, confidence)
+
+    def tried(fools: Callable[[Tensor, Tensor], Tensor]) -> Tried:
+        return Tried(lambda at: fools(x[at], y[at]), len(x), x.device)
+
+    return Reattacked(
+        tried(lambda few, labels: ~by_cross_entropy(probe, attacked, few, labels, norm, eps)),
+        tried(lambda few, labels: ~by_margin(probe, attacked, few, labels, norm, eps)),
+        tried(lambda few, labels: score_search(probe, few, labels, norm, eps, others)),
+        log_odds(logits, y).argsort(descending=True, stable=True),
+        logits.softmax(1).amax(1),
+    )
 
 
 def by_cross_entropy(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
@@ -74,15 +111,29 @@ def by_margin(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm
 def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[Finding]:
     """What the attacks of the audits fool, beyond the images (N,) that the recorded attack has ``fooled`` at ``eps``.
 
-    Without those the finding would doubt a number that already counts them.
+    Without those the finding would doubt a number that already counts them. Each attack begins with the images that
+    are nearest to another class, and goes on where it fools some of them.
     """
-    n = len(fooled)
-    if n < FEWEST:
+    if len(fooled) < FEWEST:
         return
-    gained = int((result.margin & ~result.cross_entropy & ~fooled).sum())
-    lost = int((result.cross_entropy & ~result.margin).sum())
+    left = ~fooled
+    if result.worth(result.margin, left):
+        yield from _by_margin_alone(result, fooled, eps)
+        left = left & ~result.margin(left)
+    if result.worth(result.search, left):
+        yield from _by_search_alone(result, fooled, left, eps)
+
+
+def _by_margin_alone(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[Finding]:
+    n, everyone = len(fooled), torch.ones_like(fooled)
+    most = int(result.margin(~fooled).sum())
+    if most <= MUCH * n or mcnemar_exact(most, 0) >= SIGNIFICANT:
+        return
+    cross_entropy, margin = result.cross_entropy(everyone), result.margin(everyone)
+    gained = int((margin & ~cross_entropy & ~fooled).sum())
+    lost = int((cross_entropy & ~margin).sum())
     if gained - lost > MUCH * n and mcnemar_exact(gained, lost) < SIGNIFICANT:
-        shares = {"cross_entropy": share_of(result.cross_entropy), "margin": share_of(result.margin)}
+        shares = {"cross_entropy": share_of(cross_entropy), "margin": share_of(margin)}
         fact = (
             f"{STEPS} steps fool {shares['cross_entropy']:.0%} by the cross-entropy, {shares['margin']:.0%} by margin"
         )
@@ -90,16 +141,20 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
         cause, remedy = _why_margin(confidence)
         yield finding("margin-beats-cross-entropy", f"{fact}: {cause}", remedy, **shares, images=n, eps=eps,
                       confidence=confidence)  # fmt: skip
-    more = result.search & ~fooled
-    if int(more.sum()) > max(MUCH * n, FEWEST / 4):
-        shares = {
-            "recorded": share_of(fooled),
-            "gradient": share_of(result.cross_entropy | result.margin),
-            "search": share_of(more),
-        }
+
+
+def _by_search_alone(result: Reattacked, fooled: Tensor, left: Tensor, eps: float) -> Iterator[Finding]:
+    """``left`` (N,) are the images that neither the recorded attack nor the margin fools, as far as that is known."""
+    n, enough = len(fooled), max(MUCH * len(fooled), FEWEST / 4)
+    more = result.search(left)
+    if int(more.sum()) <= enough:
+        return
+    more &= ~result.margin(more) & ~result.cross_entropy(more)  # what gradients find is no sign of masking
+    if int(more.sum()) > enough:
+        shares = {"recorded": share_of(fooled), "search": share_of(more)}
         fact = (
-            f"of {n} images, this attack fools {shares['recorded']:.0%}, gradient steps with two losses "
-            f"{shares['gradient']:.0%}, and a short search without gradients {shares['search']:.0%} that neither fools"
+            f"of {n} images, this attack fools {shares['recorded']:.0%}, and a short search without gradients "
+            f"{shares['search']:.0%} that gradient steps with two losses do not fool either"
         )
         yield finding("score-search-beats-gradient", fact, **shares, images=n, eps=eps)
 

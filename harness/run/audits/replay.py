@@ -19,6 +19,7 @@ from epsbench.harness.run.audits.points import spread
 from epsbench.harness.run.audits.probe import Probe
 
 DIFFERS = 0.02  # of the spread of the logits: the loss of other kernels may differ by so much
+IMAGES = 64  # at most; a cell may keep those of all its images
 FEWEST = 2  # images; a single one may lie on an edge of a network that rounds inside
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -26,7 +27,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Replayed:
-    """Adversarial images that a cell keeps, with their recorded losses."""
+    """Some adversarial images that a cell keeps, with their recorded losses."""
 
     x: Tensor
     """The images, (N, C, H, W)."""
@@ -43,6 +44,7 @@ class Replayed:
         kept = np.flatnonzero(
             outcome.attacked[: len(outcome.images)] & np.isfinite(outcome.loss[: len(outcome.images)])
         )
+        kept = kept[:IMAGES]
         if len(kept) < FEWEST:
             return None
         at, device = torch.from_numpy(kept), targets.labels.device

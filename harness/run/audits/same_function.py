@@ -5,7 +5,7 @@ Models that answer attacks otherwise than clean images show it on moved images o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from epsbench.harness.run.machine.copies import copy_of
 DIFFERS = 0.01  # of the spread of the logits; kernels for other batch sizes round differently, by far less
 FEWEST = 2  # images; a single one may lie on an edge of a network that rounds inside
 IMAGES = 16  # for each kind of call
-SIZES = (1, 2, 3, 7, 33, 128)  # of batches
+SIZES, LARGE = (1, 2, 3, 7), (33, 128)  # of batches; large ones hold images again and again, and are tried once
 SAME_WAY = 0.5  # cosine of two gradients; low precision turns them by far less
 ROUNDING = 8.0  # what a low precision may change of the logits, in units of its doubt about them
 
@@ -38,7 +38,8 @@ def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.
         few = x[:IMAGES]
         expected = probe.logits(x)[:IMAGES]
         limit = DIFFERS * spread(expected)
-        for code, how, call in ways:
+        large = _in_batches(probe.judge.network, LARGE) if name == list(moved)[-1] else []
+        for code, how, call in ways + large:
             if code in reported:
                 continue
             rows = changed(call(few), expected, limit)
@@ -46,6 +47,10 @@ def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.
                 reported.add(code)
                 fact = f"{how}, logits of {rows} of {len(few)} images differ ({name})"
                 yield finding(code, fact, images=rows, of=len(few), where=name, call=how)
+
+
+def _in_batches(network: nn.Module, sizes: Sequence[int]) -> list[tuple[str, str, Call]]:
+    return [("batch-dependent", f"in batches of {size}", calls.in_batches(network, size)) for size in sizes]
 
 
 def _ways(network: nn.Module, original: nn.Module | None) -> list[tuple[str, str, Call]]:
@@ -63,7 +68,7 @@ def _ways(network: nn.Module, original: nn.Module | None) -> list[tuple[str, str
             "with gradients on and an image without",
             calls.with_gradients(network, calls.plain),
         ),
-        *(("batch-dependent", f"in batches of {size}", calls.in_batches(network, size)) for size in SIZES),
+        *_in_batches(network, SIZES),
         ("caller-changes-output", "in a thread of its own", calls.in_thread(network)),
         ("caller-changes-output", "with channels last in memory", calls.laid_out(network, calls.channels_last)),
         ("caller-changes-output", "as part of more images", calls.laid_out(network, calls.slice_of_more)),

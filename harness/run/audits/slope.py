@@ -50,11 +50,15 @@ def _agreement(probe: Probe, x: Tensor, gradient: Tensor) -> tuple[float, int]:
     agrees = torch.zeros_like(probe.y, dtype=torch.bool)
     promising = torch.zeros_like(agrees)
     for size in SCALES:
-        step = (x + size * gradient.sign()).clamp(0, 1) - x
-        promised = (gradient.double() * step.double()).flatten(1).sum(1)
-        risen = log_odds(probe.logits(x + step), probe.y) - before
+        left = (~agrees).nonzero().flatten()  # one scale is enough
+        if not len(left):
+            break
+        start, along = x[left], gradient[left]
+        step = (start + size * along.sign()).clamp(0, 1) - start
+        promised = (along.double() * step.double()).flatten(1).sum(1)
+        risen = log_odds(probe.logits(start + step), probe.y[left]) - before[left]
         counts = promised > resolved
-        agrees |= counts & (risen > LOW * promised) & (risen < HIGH * promised)
-        promising |= counts
+        agrees[left] = counts & (risen > LOW * promised) & (risen < HIGH * promised)
+        promising[left] |= counts
     n = int(promising.sum())
     return (float(agrees.sum()) / n if n else 1.0), n

@@ -18,7 +18,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.machine.threads import shape_key, use_fastest
-from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate
+from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate, timings
 from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.judging import lay_out
@@ -101,7 +101,7 @@ def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], w
     batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
     batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
     engine = Engine(victim, subject.judge, subject.targets, batch, keep=keep, white_box=weights is None)
-    measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch)
+    measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch, timings(work.rows, batch))
     return Attacker(engine, Floor(rates, measure) if rates else None, weights or "")
 
 
@@ -147,7 +147,7 @@ def _tuned(victim: Victim, subject: Subject, batch: int, work: Work, verdicts: i
             if work.rows < LONG * batch or not victim.differentiable:
                 return batch, None
             lay_out(judge, targets, batch, verdicts)
-            return batch, measure_rates(victim, judge, targets, batch)
+            return batch, measure_rates(victim, judge, targets, batch, timings(work.rows, batch))
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):
                 raise

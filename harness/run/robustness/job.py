@@ -26,6 +26,7 @@ from epsbench.harness.run.audits.auditor import Auditor, probe_size
 from epsbench.harness.run.audits.fresh_process import recipe_of
 from epsbench.harness.run.audits.history import Seen
 from epsbench.harness.run.audits.overfitting import audit_training
+from epsbench.harness.run.audits.preprocessing import audit_preprocessing
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.corruption import corrupted
@@ -85,8 +86,11 @@ class Bench:
         """
         self.context, self.data, self.streams = context, data, streams
         curves = training.get("curves", {})
-        self.overfitted = audit_training(curves, min(len(data.validation), FEWEST))
         first = streams[0].cells[0]
+        self.overfitted = [
+            *audit_training(curves, min(len(data.validation), FEWEST)),
+            *audit_preprocessing(first, training, data.description),
+        ]
         data = replace(data, test=data.test[: first.test_images])
         test = corrupted(data.test, first.corruption, first.severity) if first.severity else data.test
         batch = min(context.batch_size or UNTRIED[context.device.type], len(test))

@@ -24,6 +24,7 @@ from epsbench.harness.run.speed.program import UNTRACEABLE
 Step = Callable[..., tuple[Tensor, Tensor]]  # images and the loss's inputs to gradients and logits
 
 LONG = 200  # batches of gradients; before so many, a few more for measuring are a small part of the work
+MUCH_LONGER = 1000  # before so many, each is measured three times
 
 # What a program saves of the eager time: 3 to 6 % of a ResNet-18's gradient, and 30 to 50 % where a batch takes less
 # than SMALL_SECONDS. What it costs: seconds that grow with the number of modules (0.3 s for smallcnn, 0.6 s for a
@@ -76,7 +77,7 @@ def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted:
     if wanted == "auto" and work.rows < LONG * batch:
         return
     x, y = targets.batch(batch)
-    eager = seconds(lambda: victim.gradient(x, y), victim.device)
+    eager = seconds(lambda: victim.gradient(x, y), victim.device, timings(work.rows, batch))
     kind, ahead = victim.device.type, work.rows / batch * eager
     if kind == "cpu" and (wanted == "on" or _program_pays(victim, eager, ahead)):
         _trace(victim, targets, x, y, work)
@@ -85,6 +86,11 @@ def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted:
         _compile(victim, x, y)
     if kind == "cuda":
         _capture(victim, x, y)
+
+
+def timings(rows: int, batch: int) -> int:
+    """How often a call is timed before so many rows of work: once where three times would be a large part of it."""
+    return 3 if rows >= MUCH_LONGER * batch else 1
 
 
 def _program_pays(victim: Victim, eager: float, ahead: float) -> bool:

@@ -11,17 +11,18 @@ SMALLEST = 32
 LARGEST = {"cpu": 512, "cuda": 4096}
 UNTRIED = {"cpu": 128, "cuda": 1024}
 """The size used where trying would take too long."""
-TRIAL_SHARE = 0.02  # of the predicted work may go into finding the batch size
+TRIAL_SHARE = 0.01  # of the predicted work may go into finding the batch size
 
 
 def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
     """The batch size with the most gradients a second: doubled until that gains nothing, or memory runs out.
 
-    ``rows`` is the work ahead in gradients. Where the trials would cost more than 2 % of it, `UNTRIED` is used.
+    ``rows`` is the work ahead in gradients. Where trying the usual sizes would cost more than 1 % of it, `UNTRIED` is
+    used.
     """
     kind = victim.device.type
     most, budget = min(LARGEST[kind], max(rows, 1)), TRIAL_SHARE * rows
-    if budget < 4 * SMALLEST or not victim.differentiable:
+    if budget < 4 * UNTRIED[kind] or not victim.differentiable:
         return min(UNTRIED[kind], most)
     best, best_rate, batch, spent = min(UNTRIED[kind], most), 0.0, SMALLEST, 0
     while batch <= most and spent + 2 * batch <= budget:

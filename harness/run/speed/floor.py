@@ -72,20 +72,20 @@ class Floor:
         return None
 
 
-def uncounted_rates(victim: Victim, judge: Judge, targets: Targets, batch: int) -> Rates:
+def uncounted_rates(victim: Victim, judge: Judge, targets: Targets, batch: int, repeats: int = 3) -> Rates:
     """As `measure_rates`, without a trace in the victim's counts: the cells measured so far have taken theirs."""
     counts = victim.forwards, victim.backwards
     try:
-        return measure_rates(victim, judge, targets, batch)
+        return measure_rates(victim, judge, targets, batch, repeats)
     finally:
         victim.forwards, victim.backwards = counts
 
 
-def measure_rates(victim: Victim, judge: Judge, targets: Targets, batch: int) -> Rates:
-    """The rates at this batch, from a few bare calls."""
+def measure_rates(victim: Victim, judge: Judge, targets: Targets, batch: int, repeats: int = 3) -> Rates:
+    """The rates at this batch, each from so many bare calls."""
     x, y = targets.batch(batch)
-    gradient = seconds(lambda: victim.gradient(x, y), victim.device)
+    gradient = seconds(lambda: victim.gradient(x, y), victim.device, repeats)
     judged, _ = targets.batch(max(batch, judge.batch))
-    verdict = seconds(lambda: judge.logits(judged, batch), victim.device)
-    forward = seconds(lambda: victim.scores(x), victim.device)
+    verdict = seconds(lambda: judge.logits(judged, batch), victim.device, repeats)
+    forward = seconds(lambda: victim.scores(x), victim.device, repeats)
     return Rates(gradient / len(x), verdict / len(judged), forward / len(x))

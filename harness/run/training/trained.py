@@ -26,6 +26,7 @@ from epsbench.harness.run.training.settings import Hooks, Method, Settings, Trai
 from epsbench.harness.run.training.weights import digest, load_weights, save_weights, weights_path
 from epsbench.models.catalogue import PREFIXES
 from epsbench.models.checkpoints import load_into
+from epsbench.models.hub import preprocessing_of
 
 PROBED = 8  # test images whose logits are kept with trained weights
 _SAME = 5e-3  # of the largest logit; kernels of other machines round differently, by about 1e-5 of it
@@ -203,9 +204,10 @@ def _start(network: nn.Module, cell: RobustnessCell, context: Context) -> dict[s
 
 
 def _loaded(network: nn.Module) -> dict[str, Any]:
-    """The name of the set of weights that was loaded from the model's file, if it was loaded from one."""
-    chosen = getattr(network, "loaded_from", None)
-    return {"loaded": chosen} if isinstance(chosen, str) else {}
+    """Which weights of the model's file were loaded, and what its library says of its images, where that is known."""
+    chosen, preprocessing = getattr(network, "loaded_from", None), preprocessing_of(network)
+    entries: dict[str, Any] = {"loaded": chosen} if isinstance(chosen, str) else {}
+    return entries | ({"preprocessing": preprocessing.record()} if preprocessing else {})
 
 
 def _as_given(network: nn.Module, cell: RobustnessCell, context: Context) -> dict[str, Any]:

@@ -252,7 +252,7 @@ def test_a_package_that_is_missing_names_its_extra(tmp_path, results, monkeypatc
 
 def test_a_target_that_cannot_be_written(tmp_path, results):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be written .* choose another --out"):
+    with pytest.raises(InputError, match=r"cannot be written .* choose another --to"):
         export("csv", [results], tmp_path / "file" / "records.csv")
     with pytest.raises(InputError, match="did you mean 'mlflow'"):
         export("mlflo", [results], tmp_path)

@@ -105,7 +105,7 @@ class RemembersLast(Remembers):
 
 
 class Tires(Robust):
-    """Is another model once it has been asked about a thousand images."""
+    """Is another model once it has been asked about 800 images: while its adversarial images are judged."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
@@ -113,7 +113,7 @@ class Tires(Robust):
 
     def robust(self, x: Tensor) -> bool:
         self.images += len(x)
-        return self.images > 1000
+        return self.images > 800
 
 
 class ByAddress(Wrapped):

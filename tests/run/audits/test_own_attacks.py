@@ -12,6 +12,7 @@ import torch
 from broken_models import Scaled, Wrapped
 from disguises import FlipsOnTheWay
 from hidden_gradients import zeroed
+from hypothesis import given, strategies
 from late_gradients import SpoiledOffGrid
 from lookups import Robust
 from memories import Remembers
@@ -28,10 +29,21 @@ from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.history import History, Seen
 from epsbench.harness.run.audits.points import on_the_way, points
-from epsbench.harness.run.audits.reattack import Reattacked, along_gradient, audit_reattack, reattack
+from epsbench.harness.run.audits.reattack import (
+    FEWEST,
+    GO_ON,
+    MUCH,
+    SIGNIFICANT,
+    Reattacked,
+    Tried,
+    along_gradient,
+    audit_reattack,
+    reattack,
+)
 from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.search import score_search
 from epsbench.harness.run.audits.slope import audit_slope
+from epsbench.harness.statistics import mcnemar_exact
 
 SPEED_ALONE = {"not-prepared", "not-folded", "not-traced", "not-mixed"}
 
@@ -61,7 +73,7 @@ def test_margin_steps_fool_where_the_cross_entropy_is_saturated(honest):
     for network, expected in ((honest, []), (Scaled(honest, 200.0), ["margin-beats-cross-entropy"])):
         probe = probe_of(network)
         attacked = Attacked(Victim(probe.judge.network, CPU, "float32", "plain"), 64)
-        result = reattack(probe, attacked, probe.x, probe.y, NORMS["linf"], 0.2, probe.x)
+        result = reattack(probe, attacked, probe.x, probe.y, probe.logits(probe.x), NORMS["linf"], 0.2, probe.x)
         findings = list(audit_reattack(result, torch.zeros(48, dtype=torch.bool), 0.2))
         assert [each.code for each in findings] == expected
         assert all(each.evidence["margin"] > each.evidence["cross_entropy"] + 0.15 for each in findings)
@@ -139,20 +151,68 @@ def test_a_model_at_chance_is_reported_where_images_are_enough(right, n, classes
 )
 def test_the_remedy_for_steps_on_the_cross_entropy_fits_the_cause(confidence, remedy, not_this):
     none, some = torch.zeros(40, dtype=torch.bool), torch.arange(40) < 20
-    (found,) = audit_reattack(Reattacked(none, some, none, torch.full((40,), confidence)), none, 0.1)
-    assert remedy in found.message
-    assert not_this not in found.message
+    ways = (answers(fooled) for fooled in (none, some, none))
+    (remark,) = audit_reattack(Reattacked(*ways, torch.arange(40), torch.full((40,), confidence)), none, 0.1)
+    assert remedy in remark.message
+    assert not_this not in remark.message
 
 
 def test_images_that_the_recorded_attack_fools_do_not_count():
     none = torch.zeros(40, dtype=torch.bool)
     some = torch.arange(40) < 20
-    for result, code in (
-        (Reattacked(none, none, some, torch.ones(40)), "score-search-beats-gradient"),
-        (Reattacked(none, some, none, torch.ones(40)), "margin-beats-cross-entropy"),
+    for ways, code in (
+        ((none, none, some), "score-search-beats-gradient"),
+        ((none, some, none), "margin-beats-cross-entropy"),
     ):
+        result = Reattacked(*(answers(fooled) for fooled in ways), torch.arange(40), torch.ones(40))
         assert [each.code for each in audit_reattack(result, none, 0.1)] == [code]
         assert not list(audit_reattack(result, some, 0.1))
+
+
+def answers(fooled: torch.Tensor, asked: list[int] | None = None) -> Tried:
+    """An attack that fools these images; ``asked`` counts what it is asked for."""
+
+    def attack(at: torch.Tensor) -> torch.Tensor:
+        if asked is not None:
+            asked.extend(at.tolist())
+        return fooled[at]
+
+    return Tried(attack, len(fooled), CPU)
+
+
+def test_an_attack_that_fools_none_of_the_nearest_images_is_tried_on_no_others():
+    none, asked, searched, given = torch.zeros(40, dtype=torch.bool), [], [], []
+    nearest = torch.arange(40).flip(0)
+    tried = Reattacked(answers(none, given), answers(none, asked), answers(none, searched), nearest, torch.ones(40))
+    assert not list(audit_reattack(tried, none, 0.1))
+    assert (sorted(asked), sorted(searched), given) == (list(range(28, 40)), list(range(28, 40)), [])
+    recorded = torch.arange(40) >= 35  # images that the recorded attack fools are not attacked
+    assert not list(audit_reattack(tried, recorded, 0.1))
+    assert (min(asked), len(asked), len(set(asked))) == (23, 17, 17)
+
+
+@given(strategies.lists(strategies.tuples(*[strategies.booleans()] * 4), min_size=16, max_size=48))
+def test_the_short_way_finds_what_attacks_on_all_images_find(images):
+    """Where enough of the nearest images are fooled for the attacks to go on."""
+    cross_entropy, margin, search, recorded = (torch.tensor(each) for each in zip(*images, strict=True))
+    n, left = len(recorded), ~recorded
+    order = (left & (margin | search)).int().argsort(descending=True, stable=True)
+    tried = Reattacked(answers(cross_entropy), answers(margin), answers(search), order, torch.ones(n))
+    expected = set()
+    gained, lost = int((margin & ~cross_entropy & left).sum()), int((cross_entropy & ~margin).sum())
+    if gained - lost > MUCH * n and mcnemar_exact(gained, lost) < SIGNIFICANT:
+        expected.add("margin-beats-cross-entropy")
+    more = int((search & ~cross_entropy & ~margin & left).sum())
+    if more > max(MUCH * n, FEWEST / 4):
+        expected.add("score-search-beats-gradient")
+    reported = {each.code for each in audit_reattack(tried, recorded, 0.1)}
+    assert reported <= expected
+    near = tried.first(left)
+    if int((margin & near).sum()) >= GO_ON or "margin-beats-cross-entropy" not in expected:
+        assert ("margin-beats-cross-entropy" in reported) == ("margin-beats-cross-entropy" in expected)
+    after = tried.first(left & ~margin)
+    if int((search & after).sum()) >= GO_ON and int((margin & near).sum()) >= GO_ON:
+        assert reported == expected
 
 
 def test_a_true_number_stands_where_the_attacked_form_sees_through_a_zeroed_gradient(honest, tmp_path):
