@@ -12,7 +12,6 @@ from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.attacked import Attacked
-from epsbench.harness.run.audits.points import share_of
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.search import score_search
 from epsbench.harness.run.metrics import share_of
