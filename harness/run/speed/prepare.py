@@ -56,7 +56,7 @@ def prepare_random(
     victim = RandomVictim(frozen_copy(model, device), device, "float32", form, samples=samples)
     try:
         victim.slope(x, y)
-    except RuntimeError as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         _not_differentiable(victim, error)
@@ -66,7 +66,7 @@ def prepare_random(
     return victim
 
 
-def _not_differentiable(victim: Victim, error: RuntimeError) -> None:
+def _not_differentiable(victim: Victim, error: Exception) -> None:
     victim.differentiable = False
     victim.findings.append(finding("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
 
