@@ -27,7 +27,7 @@ class Finding(BaseModel):
 def finding(code: str, fact: str, remedy: str = "", /, **evidence: Any) -> Finding:
     """A finding of this code. Its message is the ``fact``, then what to do about it.
 
-    ``remedy`` is what helps where the cause is known; without one it is the code's.
+    ``remedy`` is a text, what helps where the cause is known; without one it is the code's.
     """
     kind = CODES[code]
     message = f"{fact}; {remedy or kind.remedy}"

@@ -56,7 +56,7 @@ def prepare_random(
     victim = RandomVictim(frozen_copy(model, device), device, "float32", form, samples=samples)
     try:
         victim.slope(x, y)
-    except RuntimeError as error:
+    except Exception as error:
         if is_out_of_memory(error):
             raise
         _not_differentiable(victim, error)
