@@ -77,7 +77,10 @@ MAY_IMPORT = {
              f"{REPORT}.exports", f"{REPORT}.site", *SHARED),
     f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", "harness.plan.cell", *SHARED),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
-    f"{REPORT}.robustness": (f"{REPORT}.robustness", "harness.plan.training_text", *DRAWING, *SHARED),
+    f"{REPORT}.robustness": (
+        f"{REPORT}.robustness", "harness.plan.training_text", "harness.plan.data", "harness.plan.epsilon", *DRAWING,
+        *SHARED,
+    ),
     f"{REPORT}.generative": (f"{REPORT}.generative", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.formats": (f"{REPORT}.formats", *DRAWING, *SHARED),
     f"{REPORT}.formats.latex": (f"{REPORT}.formats.latex", f"{REPORT}.robustness", *DRAWING, *SHARED),
