@@ -24,7 +24,7 @@ class Finding(BaseModel):
     """The numbers behind the message."""
 
 
-def finding(code: str, fact: str, remedy: str = "", /, **evidence: Any) -> Finding:
+def finding(code: str, fact: str, *, remedy: str = "", **evidence: Any) -> Finding:
     """A finding of this code. Its message is the ``fact``, then what to do about it.
 
     ``remedy`` is what helps where the cause is known; without one it is the code's.

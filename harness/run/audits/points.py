@@ -63,3 +63,8 @@ def some_of(n: int, most: int, device: torch.device) -> Tensor:
     """At most ``most`` different positions below ``n`` at random, the same each time: not the first ones, which a model
     may treat better."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:most].to(device)
+
+
+def share_of(rows: Tensor) -> float:
+    """The share of rows (n,) that are true."""
+    return float(rows.float().mean())

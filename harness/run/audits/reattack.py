@@ -12,6 +12,7 @@ from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.attacked import Attacked
+from epsbench.harness.run.audits.points import share_of
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.search import score_search
 from epsbench.harness.run.metrics import share_of
@@ -88,7 +89,7 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
         )
         confidence = float(result.confidence.median())
         cause, remedy = _why_margin(confidence)
-        yield finding("margin-beats-cross-entropy", f"{fact}: {cause}", remedy, **shares, images=n, eps=eps,
+        yield finding("margin-beats-cross-entropy", f"{fact}: {cause}", remedy=remedy, **shares, images=n, eps=eps,
                       confidence=confidence)  # fmt: skip
     more = result.search & ~fooled
     if int(more.sum()) > max(MUCH * n, FEWEST / 4):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.run.audits.points import pairs_of_one_class, random_signs, some_of
+from epsbench.harness.run.audits.points import pairs_of_one_class, random_signs, share_of, some_of
 from epsbench.harness.run.audits.probe import Probe, log_odds
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.metrics import share_of

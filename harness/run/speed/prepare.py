@@ -66,7 +66,7 @@ def prepare_random(
     return victim
 
 
-def _not_differentiable(victim: Victim, error: Exception) -> None:
+def _not_differentiable(victim: Victim, error: RuntimeError) -> None:
     victim.differentiable = False
     victim.findings.append(finding("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
 
