@@ -124,12 +124,8 @@ class Point:
             "eps": float(parse_epsilon(self.eps, math.inf)),
         }
         kept = {key: value for key, value in self.per_image.items() if key not in ("images", "eps", "labels")}
-        table: dict[str, Any] = {
-            "label": self.per_image["labels"],
-            **kept,
-            "robust": self.robust,
-            "fooled_by": self.fooled_by(),
-        }
+        table: dict[str, Any] = {"label": self.per_image["labels"], **kept}
+        table |= {"robust": self.robust, "fooled_by": self.fooled_by()}
         names = self.class_names
         for column in ("label", "clean_class", "adversarial_class") if names else ():
             table[f"{column}_name"] = [names[i] if i < len(names) else str(i) for i in table[column]]
@@ -216,11 +212,12 @@ class Evaluation:
         """How many images of each class (rows) are given each class (columns) under the attack of a point."""
         import pandas as pd
 
-        kept = self.points[index].per_image
-        classes = 1 + max(int(kept["labels"].max()), int(kept["adversarial_class"].max()))
-        names = list(self.class_names) if len(self.class_names) >= classes else list(range(classes))
+        packed = self.points[index].record.predictions
+        assert packed is not None  # `epsbench.evaluate` has just measured it
+        answers = packed.unpack()
+        names = list(self.class_names) if len(self.class_names) >= packed.classes else list(range(packed.classes))
         counts = np.zeros((len(names), len(names)), dtype=int)
-        np.add.at(counts, (kept["labels"], kept["adversarial_class"]), 1)
+        np.add.at(counts, (answers.labels, answers.adversarial), 1)
         return pd.DataFrame(counts, pd.Index(names, name="label"), pd.Index(names, name="adversarial class"))
 
     def to_latex(self, model: str = "") -> str:

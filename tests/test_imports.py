@@ -78,7 +78,8 @@ MAY_IMPORT = {
     f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", "harness.plan.cell", *SHARED),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
     f"{REPORT}.robustness": (
-        f"{REPORT}.robustness", "harness.plan.training_text", "models.preprocessing", *DRAWING, *SHARED,
+        f"{REPORT}.robustness", "harness.plan.training_text", "harness.plan.data", "harness.plan.epsilon",
+        "models.preprocessing", *DRAWING, *SHARED,
     ),
     f"{REPORT}.generative": (f"{REPORT}.generative", "harness.plan.training_text", *DRAWING, *SHARED),
     f"{REPORT}.formats": (f"{REPORT}.formats", *DRAWING, *SHARED),

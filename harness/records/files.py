@@ -29,6 +29,8 @@ LARGEST_PICTURES = 512 << 20
 
 ALIKE = ("code", "training", "evaluation", "curves", "environment")
 """Fields in which many records of a folder are equal."""
+PACKED = ("verdicts", "distances", "predictions")
+"""Fields that hold a value for every example, each unpacked once when a record is read."""
 
 
 def record_path(results: Path, identity: str) -> Path:
@@ -92,17 +94,20 @@ def read_record(path: Path) -> Record:
         raise InputError(f"{path}: not a record: {where}: {first['msg']}; {remedy}") from error
     if record.id != path.stem:
         raise InputError(f"{path}: holds the record of cell {record.id}, not of {path.stem}; {remedy}")
-    if record.verdicts is not None:
+    for name in PACKED:
         try:
-            record.verdicts.unpack()
+            if (packed := getattr(record, name)) is not None:
+                packed.unpack()
+                _require_as_many(packed.n, record)
         except ValueError as error:
-            raise InputError(f"{path}: not a record: verdicts: {error}; {remedy}") from error
-    if record.distances is not None:
-        try:
-            record.distances.unpack()
-        except ValueError as error:
-            raise InputError(f"{path}: not a record: distances: {error}; {remedy}") from error
+            raise InputError(f"{path}: not a record: {name}: {error}; {remedy}") from error
     return record
+
+
+def _require_as_many(n: int, record: Record) -> None:
+    """Raise `ValueError` unless there are ``n`` verdicts."""
+    if record.verdicts is None or record.verdicts.n != n:
+        raise ValueError(f"{n} examples, and {record.verdicts.n if record.verdicts else 0} verdicts")
 
 
 def _parsed(path: Path, text: bytes) -> Record:

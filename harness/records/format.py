@@ -9,9 +9,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from epsbench.harness.findings import Finding
-from epsbench.harness.migrations import (
-    SCHEMA_VERSION,
-)
+from epsbench.harness.migrations import SCHEMA_VERSION
+from epsbench.harness.records.predictions import Predictions
 
 Status = Literal["ok", "failed", "void"]
 
@@ -130,6 +129,8 @@ class Record(BaseModel):
     """The verdicts of a robustness cell on every example."""
     distances: Distances | None = None
     """Of an attack that looks for the smallest distance: those of every example. They do not depend on the cell's ε."""
+    predictions: Predictions | None = None
+    """The judge's classes and confidences of every example; None in records from before they were kept."""
     parts: tuple[Part, ...] = ()
     """Of an ensemble of attacks: its parts, in their order."""
     adapted: dict[str, Any] = Field(default_factory=dict)

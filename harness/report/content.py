@@ -12,6 +12,8 @@ from epsbench.harness.report.overview import cells_table, environment_table, fin
 from epsbench.harness.report.reading import reading
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import and_list
+from epsbench.harness.report.robustness.attack_board import attack_tables
+from epsbench.harness.report.robustness.classes import Seen, by_class_table, classes_table, seen
 from epsbench.harness.report.robustness.corruptions import corruption_tables
 from epsbench.harness.report.robustness.cost import cost_table
 from epsbench.harness.report.robustness.distances import distances_table
@@ -22,6 +24,9 @@ from epsbench.harness.report.robustness.parts import parts_table
 from epsbench.harness.report.robustness.tables import leaderboard_table
 from epsbench.harness.report.robustness.training_cost import training_table
 from epsbench.harness.report.robustness.transfer import Matrix, matrices, transfer_table
+
+MOST_BY_CLASS = 6
+"""Models whose classes are all shown."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,21 @@ class Content:
         return distances_table(self.results)
 
     @cached_property
+    def attacks(self) -> list[Table]:
+        """The leaderboards of attacks, one for every data set and norm."""
+        return attack_tables(self.boards)
+
+    @cached_property
+    def seen(self) -> list[Seen]:
+        """What each model answers class by class, where records hold it."""
+        return seen(self.boards)
+
+    @cached_property
+    def classes(self) -> Table | None:
+        """Least robust classes, confusion and calibration."""
+        return classes_table(self.seen)
+
+    @cached_property
     def cost(self) -> Table | None:
         """What an attack costs."""
         return cost_table(self.results)
@@ -107,7 +127,9 @@ class Content:
         leaderboards += self.corruptions
         last = [
             self.distances,
+            *self.attacks,
             self.parts,
+            self.classes,
             self.cost,
             self.training_cost,
             *self.generative.all,
@@ -118,6 +140,7 @@ class Content:
 
     @cached_property
     def details(self) -> list[Table]:
-        """The tables for reference: the environment and all cells."""
+        """The tables for reference: the environment, all cells, and every class of the first models."""
         environment = environment_table(self.results)
-        return ([environment] if environment else []) + [cells_table(self.results)]
+        by_class = [by_class_table(model) for model in self.seen[:MOST_BY_CLASS]]
+        return [*([environment] if environment else []), cells_table(self.results), *by_class]

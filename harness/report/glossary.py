@@ -6,6 +6,7 @@ WORDS = {
     "adversarial image": "A test image with a small change, at most ε, that makes the model answer wrongly.",
     "attack": "A method that looks for adversarial images, such as PGD or AutoAttack.",
     "cell": "One measurement: a model, a way of training, an attack, a norm, an ε and a seed.",
+    "calibration error": "How far confidence and accuracy are apart on average, over 15 bins of confidence.",
     "certain": "The 95 % interval of a difference lies on one side of zero.",
     "clean accuracy": "The share of test images that are classified correctly without an attack.",
     "defense": "How a classifier is trained against attacks. Undefended: plain training.",
@@ -19,12 +20,21 @@ WORDS = {
     "void": "Measured, but an audit shows that the number means nothing.",
     "worst case": "The share of images that are robust under every attack at that ε, image by image.",
     "bits per dimension": "How many bits a generative model needs for a pixel: lower is better.",
+    "optimality": "How close an attack comes to the best of all attacks: 1 is the best, 0 finds nothing.",
     "rate and distortion": "The two parts of a VAE's bits: what its code carries, and what reconstruction still lacks.",
     "β": "The weight of the rate in a VAE's training loss.",
 }
 """Word → what it means."""
 
 HINTS = {
+    "optimality": WORDS["optimality"],
+    "measured at": "Whether the attack looked for the smallest distance, or was run at some ε",
+    "time/image": "Seconds for an attacked image, over all ε",
+    "least robust class": "The class with the lowest accuracy in the worst case over attacks",
+    "most confused": "A label, and the class that its images are taken for most often under the strongest attack",
+    "confused": "The share of the label's images that are taken for the other class",
+    "calibration error": WORDS["calibration error"],
+    "under attack": "The calibration error under the strongest attack",
     "rank": "One more than the number of models whose interval lies wholly above",
     "model": "The network",
     "clean": WORDS["clean accuracy"],

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import replace
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any
 
 from epsbench.harness.report.content import Content
-from epsbench.harness.report.drawing.illustration import Illustration
+from epsbench.harness.report.drawing.illustration import Illustration, captioned_once
 from epsbench.harness.report.drawing.images import data_uri
 from epsbench.harness.report.drawing.table import Entry, Table
 from epsbench.harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
@@ -20,6 +18,8 @@ from epsbench.harness.report.overview import findings_table, long_environment
 from epsbench.harness.report.results.cells import AttackKey, attack_key
 from epsbench.harness.report.results.spent import measuring_total, training_total
 from epsbench.harness.report.results.units import duration, norm_name, plural, scalar, visible
+from epsbench.harness.report.robustness.attack_board import attack_figures
+from epsbench.harness.report.robustness.class_figures import class_figures
 from epsbench.harness.report.robustness.distance_figures import distance_figures
 from epsbench.harness.report.robustness.headline import answers
 from epsbench.harness.report.robustness.illustrations import PRICE_CAPTION, price_figures, robustness_figures
@@ -39,7 +39,8 @@ def page_parts(content: Content) -> dict[str, Any]:
     pictured, pictured_left_out = blocks(content.settings)
     figures, price = list(robustness_figures(content.boards)), list(price_figures(content.boards))
     generative = _generative(content) if content.settings else []
-    drawn = [*figures, *price, *(figure for _, group in generative for figure in group)]
+    of_classes, of_attacks = map(captioned_once, (class_figures(content.seen), attack_figures(content.boards)))
+    drawn = [*figures, *price, *of_attacks, *of_classes, *(figure for _, group in generative for figure in group)]
     plotted = [figure for figure in drawn if figure.plot is not None]
     images, sheets, images_left_out = kept(results)
     return {
@@ -68,10 +69,14 @@ def page_parts(content: Content) -> dict[str, Any]:
         "galleries": shown,
         "left_out": left_out,
         "movements": [*content.corruptions, *content.movements],
-        "transfers": _captioned_once(content.transfers),
+        "transfers": captioned_once(content.transfers),
         "distances": content.distances,
-        "distance_figures": _captioned_once(distance_figures(results)),
+        "distance_figures": captioned_once(distance_figures(results)),
         "parts": content.parts,
+        "attacks": captioned_once(content.attacks),
+        "attack_figures": of_attacks,
+        "classes": content.classes,
+        "class_figures": of_classes,
         "cost": content.cost,
         "training_cost": content.training_cost,
         "price_figures": price,
@@ -100,11 +105,11 @@ def _generative(content: Content) -> list[tuple[list[Table], list[Illustration]]
     """The tables and figures of generative models, by subject."""
     tables, models = content.generative, content.settings
     return [
-        (_captioned_once(tables.likelihood), _captioned_once(likelihood_figures(models))),
-        (_captioned_once(tables.latent), _captioned_once(latent_figures(models))),
-        (_captioned_once(tables.quality), []),
-        (_captioned_once(tables.estimators), []),
-        (_captioned_once(tables.training), _captioned_once(training_figures(models))),
+        (captioned_once(tables.likelihood), captioned_once(likelihood_figures(models))),
+        (captioned_once(tables.latent), captioned_once(latent_figures(models))),
+        (captioned_once(tables.quality), []),
+        (captioned_once(tables.estimators), []),
+        (captioned_once(tables.training), captioned_once(training_figures(models))),
     ]
 
 
@@ -129,19 +134,6 @@ def _texts(board: Board, row: Row) -> list[str]:
     """The clean accuracy, the worst cases, and the accuracy under each attack, as a leaderboard shows them."""
     attacks = [row.attacks[eps, attack] for attack in board.labels for eps, _ in board.eps_of(attack)]
     return [score_entry(score).plain for score in (row.clean, *(row.worst[eps] for eps, _ in board.eps), *attacks)]
-
-
-Captioned = TypeVar("Captioned", Table, Illustration)
-
-
-def _captioned_once(shown: Iterable[Captioned]) -> list[Captioned]:
-    """Tables or figures, where each caption stands only at the first that has it."""
-    captions: set[str] = set()
-    once = []
-    for one in shown:
-        once.append(replace(one, caption="") if one.caption in captions else one)
-        captions.add(one.caption)
-    return once
 
 
 def _facts(content: Content) -> list[tuple[str, Entry]]:

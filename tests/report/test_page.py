@@ -11,6 +11,7 @@ from browser import chromium, opened
 
 from epsbench.harness.findings import Finding
 from epsbench.harness.records import Metric, Part, pack_bits
+from epsbench.harness.records.predictions import Answers, Predictions
 from epsbench.harness.report.build import FORMATS, report
 from epsbench.harness.report.content import Content
 from epsbench.harness.report.results.loading import Results
@@ -18,6 +19,7 @@ from epsbench.harness.report.results.loading import Results
 full = pytest.mark.skipif(not os.environ.get("EPSBENCH_FULL"), reason="set EPSBENCH_FULL=1")
 N = 200
 CLEAN = np.arange(N) < 190
+LABELS, SURE = np.arange(N) % 10, np.random.default_rng(0).uniform(0.2, 1, (2, N))
 RTL = "שלום-עולם"
 NAMES = ("<img src=x onerror=alert(1)>\"'&</script><!--", "\\textbf{a_b}^2%$#~{}", "long" * 50, RTL)
 
@@ -262,6 +264,8 @@ def thousand(folder, *, pictured: bool):
         robust = CLEAN & (np.arange(N) < index % 191)
         model, eps, seed = {"name": "smallcnn", "width": index % 4 + 1}, f"{index // 4 % 10 + 1}/255", index // 40
         record = factory.robustness(CLEAN, robust, model=model, eps=eps, seed=seed, pictures=pictured)
+        answers = Answers(LABELS, *(np.where(bits, LABELS, (LABELS + 1) % 10) for bits in (CLEAN, robust)), *SURE)
+        record = record.model_copy(update={"predictions": Predictions.pack(answers, 10)})
         records.append(record)
         if pictured:
             shifted = image | {"adversarial": np.roll(image["adversarial"], index, axis=3)}

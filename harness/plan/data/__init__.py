@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from epsbench.harness.plan.data.class_names import CIFAR10, CIFAR100, FASHION
+
 if TYPE_CHECKING:
     from epsbench.harness.plan.data.own import OwnData
 
@@ -101,7 +103,9 @@ DATASETS: dict[str, DataDescription] = {
     for d in (
         DataDescription("digits", (1, 8, 8), 10, (1197, 100, 500), False, (0.305,), (0.376,)),
         DataDescription("mnist", (1, 28, 28), 10, (54_000, 6_000, 10_000), True, (0.1307,), (0.3081,)),
-        DataDescription("fashion-mnist", (1, 28, 28), 10, (54_000, 6_000, 10_000), True, (0.2860,), (0.3530,)),
+        DataDescription(
+            "fashion-mnist", (1, 28, 28), 10, (54_000, 6_000, 10_000), True, (0.2860,), (0.3530,), class_names=FASHION
+        ),
         DataDescription(
             "cifar10",
             (3, 32, 32),
@@ -110,6 +114,7 @@ DATASETS: dict[str, DataDescription] = {
             True,
             (0.4914, 0.4822, 0.4465),
             (0.2470, 0.2435, 0.2616),
+            class_names=CIFAR10,
         ),
         # The course assignment's own split: all 50,000 images train, and the test set is divided.
         DataDescription(
@@ -121,6 +126,7 @@ DATASETS: dict[str, DataDescription] = {
             (0.4914, 0.4822, 0.4465),
             (0.2470, 0.2435, 0.2616),
             divides_test=True,
+            class_names=CIFAR10,
         ),
         DataDescription(
             "cifar100",
@@ -130,6 +136,7 @@ DATASETS: dict[str, DataDescription] = {
             True,
             (0.5071, 0.4865, 0.4409),
             (0.2673, 0.2564, 0.2762),
+            class_names=CIFAR100,
         ),
     )
 }

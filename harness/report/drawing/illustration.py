@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.curves import MOST_DRAWN, ROWS_PER_PANEL, curves
 from epsbench.harness.report.drawing.plot import Plot, Point, Series
 from epsbench.harness.report.drawing.style import DARK, LIGHT
+from epsbench.harness.report.drawing.table import Table
 
 Splits = list[tuple[str, Sequence[float]]]
 """The curves of one model: (split, values by epoch)."""
@@ -92,3 +94,16 @@ def _plot(panel: Mapping[str, Splits], unit: str, share: bool) -> Plot:
         for index, (split, values) in enumerate(splits)
     ]
     return Plot("epoch", unit, tuple(series), percent=share, y_log=not share)
+
+
+Captioned = TypeVar("Captioned", Table, Illustration)
+
+
+def captioned_once(shown: Iterable[Captioned]) -> list[Captioned]:
+    """Tables or figures, where each caption stands only at the first that has it."""
+    captions: set[str] = set()
+    once = []
+    for one in shown:
+        once.append(replace(one, caption="") if one.caption in captions else one)
+        captions.add(one.caption)
+    return once

@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -46,7 +47,7 @@ LIGHT = Theme(
     "#1c2530",
     "#66717f",
     "#e4e8ec",
-    ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#2f9fd8", "#5a5a5a"),
+    ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#2b95cf", "#5a5a5a"),
 )
 DARK = Theme(
     "dark",
@@ -58,6 +59,7 @@ DARK = Theme(
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 KEY_WIDTH, LETTER_WIDTH = 0.62, 0.078  # inches that a legend's key and each of its letters take
+SHARES = tuple(step / 50 for step in range(51))
 LONGEST_LABEL = 44  # letters beside a line
 FONT: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -65,6 +67,31 @@ FONT: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "epsbench",
 }
+
+
+READABLE = 4.5
+"""The least contrast of a text and its ground (WCAG 2.2, 1.4.3)."""
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours ``#rrggbb`` (WCAG 2.2), from 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        channels = np.array(to_rgb(colour))
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@cache
+def readable(colour: str, paper: str) -> str:
+    """The colour, darkened or lightened as little as its text on this ground needs to be read."""
+    away = "#000000" if contrast("#000000", paper) > contrast("#ffffff", paper) else "#ffffff"
+    (r, g, b), (to_r, to_g, to_b) = to_rgb(colour), to_rgb(away)
+    mixed = (to_hex((r + share * (to_r - r), g + share * (to_g - g), b + share * (to_b - b))) for share in SHARES)
+    return next((each for each in mixed if contrast(each, paper) >= READABLE), away)
 
 
 def figure(theme: Theme, width: float = 6.6, height: float = 3.7) -> tuple[Figure, Axes]:
@@ -196,7 +223,7 @@ def point_labels(axes: Axes, labels: Iterable[tuple[float, float, str, str]], ga
             xytext=(1.05, place),
             xycoords="data",
             textcoords=axes.transAxes,
-            color=colour,
+            color=readable(colour, to_hex(axes.get_facecolor())),
             va="center",
             fontsize=9.5,
             annotation_clip=False,

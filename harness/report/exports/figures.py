@@ -14,6 +14,8 @@ from epsbench.harness.report.drawing.illustration import Illustration
 from epsbench.harness.report.drawing.style import LIGHT, as_pdf
 from epsbench.harness.report.exports.pgfplots import accuracy_plots, training_plots
 from epsbench.harness.report.generative.illustrations import latent_figures, likelihood_figures, training_figures
+from epsbench.harness.report.robustness.attack_board import attack_figures
+from epsbench.harness.report.robustness.class_figures import class_figures
 from epsbench.harness.report.robustness.illustrations import price_figures, robustness_figures
 
 
@@ -44,6 +46,8 @@ def _pdfs(content: Content) -> Iterator[tuple[str, bytes]]:
 def _illustrations(content: Content) -> Iterator[Illustration]:
     yield from robustness_figures(content.boards)
     yield from price_figures(content.boards)
+    yield from attack_figures(content.boards)
+    yield from class_figures(content.seen)
     for figures in (likelihood_figures, latent_figures, training_figures):
         yield from figures(content.settings)
 

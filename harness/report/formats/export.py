@@ -22,7 +22,7 @@ def to_json(results: Results) -> str:
 
 def _dumped(record: Record) -> dict[str, Any]:
     """The fields of a record; those of ensembles of attacks only where there are any."""
-    absent = {name for name in ("parts", "adapted", "distances") if not getattr(record, name)}
+    absent = {name for name in ("parts", "adapted", "distances", "predictions") if not getattr(record, name)}
     return record.model_dump(mode="json", exclude=absent)
 
 

@@ -42,9 +42,8 @@ def _table(data: str, records: Sequence[Record], results: Results) -> Table:
         known = [score for score in scores.values() if score is not None]
         label = results.names.model(group[0].cell)
         lines.append((fmean(known) if len(known) == len(kinds) else None, label, under, scores))
-    lines.sort(key=lambda line: (line[1], line[0] is None, -(line[0] or 0.0)))
     best = {label: max(line[0] or 0.0 for line in lines if line[1] == label) for label in {line[1] for line in lines}}
-    lines.sort(key=lambda line: (-best[line[1]], line[1], -(line[0] or 0.0)))
+    lines.sort(key=lambda line: (-best[line[1]], line[1], line[0] is None, -(line[0] or 0.0)))
     columns = (Column("model", label=True), Column("attack", label=True), Column("mean", True))
     rows = tuple(
         (Entry(label), Entry(under or "none"), _entry(mean), *(_entry(scores[kind]) for kind in kinds))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.records import Metric, Record, Verdicts
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import canonical
@@ -108,8 +109,8 @@ def only_at(results: Results, eps: Sequence[Fraction]) -> Results:
     answered = {Fraction(record.cell["eps"]) for record in (*kept, *derived)}
     if missing := wanted - answered:
         raise InputError(
-            f"--at-eps: no record answers at {', '.join(map(_spelled, sorted(missing)))}; only attacks that look for "
-            "the smallest distance, such as ddn, answer a radius that was not measured"
+            f"--at-eps: no record answers at {', '.join(map(format_epsilon, sorted(missing)))}; only attacks that look "
+            "for the smallest distance, such as ddn, answer a radius that was not measured"
         )
     homes = dict(results.homes) | {record.id: results.folder for record in derived}
     return replace(results, current=(*kept, *derived), superseded=(), homes=homes)
@@ -121,7 +122,7 @@ def at_radius(record: Record, eps: Fraction) -> Record:
     assert record.verdicts is not None
     clean = record.verdicts.unpack()[0]
     robust = clean & (record.distances.unpack() > float(eps) + ROUNDING)
-    cell = record.cell | {"eps": _spelled(eps)}
+    cell = record.cell | {"eps": format_epsilon(eps)}
     metrics = record.metrics | {"robust_accuracy": _share(robust), "attack_success_rate": _share(~robust[clean])}
     if not clean.any():
         metrics.pop("attack_success_rate")
@@ -140,12 +141,6 @@ def _share(bits: np.ndarray) -> Metric:
         return Metric(value=0.0, n=0)
     low, high = wilson(int(bits.sum()), len(bits))
     return Metric(value=float(bits.mean()), low=low, high=high, n=len(bits))
-
-
-def _spelled(eps: Fraction) -> str:
-    """As a suite spells it: a decimal where it is a short one."""
-    decimal = f"{float(eps):.6f}".rstrip("0").rstrip(".")
-    return decimal if Fraction(decimal) == eps else f"{eps.numerator}/{eps.denominator}"
 
 
 def _but_for_eps(record: Record) -> str:

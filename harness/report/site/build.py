@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from epsbench.harness.errors import InputError
 from epsbench.harness.files import write_atomically
 from epsbench.harness.report.content import Content
+from epsbench.harness.report.drawing.images import data_uri
 from epsbench.harness.report.formats.html import html
 from epsbench.harness.report.glossary import hint
 from epsbench.harness.report.page import page_parts
@@ -18,7 +19,7 @@ from epsbench.harness.report.results.loading import load_results
 from epsbench.harness.report.results.units import distinct, visible
 from epsbench.harness.report.site.history import PATH as HISTORY
 from epsbench.harness.report.site.history import history_page
-from epsbench.harness.report.site.pages import Cell, Page, Section, content_pages, page_path
+from epsbench.harness.report.site.pages import ATTACKS, Cell, Page, Section, content_pages, page_path
 
 HERE = Path(__file__).parent
 STYLE = "style.css"
@@ -81,7 +82,8 @@ def _rendered(page: Page) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    links = (("index.html", "Leaderboards"), (HISTORY, "History"), (FOLDERS, "Reports"))
+    links = (("index.html", "Leaderboards"), (ATTACKS, "Attacks"), (HISTORY, "History"), (FOLDERS, "Reports"))
+    environment.filters["data_uri"] = data_uri
     return environment.get_template("page.html.jinja").render(page=page, policy=POLICY, links=links, style=STYLE)
 
 

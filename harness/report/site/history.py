@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from epsbench.harness.records import Record, read_records
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.names import Names
 from epsbench.harness.report.results.units import bits, bits_range, percent, percent_range, plural, visible
+from epsbench.harness.report.site.history_figures import NUMBERS, commit, history_figures
 from epsbench.harness.report.site.pages import Cell, Page, Section
 
 PATH = "history.html"
 MOST_CELLS = 500
-NUMBERS = {"robustness": "robust_accuracy", "generation": "test_bpd"}
 CAPTION = (
     "Cells that were measured more than once, oldest first: the commit of the repository (its own, else epsbench's), "
     "and the number with its 95 % interval. Intervals that do not overlap are marked."
@@ -32,7 +32,9 @@ def history_page(folders: Sequence[Path]) -> Page:
     rows = tuple(line for group in list(several.values())[:MOST_CELLS] for line in _lines(group, names))
     lead = (f"{plural(len(several), 'cell')} of {len(groups):,} measured more than once.",)
     heads = ("cell", "commit", "finished", "status", "number", "change")
-    return Page(PATH, "History", lead, (Section("Measurements", heads, rows, CAPTION),) if rows else ())
+    figures = tuple(history_figures(list(several.values()), names))
+    section = Section("Measurements", heads, rows, CAPTION, figures)
+    return Page(PATH, "History", lead, (section,) if rows else ())
 
 
 def _ordered(records: Iterable[Record]) -> list[Record]:
@@ -47,15 +49,6 @@ def _lines(group: Sequence[Record], names: Names) -> Iterable[tuple[Cell, ...]]:
         finished = Cell(visible(record.finished)[:16].replace("T", " "))
         yield cell, Cell(commit(record)), finished, status, _number(record), _change(before, record)
         before = record if record.status == "ok" else before
-
-
-def commit(record: Record) -> str:
-    """The beginning of the commit that a record was measured at, with a + where the tree was changed; else a dash."""
-    for key in ("repository", "git"):
-        git = record.environment.get(key)
-        if isinstance(git, Mapping) and git.get("commit"):
-            return visible(str(git["commit"]))[:10] + ("+" if git.get("dirty") else "")
-    return "–"
 
 
 def _number(record: Record) -> Cell:

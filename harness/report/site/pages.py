@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from epsbench.harness.report.content import Content
+from epsbench.harness.report.drawing.illustration import Illustration, captioned_once
 from epsbench.harness.report.drawing.table import Table
 from epsbench.harness.report.generative.tables import generative_tables
 from epsbench.harness.report.overview import findings_table
 from epsbench.harness.report.results.cells import AttackKey, numbers
 from epsbench.harness.report.results.units import duration, norm_name, number, plural, visible
+from epsbench.harness.report.robustness.attack_board import attack_figures, attack_table
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import Score, score_entry
 from epsbench.harness.report.robustness.tables import board_caption, board_title
+
+ATTACKS = "attacks.html"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Section:
     """Its rows."""
     caption: str = ""
     """How to read it."""
+    figures: tuple[Illustration, ...] = ()
+    """Figures above the table."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ def attack_path(board: Board, attack: AttackKey) -> str:
 
 
 def content_pages(content: Content) -> list[Page]:
-    """The start page, and a page for every model and attack of the leaderboards."""
-    pages = [_index(content)]
+    """The start page, the leaderboard of attacks, and a page for every model and attack of the leaderboards."""
+    pages = [_index(content), _attack_boards(content)]
     for board in content.boards:
         pages += [_model(board, row, content) for row in board.rows]
         pages += [_attack(board, attack) for attack in board.labels]
@@ -104,6 +110,19 @@ def _index(content: Content) -> Page:
     finished = max((record.finished for record in records), default="")[:16].replace("T", " ")
     lead = (f"{plural(len(records), 'cell')} measured; the newest finished {visible(finished)} UTC.",)
     return Page("index.html", content.title, lead, tuple(sections), tuple(content.reading))
+
+
+def _attack_boards(content: Content) -> Page:
+    """The attacks of every leaderboard against the best of all, with figures."""
+    sections = []
+    for board in content.boards:
+        if (table := attack_table(board)) is not None:
+            links = {label: attack_path(board, attack) for attack, label in board.labels.items()}
+            plain = _plain(table.title, table)
+            rows = tuple((replace(first, link=links.get(first.text, "")), *rest) for first, *rest in plain.rows)
+            sections.append(replace(plain, rows=rows, figures=tuple(captioned_once(attack_figures([board])))))
+    lead = () if sections else ("No model was attacked by two attacks under one norm, so none can be compared.",)
+    return Page(ATTACKS, "Attacks", lead, tuple(sections))
 
 
 def _plain(title: str, table: Table) -> Section:

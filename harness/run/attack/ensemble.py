@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from epsbench.attacks.base import Attack
-from epsbench.harness.run.attack.ledger import COUNTS, Outcome, Part, blank_outcome
+from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Outcome, Part, blank_outcome
 from epsbench.harness.run.attack.returned import Returned
 
 if TYPE_CHECKING:
@@ -66,11 +66,10 @@ def _merge(outcome: Outcome, part: Outcome, left: np.ndarray) -> None:
     """Put what a part gave for the targets at positions ``left`` into the ensemble's outcome."""
     outcome.fooled[left] = part.fooled
     outcome.attacked[left] |= part.attacked
-    for name in ("size", "low", "high", "loss"):
+    for name in JUDGED:
         getattr(outcome, name)[left] = getattr(part, name)
     kept = left[: len(part.images)]
     outcome.images[torch.from_numpy(kept)] = part.images
-    outcome.predicted[kept] = part.predicted
     for name in COUNTS:
         setattr(outcome, name, getattr(outcome, name) + getattr(part, name))
     for each in fields(Returned):

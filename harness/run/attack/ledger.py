@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from epsbench.attacks.losses import at_class
 from epsbench.attacks.norms import Norm
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.returned import Returned
@@ -73,7 +74,10 @@ class Outcome:
     """The adversarial images of the first k targets, (k, C, H, W)."""
 
     predicted: np.ndarray
-    """The judge's classes for those, (k,)."""
+    """The judge's class of the image that was judged, (n,) int64; −1 where none was."""
+
+    confidence: np.ndarray
+    """The probability that it gives that class, (n,)."""
 
     forwards: int = 0
     """Rows that went forward through the victim."""
@@ -116,7 +120,10 @@ class Outcome:
     """Of an attack with a loop of its own: where the images were that it returned, before they were projected."""
 
 
-ARRAYS = ("fooled", "attacked", "size", "low", "high", "loss", "predicted")
+JUDGED = ("size", "low", "high", "loss", "confidence", "predicted")
+"""The fields of an outcome that say what was judged of each target, in the order of `Ledger.verdicts`."""
+
+ARRAYS = ("fooled", "attacked", *JUDGED)
 """The fields of an outcome that are arrays."""
 
 COUNTS = ("forwards", "backwards", "seconds", "judge_forwards", "shared_backwards", "watched", "lost", "withstood",
@@ -128,7 +135,7 @@ def blank_outcome(targets: Targets, eps: Fraction, keep: int) -> Outcome:
     """The outcome at an ε before anything is attacked; the first ``keep`` targets will keep their image."""
     n, keep = len(targets), min(keep, len(targets))
     shape = targets.pixels(targets.index.new_zeros(min(1, n))).shape[1:]
-    size, low, high, loss = (np.full(n, np.nan, dtype=np.float32) for _ in range(4))
+    size, low, high, loss, confidence = (np.full(n, np.nan, dtype=np.float32) for _ in range(5))
     return Outcome(
         eps=eps,
         fooled=np.zeros(n, dtype=bool),
@@ -138,7 +145,8 @@ def blank_outcome(targets: Targets, eps: Fraction, keep: int) -> Outcome:
         high=high,
         loss=loss,
         images=torch.zeros(keep, *shape),
-        predicted=np.full(keep, -1),
+        predicted=np.full(n, -1),
+        confidence=confidence,
     )
 
 
@@ -151,7 +159,8 @@ class Ledger:
         self.outcomes = [blank_outcome(targets, e, keep) for e in eps]
 
     def verdicts(self, at: Tensor, x_adv: Tensor, batch: int) -> np.ndarray:
-        """Judge images (k, C, H, W): float32 (6, k) of fooled, ‖δ‖, lowest and highest pixel, loss, class.
+        """Judge images (k, C, H, W): float32 (7, k) of fooled, then `JUDGED`: ‖δ‖, lowest and highest pixel,
+        cross-entropy, the probability of the class, and the class.
 
         ``at`` (k,) are the positions of their targets. An image that is not finite fools nobody; the audit voids its
         cell.
@@ -164,7 +173,8 @@ class Ledger:
         low, high = flat.amin(1), flat.amax(1)
         fooled = (predicted != y) & low.isfinite() & high.isfinite()
         loss = F.cross_entropy(logits, y, reduction="none")
-        columns = (fooled, self.norm.size(flat.view_as(x) - x), low, high, loss, predicted)
+        confidence = at_class(logits.softmax(1), predicted)
+        columns = (fooled, self.norm.size(flat.view_as(x) - x), low, high, loss, confidence, predicted)
         return torch.stack([column.float() for column in columns]).cpu().numpy()
 
     def note(self, eps_index: np.ndarray, example: np.ndarray, verdicts: np.ndarray, x_adv: Tensor) -> None:
@@ -175,24 +185,32 @@ class Ledger:
             at = example[rows]
             outcome.attacked[at] = True
             outcome.fooled[at] = verdicts[0, rows] > 0
-            outcome.size[at], outcome.low[at], outcome.high[at], outcome.loss[at] = verdicts[1:5, rows]
+            for name, column in zip(JUDGED, verdicts[1:], strict=True):
+                getattr(outcome, name)[at] = column[rows]
             kept = at < len(outcome.images)
             if kept.any():
                 chosen = torch.from_numpy(rows[kept]).to(x_adv.device)
                 outcome.images[torch.from_numpy(at[kept])] = x_adv[chosen].to("cpu", torch.float32)
-                outcome.predicted[at[kept]] = verdicts[5, rows[kept]].astype(int)
 
     def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
         """The finished outcome of one ε, with what follows from other ε: ``fooled`` (n,) is the final verdict.
 
         Where success follows from another ε, the image shown is the one of the largest such ε whose perturbation lies
-        in this ball too. A target that withstands without an attack at this ε keeps its clean image.
+        in this ball too. A target that withstands without an attack at this ε keeps its clean image, and the
+        confidence of its class is not known.
         """
         outcome = self.outcomes[eps_index]
         outcome.fooled, radius = fooled.copy(), float(outcome.eps) + ROUNDING
-        for i in np.flatnonzero(~outcome.attacked[: len(outcome.images)]):
-            others = [o for o in self.outcomes if fooled[i] and o.attacked[i] and o.fooled[i] and o.size[i] <= radius]
+        implied = ~outcome.attacked
+        outcome.predicted[implied] = self.targets.labels.cpu().numpy()[implied]
+        from_other = np.full(len(fooled), -1)
+        for number, other in enumerate(self.outcomes):
+            from_other[implied & fooled & other.attacked & other.fooled & (other.size <= radius)] = number
+        for number in np.unique(from_other[from_other >= 0]):
+            at = from_other == number
+            outcome.predicted[at] = self.outcomes[number].predicted[at]
+            outcome.confidence[at] = self.outcomes[number].confidence[at]
+        for i in np.flatnonzero(implied[: len(outcome.images)]):
             clean = self.targets.pixels(torch.tensor([i], device=self.targets.labels.device))[0].cpu()
-            outcome.images[i] = others[-1].images[i] if others else clean
-            outcome.predicted[i] = others[-1].predicted[i] if others else int(self.targets.labels[i])
+            outcome.images[i] = clean if from_other[i] < 0 else self.outcomes[from_other[i]].images[i]
         return outcome

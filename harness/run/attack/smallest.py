@@ -16,7 +16,7 @@ from epsbench.attacks.base import State
 from epsbench.attacks.norms import Norm
 from epsbench.attacks.norms.base import per_row
 from epsbench.harness.run.attack.judge import Judge
-from epsbench.harness.run.attack.ledger import COUNTS, Ledger, Outcome, blank_outcome
+from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Ledger, Outcome, blank_outcome
 from epsbench.harness.run.attack.line_search import nearest_on_the_line
 from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.slots import Bundle
@@ -118,11 +118,11 @@ class NearestLedger(Ledger):
             i = example[row]
             if size[row] >= self.distances[i]:
                 continue
+            for name, value in zip(JUDGED, verdicts[1:, row], strict=True):
+                getattr(outcome, name)[i] = value
             self.distances[i] = outcome.size[i] = size[row]
-            outcome.low[i], outcome.high[i], outcome.loss[i] = verdicts[2:5, row]
             if i < len(outcome.images):
                 outcome.images[i] = x_adv[row].to("cpu", torch.float32)
-                outcome.predicted[i] = int(verdicts[5, row])
 
     def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
         """Nothing follows for this run from another ε."""
@@ -134,13 +134,13 @@ class NearestLedger(Ledger):
         outcome = blank_outcome(self.targets, eps, len(run.images))
         within = self.distances <= float(eps) + ROUNDING
         outcome.fooled, outcome.attacked, outcome.distances = within.copy(), within.copy(), self.distances.copy()
-        for name in ("size", "low", "high", "loss"):
+        outcome.predicted = self.targets.labels.cpu().numpy().copy()
+        for name in JUDGED:
             getattr(outcome, name)[within] = getattr(run, name)[within]
         kept = np.arange(len(outcome.images))
         clean = self.targets.pixels(torch.from_numpy(kept).to(self.targets.labels.device)).cpu()
         shown = torch.from_numpy(within[: len(kept)])
         outcome.images = run.images.where(per_row(shown), clean)
-        outcome.predicted = np.where(within[: len(kept)], run.predicted, self.targets.labels[: len(kept)].cpu().numpy())
         for name in COUNTS:
             setattr(outcome, name, getattr(run, name))
         return outcome

@@ -96,8 +96,7 @@ class Bench:
         batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
         judge = before.subject.judge if before else _judge(network, first, context)
         logits, classes = _judged(judge, test, batch)
-        right = classes == test.labels
-        positions = right.nonzero().flatten()
+        positions = (classes == test.labels).nonzero().flatten()
         labels = test.labels[positions]
         self.clean_loss = F.cross_entropy(logits[positions], labels, reduction="none").cpu().numpy()
         probe = probe_size(len(data.test))
@@ -122,7 +121,8 @@ class Bench:
             CleanImages(test[: context.keep_images], classes.cpu().numpy(), len(test)) if context.keep_images else None
         )
         names = data.description.class_names if data.description.content else ()
-        self.classifier = Classifier(training, curves, right.cpu().numpy(), targets, clean, names)
+        answers = test.labels.cpu().numpy(), classes.cpu().numpy(), logits
+        self.classifier = Classifier(training, curves, *answers, targets, names, clean)
         self.own = self._attacker(network, (), None)
         self._other: tuple[tuple[str, ...], Attacker] | None = None
         cells = sum(len(stream.cells) for stream in streams)

@@ -44,8 +44,8 @@ class PartialResults:
             kept = json.loads(str(arrays.pop("kept")))
         except DAMAGED_ARCHIVE:  # the parts are computed again
             return None
-        if kept.get("weights") != self.weights:
-            return None
+        if kept.get("weights") != self.weights or not {*ARRAYS, "images"} <= arrays.keys():
+            return None  # of another model, or by an epsbench that kept other fields
         outcome = Outcome(eps=eps, images=torch.from_numpy(arrays["images"]), **{n: arrays[n] for n in ARRAYS})
         for name in COUNTS:
             setattr(outcome, name, kept["counts"][name])

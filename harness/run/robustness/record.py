@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from epsbench.attacks.losses import at_class
 from epsbench.harness.errors import InputError, summary
 from epsbench.harness.files import NO_ROOM
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.records import Distances, Metric, Part, Record, Verdicts, pack_bits, write_pictures
+from epsbench.harness.records.predictions import Answers, Predictions
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
@@ -39,17 +42,43 @@ class Classifier:
     curves: dict[str, list[float]]
     """Losses and accuracies by epoch."""
 
-    right: np.ndarray
-    """Whether each test image is classified correctly without an attack, (n,)."""
+    labels: np.ndarray
+    """The label of each test image, (n,)."""
+
+    predicted: np.ndarray
+    """The judge's class of each test image without an attack, (n,)."""
+
+    logits: Tensor
+    """The judge's logits there, (n, classes)."""
 
     targets: Targets
     """The images that are."""
 
+    class_names: tuple[str, ...] = ()
+    """What the classes of a user's own data are called, where that is known."""
+
     clean: CleanImages | None = None
     """All test images, where their adversarial images are to be kept."""
 
-    class_names: tuple[str, ...] = ()
-    """What the classes of a user's own data are called, where that is known."""
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Whether each test image is classified correctly without an attack, (n,)."""
+        return np.asarray(self.predicted == self.labels)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """The probability that the judge gives its class of each test image without an attack, (n,)."""
+        chosen = torch.from_numpy(self.predicted).to(self.logits.device)
+        return at_class(self.logits.float().softmax(1), chosen).cpu().numpy()
+
+    def predictions(self, outcome: Outcome) -> Predictions:
+        """The judge's classes and confidences; an image that is not attacked has those of the image as it is."""
+        index = self.targets.index.cpu().numpy()
+        adversarial, confidence = self.predicted.copy(), self.confidence.copy()
+        adversarial[index[outcome.fooled]] = outcome.predicted[outcome.fooled]
+        confidence[index] = outcome.confidence
+        answers = Answers(self.labels, self.predicted, adversarial, self.confidence, confidence)
+        return Predictions.pack(answers, self.logits.shape[1])
 
     def robust(self, outcome: Outcome) -> np.ndarray:
         """Whether each test image is classified correctly without and under the attack, (n,)."""
@@ -117,6 +146,7 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         curves=classifier.curves,
         verdicts=Verdicts.pack(classifier.right, robust),
         distances=classifier.distances(outcome),
+        predictions=classifier.predictions(outcome),
         parts=_parts(classifier, outcome),
         adapted=measured.adapted,
         findings=(*measured.findings, *failures),

@@ -205,7 +205,8 @@ def test_what_no_attack_can_reach_through_the_engine_is_caught_all_the_same(chan
 
     values = {"size": 0.1, "low": 0.0, "high": 1.0, "loss": 2.0} | change
     outcome = Outcome(
-        Fraction(1, 10), np.ones(10, bool), np.ones(10, bool), images=torch.zeros(0), predicted=np.zeros(0),
+        Fraction(1, 10), np.ones(10, bool), np.ones(10, bool), images=torch.zeros(0), predicted=np.zeros(10),
+        confidence=np.ones(10),
         **{name: column(value) for name, value in values.items()},
     )  # fmt: skip
     findings = audit_outcome(outcome, column(1.0))

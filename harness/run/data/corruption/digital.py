@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from epsbench.harness.run.data.corruption.colour import grey
 from epsbench.harness.run.data.corruption.resampling import along_both
 from epsbench.harness.run.noise import KeyedNoise
 
@@ -66,11 +67,10 @@ def jpeg(x: Tensor, noise: KeyedNoise, quality: int) -> Tensor:
     x = F.pad(x * 255, (0, -width % block, 0, -height % block), mode="replicate")
     if x.shape[1] == 1:
         return _quantised(x, _LUMA, quality)[:, :, :height, :width] / 255
-    red, green, blue = x.split(1, 1)
-    luma = (0.299 * red + 0.587 * green + 0.114 * blue).round()
-    chroma = [(128 + (colour - (0.299 * red + 0.587 * green + 0.114 * blue)) / scale).round().clamp(0, 255)
+    brightness, (red, _, blue) = grey(x), x.split(1, 1)
+    chroma = [(128 + (colour - brightness) / scale).round().clamp(0, 255)
               for colour, scale in ((blue, 1.772), (red, 1.402))]  # fmt: skip
-    luma = _quantised(luma, _LUMA, quality)
+    luma = _quantised(brightness.round(), _LUMA, quality)
     cb, cr = (_enlarged(_quantised(_halved(each), _CHROMA, quality)) - 128 for each in chroma)
     decoded = torch.cat([luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb], 1)
     return decoded[:, :, :height, :width].round() / 255

@@ -5,17 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from epsbench.harness.run.data.corruption.colour import grey
 from epsbench.harness.run.data.corruption.resampling import along_both, motion, zoomed
 from epsbench.harness.run.noise import KeyedNoise
-
-_LUMA = (0.299, 0.587, 0.114)
-
-
-def grey(x: Tensor) -> Tensor:
-    """The brightness (N, 1, H, W) of images of 1 or 3 channels."""
-    if x.shape[1] == 1:
-        return x
-    return (x * x.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def fog(x: Tensor, noise: KeyedNoise, constants: tuple[float, float]) -> Tensor:

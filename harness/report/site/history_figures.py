@@ -1,0 +1,112 @@
+"""The numbers of cells that were measured at several commits, as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from epsbench.harness.records import Record
+from epsbench.harness.report.drawing.curves import ROWS_PER_PANEL
+from epsbench.harness.report.drawing.illustration import Illustration, both
+from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, legend, svg, text
+from epsbench.harness.report.results.names import Names
+from epsbench.harness.report.results.units import visible
+
+NUMBERS = {"robustness": "robust_accuracy", "generation": "test_bpd"}
+"""Task → the number whose history is shown."""
+UNITS = {"robustness": "robust accuracy", "generation": "bits per dimension of the test images"}
+CAPTION = "The cells whose number changed most come first, by commit, with bands of the 95 % intervals."
+MOST_FIGURES = 4
+"""Figures of a task, of seven cells each: those whose number changed most come first."""
+MOST_COMMITS = 30
+"""Commits in a figure: the last ones."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One cell: its numbers, each with its interval, by the place of the commit on the lower axis."""
+
+    label: str
+    """The cell."""
+    points: tuple[tuple[int, float, float, float], ...]
+    """Place, value, and the ends of the interval."""
+
+    @property
+    def change(self) -> float:
+        """The range of its values."""
+        values = [value for _, value, *_ in self.points]
+        return max(values) - min(values)
+
+
+def history_figures(groups: Sequence[Sequence[Record]], names: Names) -> Iterator[Illustration]:
+    """For each task a few figures of the cells measured more than once; each group is one cell, oldest first."""
+    for task, number in NUMBERS.items():
+        own = [group for group in groups if group[0].cell.get("task") == task]
+        commits = _commits(own, number)
+        lines = sorted(_lines(own, number, commits, names), key=lambda line: -line.change)
+        for start in range(0, min(len(lines), MOST_FIGURES * ROWS_PER_PANEL), ROWS_PER_PANEL):
+            panel = lines[start : start + ROWS_PER_PANEL]
+            left = len(lines) - MOST_FIGURES * ROWS_PER_PANEL
+            caption = "" if start else CAPTION + (f" {left:,} more cells not drawn." if left > 0 else "")
+            yield both(f"History of the {UNITS[task]}", caption, partial(draw, panel, list(commits), task))
+
+
+def commit(record: Record) -> str:
+    """The beginning of the commit that a record was measured at, with a + where the tree was changed; else a dash."""
+    for key in ("repository", "git"):
+        git = record.environment.get(key)
+        if isinstance(git, Mapping) and git.get("commit"):
+            return visible(str(git["commit"]))[:10] + ("+" if git.get("dirty") else "")
+    return "–"
+
+
+def _commits(groups: Sequence[Sequence[Record]], number: str) -> dict[str, int]:
+    """The commits by the time of their first measurement, the last ones of many, with their places."""
+    measured = sorted((record.finished, commit(record)) for group in groups for record in group if _has(record, number))
+    ordered = list(dict.fromkeys(name for _, name in measured))[-MOST_COMMITS:]
+    return {name: place for place, name in enumerate(ordered)}
+
+
+def _has(record: Record, number: str) -> bool:
+    return record.status == "ok" and number in record.metrics
+
+
+def _lines(groups: Sequence[Sequence[Record]], number: str, commits: Mapping[str, int], names: Names) -> Iterator[Line]:
+    for group in groups:
+        last = {}  # of several measurements at one commit the last
+        for record in group:
+            if _has(record, number) and commit(record) in commits:
+                metric = record.metrics[number]
+                low = metric.value if metric.low is None else metric.low
+                high = metric.value if metric.high is None else metric.high
+                last[commits[commit(record)]] = (metric.value, low, high)
+        if len(last) > 1:
+            yield Line(names.cell(group[0].cell), tuple((place, *last[place]) for place in sorted(last)))
+
+
+def draw(lines: Sequence[Line], commits: Sequence[str], task: str, theme: Theme) -> bytes:
+    """A line a cell, as SVG; on the lower axis the commits, oldest first."""
+    drawing, axes = figure(theme, height=4.0)
+    handles = []
+    for line, colour in zip(lines, theme.lines, strict=False):
+        places = [place for place, *_ in line.points]
+        values = [value for _, value, *_ in line.points]
+        axes.plot(places, values, color=colour, marker="o", markersize=4, linewidth=1.8, clip_on=False)
+        lows, highs = [low for *_, low, _ in line.points], [high for *_, high in line.points]
+        axes.fill_between(places, lows, highs, color=colour, alpha=0.14, linewidth=0)
+        handles.append(Line2D([], [], color=colour, marker="o", markersize=4, label=text(line.label)))
+    axes.set_xlim(0, max(1, len(commits) - 1))
+    tilted = len(commits) > 4
+    axes.set_xticks(
+        range(len(commits)), [text(name[:7] + name[10:]) for name in commits], rotation=40 if tilted else 0,
+        ha="right" if tilted else "center",
+    )  # fmt: skip
+    if task == "robustness":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %", decimals=1))
+    axis_titles(axes, theme, "commit", UNITS[task])
+    legend(drawing, theme, handles)
+    return svg(drawing)
