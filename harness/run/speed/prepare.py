@@ -18,6 +18,7 @@ from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.speed.convolutions import SUBPIXEL, subpixel
 from epsbench.harness.run.speed.folding import fold_batch_norm
 from epsbench.harness.run.speed.program import UNTRACEABLE
+from epsbench.harness.run.speed.reshaping import RESHAPED, reshape_views
 
 
 def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y: Tensor) -> Victim:
@@ -36,7 +37,7 @@ def prepare(model: nn.Module, device: torch.device, precision: str, x: Tensor, y
             raise
         _not_differentiable(bare, error)
         return bare
-    for candidate in _forms(model, device, findings):
+    for candidate in _forms(model, device, x, findings):
         if _agrees(candidate, x, y, reference, reference_logits, findings):
             candidate.precision = _precision(candidate, precision, x, y, findings)
             candidate.findings = findings
@@ -71,7 +72,7 @@ def _not_differentiable(victim: Victim, error: Exception) -> None:
     victim.findings.append(finding("not-differentiable", f"its gradient raises {type(error).__name__}: {error}"))
 
 
-def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> Iterator[Victim]:
+def _forms(model: nn.Module, device: torch.device, x: Tensor, findings: list[Finding]) -> Iterator[Victim]:
     plain = frozen_copy(model, device)
     has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
     if has_batch_norm:
@@ -81,16 +82,30 @@ def _forms(model: nn.Module, device: torch.device, findings: list[Finding]) -> I
             findings.append(slower("not-folded", "batch norm is not folded: torch.fx cannot trace this model", error))
         else:
             folded = folded.requires_grad_(False).to(memory_format=torch.channels_last)
-            yield from _with_and_without(folded, device, "folded, channels-last")
+            yield from _with_and_without(folded, device, "folded, channels-last", x)
     last = copy_of(plain).to(memory_format=torch.channels_last)
-    yield from _with_and_without(last, device, "channels-last")
+    yield from _with_and_without(last, device, "channels-last", x)
 
 
-def _with_and_without(network: nn.Module, device: torch.device, form: str) -> Iterator[Victim]:
+def _with_and_without(network: nn.Module, device: torch.device, form: str, x: Tensor) -> Iterator[Victim]:
     """The form with sub-pixel gradients, on a CPU and where a layer gains by them; then the form itself."""
     if device.type == "cpu" and subpixel(quick := copy_of(network)):
-        yield Victim(quick, device, "float32", f"{form}, {SUBPIXEL}", channels_last=True)
-    yield Victim(network, device, "float32", form, channels_last=True)
+        yield _channels_last(quick, device, f"{form}, {SUBPIXEL}", x)
+    yield _channels_last(network, device, form, x)
+
+
+@torch.no_grad()
+def _channels_last(network: nn.Module, device: torch.device, form: str, x: Tensor) -> Victim:
+    """A victim that computes on channels-last images; where its `view` refuses those of ``x``, views may copy."""
+    victim = Victim(network, device, "float32", form, channels_last=True)
+    try:
+        victim(x)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        if reshape_views(network):
+            victim.form = f"{form}, {RESHAPED}"
+    return victim
 
 
 def _agrees(

@@ -15,6 +15,7 @@ from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks, is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.convolutions import subpixel_gradients
+from epsbench.harness.run.speed.reshaping import reshape_views, views_restored
 from epsbench.harness.run.training.loop import Course, Objective
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Method, Settings, Training
@@ -44,7 +45,8 @@ def train_classifier(
     """
     device = data.train.device
     quick = subpixel_gradients(network, device) if settings.subpixel else nullcontext(0)
-    with reproducibly(settings.seed, device, settings.precision) as generator, quick as count:
+    repeatable = reproducibly(settings.seed, device, settings.precision)
+    with repeatable as generator, quick as count, views_restored(network):
         # For smallcnn, channels-last was 12 % faster than contiguous (two CPU cores; torch version and n not recorded,
         # not measured again). The tensor cores of CUDA devices need channels-last.
         course = Course(network, data, method.recipe, generator, settings, USUAL)
@@ -97,9 +99,9 @@ class _Classification(Objective):
         return form
 
     def _fitting(self, form: Form, x: Tensor) -> Form:
-        """The form, or contiguous weights for a model that cannot take channels-last ones, as where it says ``x.view``.
+        """The form, or contiguous weights for a model that cannot take channels-last ones.
 
-        Tried on a copy, so that nothing the model keeps is changed.
+        Where it says ``x.view``, that may copy. Tried on copies, so that nothing the model keeps is changed.
         """
         state = random_state(self._generator)
         try:
@@ -107,12 +109,33 @@ class _Classification(Objective):
         except Exception as error:
             if is_out_of_memory(error):
                 raise
+            if self._fits_with_copied_views(x):
+                self._course.copy_views()
+                return form
             reason = " ".join(str(error).split())[:300]
             self._course.lay_out("contiguous")
             return Form("contiguous", refused=[f"{form.layout}: {reason}"])
         finally:
             resume_random_state(self._generator, state)
         return form
+
+    def _fits_with_copied_views(self, x: Tensor) -> bool:
+        """Whether the network computes the same with channels-last weights and views that copy, and trains so.
+
+        The gradients of its weights are compared in evaluation mode, where no random number decides.
+        """
+        plain, other = copy_of(self._course.network), copy_of(self._course.network)
+        plain.to(memory_format=torch.contiguous_format)
+        if not reshape_views(other):
+            return False
+        try:
+            expected, actual = (weight_gradient(each.eval(), x) for each in (plain, other))
+            other.train()(x).float().sum().backward()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            return False
+        return float((actual - expected).norm()) <= 1e-3 * float(expected.norm())
 
     def trial(self, index: Tensor) -> Callable[[], object]:
         network, x = copy_of(self._course.network).train(), self._train.pixels(index)
@@ -154,6 +177,13 @@ class _Classification(Objective):
         self._course.network.train()
         loss = self._defense.loss(self._trainee, x, y)
         return loss, loss.detach()
+
+
+def weight_gradient(network: nn.Module, x: Tensor) -> Tensor:
+    """The gradient of the summed squares of its outputs with respect to all weights, as one vector."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(network(x).float().square().sum(), weights, allow_unused=True)
+    return torch.cat([each.float().flatten() for each in gradients if each is not None])
 
 
 def accuracy(network: nn.Module, examples: Examples, precision: str) -> float:

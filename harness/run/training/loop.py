@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.threads import shape_key, threads_kept, use_fastest
+from epsbench.harness.run.speed.reshaping import reshape_views, reshapes
 from epsbench.harness.run.training.averaging import MovingAverage
 from epsbench.harness.run.training.best import Best
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
@@ -125,6 +126,11 @@ class Course:
         for network in {id(each): each for each in (self.network, self.measured)}.values():
             network.to(memory_format=LAYOUTS[layout])
 
+    def copy_views(self) -> None:
+        """Let views of the network, and of its average, copy where the memory format wants it."""
+        reshape_views(self.network)
+        reshape_views(self.measured)
+
     def run(self, objective: Objective, hooks: Hooks, subpixel: bool) -> Training:
         """Train to the end of the recipe, from the checkpoint if there is one, and leave the result in ``network``.
 
@@ -142,7 +148,7 @@ class Course:
             self._choose_threads(objective, epochs * self.steps)
         if settings.compile == "off":
             self.form.compiled = False
-        self.form.subpixel = subpixel
+        self.form.subpixel, self.form.views_copied = subpixel, reshapes(self.network)
         objective.take(self.form)
         with threads_kept():
             if self.form.threads:
@@ -261,6 +267,8 @@ class Course:
         self.network.to(memory_format=LAYOUTS[self.form.layout])  # first: the optimizer's state is laid out like it
         if self.form.layout == "contiguous":
             self.lay_out("contiguous")
+        if self.form.views_copied:
+            self.copy_views()
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from epsbench.harness.run.machine.timing import seconds
 from epsbench.harness.run.speed.compiling import compiled
 from epsbench.harness.run.speed.convolutions import SUBPIXEL
+from epsbench.harness.run.speed.reshaping import RESHAPED
 
 Step = Callable[..., tuple[Tensor, Tensor]]
 """Takes the tensors of a batch.
@@ -43,6 +44,9 @@ class Form:
     subpixel: bool = False
     """Whether strided convolutions use the backward pass of `epsbench.harness.run.speed.convolutions`."""
 
+    views_copied: bool = False
+    """Whether views of the network may copy: `epsbench.harness.run.speed.reshaping`."""
+
     threads: int = 0
     """How many threads a CPU computes the steps with; 0: as many as torch has."""
 
@@ -53,7 +57,12 @@ class Form:
     """The forms that were tried and did not work, each with its reason."""
 
     def __str__(self) -> str:
-        parts = [self.layout, SUBPIXEL if self.subpixel else "", "compiled" if self.compiled else ""]
+        parts = [
+            self.layout,
+            RESHAPED if self.views_copied else "",
+            SUBPIXEL if self.subpixel else "",
+            "compiled" if self.compiled else "",
+        ]
         return ", ".join(part for part in parts if part)
 
     def entries(self) -> dict[str, Any]:

@@ -30,6 +30,13 @@ class Viewing(nn.Module):
         x = self.second(self.first(x).relu()).relu()
         return self.last(x.view(x.size(0), -1))
 
+class Contiguous(Viewing):
+    def forward(self, x):
+        x = self.second(self.first(x).relu()).relu()
+        if not x.is_contiguous():
+            raise RuntimeError("planted: not these strides")
+        return self.last(x.view(x.size(0), -1))
+
 class InPlace(nn.Module):
     def __init__(self):
         super().__init__()
@@ -118,10 +125,19 @@ def save(folder, seed: int) -> None:
 
 
 def test_a_model_that_cannot_take_channels_last_weights_trains_with_contiguous_ones(run):
-    (record,) = run("Viewing")
+    (record,) = run("Contiguous")
     assert record.training["form"] == "contiguous"
-    assert "view size is not compatible" in record.training["refused"][0]
+    assert "planted: not these strides" in record.training["refused"][0]
     assert record.curves["train_loss"][-1] < record.curves["train_loss"][0]
+
+
+def test_a_model_that_flattens_with_view_trains_channels_last_and_is_then_itself_again(run):
+    (record,) = run("Viewing")
+    assert record.training["form"] == "channels-last, views copied"
+    assert "refused" not in record.training
+    assert record.cost["form"].startswith("channels-last, views copied")
+    assert record.curves["train_loss"][-1] < record.curves["train_loss"][0]
+    assert not [each for each in record.findings if each.code == "not-prepared"]
 
 
 def test_what_a_model_draws_with_numpy_is_drawn_from_the_cells_seed(run):
