@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.attacks.apgd_l1 import sparse_start, sparse_step
 from epsbench.attacks.base import Aimed, State, at_least_one
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
-from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.norms.base import choose_rows, per_row
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -70,16 +70,16 @@ class APGD(Aimed):
         assert answer.gradient is not None
         first, length = rows.step == 0, self._interval(rows.step)
         better = answer.loss > state["best_loss"]
-        best = _where(better, answer.x, state["best"])
-        best_gradient = _where(better, answer.gradient, state["best_gradient"])
+        best = choose_rows(better, answer.x, state["best"])
+        best_gradient = choose_rows(better, answer.gradient, state["best_gradient"])
         best_loss = answer.loss.where(better, state["best_loss"])
         rises = state["rises"] + ((answer.loss > state["loss"]) & ~first)
 
         check = length > 0
         stuck = ~state["halved"] & (state["checked_loss"] >= best_loss)
         halve = check & ((rises <= RISES * length) | stuck)
-        size = _where(halve, state["size"] / 2, state["size"])
-        x, gradient = _where(halve, best, answer.x), _where(halve, best_gradient, answer.gradient)
+        size = choose_rows(halve, state["size"] / 2, state["size"])
+        x, gradient = choose_rows(halve, best, answer.x), choose_rows(halve, best_gradient, answer.gradient)
 
         z = rows.project(x + size * self.norm.direction(gradient))
         momentum = per_row(MOMENTUM * (~first))  # eq. 3; the first step has none
@@ -93,7 +93,7 @@ class APGD(Aimed):
 
     def _interval(self, step: Tensor) -> Tensor:
         """The number of steps (N,) since the last checkpoint, where a row is at one after ``step`` steps, else 0."""
-        return sum(((step == at) * length for at, length in checkpoints(self.steps)), step.new_zeros(len(step)))
+        return _intervals(self.steps, step.device)[step.clamp_max(self.steps)]
 
 
 def first_state(x: Tensor, rows: Rows) -> State:
@@ -107,6 +107,15 @@ def first_state(x: Tensor, rows: Rows) -> State:
 
 
 @cache
+def _intervals(steps: int, device: Any) -> Tensor:
+    """The interval that ends after each number of steps, from 0 on, (steps + 1,); 0 where there is no checkpoint."""
+    import torch
+
+    lengths = dict(checkpoints(steps))
+    return torch.tensor([lengths.get(at, 0) for at in range(steps + 1)], device=device)
+
+
+@cache
 def checkpoints(steps: int) -> tuple[tuple[int, int], ...]:
     """The checkpoints of so many steps: after how many steps each is, and how many lie between it and the last one."""
     interval, shortest, shrinks = (max(1, int(share * steps)) for share in (0.22, 0.06, 0.03))
@@ -116,8 +125,3 @@ def checkpoints(steps: int) -> tuple[tuple[int, int], ...]:
         interval = max(interval - shrinks, shortest)
         at += interval
     return tuple(points)
-
-
-def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """``yes`` in these rows (N,), ``no`` elsewhere."""
-    return yes.where(per_row(rows), no)

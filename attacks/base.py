@@ -116,6 +116,10 @@ class Attack(Asking, ABC):
         """Which rows (N,) need no further answer; ``state`` is the new one. Default: None, for no row."""
         return None
 
+    def cycles(self) -> bool:
+        """Whether the next point depends on nothing but the point, so that a row that comes back to one goes round."""
+        return False
+
     def starts_clean(self) -> bool:
         """Whether every row starts at the clean image, and asks for the gradient that other attacks ask for there."""
         return False

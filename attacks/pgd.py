@@ -51,6 +51,11 @@ class PGD(GradientAttack):
     def update(self, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor) -> Tensor:
         return x_adv + self.size(eps, step) * self.norm.direction(gradient)
 
+    def cycles(self) -> bool:
+        """Its steps have one size and no momentum. Of a subclass nothing is known."""
+        same_answer = self.samples == 1 and "normals" not in self.loss.inputs
+        return type(self) is PGD and STEP_RULES[self.step_rule] is None and same_answer
+
     def size(self, eps: Tensor, step: Tensor) -> Tensor:
         """The size (N, 1, 1, 1) of this step."""
         whole = self.relative_step_size * eps if self.step_size is None else eps * 0 + float(self.step_size)

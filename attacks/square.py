@@ -67,11 +67,10 @@ class Square(Aimed):
     def _window_linf(self, rows: Rows, best: Tensor) -> Tensor:
         """Algorithm 2: ±ε in one window, a sign a channel."""
         channels, height, width = best.shape[1:]
-        share = self.p * 0.5 ** self._halvings(rows.step).float()
-        side = (share * (height * width)).sqrt().round().clamp(1, min(height, width))
         random = rows.noise.uniform(2 + channels)
         signs = _signs(random[:, 2:]).view(-1, channels, 1, 1)
-        return choose(_window(random[:, :2], side, best), rows.x + rows.eps * signs, best)
+        window = _square(self.p, height, width, self._halvings(rows.step), random[:, :2])
+        return choose(window, rows.x + rows.eps * signs, best)
 
     def _windows_l2(self, rows: Rows, best: Tensor) -> Tensor:
         """Algorithm 3: the mass of a second window moves into the first, as a bump of random sign a channel."""
@@ -97,7 +96,45 @@ class Square(Aimed):
         return rows.x + _of_size(self.norm, moved) * rows.eps
 
     def _halvings(self, step: Tensor) -> Tensor:
-        return sum(((step > at).long() for at in HALVINGS), step.new_zeros(len(step)))
+        import torch
+
+        return torch.bucketize(step, _halvings(step.device))
+
+
+@cache
+def _halvings(device: Any) -> Tensor:
+    import torch
+
+    return torch.tensor(HALVINGS, device=device)
+
+
+@cache
+def _lines(p: float, height: int, width: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every level of `HALVINGS`: how many places a window has, down and across, (L, 2); and, by level and place,
+    1 in the window's lines and 0 elsewhere: of its rows (L, H, H), of its columns (L, W, W).
+    """
+    import torch
+
+    share = p * 0.5 ** torch.arange(len(HALVINGS) + 1, device=device).float()
+    side = (share * (height * width)).sqrt().round().clamp(1, min(height, width))
+    places = torch.stack([height - side, width - side], 1)
+    down, across = (_inside(side, length) for length in (height, width))
+    return places, down, across
+
+
+def _inside(side: Tensor, length: int) -> Tensor:
+    """By window side (L,) and place: 1 in the window, 0 elsewhere, (L, length, length)."""
+    at = (side.new_ones(length).cumsum(0) - 1).view(1, 1, -1)
+    place = at.view(1, -1, 1)
+    return ((at >= place) & (at < place + side.view(-1, 1, 1))).float()
+
+
+def _square(p: float, height: int, width: int, level: Tensor, corner: Tensor) -> Tensor:
+    """As `_window`, for the windows of L∞ at these levels of `HALVINGS` (N,)."""
+    places, down, across = _lines(p, height, width, level.device)
+    place = (corner * places[level]).long()
+    rows, columns = down[level, place[:, 0]], across[level, place[:, 1]]
+    return rows.view(-1, 1, height, 1) * columns.view(-1, 1, 1, width)
 
 
 def _signs(uniform: Tensor) -> Tensor:

@@ -90,6 +90,19 @@ def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return no.lerp(yes, mask.to(no.dtype))
 
 
+def choose_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """``yes`` in these rows (N,), bool, ``no`` elsewhere; both (N, C, H, W). What is returned may be one of the two.
+
+    On a CPU, whole rows are copied: `torch.where` looks at its condition at every pixel.
+    """
+    if no.device.type != "cpu":
+        return yes.where(per_row(rows), no)
+    at = rows.nonzero().squeeze(1)
+    if not len(at):
+        return no
+    return yes if len(at) == len(rows) else no.index_copy(0, at, yes.index_select(0, at))
+
+
 def cosine(step: Tensor, steps: int, first: float, last: float) -> Tensor:
     """From ``first`` at step 0 along half a cosine wave to ``last`` after ``steps`` steps, (N,)."""
     return last + (first - last) * (1 + (step / steps * pi).cos()) / 2

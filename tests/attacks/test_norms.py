@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from epsbench.attacks.norms import L0, L1, NORMS, L0Pixels
+from epsbench.attacks.norms.base import choose_rows
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 
@@ -97,3 +98,13 @@ def test_direction_survives_tiny_gradients_and_zero(norm, scale):
     gradient[0] = torch.tensor([[[3.0, 0.0], [0.0, -4.0]]]) * scale
     direction = norm.direction(gradient)
     assert norm.size(direction).tolist() == pytest.approx([1.0, 0.0])
+
+
+@given(chosen=st.lists(st.booleans(), min_size=1, max_size=6))
+def test_whole_rows_are_chosen_as_where_chooses_them(chosen):
+    yes, no = torch.full((len(chosen), 1, 2, 2), torch.nan), torch.rand(len(chosen), 1, 2, 2)
+    before, rows = no.clone(), torch.tensor(chosen)
+    actual = choose_rows(rows, yes, no)
+    assert torch.equal(actual.isnan().flatten(1).all(1), rows)
+    assert torch.equal(actual[~rows], before[~rows])
+    assert torch.equal(no, before)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
-from epsbench.harness.run.noise import KeyedNoise, _mix
+from epsbench.harness.run.noise import KeyedNoise, NoiseAhead, _mix, stream_key
 
 
 def splitmix(z: int) -> int:
@@ -65,3 +65,16 @@ def test_random_starts_are_uniform_in_the_ball(norm):
     size = norm.size(norm.start(KeyedNoise(0, index, torch.zeros_like(index)), x, eps)) / 0.25
     # The share of a d-dimensional ball within radius r of its centre is r^d.
     assert stats.kstest(size.numpy() ** 4, "uniform").pvalue > 1e-3
+
+
+@settings(deadline=None)
+@given(rows=st.integers(1, 5), taken=st.lists(st.integers(0, 9), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_noise_drawn_ahead_is_that_of_every_step(rows, taken, seed):
+    example, stream = torch.arange(rows) * 7 + seed, torch.arange(rows) % 3
+    key, step = stream_key(seed, example, stream), torch.arange(rows) * 11
+    ahead = NoiseAhead(key, step)
+    for many in sorted(taken):  # a step may be asked for again, and one may be left out
+        expected, actual = KeyedNoise.of_stream(key, step + many), ahead.after(many)
+        for shape in ((3,), (2, 4), (3,), ()):
+            assert torch.equal(actual.uniform(*shape), expected.uniform(*shape))
+        assert torch.equal(actual.normal(5), expected.normal(5))

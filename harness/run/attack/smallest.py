@@ -15,6 +15,7 @@ from torch import Tensor
 from epsbench.attacks.base import State
 from epsbench.attacks.norms import Norm
 from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.rows import Answer
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Ledger, Outcome, blank_outcome
 from epsbench.harness.run.attack.line_search import nearest_on_the_line
@@ -47,7 +48,7 @@ class Smallest(Stream):
     def _kept_names(self) -> tuple[str, ...]:
         return (*_KEPT, *(f"{name}_size" for name in _KEPT), "x")
 
-    def _margin(self, t: State, logits: Tensor) -> Tensor:
+    def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
         return self.victim.margin(logits, t["y"])
 
     def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:

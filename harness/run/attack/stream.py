@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from epsbench.attacks.base import Attack, State
-from epsbench.attacks.norms.base import per_row
-from epsbench.attacks.rows import Rows
+from epsbench.attacks.losses import Margin
+from epsbench.attacks.norms.base import RowNoise, per_row
+from epsbench.attacks.rows import Answer, Rows
+from epsbench.harness.run.attack import cycles
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
@@ -23,9 +25,10 @@ from epsbench.harness.run.attack.step import hold, unchanged
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.watch import Unwatched, Watch
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
-from epsbench.harness.run.noise import KeyedNoise
+from epsbench.harness.run.noise import KeyedNoise, NoiseAhead
 
 NONE = np.empty(0, dtype=np.int64)
+SHOWN_SECONDS = 0.1  # between two looks at how far the attack is
 _JUDGED = ("stopped", "margin", "threshold")  # what a row carries to the judge besides its image
 
 
@@ -44,9 +47,12 @@ class Stream:
         self.asks, self.targets, self.ledger = asks, targets, ledger
         self.victim, self.clean = asks.victim, asks.clean
         self.size, self.poll, self.steps = slots, poll, run.attack.budget()
+        self.answer_work, self.answer_forwards, self.answer_gradients = asks.work, asks.forwards, asks.gradients
         # Points of an attack that may leave the ball count only where they are inside.
         self.roams = run.attack.roams()
-        self.ends = type(run.attack).done is not Attack.done
+        may_be_done = type(run.attack).done is not Attack.done
+        self.cycles = run.early_stop and cycles.watched(run.attack) and not self.victim.random
+        self.ends = may_be_done or self.cycles
         # Without early stopping a row may fool on the way and not at its end: its best iterate is kept too.
         self.keeps_best = not run.early_stop and not run.last_only
         self.device = targets.labels.device
@@ -54,19 +60,22 @@ class Stream:
         self.eps = torch.tensor([float(e) for e in run.eps], device=self.device)
         # A row may be done after its first answer, and whole batches of rows share that one.
         # A random model's would depend on who asked first.
-        self.from_clean = run.attack.starts_clean() and asks.clean.fits() and not self.ends and not self.victim.random
+        self.from_clean = run.attack.starts_clean() and asks.clean.fits() and not may_be_done and not self.victim.random
         self.region: tuple[str, ...] = ()
         self.slots, self.holes = Bundle(NONE, NONE, {}), NONE  # positions in the slots whose rows have left
         self.parked: list[Bundle] = []  # rows that go on where they stood as soon as there is a slot
         self.waiting: list[Bundle] = []  # rows that the judge has not seen
         self.work = np.zeros(len(run.eps))  # since seconds were last split, in forwards
         self.unpaid = 0.0
+        self.counts = np.zeros(len(run.eps), dtype=np.int64)  # of the rows in the slots, by ε
+        self.noise_ahead: NoiseAhead | None = None  # their noise, from the step they were at when the slots last changed
+        self.taken = 0  # steps since then
         self.watch: Watch = Unwatched()
         self.queries_done = 0
 
     def run(self) -> Iterator[Outcome]:
         """Outcomes in order of ε, each as soon as its last verdict is in."""
-        next_eps = 0
+        next_eps, shown = 0, 0.0
         while True:
             started, shared = time.perf_counter(), self.clean.seconds
             self._fill()
@@ -74,10 +83,17 @@ class Stream:
                 self._burst()
                 self._retire()
             waiting = sum(map(len, self.waiting))
-            if waiting and (waiting >= self._judge_batch() or self._starving()):
+            judged = waiting > 0 and (waiting >= self._judge_batch() or self._starving())
+            if judged:
                 self._judge()
-            self._charge(time.perf_counter() - started - (self.clean.seconds - shared))
-            self._show()
+            ended = time.perf_counter()
+            self.unpaid += ended - started - (self.clean.seconds - shared)
+            if judged or ended - shown > SHOWN_SECONDS:
+                self._show()
+                shown = ended
+            if not judged:  # nothing was settled
+                continue
+            self._charge()
             while next_eps < len(self.eps) and self.schedule.finished(next_eps):
                 yield self.ledger.imply(next_eps, self.schedule.fooled[next_eps])
                 next_eps += 1
@@ -130,6 +146,13 @@ class Stream:
         if new or len(self.holes):
             self.slots = self.slots.without(self.holes, Bundle.cat(new) if new else None)
             self.holes = NONE
+            self._slots_changed()
+
+    def _slots_changed(self) -> None:
+        """Other rows are in the slots: what is known of them all is made anew."""
+        t = self.slots.tensors
+        self.counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.eps))
+        self.noise_ahead, self.taken = (NoiseAhead(t["noise"], t["step"]) if len(self.slots) else None), 0
 
     def _fresh(self, ids: np.ndarray) -> Bundle:
         """Rows before their first question, or after the shared answer at the clean image."""
@@ -164,6 +187,8 @@ class Stream:
         zero = torch.zeros_like(attempt, dtype=torch.float32)
         tensors |= {"stopped": torch.zeros_like(attempt, dtype=torch.bool), "margin": zero, "threshold": zero.clone()}
         tensors |= self._kept_at_first(tensors)
+        if self.cycles:
+            tensors |= cycles.remembered(tensors["point"], tensors["step"])
         if self.steps <= taken:  # it needs no slot, and the judge asks for no more than this
             tensors = {name: tensors[name] for name in ("point", "y", "eps", "step", *_JUDGED, *self._kept_names())}
             state = {}
@@ -184,8 +209,8 @@ class Stream:
         """The names of what is kept of a row's path."""
         return ("best", "best_margin") if self.keeps_best else ()
 
-    def _rows(self, tensors: State) -> Rows:
-        """The rows as the attack sees them."""
+    def _rows(self, tensors: State, draw: Callable[[], RowNoise] | None = None) -> Rows:
+        """The rows as the attack sees them; ``draw`` gives their noise after the start."""
         t, started = tensors, "point" in tensors
         return Rows(
             x=t["x"],
@@ -196,7 +221,7 @@ class Stream:
             target=t["target"],
             norm=self.attack.norm,
             region={name: t[name] for name in self.region},
-            draw=lambda: KeyedNoise.of_stream(t["noise"], t["step"] if started else None),
+            draw=draw or (lambda: KeyedNoise.of_stream(t["noise"], t["step"] if started else None)),
             clean=lambda: self.asks.clean_logits()[t["position"]],
         )
 
@@ -213,6 +238,7 @@ class Stream:
             try:
                 self._one_step()
                 taken += 1
+                self.taken += 1
             except (RuntimeError, MemoryError) as error:
                 if len(self.slots) == 1 or not is_out_of_memory(error):
                     raise
@@ -224,15 +250,16 @@ class Stream:
             self._shrink()
 
     def _one_step(self) -> None:
-        t = self.slots.tensors
-        rows = self._rows(t)
+        t, ahead, taken = self.slots.tensors, self.noise_ahead, self.taken
+        assert ahead is not None
+        rows = self._rows(t, lambda: ahead.after(taken))
         answer, logits = self.asks.at(t["point"], rows)
         with unchanged(t["point"], t["x"], t["eps"], t["step"]):
             remembered = {name[6:]: t[name] for name in self.slots.shared}
             proposal, state = checked_step(self.attack, self.attack.step(rows, answer, remembered), t["x"])
         new = {"point": self._projected(rows, proposal, state)}
         new |= {f"state.{name}": value for name, value in state.items()}
-        margin = self._margin(t, logits)
+        margin = self._margin(t, logits, answer)
         step = t["step"] + 1
         if (done := self.attack.done(rows, answer, state)) is not None:
             step = step.masked_fill(done, self.steps)
@@ -240,6 +267,9 @@ class Stream:
             stopped = t["stopped"] | (margin < t["threshold"])
             over = stopped | (t["step"] >= self.steps) if self.ends else stopped
             new = {name: hold(over, t[name], value, owned=name == "point") for name, value in new.items()}
+            if self.cycles:
+                step, seen = cycles.skip_rounds(t, new["point"], step, self.steps, over)
+                new |= seen
             new |= {"stopped": stopped, "step": torch.where(over, t["step"], step), "margin": margin}
         elif self.ends:
             over = t["step"] >= self.steps
@@ -249,9 +279,12 @@ class Stream:
         new |= self._kept(t, logits, margin)
         t.update(new)  # only now: if anything above raises, the slots are as they were
 
-    def _margin(self, t: State, logits: Tensor) -> Tensor:
+    def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
         """How far the true class leads at the points (N,), with the allowance of `Victim.margin`; ∞ out of the ball."""
-        margin = self.victim.margin(logits, t["y"])
+        if type(answer.objective) is Margin and answer.logits is logits:  # the attack's own loss, computed before
+            margin = self.victim.allowed(-answer.loss, logits)
+        else:
+            margin = self.victim.margin(logits, t["y"])
         if self.roams:
             inside = self.ledger.norm.size(t["point"] - t["x"]) <= t["eps"].flatten() + ROUNDING
             margin = margin.masked_fill(~inside, torch.inf)
@@ -267,15 +300,13 @@ class Stream:
 
     def _count(self, taken: int) -> None:
         """Count the passes that each ε took in a burst."""
-        counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.eps))
-        self.work += self.asks.work * taken * counts
-        for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
-            outcome.forwards += taken * count * self.asks.forwards
-            outcome.backwards += taken * count * self.asks.gradients
+        self.work += self.answer_work * taken * self.counts
+        for outcome, count in zip(self.ledger.outcomes, self.counts.tolist(), strict=True):
+            outcome.forwards += taken * count * self.answer_forwards
+            outcome.backwards += taken * count * self.answer_gradients
 
-    def _charge(self, seconds: float) -> None:
+    def _charge(self) -> None:
         """Split the seconds of whole turns, packing included, among the ε by the work they took."""
-        self.unpaid += seconds
         if self.work.any():
             for outcome, share in zip(self.ledger.outcomes, self.work / self.work.sum(), strict=True):
                 outcome.seconds += self.unpaid * float(share)
@@ -288,11 +319,16 @@ class Stream:
         everyone = np.arange(len(self.slots))
         self.parked.append(self.slots.take(everyone[self.size :]))
         self.slots = self.slots.take(everyone[: self.size])
+        self._slots_changed()
 
     def _retire(self) -> None:
         """Move rows that look fooled, or have no step left, out of their slots."""
         slots, stopped = self.slots, np.zeros(len(self.slots), dtype=bool)
-        if self.early_stop:  # the one question to the device: which rows stopped, and after how many steps
+        if self.early_stop and self.device.type == "cpu" and not self.ends:  # looking is free: most often none stopped
+            if bool(slots.tensors["stopped"].any()):
+                stopped = slots.tensors["stopped"].numpy().copy()
+                slots.step = slots.tensors["step"].numpy().copy()
+        elif self.early_stop:  # the one question to the device: which rows stopped, and after how many steps
             t = slots.tensors
             answer = torch.where(t["stopped"], -1 - t["step"], t["step"]).cpu().numpy()
             stopped = answer < 0

@@ -164,7 +164,11 @@ class Victim:
         The judge should see the rows below 0. Without the allowance a bf16 attack would miss images that fool in
         float32, and look weaker than it is.
         """
-        return at_class(logits, y) - best_other(logits, y) - self.doubt(logits)
+        return self.allowed(at_class(logits, y) - best_other(logits, y), logits)
+
+    def allowed(self, margin: Tensor, logits: Tensor) -> Tensor:
+        """Margins (N,) less the allowance for these logits (N, classes)."""
+        return margin - self.doubt(logits) if DOUBT[self.precision] else margin
 
     def doubt(self, logits: Tensor) -> Tensor:
         """How far margins of these logits (N, classes) may be off in this precision, (N,)."""
