@@ -354,7 +354,11 @@ CODES: dict[str, Code] = {
         "A faster form of the model was rejected.",
         "numbers are unaffected, speed is",
     ),
-    "not-mixed": Code("warning", "The model cannot run in low precision; float32 is used.", "numbers are unaffected"),
+    "not-mixed": Code(
+        "warning",
+        "The model cannot run in low precision, or is slower in it; float32 is used.",
+        "numbers are unaffected",
+    ),
     "not-traced": Code(
         "warning", "No faster program could be traced from the model.", "numbers are unaffected, speed is"
     ),

@@ -23,8 +23,9 @@ from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.machine.memory import keep_freed
 from epsbench.harness.run.speed.accelerate import Work, accelerate
-from epsbench.harness.run.speed.batch_size import find_batch
+from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch, find_forward_batch
 from epsbench.harness.run.speed.judging import lay_out
+from epsbench.harness.run.speed.mixed import float32_where_faster
 from epsbench.harness.run.speed.prepare import prepare
 from tests.benchmarks.networks import Bench, Chosen
 
@@ -126,11 +127,13 @@ def make_engine(bench: Bench, attack: Attack, precision: str, batch: int, compil
     with torch.no_grad():
         classes = bench.model(bench.x[:1]).shape[1]
     work = Work(attack.gradients(classes) * verdicts, attack.forwards(classes) * verdicts, attack.losses(classes))
+    float32_where_faster(victim, targets, UNTRIED[victim.device.type], work.rows)
     batch = min(batch or find_batch(victim, targets, max(work.gradients, verdicts)), len(bench.y))
     accelerate(victim, targets, batch, work, compiled)
     judge = Judge(bench.model, bench.x.device)
     lay_out(judge, targets, batch, verdicts)
-    return Engine(victim, judge, targets, batch)
+    forward_batch = find_forward_batch(victim, targets, batch, work.forwards)
+    return Engine(victim, judge, targets, batch, forward_batch=forward_batch)
 
 
 def _run_epsbench(how: Contestant, bench: Bench, attack: GradientAttack, batch: int) -> list[float]:

@@ -64,6 +64,9 @@ class Engine:
     watch: Watch = field(default_factory=Unwatched)
     """Is told how far the attack is."""
 
+    forward_batch: int = 0
+    """The number of slots of attacks that take no gradient; 0: as many as of others."""
+
     clean: CleanGradients = field(init=False)
     """The gradients at the clean images, shared by all attacks that start there."""
 
@@ -97,7 +100,7 @@ class Engine:
         keep = int((positions < self.keep).sum())
         targets = replace(self.targets, logits=self.clean_logits()).subset(positions)
         part = Engine(self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box, self.watch)
-        part._logits = targets.logits
+        part._logits, part.forward_batch = targets.logits, self.forward_batch
         return part
 
     def run(
@@ -149,13 +152,15 @@ class Engine:
             yield from self._stream(run, ledger, schedule)
 
     def _stream(self, run: AttackRun, ledger: Ledger, schedule: Each) -> Iterator[Outcome]:
-        slots = min(self.batch, len(self.targets) * len(run.eps))
+        forward_only = run.attack.query == "logits" and self.forward_batch > 0
+        slots = min(self.forward_batch if forward_only else self.batch, len(self.targets) * len(run.eps))
         asks = Asks(run.attack, self.victim, self.clean, self.clean_logits)
         stream = Stream(run, asks, self.targets, ledger, schedule, slots=slots, poll=self.poll)
         stream.watch = self.watch
         for outcome in stream.run():
             if stream.size < slots:  # memory ran out; later streams begin with what fitted
-                self.batch = stream.size
+                self.batch = min(self.batch, stream.size)
+                self.forward_batch = min(self.forward_batch, stream.size)
             if stream.from_clean:
                 # Priced as if it had been attacked alone: the shared gradient in full, and its time.
                 outcome.shared_backwards = int(outcome.attacked.sum())
@@ -175,7 +180,8 @@ class Engine:
         stream = Smallest(alone, asks, self.targets, ledger, schedule, slots=slots, poll=self.poll)
         list(stream.run())
         if stream.size < slots:
-            self.batch = stream.size
+            self.batch = min(self.batch, stream.size)
+            self.forward_batch = min(self.forward_batch, stream.size)
         for eps in run.eps:
             outcome = ledger.at(eps)
             outcome.radii = len(run.eps)

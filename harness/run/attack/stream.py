@@ -68,7 +68,7 @@ class Stream:
         self.work = np.zeros(len(run.eps))  # since seconds were last split, in forwards
         self.unpaid = 0.0
         self.counts = np.zeros(len(run.eps), dtype=np.int64)  # of the rows in the slots, by ε
-        self.noise_ahead: NoiseAhead | None = None  # their noise, from the step they were at when the slots last changed
+        self.noise_ahead: NoiseAhead | None = None  # their noise, from where they were when the slots last changed
         self.taken = 0  # steps since then
         self.watch: Watch = Unwatched()
         self.queries_done = 0
@@ -281,7 +281,8 @@ class Stream:
 
     def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
         """How far the true class leads at the points (N,), with the allowance of `Victim.margin`; ∞ out of the ball."""
-        if type(answer.objective) is Margin and answer.logits is logits:  # the attack's own loss, computed before
+        own = type(answer.objective) is Margin and answer.logits is logits  # the attack's loss, computed before
+        if own and not self.victim.random:
             margin = self.victim.allowed(-answer.loss, logits)
         else:
             margin = self.victim.margin(logits, t["y"])

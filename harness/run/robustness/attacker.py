@@ -19,9 +19,10 @@ from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.machine.threads import shape_key, use_fastest
 from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate, timings
-from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch
+from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch, find_forward_batch
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.judging import lay_out
+from epsbench.harness.run.speed.mixed import float32_where_faster
 from epsbench.harness.run.speed.prepare import prepare, prepare_random
 
 KEPT = 64  # adversarial images of each cell that the audits look at
@@ -98,10 +99,14 @@ def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], w
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     work = _work(streams, images, subject.classes)
     _choose_threads(victim, subject, work)
+    float32_where_faster(victim, subject.targets, UNTRIED[victim.device.type], work.rows)
     batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
-    batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
-    engine = Engine(victim, subject.judge, subject.targets, batch, keep=keep, white_box=weights is None)
-    measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch, timings(work.rows, batch))
+    batch, forward_batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
+    engine = Engine(
+        victim, subject.judge, subject.targets, batch, keep, white_box=weights is None, forward_batch=forward_batch
+    )
+    repeats = timings(work.rows, batch)
+    measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch, repeats, forward_batch)
     return Attacker(engine, Floor(rates, measure) if rates else None, weights or "")
 
 
@@ -134,20 +139,23 @@ def _work(streams: Sequence[Stream], images: int, classes: int) -> Work:
     )
 
 
-def _tuned(victim: Victim, subject: Subject, batch: int, work: Work, verdicts: int) -> tuple[int, Rates | None]:
+def _tuned(victim: Victim, subject: Subject, batch: int, work: Work, verdicts: int) -> tuple[int, int, Rates | None]:
     """Make the victim faster for that much work, and the judge for that many verdicts.
 
-    Returns the batch size, halved while memory runs out, and the rates where the work is long enough to measure them.
+    Returns the batch size, halved while memory runs out, that of attacks without gradients, and the rates where the
+    work is long enough to measure them.
     """
-    judge, targets = subject.judge, subject.targets
+    judge, targets, fixed = subject.judge, subject.targets, subject.context.batch_size
     while True:
         exhausted = False
         try:
             accelerate(victim, targets, batch, work, subject.context.compile)
+            forward_batch = batch if fixed else find_forward_batch(victim, targets, batch, work.forwards)
             if work.rows < LONG * batch or not victim.differentiable:
-                return batch, None
+                return batch, forward_batch, None
             lay_out(judge, targets, batch, verdicts)
-            return batch, measure_rates(victim, judge, targets, batch, timings(work.rows, batch))
+            repeats = timings(work.rows, batch)
+            return batch, forward_batch, measure_rates(victim, judge, targets, batch, repeats, forward_batch)
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):
                 raise

@@ -25,7 +25,7 @@ class Rates:
     """Of a float32 forward of the judge."""
 
     forward: float
-    """Of a bare forward at the victim's precision and batch."""
+    """Of a bare forward at the victim's precision, and at the batch of attacks without gradients."""
 
     def floor(self, passes: Passes) -> float:
         """The least seconds an attack of so many passes can take on this device."""
@@ -72,20 +72,25 @@ class Floor:
         return None
 
 
-def uncounted_rates(victim: Victim, judge: Judge, targets: Targets, batch: int, repeats: int = 3) -> Rates:
+def uncounted_rates(
+    victim: Victim, judge: Judge, targets: Targets, batch: int, repeats: int = 3, forward_batch: int = 0
+) -> Rates:
     """As `measure_rates`, without a trace in the victim's counts: the cells measured so far have taken theirs."""
     counts = victim.forwards, victim.backwards
     try:
-        return measure_rates(victim, judge, targets, batch, repeats)
+        return measure_rates(victim, judge, targets, batch, repeats, forward_batch)
     finally:
         victim.forwards, victim.backwards = counts
 
 
-def measure_rates(victim: Victim, judge: Judge, targets: Targets, batch: int, repeats: int = 3) -> Rates:
-    """The rates at this batch, each from so many bare calls."""
+def measure_rates(
+    victim: Victim, judge: Judge, targets: Targets, batch: int, repeats: int = 3, forward_batch: int = 0
+) -> Rates:
+    """The rates at this batch, each from so many bare calls; of forward passes alone at ``forward_batch``, if given."""
     x, y = targets.batch(batch)
     gradient = seconds(lambda: victim.gradient(x, y), victim.device, repeats)
     judged, _ = targets.batch(max(batch, judge.batch))
     verdict = seconds(lambda: judge.logits(judged, batch), victim.device, repeats)
-    forward = seconds(lambda: victim.scores(x), victim.device, repeats)
-    return Rates(gradient / len(x), verdict / len(judged), forward / len(x))
+    alone, _ = targets.batch(forward_batch or batch)
+    forward = seconds(lambda: victim.scores(alone), victim.device, repeats)
+    return Rates(gradient / len(x), verdict / len(judged), forward / len(alone))

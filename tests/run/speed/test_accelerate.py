@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from epsbench.attacks import FABT, Square
 from epsbench.attacks.noise import Noise
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.run.attack.engine import Engine
@@ -17,7 +18,7 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.speed import accelerate as tuning
 from epsbench.harness.run.speed.accelerate import Work, accelerate
-from epsbench.harness.run.speed.batch_size import find_batch
+from epsbench.harness.run.speed.batch_size import find_batch, find_forward_batch
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.graphs import graphed
 from epsbench.harness.run.speed.prepare import prepare
@@ -70,6 +71,28 @@ def test_little_work_is_not_spent_on_trials(network, targets, monkeypatch):
     assert victim.backwards == 0
     find_batch(victim, targets, 20_000)
     assert victim.backwards <= 0.02 * 20_000
+
+
+def test_attacks_without_gradients_have_a_batch_of_their_own(network, targets, monkeypatch):
+    victim = paced(network, monkeypatch, {32: 1.0, 64: 1.2, 128: 1.3, 256: 1.4, 512: 5.0})
+    assert find_forward_batch(victim, targets, 32, 10**6) == 256
+    assert find_forward_batch(victim, targets, 32, 100) == 32  # too little work for a trial
+    engine = Engine(victim, Judge(network, CPU), targets, 32, forward_batch=100)
+    seen: list[int] = []
+    scores = victim.scores
+    monkeypatch.setattr(victim, "scores", lambda x: (seen.append(len(x)), scores(x))[1])
+    list(engine.run(Square(steps=2), [Fraction(1, 100)], seed=0))
+    assert seen[0] == 100
+    list(engine.run(FABT(steps=1, targets=1), [Fraction(1, 100)], seed=0))  # looks, and takes gradients
+    assert seen[-1] <= 32
+
+
+def test_small_operations_count_for_the_batch(network, targets, monkeypatch):
+    """A query that takes as long as the rest of a turn is asked for many rows at once, one that takes long is not."""
+    quick = paced(network, monkeypatch, {size: size * 1e-5 for size in (32, 64, 128, 256, 512)})
+    assert find_batch(quick, targets, 10**6) == 512
+    slow = paced(network, monkeypatch, {size: size * 1e-3 for size in (32, 64, 128, 256, 512)})
+    assert find_batch(slow, targets, 10**6) == 32
 
 
 def test_the_floor_is_gradients_and_verdicts_at_their_bare_rates(network, targets):
@@ -183,15 +206,15 @@ def test_a_program_that_is_no_faster_is_not_used(network, targets, monkeypatch):
     assert (victim.program, victim.form, victim.findings) == (None, "folded, channels-last", [])
 
 
-class Views(nn.Module):
-    """`view` in a forward raises once its input is channels-last: common in the wild."""
+class Strides(nn.Module):
+    """Raises once its features are channels-last, as code does that reads memory itself."""
 
     def __init__(self, network: nn.Sequential) -> None:
         super().__init__()
         self.features, self.head = network[:-2], network[-1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.features(x).view(len(x), -1))
+        return self.head(torch.ops.aten.view(self.features(x), [-1, self.head.in_features]))
 
 
 class Branches(Around):
@@ -230,7 +253,7 @@ class OnlyFloat32(Around):
 @pytest.mark.parametrize(
     ("wrap", "precision", "code", "form"),
     [
-        (Views, "float32", "not-prepared", "plain"),
+        (Strides, "float32", "not-prepared", "plain"),
         (Branches, "float32", "not-folded", "channels-last"),
         (OnlyFloat32, "bf16", "not-mixed", "channels-last"),
     ],

@@ -28,13 +28,14 @@ from epsbench.harness.run.speed.torch_private import private
 _NARROW = 16  # channels; with fewer, an operation that has one number a channel runs slowly
 
 
-def rewrite_forward(module: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
-    """Apply all rewrites of this file."""
+def rewrite_forward(module: fx.GraphModule, values: dict[fx.Node, Any], *, backward: bool = True) -> None:
+    """Apply all rewrites of this file. Without a ``backward`` pass, none for it."""
     drop_restrides(module, values)
     fold_scales(module)
     widen(module, values)
     flatten_as_it_lies(module, values)
-    use_subpixel_gradients(module)
+    if backward:
+        use_subpixel_gradients(module)  # which hides a convolution from what would fuse it with its ReLU
     tidy(module)
 
 

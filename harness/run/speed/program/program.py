@@ -52,7 +52,7 @@ class ForwardProgram:
 
     def __init__(self, network: Callable[[Tensor], Tensor], x: Tensor) -> None:
         """As `Program`, without a gradient."""
-        self._forward = _forward(network, x)
+        self._forward = _forward(network, x, backward=False)
         if torch.backends.mkldnn.is_available():
             pack(self._forward, values(self._forward, x))
 
@@ -61,9 +61,14 @@ class ForwardProgram:
             logits: Tensor = self._forward(x)
         return logits
 
+    @property
+    def graph(self) -> fx.Graph:
+        """What is computed, operation by operation."""
+        return self._forward.graph
 
-def _forward(network: Callable[[Tensor], Tensor], x: Tensor) -> fx.GraphModule:
+
+def _forward(network: Callable[[Tensor], Tensor], x: Tensor, *, backward: bool = True) -> fx.GraphModule:
     with torch.no_grad():
         forward = trace(network, x)
-    rewrite_forward(forward, values(forward, x))
+    rewrite_forward(forward, values(forward, x), backward=backward)
     return forward

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.run.attack.gradient import input_gradient
 from epsbench.harness.run.machine.precision import autocast
+from epsbench.harness.run.speed.convolutions import subpixel
 from epsbench.harness.run.speed.program import UNTRACEABLE
-from epsbench.harness.run.speed.program.program import Program
+from epsbench.harness.run.speed.program.program import ForwardProgram, Program
 from epsbench.harness.run.speed.program.tracing import aten, fold_constants, trace
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.layers import Normalise
@@ -231,3 +232,24 @@ def test_folding_computes_once_what_depends_on_constants_alone():
     fold_constants(traced)
     assert isinstance(traced, fx.GraphModule)
     assert len(traced.graph.nodes) == count
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_forward_program_fuses_what_a_gradient_would_keep_apart(precision, quick):
+    network = SmallCNN().build(DATASETS["mnist"]).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    if quick:
+        assert subpixel(network) == 2
+    x = torch.rand(9, 1, 28, 28)
+
+    def logits(x: Tensor) -> Tensor:
+        with autocast(CPU, precision):
+            return network(x).float()
+
+    program = ForwardProgram(logits, x[:3])
+    tolerance = 1e-5 if precision == "float32" else 0.02
+    torch.testing.assert_close(program(x), logits(x), rtol=tolerance, atol=tolerance)
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    if torch.backends.mkldnn.is_available():
+        assert sum("_convolution_pointwise" in each for each in called) == 2
+        assert sum("relu" in each for each in called) == 1  # that of the linear layer
