@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from epsbench.harness.findings import CODES
+from epsbench.harness.finding_codes import CODES
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.speed import mixed
