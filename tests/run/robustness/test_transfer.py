@@ -281,7 +281,7 @@ def test_a_transfer_cell_whose_attack_ranks_classes_has_another_id(tmp_path):
     text = """[robustness]
 data = "digits"
 matrix = { model = "smallcnn", attack = ["apgd-t", "pgd", "autoattack", { name = "pgd", target = "least-likely" }],
-           eps = 0.1, subset = "first-half", source = ["self", { subset = "second-half" }] }
+           eps = 0.1, subset = ["first-half", "second-half"], source = ["self", { subset = "second-half" }] }
 """.replace("\n           ", " ")
     (tmp_path / "ranks.toml").write_text(text)
     for cell in load_suite(str(tmp_path / "ranks.toml")).cells:
