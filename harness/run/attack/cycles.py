@@ -26,17 +26,17 @@ def remembered(point: Tensor, step: Tensor) -> State:
     return {"seen": point.clone(), "seen_step": step.clone()}
 
 
-def skip_rounds(t: State, point: Tensor, step: Tensor, steps: int, held: Tensor) -> tuple[Tensor, State]:
+def skip_rounds(t: State, point: Tensor, step: Tensor, steps: int, kept: Tensor) -> tuple[Tensor, State]:
     """The answers that count as had (N,) at the new points, and what is remembered now.
 
     ``t`` holds what was `remembered`, ``step`` (N,) the answers had. A row whose point is, pixel by pixel, the
     remembered one has gone round in p answers. It skips as many rounds as fit into what is left of its ``steps``, so
-    that it ends at the point where it would have ended. ``held`` rows (N,) stay as they are.
+    that it ends at the point where it would have ended. ``kept`` rows (N,) stay as they are.
     """
-    back = (point == t["seen"]).flatten(1).all(1) & ~held
+    back = (point == t["seen"]).flatten(1).all(1) & ~kept
     period = (step - t["seen_step"]).clamp_min(1)
     skipped = torch.where(back, steps - (steps - step) % period, step)
-    due = (step - t["seen_step"] >= (step // _SHARE).clamp_min(_SHORTEST)) & ~back & ~held
+    due = (step - t["seen_step"] >= (step // _SHARE).clamp_min(_SHORTEST)) & ~back & ~kept
     # The images are written in place: nothing else is on their memory.
     return skipped, {
         "seen": hold(due, point, t["seen"], owned=True),

@@ -124,6 +124,6 @@ def test_every_model_whose_gradients_are_followed_is_cited():
     model = {"model": {"name": "timm:resnet18"}, "defense": {"name": "none"}, "seed": 0}
     further = {**model, "model": {"name": "smallcnn"}, "defense": {"name": "trades"}}
     first = {**model, "data": "cifar100", "defense": {"name": "n-fgsm"}}
-    found = works(factory.robustness(CLEAN, CLEAN, source={**model, "with": [further], "start": first}))
+    named = works(factory.robustness(CLEAN, CLEAN, source={**model, "with": [further], "start": first}))
     for name in ("timm", "trades", "cifar100", "n-fgsm"):
-        assert set(found) >= {key for kind in WORKS.values() for key in kind.get(name, ())}, name
+        assert set(named) >= {key for kind in WORKS.values() for key in kind.get(name, ())}, name
