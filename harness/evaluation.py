@@ -128,7 +128,8 @@ class Point:
         table |= {"robust": self.robust, "fooled_by": self.fooled_by()}
         names = self.class_names
         for column in ("label", "clean_class", "adversarial_class") if names else ():
-            table[f"{column}_name"] = [names[i] if i < len(names) else str(i) for i in table[column]]
+            called = [names[i] if i < len(names) else str(i) for i in table[column]]
+            table[f"{column}_name"] = np.array(called, dtype=object)
         frame = pd.DataFrame(table)
         for place, (name, value) in enumerate(columns.items()):
             frame.insert(place, name, value)
