@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,8 +92,6 @@ def test_the_identity_is_that_of_the_content(base):
 
 
 def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(base, monkeypatch):
-    import os
-
     path = base / save(base, images=IMAGES, labels=LABELS)
     os.utime(path, ns=(10**18, 10**18))
     before = read_data("test.npz", base).description
@@ -320,11 +319,15 @@ def test_code_that_gives_no_data(code, entry, wanted):
     assert wanted in message(entry, code)
 
 
-def test_describing_needs_no_torch(base):
+@pytest.mark.parametrize("memory", ["1G", "0"])
+def test_describing_needs_no_torch(base, photos, memory):
     save(base, images=IMAGES, labels=LABELS)
+    folder = {"name": "folder", "path": "photos", "resize": 12, "crop": 10}
     script = (
         "import sys; from pathlib import Path; from epsbench.harness.plan.names.data import read_data; "
-        f"print(read_data('test.npz', Path({str(base)!r}))); assert 'torch' not in sys.modules"
+        f"[print(read_data(data, Path({str(base)!r}))) for data in ('test.npz', {folder!r})]; "
+        "assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    environment = os.environ | {"EPSBENCH_DATA_MEMORY": memory}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
