@@ -26,6 +26,11 @@ from epsbench.harness.plan.schema import (
     TaskPart,
 )
 
+_UNCLEAR = (
+    "has constant parameters beside tensors that are none, so it may bring weights or may be there to be trained: say "
+    "epochs = 0 to measure it as it is built, or how many epochs it is trained"
+)
+
 
 class Versions:
     """Versions of the code behind the names of a part, each computed once."""
@@ -33,6 +38,7 @@ class Versions:
     def __init__(self, part: TaskPart, base: Path) -> None:
         self._base = base
         self._data, self._task = part.data, part.task
+        self._says_epochs = "epochs" in part.training.model_fields_set
         self._known: dict[tuple[str, Named], dict[str, str]] = {}
         self._contents: dict[tuple[Named, str | OwnData, int | None], Content | None] = {}
         self._ranks: dict[tuple[Named, str, str | OwnData], bool] = {}
@@ -54,7 +60,9 @@ class Versions:
         problems: dict[str, None] = {}
         for key in models:
             try:
-                self.content(*key)
+                content = self.content(*key)
+                if content is not None and content.unclear and not self._says_epochs:
+                    problems[f"{self._task}.training.epochs: {key[0].label()} {_UNCLEAR}"] = None
             except InputError as error:
                 problems |= {f"{self._task}.matrix.model: {message}": None for message in error.messages}
         return list(problems)

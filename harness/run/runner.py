@@ -21,6 +21,7 @@ from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.options import INTERRUPTED, TIME_IS_UP, Options
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.estimate import Estimator
+from epsbench.harness.plan.names.places import folders_of
 from epsbench.harness.plan.order import cheapest_first, costs_of
 from epsbench.harness.plan.plan import Job, Plan, plan, require_writable
 from epsbench.harness.plan.recorded import RecordIndex
@@ -201,7 +202,7 @@ def _context(work: Plan, results: Path, options: Options) -> Context:
         compile=options.compile,
         keep_images=options.keep_images,
         threads=options.threads,
-        environment=describe(device, suite.base),
+        environment=describe(device, *folders_of(suite.cells, suite.base)),
         progress=Silent(),
         records=work.records,
     )

@@ -50,6 +50,9 @@ class Content:
     brings_weights: bool
     """Whether most of its parameters come from somewhere else than a random initialisation."""
 
+    unclear: bool = False
+    """Whether its parameters are constants beside other tensors: weights that it brings, or features to train on."""
+
 
 def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | None = None) -> Content | None:
     """What the model of this name holds as it is built for ``data``, a generative one with ``z_dim`` latent dimensions.
@@ -77,15 +80,21 @@ def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | Non
     text = "\n".join([*(f"{name} {entry.digest}" for name, entry in sorted(fixed.items())),
                       *sorted(f"{data.name} {file_digest(data)}" for data in files)])  # fmt: skip
     brings = pretrained or (numbers > 0 and own > _LARGEST_SHARE * numbers)
-    return Content(hashlib.sha256(text.encode()).hexdigest()[:16], brings)
+    unclear = not numbers and any(entry.held for entry in fixed.values())
+    return Content(hashlib.sha256(text.encode()).hexdigest()[:16], brings, unclear)
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One thing that a module holds. ``numbers`` counts those of a parameter that is not constant."""
+    """One thing that a module holds."""
 
     digest: str
+
     numbers: int = 0
+    """Those of a parameter that is not constant."""
+
+    held: int = 0
+    """Those of other tensors that are not constant."""
 
 
 def check_files(cells: Iterable[Cell], base: Path) -> None:
@@ -161,20 +170,19 @@ def _state(network: nn.Module, *, deep: bool = True, above: frozenset[int] = fro
 
     ``above`` is as in `_digest`: a method of the network may close over the network itself.
     """
-    from torch import Tensor, nn
+    from torch import nn
 
     above |= {id(network)}
     parameters = {name for name, _ in network.named_parameters()}
     entries: dict[str, _Entry] = {}
     for name, value in {**dict(network.named_buffers()), **network.state_dict()}.items():
-        learnt = name in parameters and isinstance(value, Tensor) and value.numel() > 1
-        varied = learnt and bool((value != value.flatten()[0]).any())
-        entries[name] = _Entry(_digest(value) or "", value.numel() if varied else 0)
+        varied, learnt = _varied(value), name in parameters
+        entries[name] = _Entry(_digest(value) or "", varied * learnt, varied * (not learnt))
     usual = set(vars(nn.Module()))
     for path, module in network.named_modules():
         for key, value in vars(module).items():
             if key not in usual and (deep or _is_plain(value)) and (digest := _digest(value, above)) is not None:
-                entries[f"{path}.{key} (attribute)"] = _Entry(digest)
+                entries[f"{path}.{key} (attribute)"] = _Entry(digest, held=_varied(value))
         if not deep:
             continue
         kind = type(module)
@@ -221,6 +229,22 @@ def _digest(value: Any, above: frozenset[int] = frozenset()) -> str | None:
     if isinstance(value, set | frozenset):
         return _hash(repr(sorted(map(str, items.values()))).encode())
     return _hash(repr(sorted(items.items(), key=lambda item: item[0])).encode())
+
+
+def _varied(value: Any) -> int:
+    """How many numbers a tensor or an array holds, or those directly in a list or table; 0 if they are all equal."""
+    import numpy as np
+    from torch import Tensor
+
+    if isinstance(value, Mapping | list | tuple):
+        inside = value.values() if isinstance(value, Mapping) else value
+        return sum(_varied(each) for each in inside if isinstance(each, Tensor | np.ndarray))
+    if isinstance(value, Tensor):
+        numbers = np.frombuffer(_bytes(value), np.uint8).reshape(value.numel(), -1) if value.numel() > 1 else None
+    else:
+        known = isinstance(value, np.ndarray) and value.dtype != object and value.size > 1
+        numbers = value.reshape(-1, 1) if known else None
+    return len(numbers) if numbers is not None and numbers.size and bool((numbers != numbers[0]).any()) else 0
 
 
 def _is_plain(value: Any) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.cell import Cell, RobustnessCell
 
 FILE = "file:"
 """Begins the name of a model that is read from a file of weights."""
@@ -24,6 +26,17 @@ def file_of(name: str, base: Path) -> Path | None:
     """The Python file that ``path/to/file.py:Object`` names; None for other names."""
     _, place, after = _parts(name)
     return (base / place).resolve() if place and after else None
+
+
+def folders_of(cells: Iterable[Cell], base: Path) -> tuple[Path, ...]:
+    """The folders of the users' code and weights that cells name, models first; last the suite's folder ``base``."""
+    models = [each for cell in cells for each in (cell.models if isinstance(cell, RobustnessCell) else (cell,))]
+    names = dict.fromkeys(each.model.name for each in models)
+    for each in models:
+        if isinstance(each, RobustnessCell):
+            names |= dict.fromkeys((each.defense.name, each.attack.name))
+    places = (place for _, place, _ in map(_parts, names) if place)
+    return tuple(dict.fromkeys([*((base / place).resolve().parent for place in places), base]))
 
 
 def require_weights(name: str, base: Path) -> None:

@@ -17,6 +17,7 @@ from types import ModuleType
 import torch
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.names.places import folders_of
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.records import Record, find_record, write_record
@@ -99,7 +100,8 @@ def _work(job: Job, context: Context) -> list[Record]:
     records = _WORKER_RECORDS.setdefault(context.results, context.records)
     records.list_again()
     # The worker describes its own environment: its node may differ from the driver's.
-    return list(run_job(job, replace(context, environment=describe(context.device, context.base), records=records)))
+    environment = describe(context.device, *folders_of(job.cells, context.base))
+    return list(run_job(job, replace(context, environment=environment, records=records)))
 
 
 _WORKER_RECORDS: dict[Path, RecordIndex] = {}

@@ -44,11 +44,11 @@ def choose_device(wanted: str | None) -> torch.device:
     return device
 
 
-def describe(device: torch.device, base: Path | None = None) -> dict[str, Any]:
+def describe(device: torch.device, *folders: Path) -> dict[str, Any]:
     """The environment as it goes into every record.
 
-    ``base`` is the folder of the suite and of the user's own code. If it lies in a git checkout other than that of
-    epsbench, ``repository`` in the result is the commit of that checkout.
+    ``folders`` are those of the user's own code, then that of the suite. ``repository`` in the result is the commit of
+    the first git checkout that one of them lies in, other than that of epsbench.
     """
     described: dict[str, Any] = {
         "epsbench": __version__,
@@ -59,7 +59,7 @@ def describe(device: torch.device, base: Path | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "git": _git(Path(__file__).parent),
     } | arithmetic_flags(device)
-    if base is not None and (under_test := _under_test(base)):
+    if under_test := next(filter(None, map(_under_test, dict.fromkeys(folders))), None):
         described["repository"] = under_test
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

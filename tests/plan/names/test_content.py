@@ -13,6 +13,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.names.content import Content, _state, content_of
 from epsbench.harness.plan.names.registry import name_with_parameters
+from epsbench.harness.plan.suite import load_suite
 
 DIGITS = DATASETS["digits"]
 NETS = """
@@ -219,3 +220,54 @@ def test_a_model_that_refers_to_itself_has_a_digest():
         network[1].weight.add_(1)
     second = _state(network)
     assert {name for name in first if first[name] != second[name]} >= {"1.weight"}
+
+
+UNCLEAR = """
+import torch
+from torch import nn
+
+class Base(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.keep(torch.randn(64, classes, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.matrix() + self.bias
+
+class InBuffer(Base):
+    def keep(self, weights):
+        self.register_buffer("weights", weights)
+
+    def matrix(self):
+        return self.weights
+
+class InList(Base):
+    def keep(self, weights):
+        self.layers = [weights]
+
+    def matrix(self):
+        return self.layers[0]
+
+class Zeros(Base):
+    def keep(self, weights):
+        self.weights = nn.Parameter(0 * weights)
+
+    def matrix(self):
+        return self.weights
+"""
+
+
+@pytest.mark.parametrize(("name", "unclear"), [("InBuffer", True), ("InList", True), ("Zeros", False)])
+def test_a_model_of_constant_parameters_beside_other_tensors_needs_epochs(tmp_path, name, unclear):
+    (tmp_path / "unclear.py").write_text(UNCLEAR, encoding="utf-8")
+    path = tmp_path / "suite.toml"
+    text = '[robustness]\ndata = "digits"\nmatrix = {{ model = "unclear.py:{}", attack = "noise", eps = 0.1 }}\n{}'
+    path.write_text(text.format(name, ""), encoding="utf-8")
+    if unclear:
+        with pytest.raises(InputError, match=r"training.epochs: unclear.py:\w+ has constant parameters.*epochs = 0"):
+            load_suite(str(path))
+    for epochs in (0, 3):
+        path.write_text(text.format(name, f"training = {{ epochs = {epochs} }}"), encoding="utf-8")
+        (cell,) = load_suite(str(path)).cells
+        assert dict(cell.training)["epochs"] == epochs

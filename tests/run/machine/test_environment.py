@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from epsbench.harness.plan.names.places import folders_of
+from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.run.machine.environment import describe
 
 CPU = torch.device("cpu")
@@ -46,6 +48,20 @@ def test_inside_a_git_hook_of_another_checkout_too(checkout, tmp_path_factory, m
     commit = git(checkout, "rev-parse", "HEAD")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     assert describe(CPU, checkout)["repository"]["commit"] == commit
+
+
+def test_a_suite_elsewhere_names_the_checkout_of_its_model(checkout, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (checkout / "mine" / "net.py").write_text(
+        "from torch import nn\ndef net(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    (elsewhere / "suite.toml").write_text(
+        f'[robustness]\ndata = "digits"\nmatrix = {{ model = "{checkout}/mine/net.py:net", attack = "noise", eps = 1 }}'
+    )
+    suite = load_suite(str(elsewhere / "suite.toml"))
+    folders = folders_of(suite.cells, suite.base)
+    assert folders == (checkout / "mine", elsewhere)
+    assert describe(CPU, *folders)["repository"]["commit"] == git(checkout, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize("inside", ["suites", ""])
