@@ -175,6 +175,8 @@ def test_every_call_of_view_is_understood_and_a_wrong_shape_still_raises():
         wrong(x)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_script_is_left_as_it_is():
     script = torch.jit.script(nn.Linear(2, 2))
     assert reshape_views(script) is False
