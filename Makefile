@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart reference test audit-bed check bench bench-peers clean
+.PHONY: quickstart reference test audit-bed check bench bench-peers gpu clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/epsbench run quickstart >/dev/null
@@ -73,6 +73,13 @@ bench-peers: $(VENV)/.installed-test
 	$(BIN)/python $(PEERS) floor --images 1250
 	$(BIN)/python -m tests.benchmarks.autoattack --weights results/reference/.weights --defenses none pgd-batch --images 200
 	$(BIN)/python $(PEERS) floor $(RESNET) --images 80 --rounds 1
+
+# Everything that wants a GPU, in pieces of less than ten minutes: tests, verdicts, forms, memory, peers, reference suites.
+# The same command goes on after the last finished piece. GPU_MINUTES=9 begins no piece that would end later; exit code 3
+# says that some are left. Other libraries join where `make bench-peers` has installed them.
+GPU_MINUTES ?= 0
+gpu: $(VENV)/.installed-test
+	$(BIN)/python -m tests.gpu --out results/gpu --minutes $(GPU_MINUTES)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -181,6 +181,14 @@ TimeLimit = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="How many threads a CPU computes with; default: by trying.")
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Split each attack over N GPUs of this machine; on a CPU, over N processes that share its cores.",
+    ),
+]
 KeepImages = Annotated[
     int | None,
     typer.Option(min=0, metavar="N", help="Keep the adversarial images of the first N test images, in RESULTS/images."),

@@ -18,6 +18,7 @@ from epsbench.harness.choices import (
     DataMemory,
     DataName,
     Device,
+    Devices,
     Executor,
     KeepImages,
     Kind,
@@ -75,6 +76,7 @@ def run(
     precision: PrecisionOption = None,
     batch_size: BatchSize = None,
     device: Device = None,
+    devices: Devices = None,
     threads: Threads = None,
     weights_folder: Annotated[
         Path | None,
@@ -112,7 +114,7 @@ def run(
     works = load_suites(suites, out, limit, precision and precision.value, change or ())
     options = Options(
         data_folder, device, precision, batch_size, weights_folder, profile, executor, quiet, compile_,
-        kept_images(keep_images, save_images), time_limit, threads,
+        kept_images(keep_images, save_images), time_limit, threads, devices,
     )  # fmt: skip
     if verify:
         from epsbench.harness.run.verify import verify as verify_results
@@ -166,6 +168,7 @@ def evaluate(
     time_limit: TimeLimit = None,
     batch_size: BatchSize = None,
     device: Device = None,
+    devices: Devices = None,
     threads: Threads = None,
     data_folder: DataDir = None,
     data_memory: DataMemory = None,
@@ -188,7 +191,7 @@ def evaluate(
     )  # fmt: skip
     options = Options(
         data_folder, device, precision, batch_size, quiet=quiet, keep_images=kept_images(keep_images, save_images),
-        time_limit=time_limit, threads=threads,
+        time_limit=time_limit, threads=threads, devices=devices,
     )  # fmt: skip
     raise typer.Exit(measure(suite, out, options, save_images, echo))
 

@@ -42,3 +42,6 @@ class Options:
     """Seconds after which the run stops; the cheapest cells are measured first. None: no limit."""
     threads: int | None = None
     """How many threads a CPU computes with; None: by trying."""
+    devices: int | None = None
+    """How many devices attack one model together: GPUs of this machine, processes that share its cores, or workers of a
+    cluster. None: one here; on a cluster, those that no other job needs."""

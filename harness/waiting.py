@@ -13,9 +13,10 @@ import sys
 
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """Where any of these is set, the user has decided."""
+PASSIVELY = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def wait_passively() -> None:
     """Let threads that wait sleep. Does nothing once torch is loaded, or where the user has set how they wait."""
     if "torch" not in sys.modules and not any(name in os.environ for name in SETTINGS):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.update(PASSIVELY)

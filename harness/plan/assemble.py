@@ -23,7 +23,6 @@ from epsbench.harness.plan.names.registry import make, versions
 from epsbench.harness.plan.schema import (
     GenerationPart,
     RobustnessPart,
-    TaskPart,
 )
 
 _UNCLEAR = (
@@ -35,7 +34,7 @@ _UNCLEAR = (
 class Versions:
     """Versions of the code behind the names of a part, each computed once."""
 
-    def __init__(self, part: TaskPart, base: Path) -> None:
+    def __init__(self, part: RobustnessPart | GenerationPart, base: Path) -> None:
         self._base = base
         self._data, self._task = part.data, part.task
         self._says_epochs = "epochs" in part.training.model_fields_set

@@ -100,6 +100,12 @@ class Job:
         streams = tuple(Stream(chosen, stream.base, stream.attack) for stream, chosen in kept if chosen)
         return Job(self.key, self.task, cells, streams)
 
+    def left(self, pending: Collection[str]) -> Job:
+        """The job with the cells of these ids alone. A curve whose ε depend on each other stays whole, or goes."""
+        curves = [cell for cell in self.cells if isinstance(cell, RobustnessCell) and cell.curve_eps]
+        incomplete = {cell.stream for cell in curves if cell.id in pending}
+        return self.only({*pending, *(cell.id for cell in curves if cell.stream in incomplete)})
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -138,11 +144,7 @@ class Plan:
         A curve whose ε depend on each other is measured whole: where one ε is missing, all its ε run again.
         """
         pending = {cell.id for cell in self.pending}
-        for job in self.jobs:
-            curves = [cell for cell in job.cells if isinstance(cell, RobustnessCell) and cell.curve_eps]
-            incomplete = {cell.stream for cell in curves if cell.id in pending}
-            pending |= {cell.id for cell in curves if cell.stream in incomplete}
-        left = (job.only(pending) for job in self.jobs)
+        left = (job.left(pending) for job in self.jobs)
         return tuple(job for job in left if job.cells)
 
     def predicted_gradients(self, cells: Iterable[Cell]) -> Prediction:

@@ -25,6 +25,7 @@ from epsbench.harness.records.format import (
     Metric,
     Part,
     Record,
+    Shard,
     Status,
     Verdicts,
     pack_bits,
@@ -32,7 +33,7 @@ from epsbench.harness.records.format import (
 )
 
 __all__ = [
-    "LARGEST_RECORD", "Distances", "Failure", "Metric", "Part", "Record", "Status", "Verdicts", "find_record",
-    "images_path", "is_there", "kept_images", "pack_bits", "read_pictures", "read_record", "read_records",
-    "record_path", "unpack_bits", "write_pictures", "write_record",
+    "LARGEST_RECORD", "Distances", "Failure", "Metric", "Part", "Record", "Shard", "Status", "Verdicts",
+    "find_record", "images_path", "is_there", "kept_images", "pack_bits", "read_pictures", "read_record",
+    "read_records", "record_path", "unpack_bits", "write_pictures", "write_record",
 ]  # fmt: skip

@@ -97,6 +97,17 @@ class Part(_Part):
     """Seconds and passes."""
 
 
+class Shard(_Part):
+    """A range of the attacked images that one device attacked."""
+
+    images: int = Field(ge=0)
+    """How many."""
+    device: str
+    """The device's name."""
+    seconds: FiniteFloat = Field(ge=0)
+    """What it took there."""
+
+
 class Record(BaseModel):
     """Everything that is kept of one cell."""
 
@@ -133,6 +144,8 @@ class Record(BaseModel):
     """The judge's classes and confidences of every example; None in records from before they were kept."""
     parts: tuple[Part, ...] = ()
     """Of an ensemble of attacks: its parts, in their order."""
+    shards: tuple[Shard, ...] = ()
+    """Of an evaluation that several devices attacked: what each did, in the order of the images."""
     adapted: dict[str, Any] = Field(default_factory=dict)
     """What the attack changed because the data has few classes."""
     findings: tuple[Finding, ...] = ()

@@ -16,6 +16,7 @@ from epsbench.harness.plan.cell import Cell
 from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.records import Record, Status
+from epsbench.harness.run.crew import Crew
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.progress import Reporter, Silent
@@ -107,6 +108,12 @@ class Context:
     threads: int | None = None
     """How many threads a CPU computes with; None: by trying."""
 
+    devices: int = 0
+    """How many devices attack one model together; 0: as the executor finds best."""
+
+    crew: Crew | None = None
+    """The other ones of them."""
+
     boards: bool = True
     """Whether to write curves for TensorBoard."""
 
@@ -142,6 +149,11 @@ class Context:
     def most_threads(self) -> int:
         """How many threads may be tried; one where the number is given."""
         return 1 if self.threads is not None else int(self.environment.get("threads", 1))
+
+    @property
+    def threads_of_an_attack(self) -> int:
+        """How many threads each of several processes may attack with on a CPU."""
+        return max(1, (self.threads or self.most_threads) // max(1, self.devices))
 
     def board(self, key: str) -> Board:
         """Where a model's training curves go for TensorBoard: ``RESULTS/tensorboard/<key>``."""

@@ -202,6 +202,7 @@ def _context(work: Plan, results: Path, options: Options) -> Context:
         compile=options.compile,
         keep_images=options.keep_images,
         threads=options.threads,
+        devices=options.devices or 0,
         environment=describe(device, *folders_of(suite.cells, suite.base)),
         progress=Silent(),
         records=work.records,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -32,7 +33,9 @@ model = "smallcnn"
 attack = ["noise", "fgsm"]
 eps = [0.05, 0.2]
 """
-QUIET = Options(quiet=True, device="cpu")
+DEVICE = os.environ.get("EPSBENCH_TEST_DEVICE", "cpu")
+"""`make gpu` runs the tests on a GPU, too."""
+QUIET = Options(quiet=True, device=DEVICE)
 RECIPE = {
     "epochs": 2, "batch_size": 64, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
     "schedule": "one-cycle", "step_epochs": 1, "gamma": 0.1,
@@ -47,7 +50,7 @@ def suite_of(folder: Path, text: str = SMALL) -> Suite:
 
 
 def run(suite: Suite, results: Path, **options: object) -> tuple[int, dict[str, Record]]:
-    code = run_suite(suite, results, Options(quiet=True, device="cpu", **options))
+    code = run_suite(suite, results, Options(quiet=True, device=DEVICE, **options))
     return code, {record.id: record for record in read_records(results)}
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 
+import epsbench
 from epsbench.harness.errors import InputError
 from epsbench.harness.options import Options
 from epsbench.harness.plan.cell import Cell
@@ -17,6 +26,7 @@ from epsbench.harness.plan.suite import Suite, load_suite
 from epsbench.harness.records import Record, Status, read_records, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.executors import ray as executor
+from epsbench.harness.run.executors import ray_worker
 from epsbench.harness.run.runner import run_suite
 
 SUITE = """
@@ -41,7 +51,10 @@ from epsbench.attacks.base import GradientAttack
 @dataclass(frozen=True, kw_only=True)
 class Dies(GradientAttack):
     def update(self, x_adv, gradient, eps, step):
-        os._exit(3)
+        import ray
+        if ray.is_initialized():  # the driver tries it before it starts Ray
+            os._exit(3)
+        return x_adv
 """
 
 OUTSIDE = """
@@ -58,6 +71,82 @@ eps = 0.1
 model = "smallcnn"
 attack = "deadly.py:Dies"
 """
+
+ONE = """
+[robustness]
+data = "digits"
+limit = 200
+training = { epochs = 1 }
+[robustness.matrix]
+model = "smallcnn"
+eps = 0.1
+"""
+OWN_ATTACK = 'attack = "own.py:Own"\n'
+STORE = {"object_store_memory": 80 << 20}
+WITHIN = 300  # seconds that a busy machine may take for what takes ten on a quiet one
+_ATTACK = """
+import os, time
+from dataclasses import dataclass
+from pathlib import Path
+import epsbench
+from epsbench.attacks.base import GradientAttack
+
+@dataclass(frozen=True, kw_only=True)
+class Own(GradientAttack):
+    steps: int = 3
+    def update(self, x_adv, gradient, eps, step):
+        BODY
+        return x_adv + eps * gradient.sign() / 2
+"""
+# A worker that helps has no lock on a results folder, and its task is called `attack`.
+OWN = _ATTACK.replace(
+    "BODY",
+    """
+        import ray
+        mark = Path('{mark}')
+        if ray.is_initialized() and "attack" in str(ray.get_runtime_context().get_task_name()) and not mark.exists():
+            mark.write_text("helping")
+            os._exit(7)
+        while ray.is_initialized() and not mark.exists() and len(x_adv) > 2:
+            time.sleep(0.05)  # the others must have begun
+""".strip(),
+)
+WAITS = _ATTACK.replace(
+    "BODY",
+    """
+        import ray
+        while ray.is_initialized() and not Path('{go}').exists():
+            time.sleep(0.05)
+""".strip(),
+)
+DIES_WITH = _ATTACK.replace(
+    "BODY",
+    """
+        import ray
+        mark, there = Path('{mark}'), ray.is_initialized()
+        if there and ray.get_runtime_context().get_node_id() == '{node}':
+            mark.touch()
+            while True:
+                time.sleep(1)
+        while there and not mark.exists() and ray.get_runtime_context().get_task_name():
+            time.sleep(0.05)
+""".strip(),
+)
+FROM_WHEEL = _ATTACK.replace("BODY", "assert epsbench.__file__.startswith('{place}'), epsbench.__file__")
+DATA = """
+import os
+import numpy
+def numbers():
+    with numpy.load(os.environ["DATA_OF_THE_DRIVER"]) as file:
+        return file["x"].astype("float32"), file["y"]
+"""
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -117,13 +206,28 @@ def test_what_a_lost_worker_wrote_stands_and_only_old_failures_are_made_anew(tmp
     assert {each.id: each for each in read_records(tmp_path)} == salvaged
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ray():
     return pytest.importorskip("ray", reason="needs Ray: pip install 'epsbench[ray]'")
 
 
-@pytest.mark.slow
-def test_records_are_those_of_the_local_executor(ray, one_thread, tmp_path):
+@pytest.fixture(scope="module")
+def cluster(ray):
+    """A head and a second node on this machine, with one core each."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("DATA_OF_THE_DRIVER", raising=False)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **STORE})
+        made.add_node(num_cpus=1, **STORE)
+        made.wait_for_nodes()
+        patch.setenv("RAY_ADDRESS", made.address)
+        yield made
+        made.shutdown()
+
+
+def test_records_are_those_of_the_local_executor(cluster, ray, one_thread, tmp_path):
     suite = suite_of(tmp_path, SUITE)
     local_code, local = run(suite, tmp_path / "local", "local")
     code, remote = run(suite, tmp_path / "remote", "ray")
@@ -141,10 +245,26 @@ def test_records_are_those_of_the_local_executor(ray, one_thread, tmp_path):
         # Neighbours of a row change with the pace of early stopping, not what is computed for it.
         assert record.cost["gradients_per_image"] == expected.cost["gradients_per_image"]
     assert not ray.is_initialized()
+    assert not list((tmp_path / "remote").glob(".seen-*"))
 
 
-@pytest.mark.slow
-def test_a_worker_that_dies_fails_its_cells_without_a_record_and_no_others(ray, tmp_path):
+def test_an_evaluation_is_split_over_the_cluster_and_a_lost_worker_costs_its_images_only(cluster, one_thread, tmp_path):
+    mark = tmp_path / "mark"
+    (tmp_path / "own.py").write_text(OWN.format(mark=mark), encoding="utf-8")
+    suite, results = suite_of(tmp_path, ONE + OWN_ATTACK), tmp_path / "results"
+    code, records = run(suite, results, "ray", batch_size=10)
+    assert code in (0, 1)
+    (record,) = records.values()
+    assert mark.read_text() == "helping"
+    assert len(record.shards) > 1
+    assert sum(shard.images for shard in record.shards) == record.cost["attacked"]
+    (alone,) = run(suite, tmp_path / "local", "local", batch_size=10)[1].values()
+    assert (record.status, record.metrics, record.verdicts) == (alone.status, alone.metrics, alone.verdicts)
+    for count in ("forwards", "backwards", "judge_forwards", "attacked"):
+        assert record.cost[count] == alone.cost[count]
+
+
+def test_a_worker_that_dies_fails_its_cells_without_a_record_and_no_others(cluster, ray, tmp_path):
     (tmp_path / "deadly.py").write_text(DEADLY, encoding="utf-8")
     suite, results = suite_of(tmp_path, OUTSIDE), tmp_path / "results"
     for _ in range(2):  # the second time a failed record lies there already, and is made anew
@@ -158,9 +278,9 @@ def test_a_worker_that_dies_fails_its_cells_without_a_record_and_no_others(ray, 
         assert not ray.is_initialized()
 
 
-@pytest.mark.slow
-def test_what_the_user_must_mend_stops_the_run_with_its_message(ray, tmp_path):
-    suite, results = suite_of(tmp_path, OUTSIDE.partition("[[")[0]), tmp_path / "results"
+def test_what_the_user_must_mend_stops_the_run_with_its_message(cluster, ray, tmp_path):
+    text = OUTSIDE.partition("[[")[0].replace("epochs = 0", "epochs = 1")
+    suite, results = suite_of(tmp_path, text), tmp_path / "results"
     run(suite, results, "local")
     for record in (results / "cells").iterdir():
         record.unlink()
@@ -169,3 +289,124 @@ def test_what_the_user_must_mend_stops_the_run_with_its_message(ray, tmp_path):
     with pytest.raises(InputError, match=r"weights.*safetensors"):
         run(suite, results, "ray")
     assert not ray.is_initialized()
+
+
+def test_data_that_only_the_driver_has_reaches_the_other_node(cluster, ray, tmp_path, monkeypatch):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    numpy.savez(tmp_path / "numbers.npz", x=digits.images[:200, None] / 16, y=digits.target[:200])
+    monkeypatch.setenv("DATA_OF_THE_DRIVER", str(tmp_path / "numbers.npz"))  # the nodes were started without it
+    (tmp_path / "mine.py").write_text(DATA, encoding="utf-8")
+    suite = suite_of(tmp_path, OUTSIDE.partition("[[")[0].replace('"digits"', '"mine.py:numbers"'))
+    code, records = run(suite, tmp_path / "results", "ray")
+    assert code in (0, 1)
+    assert {record.status for record in records.values()} == {"ok"}
+    assert {record.verdicts.n for record in records.values()} == {60}
+
+
+def test_a_driver_that_is_killed_goes_on_from_its_records(cluster, tmp_path):
+    (tmp_path / "own.py").write_text(WAITS.format(go=tmp_path / "go"), encoding="utf-8")
+    suite, results = suite_of(tmp_path, ONE + 'attack = ["fgsm", "own.py:Own"]\n'), tmp_path / "results"
+    command = [sys.executable, "-m", "epsbench", "run", str(tmp_path / "suite.toml"), "--out", str(results),
+               "--executor", "ray", "--device", "cpu", "--quiet"]  # fmt: skip
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: list(results.glob("cells/*.json")) or driver.poll() is not None)
+        driver.kill()
+    finally:
+        driver.kill()
+        driver.wait()
+    (first,) = results.glob("cells/*.json")
+    before = first.read_bytes(), first.stat().st_mtime_ns
+    (tmp_path / "go").touch()
+    code, records = run(suite, results, "ray")
+    assert code in (0, 1)
+    assert len(records) == 2
+    assert {record.status for record in records.values()} == {"ok"}
+    assert (first.read_bytes(), first.stat().st_mtime_ns) == before
+
+
+def test_a_node_that_dies_costs_its_work_and_no_record(cluster, ray, one_thread, tmp_path):
+    extra = cluster.add_node(num_cpus=1, resources={"extra": 1}, **STORE)
+    cluster.wait_for_nodes()
+    mark = tmp_path / "mark"
+    (tmp_path / "own.py").write_text(DIES_WITH.format(mark=mark, node=extra.node_id), encoding="utf-8")
+    suite, results = suite_of(tmp_path, ONE + OWN_ATTACK), tmp_path / "results"
+    killed: list[bool] = []
+
+    def kill() -> None:
+        wait_for(mark.exists)
+        cluster.remove_node(extra, allow_graceful=False)
+        killed.append(True)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    code, records = run(suite, results, "ray", batch_size=10, devices=3)
+    killer.join(WITHIN)
+    (record,) = records.values()
+    assert (killed, record.status) == ([True], "ok")
+    assert code in (0, 1)
+    (alone,) = run(suite, tmp_path / "local", "local", batch_size=10)[1].values()
+    assert (record.metrics, record.verdicts) == (alone.metrics, alone.verdicts)
+
+
+def test_a_worker_that_sees_no_folder_of_the_run_delivers_files(tmp_path, monkeypatch):
+    """Here the worker is this process: of two machines with folders of their own, one is simulated."""
+    suite = suite_of(tmp_path, OUTSIDE.partition("[[")[0])
+    jobs = plan(suite, tmp_path / "results").jobs
+    results, weights = tmp_path / "results", tmp_path / "weights"
+    context = Context(results, weights, torch.device("cpu"), suite.name, suite.base)
+    for job in jobs:
+        context.data(job.cells[0].data, job.cells[0].limit)
+    monkeypatch.setattr(ray_worker, "_DATA", {"nowhere": context._data})
+    monkeypatch.setattr(ray_worker, "_PLACES", {})
+    away = replace(context, results=Path("/nonexistent/results"), weights=Path("/nonexistent/weights"))
+    order = ray_worker.Order(away, "nowhere", [], ship=True)
+    for job in jobs:
+        for delivered in ray_worker.work(job, order, {}, 1):
+            assert executor._received(delivered, context).status == "ok"
+    records = {record.id: record for record in read_records(results)}
+    assert set(records) == {cell.id for cell in suite.cells}
+    assert all((results / "pictures" / f"{identity}.npz").is_file() for identity in records)
+    local = run(suite, tmp_path / "local", "local")[1]
+    assert {each.id: each.verdicts for each in local.values()} == {i: r.verdicts for i, r in records.items()}
+
+
+def test_weights_of_the_run_reach_a_worker_that_does_not_see_them(tmp_path, monkeypatch):
+    text = OUTSIDE.partition("[[")[0].replace("epochs = 0", "epochs = 1")
+    suite, results = suite_of(tmp_path, text), tmp_path / "results"
+    local = run(suite, results, "local")[1]
+    context = Context(results, results / "weights", torch.device("cpu"), suite.name, suite.base)
+    job = plan(suite, tmp_path / "other").jobs[0]
+    files = ray_worker.files_of_weights(context.weights, job.cells)
+    assert sorted(files) == [f"{job.key}.safetensors"]
+    context.data(job.cells[0].data, job.cells[0].limit)
+    monkeypatch.setattr(ray_worker, "_DATA", {"nowhere": context._data})
+    monkeypatch.setattr(ray_worker, "_PLACES", {})
+    order = ray_worker.Order(replace(context, results=Path("/nonexistent")), "nowhere", [], ship=True)
+    for delivered in ray_worker.work(job, order, files, 1):
+        assert delivered.record.training["cached"]
+        assert delivered.record.verdicts == local[delivered.record.id].verdicts
+        assert not [name for name in delivered.files if name.startswith("weights/")]
+
+
+def test_a_wheel_instead_of_a_checkout(ray, tmp_path):
+    """Its workers, which a Ray of its own starts, find the wheel's package, too."""
+    place = tmp_path / "place"
+    root = Path(epsbench.__file__).parent
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir",
+         str(tmp_path), str(root)], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(place)
+    (tmp_path / "own.py").write_text(FROM_WHEEL.format(place=place), encoding="utf-8")
+    suite_of(tmp_path, ONE + OWN_ATTACK)
+    environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-P", "-m", "epsbench", "run", "suite.toml", "--executor", "ray", "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    (record,) = read_records(tmp_path / "results" / "suite")
+    assert record.status == "ok", (record.failure, done.stderr)

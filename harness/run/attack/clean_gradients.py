@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,17 +18,30 @@ class CleanGradients:
 
     LIMIT = 2**28  # bytes, a bound on memory whatever the number of images; beyond it every row computes its own
 
-    def __init__(self, victim: Victim, targets: Targets, batch: int) -> None:
-        """``batch`` images are computed at a time."""
-        self._victim, self._targets, self._batch = victim, targets, batch
+    def __init__(self, victim: Victim, targets: Targets, batch: int, of: int = 0) -> None:
+        """``batch`` images are computed at a time. ``of`` is how many targets there are, where these are some only."""
+        self._victim, self._targets, self._batch, self._of = victim, targets, batch, of or len(targets)
+        self._zero: np.ndarray | None = None
         self.known: Tensor | None = None
         self._logits = targets.labels.new_zeros(0, dtype=torch.float32)
         self.seconds = 0.0
 
     def fits(self) -> bool:
-        """Whether the gradients of all targets may be kept."""
+        """Whether the gradients of all targets may be kept. It does not depend on how many of them are here."""
         one = self._targets.pixels(self._targets.index.new_zeros(1))
-        return one.numel() * 4 * len(self._targets) <= self.LIMIT
+        return one.numel() * 4 * self._of <= self.LIMIT
+
+    @property
+    def zero(self) -> np.ndarray | None:
+        """Which targets (n,) have a gradient of exactly 0; None where nobody has asked for the gradients."""
+        if self._zero is None and self.known is not None:
+            self._zero = (self.known.flatten(1).abs().amax(1) == 0).cpu().numpy()
+        return self._zero
+
+    @zero.setter
+    def zero(self, zero: np.ndarray) -> None:
+        """They were computed elsewhere."""
+        self._zero = zero
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients (k, C, H, W) and logits (k, classes) of the targets at these positions."""

@@ -66,12 +66,15 @@ class Engine:
 
     forward_batch: int = 0
     """The number of slots of attacks that take no gradient; 0: as many as of others."""
+    whole: int = 0
+    """How many targets the evaluation has, where these are some of them; 0: all."""
 
     clean: CleanGradients = field(init=False)
     """The gradients at the clean images, shared by all attacks that start there."""
 
     def __post_init__(self) -> None:
-        self.clean = CleanGradients(self.victim, self.targets, self.batch)
+        self.whole = self.whole or len(self.targets)
+        self.clean = CleanGradients(self.victim, self.targets, self.batch, self.whole)
         self.poll = self.poll or (1 if self.victim.device.type == "cpu" else 8)
         self._logits: Tensor | None = self.targets.logits if self.white_box else None
 
@@ -99,9 +102,16 @@ class Engine:
         """An engine for the targets at these positions (k,) alone, ascending."""
         keep = int((positions < self.keep).sum())
         targets = replace(self.targets, logits=self.clean_logits()).subset(positions)
-        part = Engine(self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box, self.watch)
-        part._logits, part.forward_batch = targets.logits, self.forward_batch
+        part = Engine(
+            self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box, self.watch, whole=self.whole
+        )
+        part.know(targets.logits)
+        part.forward_batch = self.forward_batch
         return part
+
+    def know(self, logits: Tensor | None) -> None:
+        """Take over `clean_logits` (n, classes) of an engine that has computed them already."""
+        self._logits = logits
 
     def run(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from epsbench.harness.run.attack.few_rows import alike
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 
@@ -56,7 +57,10 @@ class Judge:
         self.forwards += len(x)
         x = x.contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, enabled=False):
-            return in_chunks(lambda rows: self.network(x[rows]).float(), len(x), max(batch, self.batch))
+            return in_chunks(lambda rows: alike(self._logits, x[rows]), len(x), max(batch, self.batch))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.network(x).float()
 
     def verdict(self, x: Tensor, y: Tensor, batch: int, examples: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`logits`, and the class (N,) that decides about each image; ``y`` (N,) are the labels."""

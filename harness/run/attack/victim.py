@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class, best_other
 from epsbench.harness.findings import Finding
+from epsbench.harness.run.attack.few_rows import alike
 from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.machine.precision import autocast
 
@@ -97,6 +99,9 @@ class Victim:
     def scores(self, x: Tensor) -> Tensor:
         """Logits (N, classes) for an attack that takes no gradient."""
         self.forwards += len(x) * self.passes
+        return alike(self._scores, x)
+
+    def _scores(self, x: Tensor) -> Tensor:
         if self.forward_program and len(x) > 1:
             return self.forward_program(self.laid_out(x))
         return self.bare_logits(x)
@@ -110,6 +115,9 @@ class Victim:
         self.backwards += len(x) * self.passes
         if self.graph and self.graph[0] == len(x) and loss == CROSS_ENTROPY:
             return self.graph[1](x, inputs[0])
+        return alike(partial(self._query, loss), x, *inputs)
+
+    def _query(self, loss: Loss, x: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         program = self.programs.get(loss)
         if program and len(x) > 1:
             return program(self.laid_out(x), *inputs)

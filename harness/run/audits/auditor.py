@@ -268,8 +268,8 @@ class Auditor:
     def _zero_gradients(self, engine: Engine) -> Iterator[Finding]:
         if not self.shares:
             return
-        precision, known = engine.victim.precision, engine.clean.known
-        shares = self.shares | ({precision: zero_share(known)} if known is not None else {})
+        precision, zero = engine.victim.precision, engine.clean.zero
+        shares = self.shares | ({precision: float(zero.mean())} if zero is not None else {})
         yield from zero_gradients(shares, precision)
 
     def _step_success(self, norm: str, eps: float) -> tuple[int, int]:

@@ -39,6 +39,10 @@ class Examples:
             levels = (pixels * 255).round().byte().flatten(1).cpu().numpy()
             yield from (blake2b(image.tobytes(), digest_size=16).digest() for image in levels)
 
+    def to(self, device: torch.device) -> Examples:
+        """The same examples on another device."""
+        return Examples(self._raw.to(device), self.labels.to(device), self._brightest)
+
     @property
     def device(self) -> torch.device:
         """The device of the images and the labels."""
@@ -75,6 +79,11 @@ class Data:
         """The positions of test images that are training or validation images, too, pixel by pixel, at 256 levels."""
         known = {*self.train.keys(), *self.validation.keys()}
         return [position for position, key in enumerate(self.test.keys()) if key in known]
+
+    def to(self, device: torch.device) -> Data:
+        """The same data on another device."""
+        parts = {name: getattr(self, name).to(device) for name in ("train", "validation", "test")}
+        return replace(self, **parts)
 
     def trained_on(self, subset: str) -> Data:
         """The same data with only this subset of the training examples; validation and test stay whole."""

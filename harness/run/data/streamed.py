@@ -29,6 +29,10 @@ class StreamedExamples(Examples):
         """Only these examples; nothing is read."""
         return StreamedExamples(taken(self._images, rows), self.labels[rows], self._brightest)
 
+    def to(self, device: torch.device) -> StreamedExamples:
+        """The same images, whose batches go to another device."""
+        return StreamedExamples(self._images, self.labels.to(device), self._brightest)
+
     def pixels(self, index: Tensor | slice | None = None) -> Tensor:
         """As `Examples.pixels`, read now."""
         if isinstance(index, slice) and index.start is not None and index.stop is not None:

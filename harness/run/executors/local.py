@@ -1,4 +1,4 @@
-"""Runs jobs one after the other, in this process."""
+"""Runs jobs one after the other, in this process; others may help with their attacks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.records import Record
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.executors.processes import helped
 from epsbench.harness.run.jobs import run_job
 
 
@@ -18,12 +19,13 @@ def execute(jobs: Sequence[Job], context: Context) -> Iterator[Record]:
     through it again takes 0.2 s, ten times as long as a small model's training, so it is left out from then on.
     """
     frozen = False
-    try:
-        for job in jobs:
-            yield from run_job(job, context)
-            if not frozen:
-                gc.freeze()
-                frozen = True
-    finally:
-        if frozen:
-            gc.unfreeze()
+    with helped(context) as shared:
+        try:
+            for job in jobs:
+                yield from run_job(job, shared)
+                if not frozen:
+                    gc.freeze()
+                    frozen = True
+        finally:
+            if frozen:
+                gc.unfreeze()

@@ -1,7 +1,8 @@
 """Runs jobs in parallel on Ray: on this machine, or on the cluster that ``RAY_ADDRESS`` names.
 
-A job is one remote task. It takes one GPU where the run's device is a GPU, else one core. The workers write records and
-weights themselves, so all nodes must see the same folders.
+A job is one remote task. It takes one GPU where the run's device is a GPU, else one core; where there are more of them
+than jobs, others help with its attacks. Machines need not see the run's folders: data and weights go through Ray's
+object store, and records come back with their files. Code of the user's own has to be on every machine, at one path.
 """
 
 from __future__ import annotations
@@ -9,27 +10,29 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.names.places import folders_of
+from epsbench.harness.files import keep
 from epsbench.harness.plan.plan import Job
-from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.records import Record, find_record, write_record
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.executors.ray_worker import Delivered, Order, files_of_weights, work
 from epsbench.harness.run.failure import failed
-from epsbench.harness.run.jobs import run_job
-from epsbench.harness.run.machine.environment import describe
 from epsbench.harness.run.progress import Silent
+
+TRIES = 2  # a job that lost its worker is tried once more: a machine may fail, or the job may be what kills workers
 
 
 def execute(jobs: Sequence[Job], context: Context) -> Iterator[Record]:
-    """Records as their jobs end. If a worker dies, the cells of its job that have no record yet are failed.
+    """Records as their cells end. A job whose worker dies is tried once more; then its missing cells are failed.
 
     Raises `InputError` where Ray is not installed or has no GPU for a run that needs one, and where a job raises it.
     """
@@ -46,9 +49,12 @@ def _execute(jobs: Sequence[Job], context: Context, ray: ModuleType) -> Iterator
     ours = not ray.is_initialized()
     if ours:
         _start(ray)
+    token = context.results / f".seen-{uuid.uuid4().hex}"
     try:
-        yield from _run(jobs, context, ray)
+        token.touch()
+        yield from _run(jobs, context, token.name, ray)
     finally:
+        token.unlink(missing_ok=True)
         if ours:
             ray.shutdown()
 
@@ -70,41 +76,64 @@ def _start(ray: ModuleType) -> None:
         signal.signal(signal.SIGTERM, on_terminate)
 
 
-def _run(jobs: Sequence[Job], context: Context, ray: ModuleType) -> Iterator[Record]:
-    gpu = context.device.type == "cuda"
-    if gpu and ray.cluster_resources().get("GPU", 0) < 1:
+def _run(jobs: Sequence[Job], context: Context, token: str, ray: ModuleType) -> Iterator[Record]:
+    kind = "GPU" if context.device.type == "cuda" else "CPU"
+    slots = int(ray.cluster_resources().get(kind, 0))
+    if kind == "GPU" and slots < 1:
         raise InputError("--executor ray: no node of the Ray cluster has a GPU; add one, or give --device cpu")
-    # No retry: a job that kills its worker would kill the next one too.
-    task = ray.remote(num_cpus=0 if gpu else 1, num_gpus=1 if gpu else 0, max_retries=0)(_work)
-    sent = ray.put(_portable(context))
+    resources = {"num_cpus": 0, "num_gpus": 1} if kind == "GPU" else {"num_cpus": 1, "num_gpus": 0}
+    task = ray.remote(**resources, max_retries=0, num_returns="streaming")(work)
+    devices = context.devices or max(1, slots // max(1, len(jobs)))
+    on_cpu = {key: data.to(torch.device("cpu")) for key, data in context._data.items()}
+    several = len(ray.nodes()) > 1
+    order = ray.put(Order(_portable(context), token, [ray.put(on_cpu)], ship=several))
     _look_up(jobs, context)
     started = context.clock()
-    running = {task.remote(job, sent): job for job in jobs}
+    running: dict[Any, tuple[Job, int]] = {}
+
+    def begin(job: Job, tried: int) -> None:
+        weights = files_of_weights(context.weights, job.cells) if several else {}
+        running[task.remote(job, order, weights, devices)] = job, tried + 1
+
+    for job in jobs:
+        begin(job, 0)
+    recorded: set[str] = set()
     with context.progress.task("jobs on Ray", len(jobs)) as progress:
         while running:
             (ready,), _ = ray.wait(list(running), num_returns=1)
-            job = running.pop(ready)
+            job, tried = running[ready]
             try:
-                yield from ray.get(ready)
+                delivered = ray.get(next(ready))
+            except StopIteration:
+                del running[ready]
+                progress.advance()
             except ray.exceptions.RayError as error:
+                del running[ready]
                 cause = getattr(error, "cause", None)
                 if isinstance(cause, InputError):
                     raise InputError(cause.messages) from error
-                yield from _salvaged(job, error, context, started)
-            progress.advance()
+                missing = job.only({cell.id for cell in job.cells} - recorded)
+                if isinstance(error, ray.exceptions.RayTaskError) or tried == TRIES:
+                    yield from _salvaged(missing, error, context, started)
+                    progress.advance()
+                    continue
+                for record in _written(missing, context):
+                    recorded.add(record.id)
+                    yield record
+                if (left := job.left({cell.id for cell in job.cells} - recorded)).cells:
+                    begin(left, tried)
+            else:
+                recorded.add(delivered.record.id)
+                yield _received(delivered, context)
 
 
-def _work(job: Job, context: Context) -> list[Record]:
-    """On a worker: run the job and write each record as its cell ends."""
-    # A worker runs many jobs: it keeps what it has read of the folder, and adds what other workers have written since.
-    records = _WORKER_RECORDS.setdefault(context.results, context.records)
-    records.list_again()
-    # The worker describes its own environment: its node may differ from the driver's.
-    environment = describe(context.device, *folders_of(job.cells, context.base))
-    return list(run_job(job, replace(context, environment=environment, records=records)))
-
-
-_WORKER_RECORDS: dict[Path, RecordIndex] = {}
+def _received(delivered: Delivered, context: Context) -> Record:
+    """The record, after its files are where they belong."""
+    for name, content in delivered.files.items():
+        folder, _, path = name.partition("/")
+        keep({"results": context.results, "weights": context.weights}[folder] / path, content)
+    context.records.add(delivered.record)
+    return delivered.record
 
 
 def _portable(context: Context) -> Context:
@@ -128,6 +157,15 @@ def _look_up(jobs: Sequence[Job], context: Context) -> None:
     for job in jobs:
         for cell in job.cells:
             context.records.entry(cell.id)
+
+
+def _written(job: Job, context: Context) -> Iterator[Record]:
+    """The records of a job that its worker wrote before it died, and could not send any more."""
+    for cell in job.cells:
+        record = find_record(context.results, cell.id)
+        if record is not None and record.status != "failed" and not context.records.is_unchanged(cell.id):
+            context.records.add(record)
+            yield record
 
 
 def _salvaged(job: Job, error: Exception, context: Context, started: str) -> Iterator[Record]:

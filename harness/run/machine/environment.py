@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,6 +73,12 @@ def describe(device: torch.device, *folders: Path) -> dict[str, Any]:
             ),
         }
     return described
+
+
+def describe_helper(device: torch.device, of_run: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment of another process or machine of a run: its own, with the repository ``of_run`` describes."""
+    repository = {key: value for key, value in of_run.items() if key == "repository"}
+    return describe(device) | repository
 
 
 @contextmanager

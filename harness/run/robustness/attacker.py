@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from epsbench.harness.plan.axes.randomness import Randomness
@@ -120,13 +121,20 @@ def _random(network: nn.Module, subject: Subject, randomness: Randomness, keep: 
 
 
 def _choose_threads(victim: Victim, subject: Subject, work: Work) -> None:
-    """Compute with as many threads as the victim's gradient is fastest with, where the work is long enough to try."""
+    """Compute with as many threads as the victim's gradient is fastest with, where the work is long enough to try.
+
+    Where several processes share the CPU, each has its part of the threads.
+    """
+    most = subject.context.most_threads
+    if subject.context.devices > 1 and victim.device.type == "cpu":
+        most = subject.context.threads_of_an_attack
+        torch.set_num_threads(most)
     batch = min(subject.context.batch_size or UNTRIED[victim.device.type], len(subject.targets))
     if not victim.differentiable or not batch or work.rows < LONG * batch:
         return
     x, y = subject.targets.batch(batch)
     key = f"gradient {shape_key(victim.network, tuple(x.shape), victim.precision)}"
-    use_fastest(lambda: victim.gradient(x, y), victim.device, subject.context.most_threads, key)
+    use_fastest(lambda: victim.gradient(x, y), victim.device, most, key)
 
 
 def _work(streams: Sequence[Stream], images: int, classes: int) -> Work:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,10 +37,14 @@ from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attack_progress import AttackProgress
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
 from epsbench.harness.run.robustness.images import CleanImages
+from epsbench.harness.run.robustness.kept_shards import KeptShards
 from epsbench.harness.run.robustness.mean_of_logits import MeanOfLogits
 from epsbench.harness.run.robustness.partial import PartialResults
 from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record, side_output
+from epsbench.harness.run.robustness.shards import Sharded, attack_in_shards, splits
+from epsbench.harness.run.robustness.workbench import Setup
 from epsbench.harness.run.speed.batch_size import UNTRIED
+from epsbench.harness.run.speed.chosen import Chosen
 from epsbench.harness.run.training.trained import trained
 from epsbench.harness.run.training.watch import FEWEST
 
@@ -165,29 +169,53 @@ class Bench:
                 attacker = self.attacker(stream.sources)
                 attacker.engine.watch = watch
                 store = PartialResults(self.context.results, stream.cells, self._weights(attacker))
+                shards = self._in_shards(stream, attacker)
                 reset_peak(self.context.device)
-                for outcome in attacker.engine.run(
+                outcomes: Iterable[Outcome] = shards.outcomes if shards else attacker.engine.run(
                     stream.attack, eps, seed=first.seed, early_stop=first.early_stop, curve=first.curve, store=store
-                ):
+                )  # fmt: skip
+                done = shards.shards if shards else ()
+                for outcome in outcomes:
                     attacker.engine.watch = Unwatched()  # audits attack too
-                    cost = cost_of(outcome, attacker, self.context)
+                    cost = cost_of(outcome, attacker, self.context, done)
                     # With the last cell, so that its record can say that the profile could not be written.
                     failures = self._profile(stream, attacker) if len(pending) == 1 else []
                     findings = [*self._findings(pending[0], stream, attacker, outcome, cost), *failures]
                     cost["audit_seconds"] = self.auditor.charge()
                     adapted = stream.attack.adapted(self.subject.classes)
                     tested = self.auditor.constructed(stream.attack) if attacker.engine.white_box else {}
-                    measured = Measurement(pending[0], attacker, outcome, cost, findings, started, adapted, tested)
+                    measured = Measurement(
+                        pending[0], attacker, outcome, cost, findings, started, adapted, tested, done
+                    )  # fmt: skip
                     yield make_record(measured, self.classifier, self.context)
                     if outcome.parts:
                         store.drop(outcome.eps)
                     pending = pending[1:]
                     attacker.engine.watch = watch
+                self._kept_shards(stream, attacker).drop()
             except InputError:  # the run cannot go on: no room to write, damaged weights
                 raise
             # Attack and model are the user's code: they may raise anything, or even try to exit.
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 yield from (failed(cell, error, self.context, started) for cell in pending)
+
+    def _in_shards(self, stream: Stream, attacker: Attacker) -> Sharded | None:
+        """Attack with several devices, where the run has them, or where an earlier one did and was stopped."""
+        kept = self._kept_shards(stream, attacker)
+        several = self.context.crew is not None or kept.folder.is_dir()
+        # The draws of a model that is random depend on what its victim was asked before.
+        alone = self.subject.randomness is not None or not splits(stream, self.subject.classes)
+        if not several or alone or not len(self.subject.targets):
+            return None
+        cell, engine = stream.cells[0], attacker.engine
+        chosen = Chosen.of(engine.victim, engine.judge, engine.batch)
+        setup = Setup(cell, stream.sources, self.subject.precision, chosen, len(engine.targets))
+        return attack_in_shards(attacker, stream, self.context.crew, kept, self.context, setup)
+
+    def _kept_shards(self, stream: Stream, attacker: Attacker) -> KeptShards:
+        cells = sorted(stream.cells, key=lambda cell: cell.eps)
+        index = self.subject.targets.index.cpu().numpy()
+        return KeptShards(self.context.results, cells, self._weights(attacker), index, attacker.engine.keep)
 
     def _weights(self, attacker: Attacker) -> str:
         """What decides an ensemble's partial results besides the cell: the weights of the model and of the source."""

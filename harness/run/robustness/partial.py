@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -46,28 +46,42 @@ class PartialResults:
             return None
         if kept.get("weights") != self.weights or not {*ARRAYS, "images"} <= arrays.keys():
             return None  # of another model, or by an epsbench that kept other fields
-        outcome = Outcome(eps=eps, images=torch.from_numpy(arrays["images"]), **{n: arrays[n] for n in ARRAYS})
-        for name in COUNTS:
-            setattr(outcome, name, kept["counts"][name])
-        outcome.returned = Returned(**kept["returned"])
-        outcome.parts = [Part(fooled=arrays[f"part{n}"], **each) for n, each in enumerate(kept["parts"])]
-        return outcome
+        return unpacked(arrays, kept, eps)
 
     def save(self, outcome: Outcome) -> None:
         """Keep the outcome after a further part. Raises `InputError` where it cannot be written."""
-        kept: dict[str, Any] = {
-            "weights": self.weights,
-            "counts": {name: getattr(outcome, name) for name in COUNTS},
-            "returned": {each.name: getattr(outcome.returned, each.name) for each in fields(Returned)},
-            "parts": [
-                {each.name: getattr(part, each.name) for each in fields(Part) if each.name != "fooled"}
-                for part in outcome.parts
-            ],
-        }
-        arrays = {name: getattr(outcome, name) for name in ARRAYS} | {"images": outcome.images.numpy()}
-        arrays |= {f"part{number}": part.fooled for number, part in enumerate(outcome.parts)}
-        keep(self.path(outcome.eps), archive_of({"kept": json.dumps(kept), **arrays}))
+        arrays, kept = packed(outcome)
+        keep(self.path(outcome.eps), archive_of({"kept": json.dumps(kept | {"weights": self.weights}), **arrays}))
 
     def drop(self, eps: Fraction) -> None:
         """Delete what was kept at this ε: its record is written."""
         self.path(eps).unlink(missing_ok=True)
+
+
+def packed(outcome: Outcome) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """An outcome as arrays by name, and as values for JSON."""
+    values: dict[str, Any] = {
+        "counts": {name: getattr(outcome, name) for name in COUNTS},
+        "radii": outcome.radii,
+        "returned": {each.name: getattr(outcome.returned, each.name) for each in fields(Returned)},
+        "parts": [
+            {each.name: getattr(part, each.name) for each in fields(Part) if each.name != "fooled"}
+            for part in outcome.parts
+        ],
+    }
+    arrays = {name: getattr(outcome, name) for name in ARRAYS} | {"images": outcome.images.numpy()}
+    arrays |= {f"part{number}": part.fooled for number, part in enumerate(outcome.parts)}
+    arrays |= {} if outcome.distances is None else {"distances": outcome.distances}
+    return arrays, values
+
+
+def unpacked(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any], eps: Fraction) -> Outcome:
+    """The outcome that `packed` took apart."""
+    each: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+    outcome = Outcome(eps=eps, images=torch.from_numpy(arrays["images"]), **each)
+    for name in COUNTS:
+        setattr(outcome, name, values["counts"][name])
+    outcome.radii, outcome.distances = values.get("radii", 1), arrays.get("distances")
+    outcome.returned = Returned(**values["returned"])
+    outcome.parts = [Part(fooled=arrays[f"part{n}"], **part) for n, part in enumerate(values["parts"])]
+    return outcome

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from epsbench.attacks.losses import at_class
+from epsbench.harness import records
 from epsbench.harness.errors import InputError, summary
 from epsbench.harness.files import NO_ROOM
 from epsbench.harness.findings import Finding, finding, voids
@@ -20,6 +21,7 @@ from epsbench.harness.records import Distances, Metric, Part, Record, Verdicts, 
 from epsbench.harness.records.predictions import Answers, Predictions
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
+from epsbench.harness.run.attack.merging import Shard
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.lock import require_in_place
@@ -118,6 +120,9 @@ class Measurement:
     constructed: dict[str, Any] = field(default_factory=dict)
     """What the binarisation test of the attack gave."""
 
+    shards: Sequence[Shard] = ()
+    """The ranges of images that were attacked apart, if they were."""
+
 
 def make_record(measured: Measurement, classifier: Classifier, context: Context) -> Record:
     """The record of a measured cell. Its pictures are written first, so that no record promises missing ones.
@@ -148,6 +153,9 @@ def make_record(measured: Measurement, classifier: Classifier, context: Context)
         distances=classifier.distances(outcome),
         predictions=classifier.predictions(outcome),
         parts=_parts(classifier, outcome),
+        shards=tuple(
+            records.Shard(images=len(shard), device=shard.device, seconds=shard.seconds) for shard in measured.shards
+        ),
         adapted=measured.adapted,
         findings=(*measured.findings, *failures),
         pictures=pictures and not failures,
@@ -202,8 +210,12 @@ def _not_written(what: str, error: Exception) -> list[Finding]:
     return [finding("output-failed", fact, output=what, error=type(error).__name__)]
 
 
-def cost_of(outcome: Outcome, attacker: Attacker, context: Context) -> dict[str, Any]:
-    """What an attack at one ε cost, as in the record. Call it before the audits: they would raise the peak memory."""
+def cost_of(outcome: Outcome, attacker: Attacker, context: Context, shards: Sequence[Shard] = ()) -> dict[str, Any]:
+    """What an attack at one ε cost, as in the record. Call it before the audits: they would raise the peak memory.
+
+    Of ``shards``, seconds are those of all devices together, and the peak is the largest of any device.
+    """
+    peaks = [shard.peak_bytes for shard in shards if shard.peak_bytes is not None]
     engine, seconds = attacker.engine, outcome.seconds
     attacked = len(outcome.fooled)
     gradients = outcome.backwards + outcome.shared_backwards
@@ -219,7 +231,7 @@ def cost_of(outcome: Outcome, attacker: Attacker, context: Context) -> dict[str,
         "seconds": seconds,
         "images_per_second": attacked / seconds if seconds else None,
         "gradients_per_second": gradients / seconds if seconds else None,
-        "peak_bytes": peak_bytes(context.device),
+        "peak_bytes": max(peaks) if peaks else peak_bytes(context.device),
         "compile_seconds": engine.victim.compile_seconds,
         "floor_share": attacker.floor_share(outcome),
         "batch_size": engine.batch,

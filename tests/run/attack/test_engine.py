@@ -22,6 +22,7 @@ from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.few_rows import FEWEST
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
@@ -65,7 +66,8 @@ def test_rows_wait_for_a_judge_that_sees_more_at_a_time_and_none_is_lost(network
     for mine, right in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(mine.fooled, right.fooled)
         assert (mine.backwards, mine.judge_forwards) == (right.backwards, right.judge_forwards)
-    assert sum(sizes) == sum(o.judge_forwards for o in actual)
+    repeated = sum(sizes) - sum(o.judge_forwards for o in actual)
+    assert 0 <= repeated <= (FEWEST - 1) * sizes.count(FEWEST)
     assert max(sizes) == 64
     assert sorted(sizes)[len(sizes) // 2] > 16
 
