@@ -49,8 +49,8 @@ CODES: dict[str, Code] = {
     ),
     "gradient-mode-changes-output": Code(
         "void",
-        "The model computes something else when gradients are asked for, so attacks see another model than the judge.",
-        "let forward() depend on the pixels alone, not on `requires_grad`, `is_leaf` or the gradient mode",
+        "The model computes something else when gradients are asked for, so attacks and refinement see another model.",
+        "let forward() depend on its input alone, not on `requires_grad`, `is_leaf` or the gradient mode",
     ),
     "copy-differs-under-attack": Code(
         "void",
@@ -200,6 +200,12 @@ CODES: dict[str, Code] = {
         "void",
         "The posterior is so narrow that float32 cannot draw from it, so rates and importance weights mean nothing.",
         "bound the log-std from below, or train the model as an autoencoder",
+    ),
+    "decoder-gradient": Code(
+        "warning",
+        "log p(x|z) does not rise along its gradient in z as the gradient promises: refined posteriors, the "
+        "amortisation gap and the variances of gradient estimators mean little.",
+        "remove what replaces the decoder's gradient (detach, rounding, straight-through, hooks)",
     ),
     "constant-dimensions": Code(
         "warning",

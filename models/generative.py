@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.models.base import DataShape
 from epsbench.models.catalogue import at_least, at_least_pixels
+from epsbench.models.parts import Categorical, Normal, Part
 
 if TYPE_CHECKING:
     from epsbench.models.vae import VAENetwork
 
+EncoderPart = DecoderPart = Part | None
+PriorPart = LikelihoodPart = Part
+
 
 @dataclass(frozen=True)
 class VAE:
-    """A convolutional variational autoencoder with a categorical likelihood over ``levels`` grey levels.
+    """A convolutional variational autoencoder with a likelihood over ``levels`` grey levels (Kingma & Welling, 2014).
 
-    Kingma & Welling (2014); ``filters`` is the number of channels of its first convolution.
+    ``filters`` is the number of channels of its first convolution. The parts can be others than the usual ones.
     """
 
     version: ClassVar[str] = "af9a738fa037ca12"
 
     filters: int = 32
     levels: int = 16
+    # Added after the first records: at their defaults they are no part of a cell.
+    encoder: EncoderPart = field(default=None, kw_only=True, metadata={"later": True})
+    decoder: DecoderPart = field(default=None, kw_only=True, metadata={"later": True})
+    prior: PriorPart = field(default=Normal(), kw_only=True, metadata={"later": True})
+    likelihood: LikelihoodPart = field(default=Categorical(), kw_only=True, metadata={"later": True})
 
     def __post_init__(self) -> None:
         at_least(1, filters=self.filters)
@@ -39,7 +48,22 @@ class VAE:
         from epsbench.models.vae import VAENetwork
 
         self.check(data, z_dim)
-        return VAENetwork(data.shape, z_dim, self.filters, self.levels)
+        return VAENetwork(data.shape, z_dim, self.filters, self.levels, **self.parts(data, z_dim))
+
+    def parts(self, data: DataShape, z_dim: int) -> dict[str, Any]:
+        """The parts that are not the usual ones, as arguments of `epsbench.models.vae.VAENetwork`.
+
+        A ``build`` of your own hands them on, or the suite's names are ignored.
+        """
+        given: dict[str, Any] = {"shape": data.shape, "z_dim": z_dim, "levels": self.levels, "outputs": self.levels}
+        made: dict[str, Any] = {}
+        if self.likelihood != Categorical():
+            made["likelihood"] = self.likelihood.build(**given)
+            given["outputs"] = made["likelihood"].outputs
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder), ("prior", self.prior)):
+            if part is not None and part != Normal():
+                made[name] = part.build(**given)
+        return made
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,8 @@ class Autoencoder(VAE):
         from epsbench.models.vae import VAENetwork
 
         self.check(data, z_dim)
-        return VAENetwork(data.shape, z_dim, self.filters, self.levels, deterministic=True)
+        parts = self.parts(data, z_dim)
+        return VAENetwork(data.shape, z_dim, self.filters, self.levels, **parts, deterministic=True)
 
 
 @dataclass(frozen=True)
@@ -74,6 +99,8 @@ class ResidualVAE(VAE):
         super().__post_init__()
         at_least(0, blocks=self.blocks, components=self.components)
         at_least(1, hidden=self.hidden)
+        if self.components and self.prior != Normal():
+            raise ValueError('components and prior both set the prior; give prior = { name = "mixture", … } alone')
 
     def check(self, data: DataShape, z_dim: int = 20) -> None:
         """Raise `ValueError` when there is no such VAE for the data's shape and ``z_dim`` latent dimensions."""
@@ -89,4 +116,4 @@ class ResidualVAE(VAE):
         from epsbench.models.residual_vae import residual_vae
 
         self.check(data, z_dim)
-        return residual_vae(data.shape, z_dim, self)
+        return residual_vae(data.shape, z_dim, self, self.parts(data, z_dim))

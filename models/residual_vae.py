@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,20 @@ if TYPE_CHECKING:
     from epsbench.models.generative import ResidualVAE
 
 
-def residual_vae(shape: tuple[int, int, int], z_dim: int, architecture: ResidualVAE) -> VAENetwork:
-    """The network of an architecture, for images whose sides are divisible by 4."""
-    return VAENetwork(
-        shape,
-        z_dim,
-        levels=architecture.levels,
-        encoder=ResidualEncoder(shape, z_dim, architecture.filters, architecture.blocks, architecture.hidden),
-        decoder=ResidualDecoder(
-            shape, z_dim, architecture.filters, architecture.levels, architecture.blocks, architecture.hidden
-        ),
-        prior=MixtureOfNormals(z_dim, architecture.components) if architecture.components else None,
-    )
+def residual_vae(
+    shape: tuple[int, int, int], z_dim: int, architecture: ResidualVAE, parts: Mapping[str, Any]
+) -> VAENetwork:
+    """The network of an architecture, for images whose sides are divisible by 4; ``parts`` replace its own."""
+    size = architecture.filters, architecture.blocks, architecture.hidden
+    outputs = parts["likelihood"].outputs if "likelihood" in parts else architecture.levels
+    filters, *more = size
+    usual = {
+        "encoder": lambda: ResidualEncoder(shape, z_dim, *size),
+        "decoder": lambda: ResidualDecoder(shape, z_dim, filters, outputs, *more),
+        "prior": lambda: MixtureOfNormals(z_dim, architecture.components) if architecture.components else None,
+    }
+    made = {name: parts[name] if name in parts else build() for name, build in usual.items()}
+    return VAENetwork(shape, z_dim, levels=architecture.levels, likelihood=parts.get("likelihood"), **made)
 
 
 class Block(nn.Module):
@@ -75,12 +78,12 @@ class ResidualDecoder(nn.Module):
     """A hidden layer, blocks at quarter and at half resolution, depth-to-space, and a bias for every pixel."""
 
     def __init__(
-        self, shape: tuple[int, int, int], z_dim: int, filters: int, levels: int, blocks: int, hidden: int
+        self, shape: tuple[int, int, int], z_dim: int, filters: int, outputs: int, blocks: int, hidden: int
     ) -> None:
         super().__init__()
         channels, height, width = shape
         c = filters
-        self.levels, self.channels = levels, channels
+        self.outputs, self.channels = outputs, channels
         self.layers = nn.Sequential(
             nn.Linear(z_dim, hidden),
             nn.GELU(),
@@ -92,12 +95,12 @@ class ResidualDecoder(nn.Module):
             nn.PixelShuffle(2),
             *(Block(c) for _ in range(blocks)),
             nn.GELU(),
-            nn.Conv2d(c, 4 * levels * channels, 3, padding=1),
+            nn.Conv2d(c, 4 * outputs * channels, 3, padding=1),
             nn.PixelShuffle(2),
         )
         # Most pixels near the border are black in every image. A convolution does not know its position, a bias does.
-        self.bias = nn.Parameter(torch.zeros(levels, channels, height, width))
+        self.bias = nn.Parameter(torch.zeros(outputs, channels, height, width))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Latents (N, z_dim) to logits (N, levels, C, H, W)."""
-        return self.layers(z).unflatten(1, (self.levels, self.channels)) + self.bias
+        """Latents (N, z_dim) to what the likelihood takes (N, outputs, C, H, W)."""
+        return self.layers(z).unflatten(1, (self.outputs, self.channels)) + self.bias

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from epsbench.attacks.losses import LOSSES
+from epsbench.models.parts import GIVEN
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,23 @@ KINDS: dict[str, Kind] = {
             "file": ("epsbench.models.catalogue:FromFile", "path"),
         },
         hidden=("name", "path", "shape", "classes", "num_classes"),
+    ),
+    "encoder": Kind(noun="encoder", built_in={}, group="epsbench.encoders", hidden=GIVEN),
+    "decoder": Kind(noun="decoder", built_in={}, group="epsbench.decoders", hidden=GIVEN),
+    "prior": Kind(
+        noun="prior",
+        built_in={"normal": "epsbench.models.parts:Normal", "mixture": "epsbench.models.parts:Mixture"},
+        group="epsbench.priors",
+        hidden=GIVEN,
+    ),
+    "likelihood": Kind(
+        noun="likelihood",
+        built_in={
+            "categorical": "epsbench.models.parts:Categorical",
+            "discretised-logistic": "epsbench.models.parts:DiscretisedLogistic",
+        },
+        group="epsbench.likelihoods",
+        hidden=GIVEN,
     ),
     "data": Kind(
         noun="data set",

@@ -1,4 +1,4 @@
-"""Names among the parameters of a name: the loss of an attack, the parts of an ensemble."""
+"""Names among the parameters of a name: the loss of an attack, the parts of an ensemble or of a VAE."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from epsbench.attacks.losses import LOSSES, Loss
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.named import Named, freeze, thaw
 from epsbench.harness.plan.names.parameters import Parameter, as_argument
+from epsbench.models.parts import Part
 
-NESTED = {"Loss": "loss", "tuple[Attack, ...]": "attack"}
+NESTED = {
+    "Loss": "loss", "tuple[Attack, ...]": "attack", "EncoderPart": "encoder", "DecoderPart": "decoder",
+    "PriorPart": "prior", "LikelihoodPart": "likelihood",
+}  # fmt: skip
 """The annotation of a parameter → the kind that it names."""
 
 
@@ -58,8 +62,10 @@ def of_record(entry: str | Mapping[str, Any]) -> Named:
     return Named(entry["name"], tuple(sorted((key, freeze(value)) for key, value in entry.items() if key != "name")))
 
 
-def named_loss(value: Any) -> Any:
-    """The name of a loss that a suite can name; anything else as it is."""
+def named_default(value: Any) -> Any:
+    """The name of a loss or of a part of a VAE that a suite can name; anything else as it is."""
+    if isinstance(value, Part):
+        return value.name if value == type(value)() else value
     return next((name for name, loss in LOSSES.items() if loss == value), value) if isinstance(value, Loss) else value
 
 

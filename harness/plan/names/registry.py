@@ -21,11 +21,12 @@ from epsbench.harness.plan.names.aliases import ALIASES, without_alias
 from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.kinds import KINDS, Kind, entry_points_of, known_names
 from epsbench.harness.plan.names.loading import load_object
-from epsbench.harness.plan.names.nested import built, is_nested, named_loss, nested_names, read_nested
+from epsbench.harness.plan.names.nested import built, is_nested, named_default, nested_names, read_nested
 from epsbench.harness.plan.names.norms import norm_of
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
 from epsbench.harness.plan.names.places import file_of, in_one_spelling, require_weights
 from epsbench.harness.plan.names.versions import code_version
+from epsbench.models.parts import NEEDS, OwnPart, Part
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def built_in_defaults(kind: str, name: str) -> Mapping[str, Any]:
 def parameters(kind: str, source: Source) -> dict[str, Parameter]:
     """The parameters a suite may set. Losses and attacks among their defaults are shown by their names."""
     known = parameters_of(source.factory, KINDS[kind].hidden)
-    return {key: replace(each, default=named_loss(each.default)) for key, each in known.items()}
+    return {key: replace(each, default=named_default(each.default)) for key, each in known.items()}
 
 
 def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) -> Named:
@@ -160,6 +161,8 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
     if norm is not None:
         arguments["norm"] = norm_of(norm, base) if isinstance(norm, str) else norm
     factory = _wrapped(source.factory) if kind == "model" else source.factory
+    if kind in NEEDS and not (isinstance(factory, type) and issubclass(factory, Part)):
+        return OwnPart(kind, factory, tuple(sorted(arguments.items())))
     try:
         return factory(**dict(source.fixed), **arguments)
     except (ValueError, TypeError) as error:

@@ -5,14 +5,20 @@ A decoder that remembers images, in itself, in a global variable or by their cod
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
+import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +33,8 @@ from epsbench.models.vae import VAENetwork
 PATIENCE = 300.0  # seconds that an answer may take; a forked process may hang in a library that is not made for it
 AT_ONCE = 16  # rows of the batches that are compared with rows alone
 ALONE = 64  # rows asked alone, of each part
+COMPILED = re.compile(r"__pycache__|torchinductor|triton|^/(dev|proc|sys)/")
+CLOCK = 0.01  # seconds by which the clock of a file system may be behind
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,9 @@ class Answers:
     together: Tensor
     """In batches, in reverse order."""
 
+    differentiated: Tensor
+    """The same with gradients enabled."""
+
 
 class ModelRaises(RuntimeError):  # noqa: N818 - it says what happened
     """The model raises in the other process."""
@@ -53,6 +64,9 @@ class Apart:
     def __init__(self, vae: VAENetwork, shape: tuple[int, int, int]) -> None:
         self._shape = shape
         self._vae = _on_cpu(vae)
+        self.same_device = self._vae is vae
+        """Whether the copy computes on the device that the model is on."""
+
         self._connection: Connection | None = None
         self._pid = 0
         if hasattr(os, "fork"):
@@ -66,10 +80,18 @@ class Apart:
         With ``after_blank`` as many blank images are encoded before each batch: what a part remembers of the images
         encoded last is then the same for every row. Raises `RuntimeError` if the copy raises, ends or does not answer.
         """
+        return Answers(*self._ask("answers", part, rows, after_blank))
+
+    def ask_in_batch(self, part: str, row: Tensor, batch: int, gradients: bool) -> Tensor:
+        """The answer to one row (1, ...) in a batch of its copies, with gradients enabled or not. Raises as `ask`."""
+        (answer,) = self._ask("in_batch", part, row, (batch, gradients))
+        return answer
+
+    def _ask(self, how: str, part: str, rows: Tensor, more: object) -> tuple[Tensor, ...]:
         if self._connection is None:
-            return Answers(*answers(Parts(self._vae, self._shape), part, rows.cpu(), after_blank))
+            return WAYS[how](Parts(self._vae, self._shape), part, rows.cpu(), more)
         try:
-            self._connection.send((part, rows.cpu().numpy(), after_blank))
+            self._connection.send((how, part, rows.cpu().numpy(), more))
             if not self._connection.poll(PATIENCE):
                 raise RuntimeError(f"the model did not answer in {PATIENCE:g} s in a process of its own")
             reply = self._connection.recv()
@@ -77,7 +99,7 @@ class Apart:
             raise RuntimeError("the process with a copy of the model has ended") from error
         if isinstance(reply, str):
             raise ModelRaises(f"the model raises in a process of its own: {reply}")
-        return Answers(*map(torch.from_numpy, reply))
+        return tuple(map(torch.from_numpy, reply))
 
     def close(self) -> None:
         """End the process."""
@@ -114,23 +136,44 @@ def apart(vae: VAENetwork, shape: tuple[int, int, int]) -> Iterator[Apart]:
         process.close()
 
 
-def answers(parts: Parts, part: str, rows: Tensor, after_blank: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The three entries of `Answers`."""
-    parts.eval()
+def answers(parts: Parts, part: str, rows: Tensor, after_blank: bool) -> tuple[Tensor, ...]:
+    """The entries of `Answers`."""
 
-    def answer(batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            if part == "encode":
-                return torch.stack(parts.encode(batch), dim=1)
-            if after_blank:
+    def answer(batch: Tensor, gradients: bool = False) -> Tensor:
+        if after_blank and part != "encode":
+            with torch.no_grad():
                 parts.encode(torch.zeros(len(batch), *parts.shape, dtype=torch.int64))
-            return some_pixels(parts.decoder(batch)) if part == "decode" else parts.prior.log_prob(batch)
+        return _answer(parts, part, batch, gradients)
 
     def alone() -> Tensor:
         return torch.cat([answer(row) for row in rows[:ALONE].split(1)])
 
-    together = torch.cat([answer(batch) for batch in rows.flip(0).split(AT_ONCE)]).flip(0)
-    return alone(), alone(), together
+    def together(gradients: bool) -> Tensor:
+        return torch.cat([answer(batch, gradients) for batch in rows.flip(0).split(AT_ONCE)]).flip(0)
+
+    parts.eval()
+    return alone(), alone(), together(False), together(True)
+
+
+def in_batch(parts: Parts, part: str, row: Tensor, how: tuple[int, bool]) -> tuple[Tensor, ...]:
+    """What `Apart.ask_in_batch` returns, as the only entry."""
+    batch, gradients = how
+    parts.eval()
+    return (_answer(parts, part, row.expand(batch, *row.shape[1:]).clone(), gradients)[:1],)
+
+
+WAYS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"answers": answers, "in_batch": in_batch}
+
+
+def _answer(parts: Parts, part: str, batch: Tensor, gradients: bool) -> Tensor:
+    with torch.set_grad_enabled(gradients):
+        if gradients and batch.is_floating_point():
+            batch = batch.requires_grad_()
+        if part == "encode":
+            return torch.stack(parts.encode(batch), dim=1).detach()
+        if part == "decode":
+            return some_pixels(parts.logits(batch))
+        return parts.prior.log_prob(batch).detach()
 
 
 def _on_cpu(vae: VAENetwork) -> VAENetwork:
@@ -143,20 +186,48 @@ def _serve(vae: VAENetwork, shape: tuple[int, int, int], connection: Connection)
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes the connection
         torch.set_num_threads(1)  # the threads of the parent do not exist here, and waiting for them would never end
+        _hide_later_files()
         while True:
-            part, rows, after_blank = connection.recv()
-            connection.send(_reply(Parts(vae, shape), part, rows, after_blank))
+            how, part, rows, more = connection.recv()
+            connection.send(_reply(Parts(vae, shape), how, part, rows, more))
     except (EOFError, OSError):
         pass  # the parent has ended or needs no more
     finally:
         os._exit(0)
 
 
-def _reply(parts: Parts, part: str, rows: np.ndarray, after_blank: bool) -> tuple[np.ndarray, ...] | str:
+def _hide_later_files() -> None:
+    """Make files that change from now on missing to this process: a model may keep what it sees in one.
+
+    What Python and torch compile themselves is left alone.
+    """
+    began = time.time()
+
+    def check(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in ("open", "sqlite3.connect") or not isinstance(path := arguments[0], str | bytes):
+            return
+        if (event == "open" and _writes(*arguments[1:])) or COMPILED.search(os.fsdecode(path)):
+            return
+        try:
+            later = Path(os.fsdecode(path)).stat().st_mtime > began - CLOCK
+        except OSError:
+            return
+        if later:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    sys.addaudithook(check)
+
+
+def _writes(mode: str | None, flags: int) -> bool:
+    """Whether a file is opened to be written alone, as a log is."""
+    return not {"r", "+"} & set(mode) if mode else flags & os.O_ACCMODE == os.O_WRONLY
+
+
+def _reply(parts: Parts, how: str, part: str, rows: np.ndarray, more: object) -> tuple[np.ndarray, ...] | str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return tuple(each.float().numpy() for each in answers(parts, part, torch.from_numpy(rows), after_blank))
+            return tuple(each.float().numpy() for each in WAYS[how](parts, part, torch.from_numpy(rows), more))
     # The model is the user's code and may raise anything; the parent raises it again.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         return summary(error)

@@ -20,7 +20,7 @@ from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.metrics import mean_metric
 from epsbench.harness.run.noise import KeyedNoise
-from epsbench.models.vae import VAENetwork, bits_per_dimension, log_likelihood, quantise
+from epsbench.models.vae import VAENetwork, bits_per_dimension, quantise
 
 # Latents decoded at once. On a CPU, batches whose logits fit into the cache are fastest (hardware, torch version and n
 # not recorded, not measured again).
@@ -101,7 +101,7 @@ def importance_bounds(
         target = quantise(examples.pixels(rows), vae.levels)
         weights = log_weights(
             Posterior(*network.encode(target)),
-            lambda z, row: log_likelihood(network.decoder(z), target[row]) + network.prior.log_prob(z),
+            lambda z, row: network.log_likelihood(z, target[row]) + network.prior.log_prob(z),
             samples,
             lambda row, sample: KeyedNoise(seed, rows.start + row, sample),
             batch=latents_at_once(vae, BATCH[examples.device.type]),
@@ -135,7 +135,7 @@ def prior_bounds(
         one_hot = _one_hot(quantise(examples.pixels(images), vae.levels), vae.levels)
 
         def likelihoods(rows: slice) -> Tensor:
-            log_probabilities = network.decoder(z[rows]).float().log_softmax(1).flatten(1)
+            log_probabilities = network.logits(z[rows]).float().log_softmax(1).flatten(1)
             advance(len(log_probabilities))
             return log_probabilities @ one_hot.T
 

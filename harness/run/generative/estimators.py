@@ -13,7 +13,7 @@ from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.noise import KeyedNoise
-from epsbench.models.vae import VAENetwork, log_likelihood, quantise
+from epsbench.models.vae import VAENetwork, quantise
 
 IMAGES = 128
 
@@ -106,7 +106,7 @@ def estimators(
     image = torch.arange(len(target), device=target.device)
 
     def log_joint(z: Tensor) -> Tensor:
-        return log_likelihood(network.decoder(z), target) + network.prior.log_prob(z)
+        return network.log_likelihood(z, target) + network.prior.log_prob(z)
 
     moments = gradient_moments(
         list(network.encoder.parameters()),

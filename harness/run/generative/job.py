@@ -129,7 +129,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
         return bool(pictures)
 
     def on_pictures(epoch: int, network: VAENetwork) -> None:
-        pictures[f"samples_epoch_{epoch:04d}"] = samples(network, cell.seed)
+        pictures[f"samples_epoch_{epoch:04d}"] = samples(Parts(network, data.description.shape), cell.seed)
         require_in_place(context.results)
         # Saved at once, before the weights: a resumed training cannot draw the samples of earlier epochs again.
         keep(path, archive_of(pictures))

@@ -14,6 +14,7 @@ from epsbench.models.priors import log_normal
 from epsbench.models.vae import VAENetwork, quantise
 
 BATCH = 256
+WIDTH = 4.0  # a posterior narrower than so many steps between float32 numbers at its mean is a point
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Posterior:
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z|x) in nats, (n,), for one z (n, z_dim) per image."""
         return log_normal(z, self.mean, self.log_std)
+
+    def is_narrow(self) -> Tensor:
+        """Whether float32 has no numbers to draw from so near the mean: bool (n, z_dim)."""
+        mean = self.mean.detach().abs()
+        step = torch.nextafter(mean, torch.full_like(mean, torch.inf)) - mean
+        return self.log_std.detach().exp() <= WIDTH * step
 
 
 def encode(vae: VAENetwork, examples: Examples, advance: Advance = lambda n: None) -> Posterior:

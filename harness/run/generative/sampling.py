@@ -30,7 +30,7 @@ def draw_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
         example = torch.arange(rows.start, rows.stop, device=device)
         noise = KeyedNoise(seed, example, torch.zeros_like(example))
         with torch.no_grad():
-            share_below = vae.decoder(vae.prior.draw(noise)).float().softmax(1).cumsum(1)
+            share_below = vae.logits(vae.prior.draw(noise)).float().softmax(1).cumsum(1)
             level = (share_below <= noise.uniform(*vae.shape).unsqueeze(1)).sum(1)
         # The probabilities of all levels may sum to slightly less than 1.
         return level.clamp(max=vae.levels - 1).to(torch.uint8)
@@ -44,8 +44,8 @@ def mode_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
 
     def modes(rows: slice) -> Tensor:
         example = torch.arange(rows.start, rows.stop, device=device)
-        with torch.inference_mode():
-            return vae.decoder(vae.prior.draw(KeyedNoise(seed, example, torch.zeros_like(example)))).argmax(1)
+        with torch.no_grad():
+            return vae.logits(vae.prior.draw(KeyedNoise(seed, example, torch.zeros_like(example)))).argmax(1)
 
     return in_chunks(modes, n, _at_once(vae)).to(torch.uint8)
 

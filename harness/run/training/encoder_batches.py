@@ -20,6 +20,8 @@ from epsbench.models.vae import VAENetwork, bits_per_dimension
 
 SHIFT = 1.0  # pixels
 TURN = 5.0  # degrees
+FIXED = ("decoder", "prior", "likelihood")
+"""The parts that do not learn from these batches."""
 
 
 class EncoderBatches:
@@ -32,13 +34,13 @@ class EncoderBatches:
     def __init__(self, vae: VAENetwork, source: str, generator: torch.Generator, precision: str) -> None:
         """``source`` is "samples", "augmented" or "both"; ``generator`` is that of the training."""
         self._vae, self._source, self._generator, self._precision = vae, source, generator, precision
-        # The same encoder; decoder and prior share their tensors with those in training, and collect no gradients.
-        self._view = _replaced(vae, decoder=mirror(vae.decoder), prior=mirror(vae.prior))
+        # The same encoder; the other parts share their tensors with those in training, and collect no gradients.
+        self._view = _replaced(vae, **{name: mirror(getattr(vae, name)) for name in FIXED})
 
     def loss(self, x: Tensor, beta: Tensor) -> Tensor:
         """(distortion + β·rate) in bits per dimension, a scalar, on as many images as ``x`` (N, C, H, W) has."""
-        for mine, theirs in ((self._view.decoder, self._vae.decoder), (self._view.prior, self._vae.prior)):
-            follow(mine, theirs)
+        for name in FIXED:
+            follow(getattr(self._view, name), getattr(self._vae, name))
         images = self._images(x)
         noise = Noise(len(images), self._generator).normal(self._vae.z_dim)
         with autocast(x.device, self._precision):

@@ -10,7 +10,8 @@ import torch
 from epsbench.harness.findings import Finding, voids
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.apart import Apart
-from epsbench.harness.run.generative.audits.degenerate import audit_degenerate
+from epsbench.harness.run.generative.audits.degenerate import audit_degenerate, audit_narrow
+from epsbench.harness.run.generative.audits.gradient import audit_gradient
 from epsbench.harness.run.generative.audits.memory import audit_copies, audit_splits
 from epsbench.harness.run.generative.audits.normalisation import audit_normalisation
 from epsbench.harness.run.generative.audits.order import audit_order, audit_own_loss
@@ -50,12 +51,15 @@ class Auditor:
         """Everything else. The other process is asked first, before the audits show the model more images."""
         vae, each, data, seed = subject.vae, measured.each, self._data, subject.seed
         self._audit("the model in another process", lambda: audit_same_answers(subject.witness, self._apart))
+        if not (vae.deterministic or any(each.code == "degenerate-posterior" for each in self.findings)):
+            self._audit("the widths of posteriors", lambda: audit_narrow(subject.witness))
         if not any(each.code in NO_FUNCTION for each in self.findings):
             self._audit("normalisation", lambda: audit_normalisation(vae, data.test))
+            self._audit("the decoder's gradient", lambda: audit_gradient(vae, data.test, seed))
         self._audit("the order of the bounds", lambda: audit_order(each))
         self._audit("the model's own elbo()", lambda: audit_own_loss(self._vae, vae, data.test, each, seed))
         self._audit("the marginal KL", lambda: audit_marginal(measured.metrics.get("marginal_kl_nats")))
-        self._audit("the prior", lambda: audit_prior(vae, seed))
+        self._audit("the prior", lambda: audit_prior(vae, data.test, seed))
         self._audit("the splits of the data", lambda: audit_splits(each, data))
         self._audit("memorised images", lambda: audit_copies(vae, data, seed))
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.generative.posterior import Posterior, encode
+from epsbench.harness.run.generative.witness import Witness
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.vae import VAENetwork, quantise
 
 IMAGES = 256
 DECODED = 32
-WIDTH = 4.0  # a posterior narrower than so many steps between float32 numbers at its mean is a point
 CONSTANT = 1e-6  # a dimension that varies by less than this share of its deviation is the same for all images
 COSTS_NATS = 0.05  # a constant dimension whose rate is less has just collapsed onto the prior
 CERTAIN = 0.9  # the share of varying pixels whose log-likelihood is exactly 0
@@ -50,10 +50,17 @@ def _not_finite(vae: VAENetwork, posterior: Posterior) -> Iterator[Finding]:
             return
 
 
+def audit_narrow(witness: Witness) -> Iterator[Finding]:
+    """A finding if any posterior that was computed while the model was measured is a point."""
+    if witness.points:
+        dimensions = sorted(witness.point_dimensions)
+        share = witness.points / witness.posteriors
+        fact = f"{witness.points:,} of {witness.posteriors:,} posteriors that were computed have no width in latent "
+        yield finding("degenerate-posterior", fact + _listed(dimensions), dimensions=dimensions, share=share)
+
+
 def _narrow(posterior: Posterior) -> Iterator[Finding]:
-    mean, deviation = posterior.mean, posterior.log_std.exp()
-    step = torch.nextafter(mean.abs(), torch.full_like(mean, torch.inf)) - mean.abs()
-    narrow = deviation <= WIDTH * step
+    narrow = posterior.is_narrow()
     if bool(narrow.any()):
         dimensions = narrow.any(0).nonzero().flatten().tolist()
         smallest = float(posterior.log_std[narrow].min())
@@ -85,7 +92,7 @@ def _likelihood(vae: VAENetwork, images: Examples, posterior: Posterior) -> Iter
     z = posterior.mean[few] if vae.deterministic else posterior[few].draw(noise)
     target = quantise(images.pixels(few), vae.levels)
     with torch.no_grad():
-        logits = vae.decoder(z)
+        logits = vae.logits(z)
     if not bool(logits.isfinite().all()):
         bad = int((~logits.isfinite()).flatten(1).any(1).sum())
         fact = f"the decoder's output is NaN or infinite on {bad} of {len(z)} test images"

@@ -11,13 +11,16 @@ from torch.nn import functional as F
 
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.records import Metric
+from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.generative.parts import is_built_in
+from epsbench.harness.run.generative.posterior import encode
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.priors import Prior, log_normal
 from epsbench.models.vae import VAENetwork
 
 DRAWS = 1024
+CODES = 512  # test images that are encoded
 STREAM = -2  # of the keyed noise: another one than that of the measures
 ERRORS = 5.0
 LEAST_NATS = 0.05  # a prior whose integral is e^0.05 is let pass
@@ -28,11 +31,11 @@ CLUSTERS = 8
 DIRECTIONS = 4  # lines through each draw, orthogonal to each other
 
 
-def audit_prior(vae: VAENetwork, seed: int) -> Iterator[Finding]:
+def audit_prior(vae: VAENetwork, test: Examples, seed: int) -> Iterator[Finding]:
     """Findings about the prior of a model, unless it is one of epsbench's own.
 
     1. ``log_prob`` must not integrate to more than one: E_r[log p − log r] ≤ log ∫p for every density r, by Jensen's
-       inequality. Each r is a normal, or mixture of normals, around the prior's own draws.
+       inequality. Each r is a normal, or mixture of normals, around the prior's own draws or codes of test images.
     2. Nor to less: with the covariance S of its draws, E[log p] ≥ log ∫p − ½ log det 2πeS (only for true draws).
     3. Along a random line through a draw, the density integrates to a distribution that this draw is from. So the
        share of its mass on one side of the draw is uniform over draws, in any number of dimensions.
@@ -47,7 +50,8 @@ def audit_prior(vae: VAENetwork, seed: int) -> Iterator[Finding]:
         if not bool(draws.isfinite().all()):
             yield finding("not-finite", "the prior draws codes that are NaN or infinite", draws=DRAWS)
             return
-        yield from _too_much(vae.prior, draws, noise)
+        codes = encode(vae, test[slice(0, min(CODES, len(test)))]).mean
+        yield from _too_much(vae.prior, draws, codes, noise)
         differing = list(_lines(vae.prior, draws, noise))
         yield from differing or _too_little(vae.prior, draws)
 
@@ -62,8 +66,10 @@ def audit_marginal(marginal: Metric | None) -> Iterator[Finding]:
         yield finding("not-normalised-likelihood", fact, marginal_kl_nats=marginal.value, standard_error=error)
 
 
-def _too_much(prior: Prior, draws: Tensor, noise: KeyedNoise) -> Iterator[Finding]:
+def _too_much(prior: Prior, draws: Tensor, codes: Tensor, noise: KeyedNoise) -> Iterator[Finding]:
     candidates = [_normal(draws), _mixture(draws)]
+    if len(codes) > codes.shape[1] + 1 and bool(codes.std(0).gt(0).all()):
+        candidates += [_normal(codes), _mixture(codes)]
     integrals = []
     for mean, root, weights in candidates:
         cluster = torch.multinomial(weights, DRAWS, replacement=True, generator=_generator(draws))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.run.generative.apart import Answers, Apart, ModelRaises
+from epsbench.harness.run.generative.apart import AT_ONCE, Answers, Apart, ModelRaises
 from epsbench.harness.run.generative.witness import Seen, Witness
 
 # Answers differ if they are further apart than this, in nats for each pixel or latent dimension. Other batches and
@@ -20,6 +21,7 @@ VARIES = 1e-5
 VARIES_POSTERIOR = 1e-2  # the same for the posterior, in squared deviations for each latent dimension
 VARIES_DENSITY = 1e-3  # the same for the density of the prior, for each latent dimension
 ROUNDS = 1e-4  # a mean may move by this share of itself, however narrow the posterior is
+REPEATED = 4  # of the differing rows, those that are asked in batches of the size that they were measured in
 NAMES = {"encode": "encode()", "decode": "the decoder", "log_prob": "the prior's log_prob"}
 
 
@@ -34,24 +36,33 @@ def audit_same_answers(witness: Witness, apart: Apart) -> Iterator[Finding]:
             try:
                 answers = apart.ask(part, rows)
             except ModelRaises as error:
-                if part == "encode":
-                    raise
-                apart.ask(part, rows, after_blank=True)  # raises too where the image is not what is missing
-                fact = f"{NAMES[part]} raises before an image has been encoded, and not after ({error})"
-                yield finding("sees-the-image", fact, part=part, rows=len(seen))
+                yield _raises(part, rows, apart, error)
                 continue
-            if part != "encode" and max(_own_differences(answers, distance)) > 1:
+            if part != "encode" and max(_own_differences(answers, distance)[:2]) > 1:
                 answers = apart.ask(part, rows, after_blank=True)
-            yield from _compared(part, seen, answers, distance)
+            yield from _compared(part, seen, answers, distance, apart)
+
+
+def _raises(part: str, rows: Tensor, apart: Apart, error: ModelRaises) -> Finding:
+    """What it means that a part raises in the other process, where it has answered in this one."""
+    if part != "encode":
+        with suppress(ModelRaises):
+            apart.ask(part, rows, after_blank=True)
+            fact = f"{NAMES[part]} raises before an image has been encoded, and not after ({error})"
+            return finding("sees-the-image", fact, part=part, rows=len(rows))
+    if not apart.same_device:
+        raise error  # code that is made for a GPU raises on a CPU
+    fact = f"{NAMES[part]} has answered while it was measured, and raises in a process of its own ({error})"
+    return finding("caller-changes-output", fact, part=part, rows=len(rows))
 
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Of two sets of answers (n, ...), in units of what is allowed: (n,). Infinite for answers that are not finite."""
 
 
-def _compared(part: str, seen: Sequence[Seen], answers: Answers, distance: Distance) -> Iterator[Finding]:
+def _compared(part: str, seen: Sequence[Seen], answers: Answers, distance: Distance, apart: Apart) -> Iterator[Finding]:
     name = NAMES[part]
-    between_passes, between_batches = _own_differences(answers, distance)
+    between_passes, between_batches, between_modes = _own_differences(answers, distance)
     evidence = {"part": part, "rows": len(seen), "times_allowed": between_passes}
     if between_passes > 1:
         yield finding("not-deterministic", f"{name} gives two different answers to the same input", **evidence)
@@ -60,14 +71,26 @@ def _compared(part: str, seen: Sequence[Seen], answers: Answers, distance: Dista
         fact = f"{name} gives another answer to an input in a batch than to the input alone"
         yield finding("batch-dependent", fact, **evidence | {"times_allowed": between_batches})
         return
+    if between_modes > 1:
+        fact = f"{name} gives another answer while gradients are computed than without them"
+        yield finding("gradient-mode-changes-output", fact, **evidence | {"times_allowed": between_modes})
     measured = torch.stack([each.answer.float().cpu() for each in seen])
-    apart = distance(measured, answers.together)
-    different = [each.measure for each, far in zip(seen, apart.tolist(), strict=True) if far > 1]
+    # What was seen with gradients is compared with what is answered with gradients: the rest has been said.
+    with_gradients = torch.tensor([each.how.gradients for each in seen])
+    expected = torch.stack([answers.together, answers.differentiated])[with_gradients.long(), torch.arange(len(seen))]
+    far = distance(measured, expected)
+    different = [each for each, times in zip(seen, far.tolist(), strict=True) if times > 1]
     if different:
-        measures = sorted(set(different))
-        evidence |= {"times_allowed": float(apart.max()), "different": len(different), "measures": measures}
+        measures = sorted({each.how.measure for each in different})
+        evidence |= {"times_allowed": float(far.max()), "different": len(different), "measures": measures}
         where = f"{len(different)} of {len(seen)} inputs ({', '.join(measures)})"
-        if part == "encode":
+        if _by_size(part, different, apart, distance):
+            sizes = sorted({each.how.batch for each in different})
+            fact = (
+                f"{name} gives another answer in a batch of {sizes[0]:,} inputs than in one of {AT_ONCE}, for {where}"
+            )
+            yield finding("batch-dependent", fact, **evidence | {"batches": sizes})
+        elif part == "encode":
             fact = f"encode() gave another posterior while it was measured than in a new process, for {where}"
             yield finding("answers-by-call-order", fact, **evidence)
         else:
@@ -75,18 +98,31 @@ def _compared(part: str, seen: Sequence[Seen], answers: Answers, distance: Dista
             yield finding("sees-the-image", fact, **evidence)
 
 
-def _own_differences(answers: Answers, distance: Distance) -> tuple[float, float]:
-    """How far answers to rows alone are from those of a second pass, and from those in batches."""
+def _by_size(part: str, different: Sequence[Seen], apart: Apart, distance: Distance) -> bool:
+    """Whether only the size of the batch explains the differences: in one of as many copies there are none."""
+    for each in different[:REPEATED]:
+        answer = apart.ask_in_batch(part, each.question[None], each.how.batch, each.how.gradients)
+        if float(distance(each.answer[None].float().cpu(), answer)) > 1:
+            return False
+    return True
+
+
+def _own_differences(answers: Answers, distance: Distance) -> tuple[float, float, float]:
+    """How far answers are from each other.
+
+    They are those of two passes, those to rows alone and in batches, and those without and with gradients.
+    """
     alone = answers.alone
-    others = answers.again, answers.together[: len(alone)]
-    return float(distance(others[0], alone).max()), float(distance(others[1], alone).max())
+    pairs = (answers.again, alone), (answers.together[: len(alone)], alone), (answers.differentiated, answers.together)
+    one, two, three = (float(distance(*pair).max()) for pair in pairs)
+    return one, two, three
 
 
 def _in_turn(seen: Sequence[Seen]) -> list[Seen]:
     """The answers, one of every measure in turn."""
     by_measure: dict[str, list[Seen]] = {}
     for each in seen:
-        by_measure.setdefault(each.measure, []).append(each)
+        by_measure.setdefault(each.how.measure, []).append(each)
     return [each for turn in zip_longest(*by_measure.values()) for each in turn if each is not None]
 
 

@@ -79,6 +79,65 @@ def test_a_model_that_does_not_answer_is_given_up(monkeypatch):
         copy.ask("decode", torch.zeros(1, 8))
 
 
+class Reads(nn.Module):
+    """A decoder whose sharpness is in a file."""
+
+    def __init__(self, decoder: nn.Module, path) -> None:
+        super().__init__()
+        self.decoder, self.path = decoder, path
+
+    def forward(self, z):
+        return self.decoder(z) * float(self.path.read_text())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="files are hidden from a forked process")
+def test_it_reads_files_as_they_were_and_none_that_changed_since(tmp_path):
+    path = tmp_path / "sharpness"
+    path.write_text("2")
+    os.utime(path, (1e9, 1e9))
+    vae = small()
+    vae.decoder = Reads(vae.decoder, path)
+    with apart(vae, DIGITS.shape) as copy:
+        copy.ask("decode", torch.zeros(1, 8))
+        path.write_text("3")
+        with pytest.raises(RuntimeError, match="FileNotFoundError"):
+            copy.ask("decode", torch.zeros(1, 8))
+
+
+class Logs(Reads):
+    def forward(self, z):
+        with self.path.open("a") as file:
+            file.write("decoded\n")
+        return self.decoder(z)
+
+
+def test_a_model_may_write_a_log(way, tmp_path):
+    vae = small()
+    vae.decoder = Logs(vae.decoder, tmp_path / "log")
+    with apart(vae, DIGITS.shape) as copy:
+        vae.decoder(torch.zeros(1, 8))
+        copy.ask("decode", torch.zeros(1, 8))
+    assert (tmp_path / "log").read_text().count("decoded") > 1
+
+
+class LargeBatches(nn.Module):
+    def forward(self, z):
+        logits = torch.zeros(len(z), 16, *DIGITS.shape)
+        logits[:, 0] = float(len(z) > 50) + 2 * float(torch.is_grad_enabled())
+        return logits
+
+
+def test_it_can_be_asked_as_it_was_asked_while_measured(way):
+    vae = small()
+    vae.decoder = LargeBatches()
+    z = torch.zeros(1, 8)
+    with apart(vae, DIGITS.shape) as copy:
+        answers = [copy.ask_in_batch("decode", z, n, gradients)[0, 0, 0].item()
+                   for n, gradients in ((1, False), (64, False), (64, True))]  # fmt: skip
+        assert answers == [0, 1, 3]
+        assert copy.ask("decode", z).differentiated[0, 0, 0].item() == 2
+
+
 def test_no_process_is_left():
     with apart(small(), DIGITS.shape) as copy:
         pid = copy._pid
@@ -100,7 +159,7 @@ def test_the_witness_of_a_copied_model_is_the_same():
     witness.measure = "bounds"
     parts = copy.deepcopy(Parts(small(), DIGITS.shape, witness))
     parts.decoder(torch.zeros(3, 8))
-    assert [seen.measure for seen in witness.of("decode")] == ["bounds"]
+    assert [seen.how.measure for seen in witness.of("decode")] == ["bounds"]
 
 
 def test_the_witness_keeps_rows_of_early_and_late_calls():

@@ -8,18 +8,23 @@ import pytest
 import torch
 from cheating_vaes import CHEATS
 from honest_vaes import HONEST, digits
+from more_cheats import MORE
+from odd_vaes import ODD, binarised
 from vae_bench import codes, measure
 
 from epsbench.harness.finding_codes import CODES
 
+ALL_CHEATS = CHEATS | MORE
+"""Models that raise while they are measured make an audit raise, too."""
+RAISING = {"fails_without_the_image"}
 
-@pytest.mark.parametrize("name", CHEATS)
+
+@pytest.mark.parametrize("name", ALL_CHEATS)
 def test_a_model_that_cheats_or_is_broken_gets_its_code(honest, tmp_path, monkeypatch, name):
-    code, make = CHEATS[name]
+    code, make = ALL_CHEATS[name]
     record = measure(make(honest, digits()), digits(), tmp_path, monkeypatch)
     assert code in codes(record)
-    # A model that raises while it is measured makes an audit raise, too.
-    assert ("audit-failed" in codes(record)) == (name == "fails_without_the_image")
+    assert ("audit-failed" in codes(record)) == (name in RAISING)
     assert record.status == ("void" if any(CODES[each].severity == "void" for each in codes(record)) else "ok")
     assert all(finding.evidence for finding in record.findings)
 
@@ -29,6 +34,23 @@ def test_an_honest_model_gets_no_finding(tmp_path, monkeypatch, name):
     data = digits(100) if name == "overfitted" else digits()
     record = measure(HONEST[name](), data, tmp_path, monkeypatch)
     assert (record.status, record.findings) == ("ok", ())
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_honest_model_gets_no_finding(tmp_path, monkeypatch, name):
+    data = binarised(digits()) if name == "binarised images" else digits()
+    record = measure(ODD[name](), data, tmp_path, monkeypatch)
+    assert (record.status, record.findings) == ("ok", ())
+
+
+def test_what_a_decoder_learns_while_posteriors_are_refined_is_named_by_the_bounds(honest, tmp_path, monkeypatch):
+    """No other bound shows it: the ELBO and the importance-weighted bounds ask copies that have learned nothing."""
+    make = MORE["decoder_that_learns_while_posteriors_are_refined"][1]
+    record = measure(make(honest, digits()), digits(), tmp_path, monkeypatch, refinement_steps=20)
+    (low,) = [finding.evidence for finding in record.findings if finding.code == "bounds-out-of-order"]
+    assert low["too_low"] == "the bound with refined posteriors"
+    assert low["beside"] == "the importance-weighted bound with refined posteriors"
+    assert low["bpd"] < low["bound_bpd"]
 
 
 def test_a_loss_of_its_own_changes_no_number(honest, tmp_path, monkeypatch):

@@ -67,8 +67,10 @@ def test_the_likelihood_sums_to_one_and_every_bound_lies_above_it(toy, images, t
     elbo = evaluate_vae(toy, examples, 0, "float32").sum(1)
     _, weighted = importance_bounds(toy, examples, 500, 0)
     _, prior = prior_bounds(toy, examples, 500, 0)
-    refined = refined_bpd(toy, examples, 50, 0, images=len(raw))
-    for bound in (elbo, weighted[:, -1], prior[:, -1], refined):
+    both = refined_bpd(toy, examples, 50, 0, images=len(raw))
+    refined = both.bpd
+    for bound in (elbo, weighted[:, -1], prior[:, -1], refined, both.weighted_bpd):
         assert bound.mean() > true_bpd.mean() - 3 * (bound - true_bpd).std() / 9
     assert elbo.mean() > weighted[:, -1].mean()
+    assert elbo.mean() > refined.mean() > both.weighted_bpd.mean()
     assert weighted[:, -1].mean().item() == pytest.approx(true_bpd.mean().item(), abs=0.02)

@@ -1,0 +1,118 @@
+"""The parts of a VAE that a suite can name: encoder, decoder, prior and likelihood. Only ``build`` imports torch."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GIVEN = ("shape", "z_dim", "levels", "outputs")
+"""What a part of your own may take: the shape (C, H, W) of images, the number of latent dimensions and of grey levels,
+and how many numbers the likelihood wants of the decoder for every pixel and colour."""
+NEEDS = {"encoder": ("forward",), "decoder": ("forward",), "prior": ("log_prob", "draw"), "likelihood": ("logits",)}
+"""The methods that a part of each kind must have."""
+
+
+class Part(ABC):
+    """A part without weights: a frozen value whose fields are the parameters that a suite may set."""
+
+    version: ClassVar[int | str] = 1
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def build(self, **given: Any) -> nn.Module:
+        """The module; ``given`` has the entries of `GIVEN` that are known."""
+
+
+@dataclass(frozen=True)
+class Normal(Part):
+    """The standard normal distribution (`epsbench.models.priors.StandardNormal`)."""
+
+    name: ClassVar[str] = "normal"
+
+    def build(self, **given: Any) -> nn.Module:
+        from epsbench.models.priors import StandardNormal
+
+        return StandardNormal(given["z_dim"])
+
+
+@dataclass(frozen=True)
+class Mixture(Part):
+    """A learned mixture of ``components`` diagonal normals (`epsbench.models.priors.MixtureOfNormals`)."""
+
+    name: ClassVar[str] = "mixture"
+
+    components: int = 10
+
+    def __post_init__(self) -> None:
+        if self.components < 1:
+            raise ValueError(f"components must be at least 1, not {self.components}")
+
+    def build(self, **given: Any) -> nn.Module:
+        from epsbench.models.priors import MixtureOfNormals
+
+        return MixtureOfNormals(given["z_dim"], self.components)
+
+
+@dataclass(frozen=True)
+class Categorical(Part):
+    """A probability for every grey level (`epsbench.models.likelihoods.Categorical`)."""
+
+    name: ClassVar[str] = "categorical"
+
+    def build(self, **given: Any) -> nn.Module:
+        from epsbench.models.likelihoods import Categorical
+
+        return Categorical(given["levels"])
+
+
+@dataclass(frozen=True)
+class DiscretisedLogistic(Part):
+    """A mixture of ``components`` logistic distributions (`epsbench.models.likelihoods.DiscretisedLogistic`)."""
+
+    name: ClassVar[str] = "discretised-logistic"
+
+    components: int = 1
+
+    def __post_init__(self) -> None:
+        if self.components < 1:
+            raise ValueError(f"components must be at least 1, not {self.components}")
+
+    def build(self, **given: Any) -> nn.Module:
+        from epsbench.models.likelihoods import DiscretisedLogistic
+
+        return DiscretisedLogistic(given["levels"], self.components)
+
+
+@dataclass(frozen=True)
+class OwnPart(Part):
+    """A part of the user's own: what a suite names, with the parameters that it sets."""
+
+    kind: str
+    factory: Callable[..., Any]
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+    def build(self, **given: Any) -> nn.Module:
+        """Raises `ValueError` for anything but a module with the methods of its kind."""
+        from torch import nn
+
+        taken = inspect.signature(self.factory).parameters
+        part = self.factory(
+            **{key: given[key] for key in GIVEN if key in given and key in taken}, **dict(self.arguments)
+        )
+        label = f"{self.kind} {getattr(self.factory, '__name__', self.factory)}"
+        if not isinstance(part, nn.Module):
+            raise ValueError(f"{label} must be a torch.nn.Module, not {type(part).__name__}")
+        if missing := [method for method in NEEDS[self.kind] if not callable(getattr(part, method, None))]:
+            raise ValueError(f"{label} must define {' and '.join(missing)}")
+        if self.kind == "likelihood" and getattr(part, "levels", None) != given["levels"]:
+            raise ValueError(
+                f"{label} has {getattr(part, 'levels', 'no')} grey levels, and the model {given['levels']}; derive it "
+                "from epsbench.models.likelihoods.Likelihood, and hand levels on to its __init__"
+            )
+        return part
