@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from epsbench.models.base import DataShape
 from epsbench.models.catalogue import at_least, at_least_pixels
-from epsbench.models.parts import Categorical, Normal, Part
+from epsbench.models.parts import Categorical, Normal, Part, has_own_parts, try_parts
 
 if TYPE_CHECKING:
     from epsbench.models.vae import VAENetwork
 
-EncoderPart = DecoderPart = Part | None
-PriorPart = LikelihoodPart = Part
+EncoderPart: TypeAlias = "Part | None"
+DecoderPart: TypeAlias = "Part | None"
+PriorPart: TypeAlias = Part
+LikelihoodPart: TypeAlias = Part
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class VAE:
         from epsbench.models.vae import VAENetwork
 
         self.check(data, z_dim)
-        return VAENetwork(data.shape, z_dim, self.filters, self.levels, **self.parts(data, z_dim))
+        return self._tried(VAENetwork(data.shape, z_dim, self.filters, self.levels, **self.parts(data, z_dim)))
 
     def parts(self, data: DataShape, z_dim: int) -> dict[str, Any]:
         """The parts that are not the usual ones, as arguments of `epsbench.models.vae.VAENetwork`.
@@ -65,6 +67,12 @@ class VAE:
                 made[name] = part.build(**given)
         return made
 
+    def _tried(self, network: VAENetwork) -> VAENetwork:
+        """The network; raises `ValueError` where parts of the user's own do not fit."""
+        if has_own_parts(self):
+            try_parts(network)
+        return network
+
 
 @dataclass(frozen=True)
 class Autoencoder(VAE):
@@ -78,7 +86,7 @@ class Autoencoder(VAE):
 
         self.check(data, z_dim)
         parts = self.parts(data, z_dim)
-        return VAENetwork(data.shape, z_dim, self.filters, self.levels, **parts, deterministic=True)
+        return self._tried(VAENetwork(data.shape, z_dim, self.filters, self.levels, **parts, deterministic=True))
 
 
 @dataclass(frozen=True)
@@ -116,4 +124,4 @@ class ResidualVAE(VAE):
         from epsbench.models.residual_vae import residual_vae
 
         self.check(data, z_dim)
-        return residual_vae(data.shape, z_dim, self, self.parts(data, z_dim))
+        return self._tried(residual_vae(data.shape, z_dim, self, self.parts(data, z_dim)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from epsbench.models.vae import VAENetwork
 
 GIVEN = ("shape", "z_dim", "levels", "outputs")
 """What a part of your own may take: the shape (C, H, W) of images, the number of latent dimensions and of grey levels,
@@ -116,3 +118,35 @@ class OwnPart(Part):
                 "from epsbench.models.likelihoods.Likelihood, and hand levels on to its __init__"
             )
         return part
+
+
+def has_own_parts(architecture: Any) -> bool:
+    """Whether a part of this architecture is code of the user's own."""
+    return hasattr(architecture, "parts") and any(
+        isinstance(getattr(architecture, field.name), OwnPart) for field in fields(architecture)
+    )
+
+
+def try_parts(network: VAENetwork) -> None:
+    """Raise `ValueError`, with the shapes, for a network whose parts do not fit together."""
+    import torch
+
+    n, shape, z_dim, likelihood = 2, tuple(network.shape), network.z_dim, network.likelihood
+    mode = network.training
+    network.eval()
+    with torch.no_grad():
+        z = torch.zeros(n, z_dim)
+        encoded, outputs = network.encoder(torch.zeros(n, *shape)), network.decoder(z)
+        if not (isinstance(encoded, tuple | list) and len(encoded) == 2):
+            raise ValueError(f"the encoder must return mean and log-std, not {type(encoded).__name__}")
+        for name, value, wanted in (
+            ("the encoder's mean", encoded[0], (n, z_dim)),
+            ("the encoder's log-std", encoded[1], (n, z_dim)),
+            ("the decoder's output", outputs, (n, likelihood.outputs, *shape)),
+            ("the likelihood's logits", lambda: likelihood.logits(outputs), (n, network.levels, *shape)),
+            ("the prior's log_prob", lambda: network.prior.log_prob(z), (n,)),
+        ):
+            got = getattr(value() if callable(value) else value, "shape", None)
+            if got is None or tuple(got) != wanted:
+                raise ValueError(f"{name} must have shape {wanted}, not {None if got is None else tuple(got)}")
+    network.train(mode)

@@ -28,7 +28,7 @@ def residual_vae(
         "decoder": lambda: ResidualDecoder(shape, z_dim, filters, outputs, *more),
         "prior": lambda: MixtureOfNormals(z_dim, architecture.components) if architecture.components else None,
     }
-    made = {name: parts[name] if name in parts else build() for name, build in usual.items()}
+    made: dict[str, Any] = {name: parts[name] if name in parts else build() for name, build in usual.items()}
     return VAENetwork(shape, z_dim, levels=architecture.levels, likelihood=parts.get("likelihood"), **made)
 
 

@@ -23,7 +23,7 @@ from epsbench.harness.plan.data.own_code import Given, as_label, part_of, size_o
 from epsbench.harness.plan.data.source import Part
 from epsbench.harness.plan.named import freeze
 from epsbench.harness.plan.names.kinds import KINDS
-from epsbench.harness.plan.names.nested import named_loss
+from epsbench.harness.plan.names.nested import named_default
 from epsbench.harness.plan.names.versions import code_version
 from epsbench.harness.plan.on_the_spot import Entry, parsed
 from epsbench.harness.run.machine.copies import copy_of
@@ -234,7 +234,7 @@ def _entry_of(attack: Attack) -> tuple[dict[str, Any], Objects]:
     for field in fields(attack):
         if not field.init or field.name in KINDS["attack"].hidden:
             continue
-        value = named_loss(getattr(attack, field.name))
+        value = named_default(getattr(attack, field.name))
         if isinstance(value, tuple) and value and all(isinstance(part, Attack) for part in value):
             inner = [_entry_of(part) for part in value]
             value = [part for part, _ in inner]

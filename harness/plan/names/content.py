@@ -29,6 +29,7 @@ from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.names.repository import raised_at
 from epsbench.harness.plan.names.roots import project_of
 from epsbench.harness.plan.names.versions import file_digest
+from epsbench.models.parts import has_own_parts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,8 +58,8 @@ class Content:
 def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | None = None) -> Content | None:
     """What the model of this name holds as it is built for ``data``, a generative one with ``z_dim`` latent dimensions.
 
-    None for a built-in architecture, which holds nothing of its own. Raises `InputError`, with what to change, for a
-    model that cannot be built.
+    None for a built-in architecture without parts of the user's own, which holds nothing. Raises `InputError`, with what
+    to change, for a model that cannot be built.
     """
     from epsbench.models.catalogue import FromFile
 
@@ -66,7 +67,7 @@ def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | Non
     if isinstance(architecture, FromFile):
         return Content("", True)  # the digest of its file is part of the id already
     pretrained = bool(getattr(architecture, "pretrained", False))
-    if type(architecture) in _built_ins() and not pretrained:
+    if type(architecture) in _built_ins() and not pretrained and not has_own_parts(architecture):
         return None
     shape = (data,) if z_dim is None else (data, z_dim)
     with noted() as reads:

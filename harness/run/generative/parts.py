@@ -7,7 +7,7 @@ user's own gives logits of the grey levels, and never sees the image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-METHODS = {
+METHODS: dict[type[nn.Module], dict[str, Any]] = {
     part: {name: getattr(part, name) for name in names}
     for parts, names in (
         ((StandardNormal, MixtureOfNormals), ("log_prob", "rate", "draw")),

@@ -92,11 +92,11 @@ def refined_bpd(
         refined = refine(encoded, negative_elbo, noise_of_step, steps)
         with torch.no_grad():
             if steps:
-                better = sum(
+                gains = [
                     negative_elbo(encoded, drawn) - negative_elbo(refined, drawn)
                     for drawn in (noise(CHOOSING_STREAM + draw) for draw in range(CHOOSING))
-                )
-                refined = choose(better > 0, refined, encoded)
+                ]
+                refined = choose(torch.stack(gains).mean(0) > 0, refined, encoded)
             elbo = negative_elbo(refined, noise(0)).double()
             weighted = _weighted(other, target, refined, image, seed)
         return torch.stack([elbo, weighted], dim=1)
