@@ -58,8 +58,8 @@ class Content:
 def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | None = None) -> Content | None:
     """What the model of this name holds as it is built for ``data``, a generative one with ``z_dim`` latent dimensions.
 
-    None for a built-in architecture without parts of the user's own, which holds nothing. Raises `InputError`, with what
-    to change, for a model that cannot be built.
+    None for a built-in architecture without parts of the user's own. Raises `InputError`, with what to change, for a
+    model that cannot be built.
     """
     from epsbench.models.catalogue import FromFile
 

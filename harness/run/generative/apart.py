@@ -32,20 +32,20 @@ from epsbench.models.vae import VAENetwork
 
 PATIENCE = 300.0  # seconds that an answer may take; a forked process may hang in a library that is not made for it
 AT_ONCE = 16  # rows of the batches that are compared with rows alone
-ALONE = 64  # rows asked alone, of each part
+ALONE, AGAIN = 32, 16  # rows of each part that are asked alone, and once more
 COMPILED = re.compile(r"__pycache__|torchinductor|triton|^/(dev|proc|sys)/")
 CLOCK = 0.01  # seconds by which the clock of a file system may be behind
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a part of the model says of the same rows in several ways, each (n, ...) in the order of the rows."""
+    """What a part of the model says of the same rows in several ways, each in the order of the rows."""
 
     alone: Tensor
     """Each row in a batch of its own."""
 
     again: Tensor
-    """The same once more."""
+    """The first of them once more."""
 
     together: Tensor
     """In batches, in reverse order."""
@@ -145,14 +145,14 @@ def answers(parts: Parts, part: str, rows: Tensor, after_blank: bool) -> tuple[T
                 parts.encode(torch.zeros(len(batch), *parts.shape, dtype=torch.int64))
         return _answer(parts, part, batch, gradients)
 
-    def alone() -> Tensor:
-        return torch.cat([answer(row) for row in rows[:ALONE].split(1)])
+    def alone(n: int) -> Tensor:
+        return torch.cat([answer(row) for row in rows[:n].split(1)])
 
     def together(gradients: bool) -> Tensor:
         return torch.cat([answer(batch, gradients) for batch in rows.flip(0).split(AT_ONCE)]).flip(0)
 
     parts.eval()
-    return alone(), alone(), together(False), together(True)
+    return alone(ALONE), alone(AGAIN), together(False), together(True)
 
 
 def in_batch(parts: Parts, part: str, row: Tensor, how: tuple[int, bool]) -> tuple[Tensor, ...]:

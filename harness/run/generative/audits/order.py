@@ -17,7 +17,7 @@ from epsbench.models.vae import VAENetwork, bits_per_dimension
 
 ERRORS = 5.0  # standard errors: one honest model in 3 million is further out
 LEAST = 1e-4  # of the bits per dimension: differences below it are rounding
-OWN_IMAGES = 256
+OWN_IMAGES = 128
 # A loss of its own may be a tighter bound than any that is measured, such as one with more samples. It is lower by less
 # than 1 % then; by more than 5 %, it is none.
 OWN_LESS, OWN_IS_NONE = 0.01, 0.05

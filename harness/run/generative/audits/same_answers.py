@@ -113,7 +113,11 @@ def _own_differences(answers: Answers, distance: Distance) -> tuple[float, float
     They are those of two passes, those to rows alone and in batches, and those without and with gradients.
     """
     alone = answers.alone
-    pairs = (answers.again, alone), (answers.together[: len(alone)], alone), (answers.differentiated, answers.together)
+    pairs = (
+        (answers.again, alone[: len(answers.again)]),
+        (answers.together[: len(alone)], alone),
+        (answers.differentiated, answers.together),
+    )
     one, two, three = (float(distance(*pair).max()) for pair in pairs)
     return one, two, three
 
