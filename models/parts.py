@@ -23,8 +23,8 @@ NEEDS = {"encoder": ("forward",), "decoder": ("forward",), "prior": ("log_prob",
 class Part(ABC):
     """A part without weights: a frozen value whose fields are the parameters that a suite may set."""
 
-    version: ClassVar[int | str] = 1
     name: ClassVar[str] = ""
+    """As a suite names it."""
 
     @abstractmethod
     def build(self, **given: Any) -> nn.Module:
@@ -35,6 +35,7 @@ class Part(ABC):
 class Normal(Part):
     """The standard normal distribution (`epsbench.models.priors.StandardNormal`)."""
 
+    version: ClassVar[int] = 1
     name: ClassVar[str] = "normal"
 
     def build(self, **given: Any) -> nn.Module:
@@ -47,6 +48,7 @@ class Normal(Part):
 class Mixture(Part):
     """A learned mixture of ``components`` diagonal normals (`epsbench.models.priors.MixtureOfNormals`)."""
 
+    version: ClassVar[int] = 1
     name: ClassVar[str] = "mixture"
 
     components: int = 10
@@ -65,6 +67,7 @@ class Mixture(Part):
 class Categorical(Part):
     """A probability for every grey level (`epsbench.models.likelihoods.Categorical`)."""
 
+    version: ClassVar[int] = 1
     name: ClassVar[str] = "categorical"
 
     def build(self, **given: Any) -> nn.Module:
@@ -77,6 +80,7 @@ class Categorical(Part):
 class DiscretisedLogistic(Part):
     """A mixture of ``components`` logistic distributions (`epsbench.models.likelihoods.DiscretisedLogistic`)."""
 
+    version: ClassVar[int] = 1
     name: ClassVar[str] = "discretised-logistic"
 
     components: int = 1

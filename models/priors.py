@@ -16,6 +16,21 @@ class Draws(Protocol):
     def normal(self, *shape: int) -> Tensor: ...
 
 
+class Random:
+    """The random numbers of a generator, as `Draws`."""
+
+    def __init__(self, n: int, generator: torch.Generator | None = None, device: torch.device | None = None) -> None:
+        self._n, self._generator, self._device = n, generator, device
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(n, *shape) uniform numbers in [0, 1)."""
+        return torch.rand(self._n, *shape, generator=self._generator, device=self._device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(n, *shape) standard normal numbers."""
+        return torch.randn(self._n, *shape, generator=self._generator, device=self._device)
+
+
 class StandardNormal(nn.Module):
     """N(0, 1) in every dimension, without parameters."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from epsbench.models.likelihoods import Categorical, Likelihood
 from epsbench.models.likelihoods import log_likelihood as log_likelihood
-from epsbench.models.priors import Draws, Prior, StandardNormal, log_normal
+from epsbench.models.priors import Draws, Prior, Random, StandardNormal, log_normal
 
 
 class Encoder(nn.Module):
@@ -155,6 +155,22 @@ class VAENetwork(nn.Module):
         probabilities = self.logits(z).float().softmax(1)
         levels = torch.multinomial(probabilities.movedim(1, -1).reshape(-1, self.levels), 1, generator=generator)
         return rescale(levels.view(len(z), *self.shape), self.levels)
+
+    @torch.no_grad()
+    def generate(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` images from the model, z from its prior and pixels from p(x|z): (n, C, H, W) in [0, 1]."""
+        device = next(self.parameters()).device
+        return self.sample(self.draw(Random(n, generator, device)), generator)
+
+    @torch.no_grad()
+    def interpolate(self, a: Tensor, b: Tensor, steps: int = 8) -> Tensor:
+        """Mean images on straight lines through the latent space from ``a`` to ``b``, both (N, C, H, W).
+
+        They lead from one posterior mean to the other, both included: (N, steps, C, H, W) in [0, 1].
+        """
+        start, end = (self.encode(quantise(x, self.levels))[0].unsqueeze(1) for x in (a, b))
+        z = torch.lerp(start, end, torch.linspace(0, 1, steps, device=start.device)[:, None])
+        return self.mean_image(z.flatten(0, 1)).unflatten(0, (len(a), steps))
 
 
 def quantise(x: Tensor, levels: int) -> Tensor:

@@ -17,7 +17,7 @@ from epsbench.models.vae import VAENetwork
 ERRORS = 5.0
 BETTER = 0.03  # of the bits per dimension: less may be due to the images of the split
 MOST_LEAKED = 0.5  # a model that overfits loses less than half of that on images that it has not been trained on
-SIMPLE_IMAGES, SIMPLE_LEVELS = 5000, 16
+SIMPLE_IMAGES, SIMPLE_LEVELS = 2000, 16
 SAMPLES = 128
 # A copy is nearer to an image than this share of the distance of real images; the share of copies that is a finding.
 # The most likely images have no noise: of honest models they are 0.4 to 3 times as far as real images.
@@ -59,12 +59,16 @@ def audit_copies(vae: VAENetwork, data: Data, seed: int) -> Iterator[Finding]:
     if min(n, len(data.train)) < FEWEST:
         return
     train, test = (levels_of(part, len(part), vae.levels) for part in (data.train, data.test))
-    real, _ = nearest(test[:n], train)
-    drawn = {"samples": draw_levels(vae, SAMPLES, seed), "most likely images": mode_levels(vae, SAMPLES, seed)}
-    for code, images, name in (("trained-on-test-images", test, "test"), ("memorised-images", train, "training")):
-        for kind, samples in drawn.items():
+    drawn = torch.cat([draw_levels(vae, SAMPLES, seed), mode_levels(vae, SAMPLES, seed)])
+    # All at once: the training images are made to numbers only once.
+    real, *to_train = nearest(torch.cat([test[:n], drawn]), train)[0].split([n, SAMPLES, SAMPLES])
+    to_test = nearest(drawn, test)[0].split(SAMPLES)
+    for code, distances, name in (
+        ("trained-on-test-images", to_test, "test"),
+        ("memorised-images", to_train, "training"),
+    ):
+        for kind, distance in zip(COPIES, distances, strict=True):
             near, most = COPIES[kind]
-            distance, _ = nearest(samples, images)
             threshold = near * float(real.median())
             copied, usual = (float((each < threshold).float().mean()) for each in (distance, real))
             if copied > most + usual:
