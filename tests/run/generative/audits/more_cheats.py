@@ -81,7 +81,7 @@ class LearnsWhileRefined(Around):
                 weight.requires_grad_()
             loss = -log_likelihood(self.decoder(z.detach()), SEEN["target"]).mean() / 64
             for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-                weight.data.sub_(0.3 * gradient)
+                weight.data.sub_(1.5 * gradient)
                 weight.requires_grad_(False)
         return self.decoder(z)
 
