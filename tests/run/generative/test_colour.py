@@ -58,7 +58,7 @@ def test_it_learns_and_every_measure_is_taken(results):
 
 def test_its_pictures_have_colours_and_are_in_the_report(results):
     (record,) = epsbench.records(results)
-    pictures = read_pictures(results, record.id)
+    pictures = read_pictures(results, record)
     samples = pictures[max(name for name in pictures if name.startswith("samples_epoch"))]
     assert samples.shape == (64, 3, 8, 8)
     assert pictures["reconstructions"].shape[2:] == (3, 8, 8)
