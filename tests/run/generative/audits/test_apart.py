@@ -32,7 +32,7 @@ def test_it_answers_as_the_model_does(way):
         encoded = copy.ask("encode", images)
         torch.testing.assert_close(answers.together, vae.decoder(z).flatten(2))
         torch.testing.assert_close(encoded.alone, torch.stack(vae.encode(images), 1))
-        assert torch.equal(answers.alone, answers.again)
+        assert torch.equal(answers.alone[: len(answers.again)], answers.again)
 
 
 def test_it_does_not_know_what_the_model_learns_later(way):
