@@ -208,8 +208,9 @@ class Bench:
         if not several or alone or not len(self.subject.targets):
             return None
         cell, engine = stream.cells[0], attacker.engine
-        chosen = Chosen.of(engine.victim, engine.judge, engine.batch)
-        setup = Setup(cell, stream.sources, self.subject.precision, chosen, len(engine.targets))
+        chosen = Chosen.of(engine.victim, engine.judge, engine.batch, engine.forward_batch)
+        # The victim's own: its owner may have found float32 faster than what the suite asks for.
+        setup = Setup(cell, stream.sources, engine.victim.precision, chosen, len(engine.targets))
         return attack_in_shards(attacker, stream, self.context.crew, kept, self.context, setup)
 
     def _kept_shards(self, stream: Stream, attacker: Attacker) -> KeptShards:
