@@ -23,6 +23,7 @@ from epsbench.harness.plan.names.registry import make, versions
 from epsbench.harness.plan.schema import (
     GenerationPart,
     RobustnessPart,
+    SuitePart,
 )
 
 _UNCLEAR = (
@@ -34,7 +35,7 @@ _UNCLEAR = (
 class Versions:
     """Versions of the code behind the names of a part, each computed once."""
 
-    def __init__(self, part: RobustnessPart | GenerationPart, base: Path) -> None:
+    def __init__(self, part: SuitePart, base: Path) -> None:
         self._base = base
         self._data, self._task = part.data, part.task
         self._says_epochs = "epochs" in part.training.model_fields_set

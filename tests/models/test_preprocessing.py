@@ -12,8 +12,8 @@ from torch import nn
 from torchvision import models
 
 from epsbench.harness.listing import preparation_lines
-from epsbench.harness.plan.cell import Named
 from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.run.audits.preprocessing import audit_preprocessing

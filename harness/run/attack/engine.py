@@ -66,6 +66,7 @@ class Engine:
 
     forward_batch: int = 0
     """The number of slots of attacks that take no gradient; 0: as many as of others."""
+
     whole: int = 0
     """How many targets the evaluation has, where these are some of them; 0: all."""
 

@@ -115,7 +115,7 @@ class Workbench:
         targets = Targets(lambda at: test.pixels(index[at]), test.labels[index], index, logits, expect)
         engine = Engine(
             self._victim, self._judge, targets, setup.chosen.batch, keep=task.keep, white_box=not setup.sources,
-            watch=watch, whole=setup.whole,
+            watch=watch, forward_batch=setup.chosen.forward_batch, whole=setup.whole,
         )  # fmt: skip
         engine.know(logits)
         with ExitStack() as state:

@@ -46,8 +46,11 @@ class Chosen:
     threads: int
     """How many threads a CPU computes with."""
 
+    forward_batch: int = 0
+    """Rows at a time of attacks that take no gradient; 0: as many as of others."""
+
     @classmethod
-    def of(cls, victim: Victim, judge: Judge, batch: int) -> Chosen:
+    def of(cls, victim: Victim, judge: Judge, batch: int, forward_batch: int = 0) -> Chosen:
         """The choices that were made about these."""
         return cls(
             batch=batch,
@@ -58,6 +61,7 @@ class Chosen:
             channels_last=judge.layout == torch.channels_last,
             judged=judge.batch,
             threads=torch.get_num_threads(),
+            forward_batch=forward_batch,
         )
 
     def apply(self, victim: Victim, judge: Judge, targets: Targets) -> None:
