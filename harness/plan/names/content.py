@@ -81,7 +81,7 @@ def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | Non
     text = "\n".join([*(f"{name} {entry.digest}" for name, entry in sorted(fixed.items())),
                       *sorted(f"{data.name} {file_digest(data)}" for data in files)])  # fmt: skip
     brings = pretrained or (numbers > 0 and own > _LARGEST_SHARE * numbers)
-    unclear = not numbers and any(entry.held for entry in fixed.values())
+    unclear = not numbers and any(entry.others for entry in fixed.values())
     return Content(hashlib.sha256(text.encode()).hexdigest()[:16], brings, unclear)
 
 
@@ -94,7 +94,7 @@ class _Entry:
     numbers: int = 0
     """Those of a parameter that is not constant."""
 
-    held: int = 0
+    others: int = 0
     """Those of other tensors that are not constant."""
 
 
@@ -183,7 +183,7 @@ def _state(network: nn.Module, *, deep: bool = True, above: frozenset[int] = fro
     for path, module in network.named_modules():
         for key, value in vars(module).items():
             if key not in usual and (deep or _is_plain(value)) and (digest := _digest(value, above)) is not None:
-                entries[f"{path}.{key} (attribute)"] = _Entry(digest, held=_varied(value))
+                entries[f"{path}.{key} (attribute)"] = _Entry(digest, others=_varied(value))
         if not deep:
             continue
         kind = type(module)
