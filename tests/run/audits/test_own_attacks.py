@@ -220,7 +220,8 @@ def test_a_true_number_stands_where_the_attacked_form_sees_through_a_zeroed_grad
     (expected,) = measure(honest, tmp_path, ['"pgd"'], [0.1])
     (record,) = measure(SpoiledOffGrid(honest, zeroed).eval(), tmp_path, ['"pgd"'], [0.1])
     assert (record.status, record.metrics["robust_accuracy"]) == ("ok", expected.metrics["robust_accuracy"])
-    assert codes([record]) - SPEED_ALONE == {"zero-gradient"}
+    # The classifiers of the binarisation test are built on the model itself, whose gradient is 0.
+    assert codes([record]) - SPEED_ALONE == {"zero-gradient", "attack-misses-constructed-example"}
 
 
 def test_the_attacked_form_is_asked_without_being_counted(honest):
