@@ -85,7 +85,7 @@ def test_a_query_moves_the_scheduled_share_of_pixels():
 
     class Spy(Score):
         def forward(self, images):
-            seen.append((images != 0.5).flatten())
+            seen.append((images[:1] != 0.5).flatten())  # one image, which the engine may repeat in a batch
             return super().forward(images)
 
     outcomes(Spy(w, 1.0), x, [40], steps=400)

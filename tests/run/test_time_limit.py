@@ -20,7 +20,7 @@ data = "digits"
 training = { epochs = 0 }
 [robustness.matrix]
 model = "smallcnn"
-attack = [{ name = "pgd", steps = STEPS }, "fgsm"]
+attack = [{ name = "mi-fgsm", steps = STEPS }, "fgsm"]
 eps = 0.1
 """
 
@@ -34,7 +34,7 @@ def test_the_cheapest_are_measured_and_what_is_missing_is_said(tmp_path, capsys,
     assert [record.cell["attack"]["name"] for record in read_records(results)] == ["fgsm"]
     error = capsys.readouterr().err
     assert "time is up after 6.0 s: 1 of 2 cells are recorded in" in error
-    assert "missing: 1 of smallcnn none none · pgd(steps=100000) linf" in error
+    assert "missing: 1 of smallcnn none none · mi-fgsm(steps=100000) linf" in error
     assert "the same command goes on from there" in error
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -79,7 +79,7 @@ def test_the_time_passes_while_a_record_is_written_and_nothing_is_lost(tmp_path,
 @pytest.mark.parametrize("count", [1, 8])
 def test_a_long_list_of_what_is_missing_is_shortened(tmp_path, count):
     eps = 'attack = ["noise", ' + ", ".join(f'{{ name = "pgd", steps = {n + 2} }}' for n in range(count)) + "]"
-    suite = suite_of(tmp_path, TWO.replace('attack = [{ name = "pgd", steps = STEPS }, "fgsm"]', eps))
+    suite = suite_of(tmp_path, TWO.replace('attack = [{ name = "mi-fgsm", steps = STEPS }, "fgsm"]', eps))
     text = runner._missing(suite.cells)
     assert text.startswith("1 of smallcnn none none · noise linf")
     assert ("and 4 others" in text) == (count == 8)

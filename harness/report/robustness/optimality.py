@@ -163,13 +163,20 @@ def _cost(records: Sequence[Record]) -> tuple[float, float, float]:
     """Gradients, passes without a gradient, and seconds for an attacked image, added up over the records."""
     gradients = passes = seconds = 0.0
     for record in records:
-        cost = record.cost
-        attacked = cost.get("attacked") or (record.metrics["attack_success_rate"].n or 0 if _attacked(record) else 0)
-        if attacked:
-            gradients += float(cost.get("gradients_per_image") or 0.0)
-            passes += max(0, cost.get("forwards", 0) - cost.get("backwards", 0)) / attacked
-            seconds += float(cost.get("seconds") or 0.0) / attacked
+        attacked = _number(record, "attacked")
+        if not attacked and _attacked(record):
+            attacked = record.metrics["attack_success_rate"].n or 0
+        if attacked > 0:
+            gradients += _number(record, "gradients_per_image")
+            passes += max(0.0, _number(record, "forwards") - _number(record, "backwards")) / attacked
+            seconds += _number(record, "seconds") / attacked
     return gradients, passes, seconds
+
+
+def _number(record: Record, key: str) -> float:
+    """A number of the record's cost; 0 where it has none, or something else in its place."""
+    value = record.cost.get(key)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def _attacked(record: Record) -> bool:

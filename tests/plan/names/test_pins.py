@@ -54,6 +54,8 @@ def source_digest(address: str) -> str:
 def test_code_does_not_change_unnoticed(name):
     known = json.loads(SOURCES.read_text(encoding="utf-8"))[name]
     actual = [code_version(load_object(ADDRESSES[name], Path())), source_digest(ADDRESSES[name])]
+    if name.startswith("data "):  # that version is no part of an id, and contains those of the installed libraries
+        actual[0] = known[0]
     assert actual == known, (
         f"the code behind {name} has changed. If it now measures something else, declare another `version` and name "
         f"the stale records; either way then run: {Path(sys.executable).name} {Path(__file__).relative_to(ROOT)}"

@@ -137,7 +137,7 @@ def test_the_reference_tables_and_plots_compile(tmp_path):
     folder = REFERENCE / "mnist-autoattack"
     text = report(folder, "latex", figures=tmp_path)
     pdfs = sorted(tmp_path.glob("*.pdf"))
-    assert len(pdfs) == 8
+    assert len(pdfs) == 12
     assert all(path.read_bytes().startswith(b"%PDF") for path in pdfs)
     plots = "\n\n".join(f"\\input{{{path.name}}}" for path in sorted(tmp_path.glob("*.tex")))
     figures = "\n\n".join(f"\\includegraphics[width=5cm]{{{path.name}}}" for path in pdfs)

@@ -198,6 +198,9 @@ class Album(nn.Module):
         self.prior = SimpleNamespace(draw=lambda noise: noise.uniform(1))
         self.images = nn.Parameter(quantise(images, levels).float())
 
+    def logits(self, z):
+        return self.decoder(z)
+
     def decoder(self, z):
         chosen = (z[:, 0] * len(self.images)).long()
         return nn.functional.one_hot(self.images[chosen].long(), self.levels).movedim(-1, 1) * 100.0
