@@ -7,6 +7,7 @@ distance for every image. One that was run at several ε is judged at these ε a
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -147,9 +147,8 @@ def test_a_victim_of_it_finds_what_a_plain_one_finds(data, precision):
 
 def test_a_device_with_kernels_of_its_own_is_left_alone(data):
     network = SmallCNN().build(data.description).eval()
-    forms = [
-        victim.form for victim in _forms(network, torch.device("meta"), torch.rand(2, *data.description.shape), [])
-    ]
+    meta = torch.device("meta")
+    forms = [victim.form for victim in _forms(network, meta, torch.rand(2, *data.description.shape, device=meta), [])]
     assert forms == ["channels-last"]
 
 
