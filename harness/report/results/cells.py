@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,17 @@ def numbers(objects: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     """The values of a key that are numbers, one for each object that has one."""
     values = (values.get(key) for values in objects)
     return [float(value) for value in values if isinstance(value, int | float)]
+
+
+def finite(values: Mapping[str, Any], key: str) -> float:
+    """The value of a key where it is a finite number; else 0."""
+    value = values.get(key)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+
+def passes(cost: Mapping[str, Any]) -> float:
+    """How many forward passes without a gradient a cost has."""
+    return max(0.0, finite(cost, "forwards") - finite(cost, "backwards"))
 
 
 def distinct_texts(objects: Iterable[Mapping[str, Any]], key: str) -> str:

@@ -7,7 +7,6 @@ distance for every image. One that was run at several ε is judged at these ε a
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import AttackKey, attack_key
+from epsbench.harness.report.results.cells import AttackKey, attack_key, finite, passes
 from epsbench.harness.report.robustness.distances import ROUNDING
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 
@@ -162,22 +161,16 @@ def run_of(records: Sequence[Record]) -> Run:
 
 def _cost(records: Sequence[Record]) -> tuple[float, float, float]:
     """Gradients, passes without a gradient, and seconds for an attacked image, added up over the records."""
-    gradients = passes = seconds = 0.0
+    gradients = forwards = seconds = 0.0
     for record in records:
-        attacked = _number(record, "attacked")
+        attacked = finite(record.cost, "attacked")
         if not attacked and _attacked(record):
             attacked = record.metrics["attack_success_rate"].n or 0
         if attacked > 0:
-            gradients += _number(record, "gradients_per_image")
-            passes += max(0.0, _number(record, "forwards") - _number(record, "backwards")) / attacked
-            seconds += _number(record, "seconds") / attacked
-    return gradients, passes, seconds
-
-
-def _number(record: Record, key: str) -> float:
-    """A number of the record's cost; 0 where it has none, or something else in its place."""
-    value = record.cost.get(key)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+            gradients += finite(record.cost, "gradients_per_image")
+            forwards += passes(record.cost) / attacked
+            seconds += finite(record.cost, "seconds") / attacked
+    return gradients, forwards, seconds
 
 
 def _attacked(record: Record) -> bool:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import ASIDE, NEEDED, Column, Entry, Table, fold
-from epsbench.harness.report.results.cells import canonical
+from epsbench.harness.report.results.cells import canonical, finite, passes
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
     ABSENT,
@@ -87,16 +87,15 @@ def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:
         interval = percent_range(low, high) if low is not None and high is not None else ""
         lost = round((last - after.value) * (after.n or 0)) if last is not None else None
         last = after.value
-        passes = max(0, part.cost.get("forwards", 0) - part.cost.get("backwards", 0))
         yield (
             *(Entry(text if index == 0 else "") for text in head),
             Entry(part.name),
             Entry(f"{part.attacked:,}"),
             Entry(ABSENT if lost is None else f"{lost:,}"),
             Entry(percent(after.value), interval),
-            Entry(number(part.cost.get("gradients_per_image", 0.0))),
-            Entry(number(passes / part.attacked) if part.attacked else ABSENT),
-            Entry(duration(part.cost.get("seconds", 0.0))),
+            Entry(number(finite(part.cost, "gradients_per_image"))),
+            Entry(number(passes(part.cost) / part.attacked) if part.attacked else ABSENT),
+            Entry(duration(finite(part.cost, "seconds"))),
         )
 
 
