@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from epsbench.models.catalogue import at_least
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -54,8 +56,7 @@ class Mixture(Part):
     components: int = 10
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise ValueError(f"components must be at least 1, not {self.components}")
+        at_least(1, components=self.components)
 
     def build(self, **given: Any) -> nn.Module:
         from epsbench.models.priors import MixtureOfNormals
@@ -86,8 +87,7 @@ class DiscretisedLogistic(Part):
     components: int = 1
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise ValueError(f"components must be at least 1, not {self.components}")
+        at_least(1, components=self.components)
 
     def build(self, **given: Any) -> nn.Module:
         from epsbench.models.likelihoods import DiscretisedLogistic

@@ -18,6 +18,9 @@ PIXELS = 2**22  # numbers in the images of which keys are made at once, to bound
 class Examples:
     """Images and labels on one device. The images are stored as they come; `pixels` makes floats of them."""
 
+    reads_ahead = False
+    """Whether `expect` has anything to do."""
+
     def __init__(self, raw: Tensor, labels: Tensor, brightest: int) -> None:
         """``raw`` is uint8 (n, C, H, W) with values 0 to ``brightest``, or float32 in [0, 1]; ``labels`` int64 (n,)."""
         self._raw = raw

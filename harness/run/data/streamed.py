@@ -20,6 +20,8 @@ class StreamedExamples(Examples):
     Slices are read in their order, so with each one the next is read ahead; other orders are announced by `expect`.
     """
 
+    reads_ahead = True
+
     def __init__(self, images: Images, labels: Tensor, brightest: int) -> None:
         """``images`` is (n, C, H, W), of uint8 or float32; ``labels`` int64 (n,), on the device."""
         super().__init__(torch.empty(0, *images.shape[1:]), labels, brightest)

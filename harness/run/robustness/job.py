@@ -20,7 +20,6 @@ from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.profiling import profile_attack
 from epsbench.harness.run.attack.random_model import VotingJudge
-from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.watch import Unwatched
 from epsbench.harness.run.audits.auditor import Auditor, probe_size
 from epsbench.harness.run.audits.fresh_process import recipe_of
@@ -31,16 +30,16 @@ from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.corruption import corrupted
 from epsbench.harness.run.data.examples import Data, Examples
-from epsbench.harness.run.data.streamed import StreamedExamples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attack_progress import AttackProgress
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
 from epsbench.harness.run.robustness.images import CleanImages
 from epsbench.harness.run.robustness.kept_shards import KeptShards
-from epsbench.harness.run.robustness.mean_of_logits import MeanOfLogits
+from epsbench.harness.run.robustness.mean_of_logits import as_one
 from epsbench.harness.run.robustness.partial import PartialResults
 from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record, side_output
+from epsbench.harness.run.robustness.selection import targets_at
 from epsbench.harness.run.robustness.shards import Sharded, attack_in_shards, splits
 from epsbench.harness.run.robustness.workbench import Setup
 from epsbench.harness.run.speed.batch_size import UNTRIED
@@ -113,11 +112,7 @@ class Bench:
             recipe = recipe_of(first, data.description, context)
             self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
             self.auditor.model(clean_logits, data.test.labels)
-        order = positions.cpu()
-        targets = Targets(
-            lambda at: test.pixels(positions[at]), labels, positions, logits[positions],
-            (lambda at: test.expect(order[at])) if isinstance(test, StreamedExamples) else None,
-        )  # fmt: skip
+        targets = targets_at(test, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
         self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes, first.randomness)
         training = {key: value for key, value in training.items() if key != "curves"}
@@ -153,8 +148,7 @@ class Bench:
             self._other = None
             release()
             models = [trained(source, self.data, self.context) for source in sources]
-            networks = [network for network, _ in models]
-            network = networks[0] if len(networks) == 1 else MeanOfLogits(networks)
+            network = as_one([network for network, _ in models])
             weights = "+".join(training["weights_sha256"] for _, training in models)
             self._other = _keys(sources), self._attacker(network, sources, weights)
         return self._other[1]

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
+def as_one(networks: Sequence[nn.Module]) -> nn.Module:
+    """One classifier of these: the only one, or the mean of their logits."""
+    return networks[0] if len(networks) == 1 else MeanOfLogits(networks)
+
+
 class MeanOfLogits(nn.Module):
     """The mean of the logits of several classifiers (Liu et al., 2017; in logits: Dong et al., 2018, section 3.2)."""
 

@@ -22,10 +22,10 @@ from epsbench.harness.run.audits.auditor import probe_size
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.corruption import corrupted
 from epsbench.harness.run.data.examples import Examples
-from epsbench.harness.run.data.streamed import StreamedExamples
 from epsbench.harness.run.machine.environment import arithmetic
 from epsbench.harness.run.machine.memory import keep_freed, peak_bytes, reset_peak
-from epsbench.harness.run.robustness.mean_of_logits import MeanOfLogits
+from epsbench.harness.run.robustness.mean_of_logits import as_one
+from epsbench.harness.run.robustness.selection import targets_at
 from epsbench.harness.run.speed.chosen import Chosen
 from epsbench.harness.run.speed.prepare import prepare
 from epsbench.harness.run.training.trained import trained
@@ -95,7 +95,7 @@ class Workbench:
             network, _ = trained(cell, data, context)
             self._judge = Judge(network, context.device)
             models = [trained(source, data, context)[0] for source in setup.sources]
-            attacked = network if not models else models[0] if len(models) == 1 else MeanOfLogits(models)
+            attacked = as_one(models) if models else network
             probe = slice(0, probe_size(len(test)))
             x, y = test.pixels(probe), test.labels[probe]
             self._victim = prepare(attacked, context.device, setup.precision, x, y)
@@ -108,11 +108,9 @@ class Workbench:
         """The outcomes of the attack on these targets."""
         self.prepare(task.setup)
         context, setup, stream = self.context, task.setup, task.stream
-        test, index = self._test, torch.from_numpy(task.index).to(context.device)
+        index = torch.from_numpy(task.index).to(context.device)
         logits = torch.from_numpy(task.logits).to(context.device)
-        order = torch.from_numpy(task.index)
-        expect = (lambda at: test.expect(order[at])) if isinstance(test, StreamedExamples) else None
-        targets = Targets(lambda at: test.pixels(index[at]), test.labels[index], index, logits, expect)
+        targets = targets_at(self._test, index, logits)
         engine = Engine(
             self._victim, self._judge, targets, setup.chosen.batch, keep=task.keep, white_box=not setup.sources,
             watch=watch, forward_batch=setup.chosen.forward_batch, whole=setup.whole,
