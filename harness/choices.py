@@ -186,7 +186,8 @@ Devices = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Split each attack over N GPUs of this machine; on a CPU, over N processes that share its cores.",
+        help="Split each attack over N GPUs of this machine; on a CPU, over N processes that share its cores. Default: "
+        "1 GPU; on a CPU, as timing says.",
     ),
 ]
 KeepImages = Annotated[

@@ -370,6 +370,9 @@ CODES: dict[str, Code] = {
     ),
     "not-compiled": Code("warning", "The model could not be compiled.", "numbers are unaffected, speed is"),
     "not-graphed": Code("warning", "The step could not be captured as a CUDA graph.", "numbers are unaffected"),
+    "attacked-alone": Code(
+        "warning", "Another process could not help with the attack.", "numbers are unaffected, speed is"
+    ),
 }
 
 

@@ -44,4 +44,5 @@ class Options:
     """How many threads a CPU computes with; None: by trying."""
     devices: int | None = None
     """How many devices attack one model together: GPUs of this machine, processes that share its cores, or workers of a
-    cluster. None: one here; on a cluster, those that no other job needs."""
+    cluster. None: one GPU, or on a CPU as many processes as timing says; on a cluster, those that no other job needs.
+    """

@@ -114,6 +114,9 @@ class Context:
     crew: Crew | None = None
     """The other ones of them."""
 
+    reserve: Callable[[int], Crew] | None = None
+    """Gives so many processes of this machine, of which this one is the first, where an attack gains by them."""
+
     boards: bool = True
     """Whether to write curves for TensorBoard."""
 

@@ -36,3 +36,7 @@ class Crew(Protocol):
     @property
     def helpers(self) -> Sequence[Helper]:
         """They, in any order."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the user asked for them. Else an attack goes on without those that cannot help."""

@@ -16,7 +16,8 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.options import INTERRUPTED
 from epsbench.harness.records import Record
 from epsbench.harness.run.executors.processes import devices_of
-from epsbench.harness.run.robustness import shards
+from epsbench.harness.run.machine.threads import Choice
+from epsbench.harness.run.robustness import attacker, shards
 from epsbench.harness.run.robustness.job import Bench
 from epsbench.harness.run.robustness.kept_shards import KeptShards
 
@@ -198,6 +199,50 @@ def test_kept_images_of_other_weights_or_damaged_ones_are_attacked_again(tmp_pat
     )
     assert_same(run(suite, results, batch_size=4)[1], alone)
     assert sum(attacked) == next(iter(alone.values())).cost["attacked"]
+
+
+@pytest.fixture
+def shared_cores(monkeypatch):
+    """As on a CPU of two cores where threads share badly, before long work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(attacker, "LONG", 0)
+    monkeypatch.setattr(attacker, "WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(attacker, "chosen", lambda call, most, key: Choice(1, 1.0, most))
+    yield
+    torch.set_num_threads(before)
+
+
+def test_cores_are_shared_by_processes_where_that_is_faster(tmp_path, shared_cores, helpers_first):
+    suite = suite_of(tmp_path, SUITE)
+    _, both = run(suite, tmp_path / "two", batch_size=16)
+    torch.set_num_threads(1)
+    weights = tmp_path / "two" / "weights"
+    _, alone = run(suite, tmp_path / "one", batch_size=16, threads=1, weights=weights)
+    assert_same(both, alone)
+    assert {len(record.shards) > 1 for record in both.values()} == {True}
+    assert {len(record.shards) for record in alone.values()} == {0}
+
+
+def test_a_process_that_nobody_asked_for_and_that_ends_costs_speed_alone(tmp_path, shared_cores, monkeypatch):
+    monkeypatch.setenv("OWNER", str(os.getpid()))
+    (tmp_path / "own.py").write_text(OWN.replace("BODY", "os._exit(9)"), encoding="utf-8")
+    suite = suite_of(tmp_path, ONE.replace("ATTACK", '"own.py:Own"'))
+    run_here = shards._Evaluation.run
+
+    def run_later(self):
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.engine.victim.findings, WITHIN)
+        run_here(self)
+
+    monkeypatch.setattr(shards._Evaluation, "run", run_later)
+    _, records = run(suite, tmp_path / "results", batch_size=16)
+    (record,) = records.values()
+    (finding,) = (each for each in record.findings if each.code == "attacked-alone")
+    assert (record.status, finding.severity) == ("ok", "warning")
+    assert "exit code 9" in finding.message
+    (alone,) = run(suite, tmp_path / "one", batch_size=16, threads=1)[1].values()
+    assert record.verdicts == alone.verdicts
 
 
 def children(process: int) -> list[int]:

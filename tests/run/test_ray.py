@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Self
 
 import numpy
 import pytest
@@ -26,7 +27,9 @@ from epsbench.harness.plan.suite import Suite, load_suite
 from epsbench.harness.records import Record, Status, read_records, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.executors import ray as executor
-from epsbench.harness.run.executors import ray_worker
+from epsbench.harness.run.executors import ray_progress, ray_worker
+from epsbench.harness.run.executors.ray_progress import start_board
+from epsbench.harness.run.progress import Silent, Task
 from epsbench.harness.run.runner import run_suite
 
 SUITE = """
@@ -262,6 +265,111 @@ def test_an_evaluation_is_split_over_the_cluster_and_a_lost_worker_costs_its_ima
     assert (record.status, record.metrics, record.verdicts) == (alone.status, alone.metrics, alone.verdicts)
     for count in ("forwards", "backwards", "judge_forwards", "attacked"):
         assert record.cost[count] == alone.cost[count]
+
+
+class Reports(Silent):
+    """What a reporter is told: the tasks, how far each came, and whether it ended."""
+
+    def __init__(self, on_task: Callable[[str], object] = lambda description: None) -> None:
+        self.tasks: dict[str, Reported] = {}
+        self._on_task = on_task
+
+    def task(self, description: str, total: int | None, unit: str = "") -> Task:
+        self._on_task(description)
+        return self.tasks.setdefault(description, Reported(total, unit))
+
+
+class Reported:
+    def __init__(self, total: int | None, unit: str) -> None:
+        self.total, self.unit, self.steps, self.done, self.open = total, unit, 0, 0.0, 0
+        self.fields: dict[str, float] = {}
+
+    def advance(self, n: int = 1, **fields: float) -> None:
+        self.steps, self.fields = self.steps + n, fields
+
+    def to(self, done: float) -> None:
+        self.done = done
+
+    def __enter__(self) -> Self:
+        self.open += 1
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.open -= 1
+
+
+def executed(suite: Suite, results: Path, reports: Reports) -> list[Record]:
+    results.mkdir()
+    context = Context(results, results / "weights", torch.device("cpu"), suite.name, suite.base, progress=reports)
+    context.data(suite.cells[0].data, suite.cells[0].limit)
+    return list(executor.execute(plan(suite, results).jobs, context))
+
+
+def test_the_driver_shows_what_its_workers_are_at(cluster, one_thread, tmp_path):
+    """The attack goes on only after the driver has shown it; nothing is shown any more at the end."""
+    go = tmp_path / "go"
+    (tmp_path / "own.py").write_text(WAITS.format(go=go), encoding="utf-8")
+    suite = suite_of(tmp_path, ONE + OWN_ATTACK)
+    reports = Reports(lambda description: go.touch() if description.startswith("own.py:Own") else None)
+    (record,) = executed(suite, tmp_path / "results", reports)
+    assert record.status == "ok"
+    (attack,) = (each for name, each in reports.tasks.items() if name.startswith("own.py:Own"))
+    assert (attack.total, attack.unit) == (record.cost["attacked"], "images")  # two workers share them
+    assert reports.tasks["jobs on Ray"].steps == 1
+    assert [name for name, each in reports.tasks.items() if each.open] == []
+
+
+def test_a_run_needs_no_progress(cluster, ray, one_thread, tmp_path, monkeypatch):
+    """The actor that takes it is killed at the start."""
+
+    def killed(ray):
+        board = start_board(ray)
+        ray.kill(board)
+        return board
+
+    monkeypatch.setattr(executor, "start_board", killed)
+    (record,) = executed(suite_of(tmp_path, ONE + 'attack = "fgsm"\n'), tmp_path / "results", Reports())
+    assert record.status == "ok"
+
+
+class Direct:
+    """An actor in this process."""
+
+    def __init__(self, actor: object) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=getattr(self._actor, name))
+
+
+def test_what_a_worker_posts_is_shown_as_if_it_ran_here(monkeypatch):
+    monkeypatch.setattr(ray_progress, "EVERY", 0.0)
+    board, reports = Direct(ray_progress.Board()), Reports()
+    mirror = ray_progress.Mirror(SimpleNamespace(get=lambda value: value), reports, board)
+    with mirror:
+        with ray_progress.Posting(board, "a job").task("training", 10, "epochs") as task:
+            task.advance(4, resumed_after_epoch=4)
+            mirror.show()
+            training = reports.tasks["training"]
+            assert (training.steps, training.fields) == (4, {"resumed_after_epoch": 4})
+            task.advance(loss=0.5)
+            task.advance(loss=0.25)
+            task.to(6.5)
+            mirror.show()
+            assert (training.steps, training.fields, training.done) == (6, {"loss": 0.25}, 6.5)
+            mirror.show()
+            assert (training.steps, training.open) == (6, 1)
+        mirror.show()
+        assert training.open == 0
+        ray_progress.Posting(board, "lost").task("attack", None).__enter__()
+        ray_progress.Posting(board, "other").task("loading", None).__enter__()
+        mirror.show()
+        mirror.forget("lost")
+        mirror.show()
+        assert (reports.tasks["attack"].open, reports.tasks["loading"].open) == (0, 1)
+        board.post_share.remote("helps", 0.25)
+        assert [board.take_share.remote("helps") for _ in range(2)] == [0.25, None]
+    assert reports.tasks["loading"].open == 0
 
 
 def test_a_worker_that_dies_fails_its_cells_without_a_record_and_no_others(cluster, ray, tmp_path):

@@ -53,6 +53,11 @@ def registered(objects: Mapping[tuple[str, str], Any]) -> Iterator[None]:
             _IN_MEMORY.pop(key, None)
 
 
+def any_in_memory() -> bool:
+    """Whether objects of this process have names now: another process does not know them."""
+    return bool(_IN_MEMORY)
+
+
 def in_memory(kind: str, name: str) -> Any:
     """The object that `registered` has given this name; None where there is none."""
     return _IN_MEMORY.get((kind, name))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.names.registry import any_in_memory
 from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.run.attack.merging import Shard
 from epsbench.harness.run.context import Context
@@ -147,13 +148,26 @@ class Processes:
     """All helping processes of a run: a `Crew`."""
 
     helpers: Sequence[Helper]
+    wanted: bool = True
 
 
 @contextmanager
 def helped(context: Context) -> Iterator[Context]:
-    """Inside, the context has the other devices that the run asks for. Raises `InputError` where there are fewer."""
+    """Inside, the context has the other devices that the run asks for. Raises `InputError` where there are fewer.
+
+    Where it asks for none, a CPU's cores may be shared by processes, which are started when an attack gains by them.
+    They cannot help with objects that only this process has.
+    """
     if context.devices <= 1:
-        yield context
+        on_cores = context.device.type == "cpu" and context.devices == 0 and context.most_threads > 1
+        if not on_cores or any_in_memory():
+            yield context
+            return
+        reserve = _Reserve(context)
+        try:
+            yield replace(context, reserve=reserve)
+        finally:
+            reserve.end()
         return
     devices = devices_of(context.device, context.devices)
     helpers = [ProcessHelper(_portable(replace(context, device=device))) for device in devices[1:]]
@@ -164,6 +178,27 @@ def helped(context: Context) -> Iterator[Context]:
     finally:
         for helper in helpers:
             helper.end()
+
+
+class _Reserve:
+    """Makes processes that share a CPU's cores, and keeps them for the attacks that follow."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._helpers: dict[int, list[ProcessHelper]] = {}
+
+    def __call__(self, processes: int) -> Processes:
+        if processes not in self._helpers:
+            self.end()  # those with another number of threads: they would hold memory
+            context = _portable(replace(self._context, devices=processes))
+            self._helpers[processes] = [ProcessHelper(context) for _ in range(processes - 1)]
+        return Processes(self._helpers[processes], wanted=False)
+
+    def end(self) -> None:
+        """End them all."""
+        for helper in [each for helpers in self._helpers.values() for each in helpers]:
+            helper.end()
+        self._helpers.clear()
 
 
 def devices_of(first: torch.device, count: int) -> list[torch.device]:
@@ -187,6 +222,7 @@ def _portable(context: Context) -> Context:
         environment=environment,
         progress=Silent(),
         crew=None,
+        reserve=None,
         boards=False,
         records=RecordIndex(context.results),
         _data={},

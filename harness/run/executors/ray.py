@@ -24,10 +24,12 @@ from epsbench.harness.files import keep
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.records import Record, find_record, write_record
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.executors.ray_progress import Mirror, start_board
 from epsbench.harness.run.executors.ray_worker import Delivered, Order, files_of_weights, work
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.progress import Silent
 
+LOOK = 1.0  # seconds between two looks at what the workers are at
 TRIES = 2  # a job that lost its worker is tried once more: a machine may fail, or the job may be what kills workers
 
 
@@ -86,29 +88,37 @@ def _run(jobs: Sequence[Job], context: Context, token: str, ray: ModuleType) -> 
     devices = context.devices or max(1, slots // max(1, len(jobs)))
     on_cpu = {key: data.to(torch.device("cpu")) for key, data in context._data.items()}
     several = len(ray.nodes()) > 1
-    order = ray.put(Order(_portable(context), token, [ray.put(on_cpu)], ship=several))
+    board = start_board(ray)
+    order = ray.put(Order(_portable(context), token, [ray.put(on_cpu)], ship=several, board=board))
     _look_up(jobs, context)
     started = context.clock()
-    running: dict[Any, tuple[Job, int]] = {}
+    running: dict[Any, tuple[Job, int, str]] = {}
 
     def begin(job: Job, tried: int) -> None:
         weights = files_of_weights(context.weights, job.cells) if several else {}
-        running[task.remote(job, order, weights, devices)] = job, tried + 1
+        name = uuid.uuid4().hex
+        running[task.remote(job, order, weights, devices, name)] = job, tried + 1, name
 
     for job in jobs:
         begin(job, 0)
     recorded: set[str] = set()
-    with context.progress.task("jobs on Ray", len(jobs)) as progress:
+    with context.progress.task("jobs on Ray", len(jobs)) as progress, Mirror(ray, context.progress, board) as mirror:
         while running:
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            job, tried = running[ready]
+            some, _ = ray.wait(list(running), num_returns=1, timeout=LOOK)
+            mirror.show()
+            if not some:
+                continue
+            (ready,) = some
+            job, tried, name = running[ready]
             try:
                 delivered = ray.get(next(ready))
             except StopIteration:
                 del running[ready]
+                mirror.forget(name)
                 progress.advance()
             except ray.exceptions.RayError as error:
                 del running[ready]
+                mirror.forget(name)
                 cause = getattr(error, "cause", None)
                 if isinstance(cause, InputError):
                     raise InputError(cause.messages) from error
@@ -147,6 +157,7 @@ def _portable(context: Context) -> Context:
         data_root=Path(root).expanduser().resolve() if root else None,
         device=torch.device(context.device.type),
         progress=Silent(),
+        reserve=None,
         records=context.records.moved(context.results.resolve()),
         _data={},
     )

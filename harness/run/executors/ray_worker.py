@@ -10,6 +10,7 @@ import atexit
 import pickle
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from epsbench.harness.run.attack.merging import Shard
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.crew import HelperLostError
 from epsbench.harness.run.executors.helper import Raised, answer
+from epsbench.harness.run.executors.ray_progress import Posting, share_of
 from epsbench.harness.run.jobs import run_job
 from epsbench.harness.run.machine.environment import describe_helper
 from epsbench.harness.run.robustness.workbench import Setup, Task, Workbench
@@ -46,6 +48,9 @@ class Order:
 
     ship: bool
     """Whether there are other machines, to which weights have to travel."""
+
+    board: Any = None
+    """The actor that workers post their progress to; None: nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -121,28 +126,35 @@ def files_of_weights(folder: Path, cells: Sequence[Cell]) -> dict[str, bytes]:
     return files
 
 
-def work(job: Job, order: Order, weights: Mapping[str, bytes], devices: int) -> Iterator[Delivered]:
-    """Run a job: its records as its cells end. ``devices`` attack its model together."""
+def work(job: Job, order: Order, weights: Mapping[str, bytes], devices: int, name: str = "") -> Iterator[Delivered]:
+    """Run a job: its records as its cells end. ``devices`` attack its model; progress is posted by ``name``."""
     place = _place(order)
     place.add_weights(weights)
     # A worker runs many jobs: it keeps what it has read of the folder, and adds what other workers have written since.
     records = _RECORDS.setdefault(place.context.results, place.context.records)
     records.list_again()
     context = replace(_here(place.context, order), records=records, devices=devices)
+    if order.board is not None:
+        context = replace(context, progress=Posting(order.board, name))
     if devices > 1:
         context = replace(context, crew=Workers([Worker(order, place.context) for _ in range(devices - 1)]))
     for record in run_job(job, context):
         yield Delivered(record, place.new_files())
 
 
-def attack(task: Task, order: Order, weights: Mapping[str, bytes]) -> Any:
-    """Attack some images: a `Shard`, or what was `Raised`."""
+def attack(task: Task, order: Order, weights: Mapping[str, bytes], name: str = "") -> Any:
+    """Attack some images: a `Shard`, or what was `Raised`. The share that is done is posted by ``name``."""
     place = _place(order)
     place.add_weights(weights)
     if order.token not in _BENCHES:
         _BENCHES.clear()
         _BENCHES[order.token] = Workbench(_here(place.context, order))
-    return answer(_BENCHES[order.token], pickle.dumps(task), lambda share: None)
+
+    def post(share: float) -> None:
+        if order.board is not None:
+            order.board.post_share.remote(name, share)
+
+    return answer(_BENCHES[order.token], pickle.dumps(task), post)
 
 
 _RECORDS: dict[Path, RecordIndex] = {}
@@ -177,6 +189,7 @@ class Workers:
     """Other workers of the cluster that help with a job: a `Crew`."""
 
     helpers: Sequence[Worker]
+    wanted: bool = True
 
 
 class Worker:
@@ -206,12 +219,15 @@ class Worker:
 
         gpu = self._context.device.type == "cuda"
         remote = ray.remote(num_cpus=0 if gpu else 1, num_gpus=1 if gpu else 0, max_retries=0)(attack)
-        asked = remote.remote(task, self._given, self._weights)
+        name, board = uuid.uuid4().hex, self._order.board
+        asked = remote.remote(task, self._given, self._weights, name)
         try:
             while not ray.wait([asked], timeout=_LOOK)[0]:
                 if self._dropped:
                     ray.cancel(asked)
                     raise HelperLostError("it is not needed any more")
+                if board is not None and (share := share_of(board, name)) is not None:
+                    at(share)
             result = ray.get(asked)
         except ray.exceptions.RayError as error:
             raise HelperLostError(f"a worker of the cluster ended ({type(error).__name__})") from error

@@ -1,4 +1,4 @@
-"""How many threads of a CPU are the fastest for a network: tried once, and remembered on this machine.
+"""How a CPU's cores compute a network the fastest, by threads or processes: tried once, remembered on this machine.
 
 The operations of a small network are too short to be shared: on two cores, a step of a small CNN on 8×8 images took
 three times as long with two threads as with one (torch 2.14, the cores shared with other work). A choice that is
@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,25 @@ from epsbench.harness.files import cache_folder, write_atomically
 from epsbench.harness.hardware import cpu_name
 
 WORTH = 0.9  # more threads must take at most this share of the time of fewer
+# Two processes of one thread each attacked 1.82 times as fast as one (smallcnn, two AMD EPYC cores, torch 2.14), so
+# each reaches nine tenths of its rate alone. They have to be this much faster than the best number of threads.
+SHARED, PAYS = 0.9, 1.15
+MOST_PROCESSES = 8  # each holds torch and the data once more
 _CALLS, _SHORTEST = 5, 2e-3  # calls at each number, and seconds that a timing lasts at least
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a CPU's cores compute something the fastest."""
+
+    threads: int
+    """Of one process."""
+
+    seconds: float
+    """Of a call with so many."""
+
+    processes: int = 1
+    """So many processes that share work out are faster than one; 1: they are not."""
 
 
 def use_fastest(call: Callable[[], object], device: torch.device, most: int, key: str) -> int:
@@ -33,29 +52,46 @@ def use_fastest(call: Callable[[], object], device: torch.device, most: int, key
     """
     if device.type != "cpu" or most <= 1:
         return torch.get_num_threads()
-    path = _path(f"{cpu_name()} {most} {version('torch')} {key}")
-    number = _remembered(path, most)
-    if number is None:
-        number = fastest(call, most)
-        if path is not None:
-            _remember(path, number)
+    number = chosen(call, most, key).threads
     torch.set_num_threads(number)
     return number
 
 
-def fastest(call: Callable[[], object], most: int) -> int:
-    """The number of threads, 1, 2, 4, … or ``most``, after which more gain less than a tenth."""
+def chosen(call: Callable[[], object], most: int, key: str) -> Choice:
+    """The choice for ``call`` on a CPU with ``most`` threads, as it was tried first for this ``key``."""
+    path = _path(f"{cpu_name()} {most} {version('torch')} {key}")
+    choice = _remembered(path, most)
+    if choice is None:
+        choice = fastest(call, most)
+        if path is not None:
+            _remember(path, choice)
+    return choice
+
+
+def fastest(call: Callable[[], object], most: int) -> Choice:
+    """The number of threads, 1, 2, 4, … or ``most``, after which more gain less than a tenth, and of processes."""
     before = torch.get_num_threads()
     try:
-        best, least, number = 1, _seconds(call, 1), 2
+        best, number, taken = 1, 2, {1: _seconds(call, 1)}
         while number < 2 * most:
             number = min(number, most)
-            if (seconds := _seconds(call, number)) > WORTH * least:
+            taken[number] = _seconds(call, number)
+            if taken[number] > WORTH * taken[best]:
                 break
-            best, least, number = number, seconds, 2 * number
-        return best
+            best, number = number, 2 * number
+        return Choice(best, taken[best], _processes(taken, best, most))
     finally:
         torch.set_num_threads(before)
+
+
+def _processes(taken: dict[int, float], best: int, most: int) -> int:
+    """How many processes do the most calls a second, by the seconds of a call by its number of threads."""
+    rates = {most // number: SHARED * (most // number) / seconds for number, seconds in taken.items()}
+    rates = {min(processes, MOST_PROCESSES): rate for processes, rate in rates.items() if processes > 1}
+    if not rates:
+        return 1
+    processes = min(number for number, rate in rates.items() if rate >= 0.95 * max(rates.values()))
+    return processes if rates[processes] >= PAYS / taken[best] else 1
 
 
 @contextmanager
@@ -96,16 +132,17 @@ def _path(key: str) -> Path | None:
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json" if folder else None
 
 
-def _remembered(path: Path | None, most: int) -> int | None:
+def _remembered(path: Path | None, most: int) -> Choice | None:
     try:
-        number = json.loads(path.read_text())["threads"] if path else None
+        choice = Choice(**json.loads(path.read_text())) if path else None
     except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged: tried again
         return None
-    return number if isinstance(number, int) and 1 <= number <= most else None
+    numbers = (choice.threads, choice.processes) if choice else ()
+    return choice if all(isinstance(each, int) and 1 <= each <= most for each in numbers) else None
 
 
-def _remember(path: Path, number: int) -> None:
+def _remember(path: Path, choice: Choice) -> None:
     try:
-        write_atomically(path, json.dumps({"threads": number}).encode())
+        write_atomically(path, json.dumps(asdict(choice)).encode())
     except OSError:  # a full disk: it is tried again next time
         return

@@ -17,8 +17,9 @@ from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.crew import Crew
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
-from epsbench.harness.run.machine.threads import shape_key, use_fastest
+from epsbench.harness.run.machine.threads import chosen, shape_key
 from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate, timings
 from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch, find_forward_batch
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
@@ -26,6 +27,8 @@ from epsbench.harness.run.speed.judging import lay_out
 from epsbench.harness.run.speed.mixed import float32_where_faster
 from epsbench.harness.run.speed.prepare import prepare, prepare_random
 
+# Seconds of an attack, if no image fell early, from which on processes share it out: each takes seconds to start.
+WORTH_PROCESSES = 60.0
 KEPT = 64  # adversarial images of each cell that the audits look at
 
 
@@ -68,6 +71,9 @@ class Attacker:
     weights: str = ""
     """SHA-256 of the weights that the gradients come from, where that model is not the one that judges."""
 
+    crew: Crew | None = None
+    """Who attacks along."""
+
     def floor_share(self, outcome: Outcome) -> float | None:
         """The least time that these gradients and verdicts can take on this device, over the time they took.
 
@@ -78,6 +84,13 @@ class Attacker:
         gradients = outcome.backwards + outcome.shared_backwards
         passes = Passes(gradients, outcome.judge_forwards, max(0, outcome.forwards - outcome.backwards))
         return self.floor.share(passes, outcome.seconds)
+
+
+def splits(stream: Stream, classes: int) -> bool:
+    """Whether an attack may be split by images: not if it has a loop of its own, whose noise may be the batch's."""
+    attack = stream.attack
+    parts = [part for _, part in attack.members(classes)] if attack.query == "parts" else [attack]
+    return all(part.query != "own" for part in parts)
 
 
 def make_attacker(
@@ -95,11 +108,11 @@ def make_attacker(
 def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], weights: str | None) -> Attacker:
     keep = max(KEPT, int((subject.targets.index < subject.context.keep_images).sum()))
     if subject.randomness:
-        return _random(network, subject, subject.randomness, keep, weights)
+        return _random(network, subject, subject.randomness, keep, weights)  # always alone
     victim = prepare(network, subject.context.device, subject.precision, *subject.probe)
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     work = _work(streams, images, subject.classes)
-    _choose_threads(victim, subject, work)
+    crew = _share_cores(victim, subject, work, all(splits(stream, subject.classes) for stream in streams))
     float32_where_faster(victim, subject.targets, UNTRIED[victim.device.type], work.rows)
     batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
     batch, forward_batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
@@ -108,7 +121,7 @@ def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], w
     )
     repeats = timings(work.rows, batch)
     measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch, repeats, forward_batch)
-    return Attacker(engine, Floor(rates, measure) if rates else None, weights or "")
+    return Attacker(engine, Floor(rates, measure) if rates else None, weights or "", crew)
 
 
 def _random(network: nn.Module, subject: Subject, randomness: Randomness, keep: int, weights: str | None) -> Attacker:
@@ -120,21 +133,28 @@ def _random(network: nn.Module, subject: Subject, randomness: Randomness, keep: 
     return Attacker(engine, None, weights or "")
 
 
-def _choose_threads(victim: Victim, subject: Subject, work: Work) -> None:
+def _share_cores(victim: Victim, subject: Subject, work: Work, shared: bool) -> Crew | None:
     """Compute with as many threads as the victim's gradient is fastest with, where the work is long enough to try.
 
-    Where several processes share the CPU, each has its part of the threads.
+    Where several processes share the CPU, each has its part of the threads. Returns those that attack along, if the
+    work can be ``shared``.
     """
     most = subject.context.most_threads
     if subject.context.devices > 1 and victim.device.type == "cpu":
         most = subject.context.threads_of_an_attack
         torch.set_num_threads(most)
     batch = min(subject.context.batch_size or UNTRIED[victim.device.type], len(subject.targets))
-    if not victim.differentiable or not batch or work.rows < LONG * batch:
-        return
+    if not victim.differentiable or not batch or work.rows < LONG * batch or victim.device.type != "cpu" or most <= 1:
+        return subject.context.crew
     x, y = subject.targets.batch(batch)
     key = f"gradient {shape_key(victim.network, tuple(x.shape), victim.precision)}"
-    use_fastest(lambda: victim.gradient(x, y), victim.device, most, key)
+    choice = chosen(lambda: victim.gradient(x, y), most, key)
+    torch.set_num_threads(choice.threads)
+    long = work.rows / batch * choice.seconds > WORTH_PROCESSES
+    if subject.context.reserve is None or choice.processes == 1 or not (long and shared):
+        return subject.context.crew
+    torch.set_num_threads(max(1, most // choice.processes))
+    return subject.context.reserve(choice.processes)
 
 
 def _work(streams: Sequence[Stream], images: int, classes: int) -> Work:

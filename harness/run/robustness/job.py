@@ -33,14 +33,14 @@ from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attack_progress import AttackProgress
-from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker
+from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker, splits
 from epsbench.harness.run.robustness.images import CleanImages
 from epsbench.harness.run.robustness.kept_shards import KeptShards
 from epsbench.harness.run.robustness.mean_of_logits import as_one
 from epsbench.harness.run.robustness.partial import PartialResults
 from epsbench.harness.run.robustness.record import Classifier, Measurement, cost_of, make_record, side_output
 from epsbench.harness.run.robustness.selection import targets_at
-from epsbench.harness.run.robustness.shards import Sharded, attack_in_shards, splits
+from epsbench.harness.run.robustness.shards import Sharded, attack_in_shards
 from epsbench.harness.run.robustness.workbench import Setup
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.speed.chosen import Chosen
@@ -196,7 +196,7 @@ class Bench:
     def _in_shards(self, stream: Stream, attacker: Attacker) -> Sharded | None:
         """Attack with several devices, where the run has them, or where an earlier one did and was stopped."""
         kept = self._kept_shards(stream, attacker)
-        several = self.context.crew is not None or kept.folder.is_dir()
+        several = attacker.crew is not None or kept.folder.is_dir()
         # The draws of a model that is random depend on what its victim was asked before.
         alone = self.subject.randomness is not None or not splits(stream, self.subject.classes)
         if not several or alone or not len(self.subject.targets):
@@ -205,7 +205,7 @@ class Bench:
         chosen = Chosen.of(engine.victim, engine.judge, engine.batch, engine.forward_batch)
         # The victim's own: its owner may have found float32 faster than what the suite asks for.
         setup = Setup(cell, stream.sources, engine.victim.precision, chosen, len(engine.targets))
-        return attack_in_shards(attacker, stream, self.context.crew, kept, self.context, setup)
+        return attack_in_shards(attacker, stream, kept, self.context, setup)
 
     def _kept_shards(self, stream: Stream, attacker: Attacker) -> KeptShards:
         cells = sorted(stream.cells, key=lambda cell: cell.eps)

@@ -13,11 +13,12 @@ from functools import partial
 
 import torch
 
+from epsbench.harness.findings import slower
 from epsbench.harness.plan.plan import Stream
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.merging import Shard, merged, zero_gradients
 from epsbench.harness.run.context import Context
-from epsbench.harness.run.crew import Crew, Helper, HelperLostError
+from epsbench.harness.run.crew import Helper, HelperLostError
 from epsbench.harness.run.progress import Task as Progress
 from epsbench.harness.run.robustness.attacker import Attacker
 from epsbench.harness.run.robustness.kept_shards import KeptShards
@@ -43,23 +44,16 @@ class Sharded:
     """What each device did, in the order of the targets."""
 
 
-def splits(stream: Stream, classes: int) -> bool:
-    """Whether an attack may be split by images: not if it has a loop of its own, whose noise may be the batch's."""
-    attack = stream.attack
-    parts = [part for _, part in attack.members(classes)] if attack.query == "parts" else [attack]
-    return all(part.query != "own" for part in parts)
-
-
-def attack_in_shards(attacker: Attacker, stream: Stream, crew: Crew | None, kept: KeptShards, context: Context,
-                     setup: Setup) -> Sharded:  # fmt: skip
-    """Attack all targets of an attacker, what ``kept`` has left out. Raises what the attack raises."""
-    engine = attacker.engine
+def attack_in_shards(attacker: Attacker, stream: Stream, kept: KeptShards, context: Context, setup: Setup) -> Sharded:
+    """Attack all targets of an attacker with its crew, what ``kept`` has left out. Raises what the attack raises."""
+    engine, crew = attacker.engine, attacker.crew
     helpers = list(crew.helpers) if crew is not None else []
     shares = Shares(len(engine.targets), 1 + len(helpers), max(1, engine.batch), done=kept.load())
     cells = sorted(stream.cells, key=lambda cell: cell.eps)
     title = f"{cells[0].attack.label()}: shards on {shares.devices} device{'s' if shares.devices > 1 else ''}"
     with context.progress.task(title, shares.total, "images") as shown:
-        work = _Evaluation(attacker, stream, kept, shares, setup, shown, context.device_name())
+        wanted = crew is None or crew.wanted
+        work = _Evaluation(attacker, stream, kept, shares, setup, shown, context.device_name(), wanted)
         with work.helped_by(helpers):
             work.run()
     shards = sorted(shares.done, key=lambda shard: shard.first)
@@ -79,7 +73,9 @@ class _Evaluation:
         setup: Setup,
         shown: Progress,
         device: str,
+        wanted: bool,
     ) -> None:
+        self.wanted = wanted
         self.engine, self.stream, self.kept, self.shares = attacker.engine, stream, kept, shares
         self.setup, self.shown, self.device = setup, shown, device
         self.changed = threading.Condition()
@@ -140,15 +136,24 @@ class _Evaluation:
                 losses += 1
                 with self.changed:
                     if self.shares.lose(name) or losses > LOST:
-                        self.error = self.error or error
+                        self._ends_without(error)
+                        return
                     self.changed.notify_all()
             # The attack and the model are the user's code: they may raise anything, there as here.
             except BaseException as error:  # noqa: BLE001
                 with self.changed:
                     self.shares.running.pop(name, None)
-                    self.error = self.error or error
-                    self.changed.notify_all()
+                    self._ends_without(error)
                 return
+
+    def _ends_without(self, error: BaseException) -> None:
+        """A helper cannot help. Where the user asked for it, that is an error; else a finding, and the others go on."""
+        if self.wanted:
+            self.error = self.error or error
+        else:
+            message = "another process, which would have made it faster, cannot help with the attack"
+            self.engine.victim.findings.append(slower("attacked-alone", message, error))
+        self.changed.notify_all()
 
     def _task(self, running: Running) -> Task:
         span = slice(running.first, running.last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -49,8 +50,29 @@ def work(milliseconds: Callable[[int], float], monkeypatch: pytest.MonkeyPatch) 
 )  # fmt: skip
 def test_the_fastest_number_is_chosen(milliseconds, most, wanted, monkeypatch):
     before = torch.get_num_threads()
-    assert threads.fastest(work(milliseconds, monkeypatch), most) == wanted
+    assert threads.fastest(work(milliseconds, monkeypatch), most).threads == wanted
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "most", "processes"),
+    [
+        (lambda n: 8, 2, 2), (lambda n: 8 / n, 2, 1), (lambda n: 8 / n**0.5, 2, 2), (lambda n: 8 / n**0.9, 2, 1),
+        (lambda n: 12 / min(n, 2), 8, 4), (lambda n: 8, 64, threads.MOST_PROCESSES), (lambda n: 8, 1, 1),
+    ],
+)  # fmt: skip
+def test_processes_are_chosen_where_threads_share_badly(milliseconds, most, processes, monkeypatch):
+    """A process of k threads reaches nine tenths of its rate alone, and all have to be 15 % faster than one."""
+    assert threads.fastest(work(milliseconds, monkeypatch), most).processes == processes
+
+
+def test_a_choice_of_an_earlier_version_is_made_anew(cache):
+    threads.use_fastest(lambda: time.sleep(0.003), CPU, 2, "one")
+    (path,) = cache.rglob("*.json")
+    whole = path.read_text()
+    path.write_text('{"threads": 2}')
+    assert threads.use_fastest(lambda: time.sleep(0.003), CPU, 2, "one") == 1
+    assert set(json.loads(path.read_text())) == set(json.loads(whole)) == {"threads", "seconds", "processes"}
 
 
 def test_a_choice_is_remembered_for_the_same_work_alone(cache):
@@ -93,7 +115,7 @@ from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.run.runner import run_suite
 import torch
 from epsbench.harness.run.machine import threads
-threads.fastest = lambda call, most: (call(), 1)[1]
+threads.fastest = lambda call, most: (call(), threads.Choice(1, 1.0))[1]
 torch.set_num_threads(2)
 number = int(sys.argv[3]) or None
 code = run_suite(load_suite(sys.argv[1]), Path(sys.argv[2]), Options(quiet=True, device="cpu", threads=number))
