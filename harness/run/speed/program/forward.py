@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from epsbench.harness.run.speed.convolutions import gains, strided_convolution
+from epsbench.harness.run.speed.program.small_maps import multiply_small_maps
 from epsbench.harness.run.speed.program.tracing import (
     add_constant,
     arguments,
@@ -29,11 +30,12 @@ _NARROW = 16  # channels; with fewer, an operation that has one number a channel
 
 
 def rewrite_forward(module: fx.GraphModule, values: dict[fx.Node, Any], *, backward: bool = True) -> None:
-    """Apply all rewrites of this file. Without a ``backward`` pass, none for it."""
+    """Apply all rewrites of a network. Without a ``backward`` pass, none for it."""
     drop_restrides(module, values)
     fold_scales(module)
     widen(module, values)
     flatten_as_it_lies(module, values)
+    multiply_small_maps(module, values)
     if backward:
         use_subpixel_gradients(module)  # which hides a convolution from what would fuse it with its ReLU
     tidy(module)
