@@ -12,29 +12,128 @@ import numpy as np
 import pytest
 from texts import HOSTILE
 
+from epsbench.attacks.losses import LOSSES
+from epsbench.attacks.norms import NORMS
 from epsbench.harness.errors import InputError
+from epsbench.harness.finding_codes import CODES
+from epsbench.harness.findings import Finding
 from epsbench.harness.plan.data import DATASETS
+from epsbench.harness.plan.names.aliases import ALIASES
+from epsbench.harness.plan.names.augmentations import AUGMENTATIONS
 from epsbench.harness.plan.names.kinds import KINDS
+from epsbench.harness.records.predictions import Answers, Predictions
+from epsbench.harness.report.exports.citing.bibliography import bibliography
 from epsbench.harness.report.exports.citing.describe import describe
-from epsbench.harness.report.exports.citing.works import MEASURES, SOFTWARE, WORKS, bibliography, works
+from epsbench.harness.report.exports.citing.measures import AUDITS, CALIBRATION, MEASURES, OUR_OWN, SOFTWARE
+from epsbench.harness.report.exports.citing.paragraph import works
+from epsbench.harness.report.exports.citing.works import (
+    BETA,
+    CORRUPTION,
+    OPTIONS,
+    RANDOMNESS,
+    SEVERAL_SOURCES,
+    TRANSFER,
+    WORKS,
+)
 
 CLEAN = np.arange(200) < 190
-REFERENCE = Path(__file__).parents[3] / "results" / "reference"
+ROOT = Path(__file__).parents[3]
+REFERENCE = ROOT / "results" / "reference"
+REFERENCES = (ROOT / "harness" / "report" / "exports" / "citing" / "references.bib").read_text(encoding="utf-8")
 
 
-def test_every_built_in_name_is_in_the_table_of_works():
-    for kind in ("attack", "defense", "model"):
-        assert set(KINDS[kind].built_in) <= set(WORKS[kind]), kind
+REQUIRED = {
+    "article": {"author", "title", "journal", "year"},
+    "inproceedings": {"author", "title", "booktitle", "year"},
+    "techreport": {"author", "title", "institution", "year"},
+    "misc": {"author", "title", "howpublished", "year"},
+}
+"""What the standard styles want of each type, and of `misc` that it says where it is."""
+OPTIONAL = {"volume", "number", "pages"}
+
+
+@pytest.fixture(scope="module")
+def parsed():
+    """The entries as bibtexparser reads them."""
+    bibtexparser = pytest.importorskip("bibtexparser", reason="needs bibtexparser: pip install bibtexparser")
+    library = bibtexparser.parse_string(REFERENCES)
+    assert not library.failed_blocks  # keys that are there twice are such blocks, too
+    return [
+        {"ID": entry.key, "ENTRYTYPE": entry.entry_type} | {field.key: field.value for field in entry.fields}
+        for entry in library.entries
+    ]
+
+
+def test_every_entry_has_the_fields_of_its_type_and_a_key_of_its_own(parsed):
+    keys = re.findall(r"^@\w+\{([^,]+),$", REFERENCES, re.M)
+    assert len(keys) == len(set(keys))
+    assert [entry["ID"] for entry in parsed] == keys == list(bibliography())
+    for entry in parsed:
+        fields = set(entry) - {"ID", "ENTRYTYPE"}
+        assert REQUIRED[entry["ENTRYTYPE"]] <= fields <= REQUIRED[entry["ENTRYTYPE"]] | OPTIONAL, entry["ID"]
+        assert all(entry.values()), entry["ID"]
+        assert re.fullmatch(r"(19|20)\d\d", entry["year"])
+        assert entry["ID"].startswith(re.sub(r"\W", "", entry["author"].partition(",")[0].split()[0].lower())[:3])
+        assert re.fullmatch(r"\d+(--\d+)?", entry.get("pages", "1"))
+
+
+def test_authors_are_last_name_then_first_and_none_is_left_out(parsed):
+    for entry in parsed:
+        if entry["author"].startswith("{"):
+            continue  # the name of a group
+        for author in entry["author"].split(" and "):
+            last, _, first = author.partition(", ")
+            assert last, entry["ID"]
+            assert first, f"{entry['ID']}: {author}"
+        assert "others" not in entry["author"].split()
+
+
+def test_capitals_of_titles_are_kept_by_braces(parsed):
+    """A style writes titles in lower case; what stands in braces or in a formula stays."""
+    for entry in parsed:
+        free = re.sub(r"\{[^{}]*\}|\$[^$]*\$", "", entry["title"].replace("{\\", "{"))
+        names = re.findall(r"\w*[a-z][A-Z]\w*|\b[A-Z]{2,}\w*", free)
+        names += re.findall(r"\b(?:Bayes\w*|Nash|Nesterov|Gauss\w*|Attack(?=:))\b", free)
+        assert not names, f"{entry['ID']}: {names}"
+
+
+def test_the_entries_are_ascii_so_that_any_bibtex_reads_them():
+    assert REFERENCES.isascii()
+
+
+def test_every_built_in_name_has_works_or_explicitly_none():
+    for kind, table in WORKS.items():
+        if kind in KINDS:
+            assert set(KINDS[kind].built_in) | set(KINDS[kind].prefixes) <= set(table), kind
     assert set(DATASETS) <= set(WORKS["data"])
+    assert set(NORMS) == set(WORKS["norm"])
+    assert set(LOSSES) == set(WORKS["loss"])
+    assert set(AUGMENTATIONS) == set(WORKS["augmentation"])
 
 
-def test_every_key_has_an_entry():
-    keys = {key for names in WORKS.values() for cites in names.values() for key in cites}
-    keys |= {key for cites in MEASURES.values() for key in cites} | set(SOFTWARE)
-    assert keys <= set(bibliography())
-    for key, entry in bibliography().items():
-        assert re.match(r"@\w+\{" + key, entry)
-        assert {"title", "author", "year"} <= set(re.findall(r"^  (\w+) = \{.*\},$", entry, re.M)), key
+def test_every_alias_of_an_attack_is_cited():
+    for _, preset in ALIASES["attack"].values():
+        assert set(preset) <= set(OPTIONS)
+
+
+def test_every_measure_has_works_or_explicitly_none():
+    text = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
+    table = text.partition("### `metrics`")[2].partition("### `cost`")[0]
+    names = {name for line in re.findall(r"^\| (`.+?`) \|", table, re.M) for name in re.findall(r"`(\w+)`", line)}
+    assert len(names) > 30
+    assert {name.removeprefix("floor_") for name in names} == set(MEASURES)
+
+
+def test_every_audit_has_works_or_is_our_own():
+    assert set(AUDITS) | OUR_OWN == set(CODES)
+    assert not set(AUDITS) & OUR_OWN
+
+
+def test_every_key_has_an_entry_and_every_entry_is_cited():
+    tables = (*WORKS.values(), OPTIONS, MEASURES, AUDITS)
+    keys = {key for table in tables for cites in table.values() for key in cites}
+    keys |= {*TRANSFER, *SEVERAL_SOURCES, *RANDOMNESS, *CORRUPTION, *BETA, *CALIBRATION, *SOFTWARE}
+    assert keys == set(bibliography())
 
 
 def test_the_paragraph_says_what_was_measured(tmp_path):
@@ -121,9 +220,74 @@ def test_latex_and_bibtex_read_it(tmp_path):
 
 
 def test_every_model_whose_gradients_are_followed_is_cited():
-    model = {"model": {"name": "timm:resnet18"}, "defense": {"name": "none"}, "seed": 0}
+    model = {"model": {"name": "timm:resnet18"}, "defense": {"name": "none"}, "augmentation": "none", "seed": 0}
     further = {**model, "model": {"name": "smallcnn"}, "defense": {"name": "trades"}}
     first = {**model, "data": "cifar100", "defense": {"name": "n-fgsm"}}
     named = works(factory.robustness(CLEAN, CLEAN, source={**model, "with": [further], "start": first}))
     for name in ("timm", "trades", "cifar100", "n-fgsm"):
         assert set(named) >= {key for kind in WORKS.values() for key in kind.get(name, ())}, name
+
+
+RANDOM = {"samples": 4, "votes": 5}
+OTHER = {"model": {"name": "resnet18"}, "defense": {"name": "none"}, "augmentation": "none", "seed": 1}
+CITED = {
+    "randomness": ({"randomness": RANDOM}, ("athalye2018synthesizing",)),
+    "corruption": ({"corruption": {"name": "fog", "severity": 3}}, ("hendrycks2019benchmarking",)),
+    "l1": ({"norm": "l1", "attack": {"name": "apgd"}}, ("croce2021mind", "croce2020reliable")),
+    "options": (
+        {"attack": {"name": "mi-fgsm", "di": 0.5, "vmi": 20, "ti": 15, "si": 5, "samples": 3}},
+        ("dong2018boosting", "xie2019improving", "wang2021enhancing", "dong2019evading", "lin2020nesterov",
+         "athalye2018synthesizing"),
+    ),
+    "loss": ({"attack": {"name": "pgd", "loss": "margin"}}, ("madry2018towards", "carlini2017towards")),
+    "ensemble": (
+        {"attack": {"name": "ensemble", "attacks": [{"name": "pgd", "loss": "dlr"}, "square"]}},
+        ("madry2018towards", "croce2020reliable", "andriushchenko2020square"),
+    ),
+    "library": ({"attack": {"name": "foolbox:LinfPGD"}}, ("rauber2020foolbox",)),
+    "several sources": ({"source": {**OTHER, "with": [OTHER]}}, ("liu2017delving", "he2016deep")),
+    "start": ({"start": {"data": "cifar100", **OTHER}}, ("krizhevsky2009learning", "he2016deep")),
+    "parts": (
+        {"model": {"name": "vae", "prior": {"name": "mixture", "components": 5}, "likelihood": "discretised-logistic"}},
+        ("tomczak2018vae", "salimans2017pixelcnn", "kingma2014auto"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CITED)
+def test_what_a_cell_uses_is_cited_in_the_paragraph_and_has_its_entry(tmp_path, what):
+    axes, keys = CITED[what]
+    record = factory.robustness(CLEAN, CLEAN, **axes)
+    text = describe(record.id, factory.write(tmp_path, record), latex=True, bib=tmp_path / "a.bib")
+    cited = {key for keys in re.findall(r"\\cite\{([^}]*)\}", text) for key in keys.split(",")}
+    entries = set(re.findall(r"^@\w+\{([^,]+),", (tmp_path / "a.bib").read_text(encoding="utf-8"), re.M))
+    assert set(keys) <= cited
+    assert cited == entries
+
+
+def test_a_corrupted_image_is_named(tmp_path):
+    record = factory.robustness(CLEAN, CLEAN, corruption={"name": "fog", "severity": 3})
+    text = describe(record.id, factory.write(tmp_path, record))
+    assert "on 200 test images with fog of severity 3 with pgd" in text
+
+
+def test_a_finding_is_cited_and_the_calibration_is_that_of_the_judge(tmp_path):
+    finding = Finding(code="attack-misses-constructed-example", severity="warning", message="x")
+    labels = np.zeros(200, dtype=int)
+    seen = np.where(CLEAN, 0, 1)  # 95 % right, and always 50 % sure
+    answers = Answers(labels, seen, seen, np.full(200, 0.5), np.where(CLEAN, 0.5, np.nan))
+    record = factory.robustness(CLEAN, CLEAN, findings=(finding,))
+    record = record.model_copy(update={"predictions": Predictions.pack(answers, 2)})
+    text = describe(record.id, factory.write(tmp_path, record))
+    assert "An audit remarks (warning, attack-misses-constructed-example): x [zimmermann2022increasing]." in text
+    assert "The expected calibration error is 45.0 percentage points without an attack [guo2017calibration]." in text
+
+
+def test_a_users_own_parts_and_losses_are_reported(tmp_path):
+    model = {"name": "vae", "prior": "mine.py:Prior", "likelihood": "categorical"}
+    attack = {"name": "pgd", "loss": "mine.py:Loss"}
+    record = factory.robustness(CLEAN, CLEAN, model=model, attack=attack, data={"name": "npz", "file": "a.npz"})
+    text = describe(record.id, factory.write(tmp_path, record))
+    for own in ("prior mine.py:Prior", "loss mine.py:Loss", "data npz"):
+        assert own in text
+    assert "categorical" not in text.partition("No work is known")[2].partition("@")[0]

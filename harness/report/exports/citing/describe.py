@@ -9,9 +9,11 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.files import write_atomically
 from epsbench.harness.latex import DEFINITION, escape
 from epsbench.harness.records import read_record
-from epsbench.harness.report.exports.citing.paragraph import Sentence, sentences
-from epsbench.harness.report.exports.citing.works import bibtex, unknown_names, works
+from epsbench.harness.report.exports.citing.bibliography import bibtex
+from epsbench.harness.report.exports.citing.paragraph import Sentence, sentences, works
+from epsbench.harness.report.exports.citing.works import unknown_names
 from epsbench.harness.report.results.checking import check_cell
+from epsbench.harness.report.results.units import visible
 
 
 def describe(cell: str, results: Path | None, *, latex: bool = False, bib: Path | None = None) -> str:
@@ -27,7 +29,7 @@ def describe(cell: str, results: Path | None, *, latex: bool = False, bib: Path 
         raise InputError(problems)
     text = _latex(sentences(record)) if latex else _text(sentences(record))
     entries = bibtex(works(record))
-    if own := list(unknown_names(record)):
+    if own := [visible(name) for name in unknown_names(record.cell)]:
         remark = f"No work is known for {', '.join(own)}; describe and cite it yourself."
         text += f"\n% {escape(remark)}\n" if latex else f"\n\n{remark}"
     if bib is None:

@@ -6,9 +6,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from epsbench.harness.plan.training_text import AS_GIVEN, how_trained_record
 from epsbench.harness.records import Metric, Record
-from epsbench.harness.report.exports.citing.works import MEASURES, SOFTWARE, works_of_attack, works_of_name
+from epsbench.harness.report.exports.citing.measures import AUDITS, CALIBRATION, MEASURES, SOFTWARE, works_of_measure
+from epsbench.harness.report.exports.citing.works import (
+    BETA,
+    CORRUPTION,
+    RANDOMNESS,
+    SEVERAL_SOURCES,
+    TRANSFER,
+    works_of_attack,
+    works_of_model,
+    works_of_models,
+    works_of_name,
+)
 from epsbench.harness.report.results.cells import curve
 from epsbench.harness.report.results.names import Names
 from epsbench.harness.report.results.units import (
@@ -22,6 +35,7 @@ from epsbench.harness.report.results.units import (
     scalar,
     visible,
 )
+from epsbench.harness.report.robustness.classes import bins, calibration_error
 
 CURVES = {
     "nested": "An image that is fooled at an ε counts as fooled at every larger ε",
@@ -44,6 +58,11 @@ class Sentence:
     """Keys of works."""
 
 
+def works(record: Record) -> list[str]:
+    """The keys of the works that the paragraph of a cell cites, each once, in their order."""
+    return list(dict.fromkeys(key for sentence in sentences(record) for key in sentence.cites))
+
+
 def sentences(record: Record) -> list[Sentence]:
     """The methods and results of one cell."""
     made = [*_training(record)]
@@ -53,13 +72,11 @@ def sentences(record: Record) -> list[Sentence]:
 
 def _training(record: Record) -> Iterator[Sentence]:
     cell, names = record.cell, Names([record.cell])
-    name = str(cell["model"]["name"])
     model = names.label("model", cell["model"]) + _given(cell["model"])
     count = record.training.get("parameters")
     size = f" with {count:,} parameters" if isinstance(count, int) else ""
     data = data_name(cell["data"])
-    own = cell["data"]["name"] if isinstance(cell["data"], Mapping) else cell["data"]
-    cites = (*works_of_name("model", name), *works_of_name("data", str(own)))
+    cites = works_of_model(cell)
     how = how_trained_record(cell)
     if how in ("", AS_GIVEN):
         yield Sentence(f"We evaluate {visible(model)}{size} on {data}, with the weights that it came with", cites)
@@ -84,7 +101,10 @@ def _training(record: Record) -> Iterator[Sentence]:
     if "subset" in cell:
         yield Sentence(f"Only the {scalar(cell['subset'])} of the training images is used")
     if "start" in cell:
-        yield Sentence(f"Training begins with weights that were trained on {data_name(cell['start']['data'])}")
+        yield Sentence(
+            f"Training begins with weights that were trained on {data_name(cell['start']['data'])}",
+            works_of_models(cell["start"]),
+        )
 
 
 IDLE = {"gamma": ("schedule", "step"), "step_epochs": ("schedule", "step"), "momentum": ("optimizer", "sgd")}
@@ -110,10 +130,12 @@ def _robustness(record: Record) -> Iterator[Sentence]:
     attack = cell["attack"]
     n = record.verdicts.n if record.verdicts is not None else None
     images = f" on {n:,} test images" if n else ""
+    if corruption := cell.get("corruption"):
+        images += f" with {scalar(corruption.get('name'))} of severity {scalar(corruption.get('severity'))}"
     yield Sentence(
         f"Robustness is measured{images} with {visible(str(attack['name']))}{_attack_parameters(attack)} under "
         f"{norm_name(cell['norm'])} with ε = {scalar(cell['eps'])}, for pixels in [0, 1]",
-        tuple(works_of_attack(attack)),
+        (*works_of_attack(attack), *works_of_name("norm", str(cell["norm"])), *(CORRUPTION if corruption else ())),
     )
     if (asked := cell.get("randomness")) is not None:
         samples, votes = (
@@ -122,11 +144,17 @@ def _robustness(record: Record) -> Iterator[Sentence]:
         yield Sentence(
             f"The model is random: the attack follows the mean of the loss over {samples}, an image has the class with "
             f"the most of {votes}, and a tie counts as wrong",
-            ("athalye2018synthesizing",),
+            RANDOMNESS,
         )
     if "source" in cell:
-        source = Names([cell]).source(cell)
-        yield Sentence(f"The attack follows the gradients of another model, {source}", ("papernot2016transferability",))
+        first = cell["source"]
+        models = [{key: value for key, value in first.items() if key != "with"}, *first.get("with", [])]
+        cites = [key for axes in models for key in works_of_models(axes)]
+        yield Sentence(
+            f"The attack follows the gradients of {'another model' if len(models) == 1 else 'other models'}, "
+            f"{Names([cell]).source(cell)}",
+            (*TRANSFER, *(SEVERAL_SOURCES if len(models) > 1 else ()), *dict.fromkeys(cites)),
+        )
     stop = (
         "An image that is fooled is not attacked further"
         if cell.get("early_stop", True)
@@ -146,6 +174,23 @@ def _robustness(record: Record) -> Iterator[Sentence]:
                 f"Clean accuracy is {_share(clean)} and robust accuracy {_share(robust)} (95 % Wilson intervals)",
                 MEASURES["clean_accuracy"],
             )
+        yield from _calibration(record)
+
+
+def _calibration(record: Record) -> Iterator[Sentence]:
+    """The calibration error without an attack, and under it where every confidence is known."""
+    if record.predictions is None or not (answers := record.predictions.unpack()).labels.size:
+        return
+    shown = []
+    for confidence, seen, when in (
+        (answers.clean_confidence, answers.clean, "without an attack"),
+        (answers.adversarial_confidence, answers.adversarial, "under it"),
+    ):
+        if not np.isnan(confidence).any():
+            error = calibration_error(bins(confidence, seen == answers.labels))
+            shown.append(f"{100 * error:.1f} percentage points {when}")
+    if shown:
+        yield Sentence(f"The expected calibration error is {and_list(shown)}", CALIBRATION)
 
 
 def _attack_parameters(attack: Mapping[str, Any]) -> str:
@@ -164,7 +209,7 @@ def _generation(record: Record) -> Iterator[Sentence]:
     yield Sentence(
         f"The model has {scalar(cell['z_dim'])} latent dimensions, and the KL divergence has the weight "
         f"β = {scalar(cell['beta'])}",
-        ("higgins2017beta",) if cell["beta"] != 1.0 else (),
+        BETA if cell["beta"] != 1.0 else (),
     )
     if levels := record.evaluation.get("grey_levels"):
         yield Sentence(f"The likelihood is over {scalar(levels)} grey levels, in bits per dimension")
@@ -175,17 +220,21 @@ def _generation(record: Record) -> Iterator[Sentence]:
             yield Sentence(
                 f"On test images {what} is {value} bits per dimension (95 % Student-t interval{images})", MEASURES[name]
             )
-    other = [name for name in record.metrics if name in MEASURES and name not in BITS]
+    other = [name for name in record.metrics if name not in BITS and not name.startswith("floor_")]
     if other:
-        keys = dict.fromkeys(key for name in other for key in MEASURES[name])
-        yield Sentence(f"We also measure {and_list([name.replace('_', ' ') for name in other])}", tuple(keys))
+        keys = dict.fromkeys(key for name in other for key in works_of_measure(name))
+        shown = and_list([visible(name).replace("_", " ") for name in other])
+        yield Sentence(f"We also measure {shown}", tuple(keys))
 
 
 def _remarks(record: Record) -> Iterator[Sentence]:
     if record.failure is not None:
         yield Sentence(f"The cell failed: {visible(record.failure.type)}: {visible(record.failure.message)}")
     for finding in record.findings:
-        yield Sentence(f"An audit remarks ({finding.severity}, {visible(finding.code)}): {visible(finding.message)}")
+        yield Sentence(
+            f"An audit remarks ({finding.severity}, {visible(finding.code)}): {visible(finding.message)}",
+            AUDITS.get(finding.code, ()),
+        )
 
 
 def _software(record: Record) -> Iterator[Sentence]:

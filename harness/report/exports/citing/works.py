@@ -1,17 +1,20 @@
-"""The works to cite for what a cell names and measures, by their keys in ``references.bib``."""
+"""The works to cite for what a cell names, by their keys in ``references.bib``."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from epsbench.harness.plan.cell import models_of_record
-from epsbench.harness.records import Record
+from epsbench.harness.plan.names.augmentations import AUGMENTATIONS
 
 AUTOATTACK = "croce2020reliable"
+TRANSFER = ("papernot2016transferability",)
+SEVERAL_SOURCES = ("liu2017delving",)
+RANDOMNESS = ("athalye2018synthesizing",)
+CORRUPTION = ("hendrycks2019benchmarking",)
+BETA = ("higgins2017beta",)
+
 WORKS: dict[str, dict[str, tuple[str, ...]]] = {
     "attack": {
         "none": (),
@@ -40,6 +43,28 @@ WORKS: dict[str, dict[str, tuple[str, ...]]] = {
         "spsa": ("uesato2018adversarial",),
         "nes": ("ilyas2018black",),
         "sparse-rs": ("croce2022sparse",),
+        "images": (),
+        "torchattacks": ("kim2020torchattacks",),
+        "foolbox": ("rauber2020foolbox",),
+        "art": ("nicolae2018adversarial",),
+        "adv-lib": ("rony2020adversarial",),
+    },
+    "loss": {
+        "cross-entropy": (),
+        "cross-entropy-targeted": (),
+        "margin": ("carlini2017towards",),
+        "dlr": (AUTOATTACK,),
+        "dlr-targeted": (AUTOATTACK,),
+        "logit-difference": (),
+        "kl": ("zhang2019theoretically",),
+        "log-odds": (),
+    },
+    "norm": {
+        "linf": (),
+        "l2": (),
+        "l1": ("croce2021mind",),
+        "l0": (),
+        "l0-pixels": (),
     },
     "defense": {
         "none": (),
@@ -49,6 +74,7 @@ WORKS: dict[str, dict[str, tuple[str, ...]]] = {
         "trades": ("zhang2019theoretically",),
         "n-fgsm": ("dejorge2022make",),
     },
+    "augmentation": dict.fromkeys(AUGMENTATIONS, ()),
     "data": {
         "digits": ("alpaydin1998optical",),
         "mnist": ("lecun1998gradient",),
@@ -56,40 +82,46 @@ WORKS: dict[str, dict[str, tuple[str, ...]]] = {
         "cifar10": ("krizhevsky2009learning",),
         "cifar10:assignment": ("krizhevsky2009learning",),
         "cifar100": ("krizhevsky2009learning",),
+        "npz": (),
+        "folder": (),
+        "hf": (),
     },
     "model": {
-        "smallcnn": (),
+        "smallcnn": ("wong2018provable",),
         "resnet18": ("he2016deep",),
         "vae": ("kingma2014auto",),
         "residual-vae": ("kingma2014auto", "he2016deep"),
         "autoencoder": ("hinton2006reducing",),
         "timm": ("wightman2019timm",),
         "torchvision": ("torchvision2016",),
+        "file": (),
+    },
+    "encoder": {},
+    "decoder": {},
+    "prior": {
+        "normal": (),
+        "mixture": ("tomczak2018vae",),
+    },
+    "likelihood": {
+        "categorical": (),
+        "discretised-logistic": ("salimans2017pixelcnn",),
     },
 }
 """Kind → name in a suite → keys. A name without a work of its own has none."""
-MEASURES: dict[str, tuple[str, ...]] = {
-    "clean_accuracy": ("wilson1927probable",),
-    "test_bpd": ("kingma2014auto",),
-    "importance_bpd": ("burda2016importance",),
-    "refined_bpd": ("cremer2018inference",),
-    "amortisation_gap_bpd": ("cremer2018inference",),
-    "active_units": ("burda2016importance",),
-    "mutual_information_nats": ("hoffman2016elbo",),
-    "score_gradient_variance": ("williams1992simple",),
-    "reparameterised_gradient_variance": ("kingma2014auto",),
-    "frechet_distance": ("heusel2017gans",),
-    "frechet_distance_infinite": ("chong2020effectively",),
-    "kernel_distance": ("binkowski2018demystifying",),
-    "precision": ("kynkaanniemi2019improved",),
-    "recall": ("kynkaanniemi2019improved",),
-    "density": ("naeem2020reliable",),
-    "coverage": ("naeem2020reliable",),
-    "clipped_density": ("salvy2026enhanced",),
-    "clipped_coverage": ("salvy2026enhanced",),
-    "likelihood_divergence": ("jiralerspong2023feature",),
+PARTS = ("encoder", "decoder", "prior", "likelihood")
+"""Parts that a suite may give a generative model."""
+USERS_OWN = frozenset({"npz", "folder", "hf", "file", "images"})
+"""Names of a user's own data, model or images: nobody but the user knows what to cite."""
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "samples": RANDOMNESS,
+    "di": ("xie2019improving",),
+    "ti": ("dong2019evading",),
+    "ni": ("lin2020nesterov",),
+    "si": ("lin2020nesterov",),
+    "vmi": ("wang2021enhancing",),
+    "vmi_radius": ("wang2021enhancing",),
 }
-SOFTWARE = ("paszke2019pytorch",)
+"""Parameters of attacks that are works of their own. At their default they are left out of cells."""
 
 
 def works_of_name(kind: str, name: str) -> tuple[str, ...]:
@@ -97,53 +129,49 @@ def works_of_name(kind: str, name: str) -> tuple[str, ...]:
     return WORKS[kind].get(name, WORKS[kind].get(name.partition(":")[0], ()))
 
 
-def works_of_attack(attack: Mapping[str, Any]) -> list[str]:
-    """The keys for an attack, its loss and its parts."""
-    keys = list(works_of_name("attack", str(attack["name"])))
-    keys += [AUTOATTACK] if "dlr" in str(attack.get("loss", "")) else []
-    for value in attack.values():
+def works_of_attack(attack: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys for an attack, its options, its loss and its parts."""
+    keys = [*works_of_name("attack", str(attack["name"])), *works_of_name("loss", _name(attack.get("loss", "")))]
+    for option, value in attack.items():
+        keys += OPTIONS.get(option, ())
         for part in value if isinstance(value, list) else []:
-            keys += works_of_attack(part) if isinstance(part, Mapping) and "name" in part else []
-    return list(dict.fromkeys(keys))
+            keys += works_of_attack(part if isinstance(part, Mapping) else {"name": str(part)})
+    return tuple(dict.fromkeys(keys))
 
 
-def works(record: Record) -> list[str]:
-    """The keys for everything that a cell names and measures, each once."""
-    cell = record.cell
-    keys: list[str] = []
-    for axes in models_of_record(cell):
-        for kind in ("data", "model", "defense"):
-            if kind in axes:
-                value = axes[kind]
-                keys += works_of_name(kind, str(value["name"] if isinstance(value, Mapping) else value))
-        keys += works_of_attack(axes["attack"]) if "attack" in axes else []
-    keys += ["papernot2016transferability"] if "source" in cell else []
-    keys += ["higgins2017beta"] if cell.get("beta", 1.0) != 1.0 else []
-    for metric in record.metrics:
-        keys += MEASURES.get(metric, ())
-    return list(dict.fromkeys([*keys, *SOFTWARE]))
+def works_of_model(axes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys for a model, the parts that a suite gave it, and its data."""
+    kinds = ("model", *PARTS, "data")
+    named = (each for each in _names(axes) if each[0] in kinds)
+    return tuple(dict.fromkeys(key for kind, name in named for key in works_of_name(kind, name)))
 
 
-@cache
-def bibliography() -> Mapping[str, str]:
-    """Every entry of ``references.bib`` by its key."""
-    text = (Path(__file__).parent / "references.bib").read_text(encoding="utf-8")
-    return {
-        match.group(1): match.group().strip() for match in re.finditer(r"^@\w+\{([^,]+),.*?^\}$", text, re.M | re.S)
-    }
+def works_of_models(axes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys for a model, its parts, defense and data, and for the models that it starts from."""
+    named = (each for one in models_of_record(axes) for each in _names(one))
+    return tuple(dict.fromkeys(key for kind, name in named for key in works_of_name(kind, name)))
 
 
-def bibtex(keys: Iterable[str]) -> str:
-    """The entries with these keys."""
-    return "\n".join(bibliography()[key] for key in keys) + "\n"
-
-
-def unknown_names(record: Record) -> Iterator[str]:
+def unknown_names(cell: Mapping[str, Any]) -> list[str]:
     """What a cell names and this table does not: a user's own code or data, to be described by the user."""
-    cell = record.cell
-    for kind in WORKS:
-        if kind in cell:
-            value = cell[kind]
-            name = str(value["name"] if isinstance(value, Mapping) else value)
-            if name not in WORKS[kind] and name.partition(":")[0] not in WORKS[kind]:
-                yield f"{kind} {name}"
+    named = (each for axes in models_of_record(cell) for each in _names(axes))
+    return list(dict.fromkeys(f"{kind} {name}" for kind, name in named if not _known(kind, name)))
+
+
+def _known(kind: str, name: str) -> bool:
+    first = name.partition(":")[0]
+    return bool({name, first} & set(WORKS[kind])) and first not in USERS_OWN
+
+
+def _names(axes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Kind and name of everything that a cell, or the axes of a model, name."""
+    model, attack = axes.get("model", {}), axes.get("attack", {})
+    parts = {kind: model[kind] for kind in PARTS if kind in model}
+    loss = {"loss": attack["loss"]} if "loss" in attack else {}
+    for kind, value in {**axes, **parts, **loss}.items():
+        if kind in WORKS and value:
+            yield kind, _name(value)
+
+
+def _name(value: Any) -> str:
+    return str(value["name"] if isinstance(value, Mapping) else value)
