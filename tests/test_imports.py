@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "harness.frames": ("harness.records",),
     "harness.isolation": ("harness.global_settings",),
     "harness.findings": ("harness.finding_codes",),
+    "harness.finding_codes": ("harness.finding_codes",),
     "harness.records": ("harness.records", "harness.errors", "harness.files", "harness.findings", "harness.migrations"),
     "harness.plan": (
         "harness.plan", "harness.errors", "harness.isolation", "harness.records", "harness.hardware", "harness.files",
@@ -76,7 +77,9 @@ MAY_IMPORT = {
     f"{RUN}.robustness": (f"{RUN}.robustness", f"{RUN}.crew", f"{RUN}.failure", *AUDITS, *PLAN),
     REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.glossary", f"{REPORT}.page",
              f"{REPORT}.exports", f"{REPORT}.site", *SHARED),
-    f"{REPORT}.results": (f"{REPORT}.results", "harness.plan.names.registry", "harness.plan.cell", *SHARED),
+    f"{REPORT}.results": (
+        f"{REPORT}.results", "harness.plan.names.registry", "harness.plan.cell", "harness.plan.data", *SHARED,
+    ),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
     f"{REPORT}.robustness": (
         f"{REPORT}.robustness", "harness.plan.training_text", "harness.plan.data", "harness.plan.epsilon",
@@ -124,9 +127,15 @@ MAY_IMPORT = {
     "harness.gate_verbs": (
         "harness.report.gates", "harness.several", "harness.choices", "harness.report_verbs", *SHARED,
     ),
+    "harness.run_verbs": (
+        f"{RUN}.audits", f"{RUN}.verify", "harness.choices", "harness.completion", "harness.evaluate_verb",
+        "harness.measuring", "harness.several", "harness.report_verbs", *SHARED,
+    ),
+    "harness.list_verbs": (
+        "harness.plan", "harness.choices", "harness.listing", "harness.several", "harness.report_verbs", *SHARED,
+    ),
     "harness.cli": (
-        RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb",
-        "harness.measuring", "harness.several", "harness.old_options", "harness.completion",
+        f"{RUN}.machine", "harness.choices", "harness.old_options", "harness.run_verbs", "harness.list_verbs",
         "harness.report_verbs", "harness.gate_verbs", *SHARED,
     ),
 }  # fmt: skip
@@ -136,7 +145,7 @@ TORCH_FREE = (
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
     "harness.findings", "harness.finding_codes", "harness.api", "harness.evaluation", "harness.evaluate_verb",
     "harness.measuring", "harness.several", "harness.completion", "harness.hardware", "harness.waiting",
-    "harness.report_verbs", "harness.gate_verbs", "models.preprocessing",
+    "harness.report_verbs", "harness.gate_verbs", "harness.run_verbs", "harness.list_verbs", "models.preprocessing",
 )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ OUR_OWN = frozenset({
     "eps-not-monotone",
     # outputs and speed
     "audit-failed", "output-failed", "not-folded", "not-prepared", "not-mixed", "not-traced", "not-compiled",
-    "not-graphed",
+    "not-graphed", "attacked-alone",
 })  # fmt: skip
 """Codes of the other findings: their checks follow no work."""
 

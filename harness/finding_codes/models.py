@@ -1,22 +1,10 @@
-"""Every code that a finding may have: what it means and what to do about it. ``docs/audits.md`` repeats the table."""
+"""Codes about a classifier, and about its gradients."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from epsbench.harness.finding_codes.code import Code
 
-
-@dataclass(frozen=True)
-class Code:
-    """One kind of finding. "void": the cell's numbers mean nothing. "warning": they stand, and the report warns."""
-
-    severity: Literal["void", "warning"]
-    meaning: str
-    remedy: str
-
-
-CODES: dict[str, Code] = {
-    # The model.
+MODEL: dict[str, Code] = {
     "not-finite": Code(
         "void",
         "The model's logits, its codes, or the attack's images, hold NaN or infinity.",
@@ -155,70 +143,9 @@ CODES: dict[str, Code] = {
         "The attack's loss compares more logits than the model has.",
         "for so few classes, use an attack whose loss is the cross-entropy",
     ),
-    # A generative model.
-    "bounds-out-of-order": Code(
-        "void",
-        "A bound of the likelihood is clearly lower, in bits per dimension, than one that it cannot lie below.",
-        "let elbo() return the distortion −log p(x|z) and the whole rate KL(q(z|x) ‖ p(z)), each in nats an image",
-    ),
-    "loss-is-no-bound": Code(
-        "warning",
-        "The model's own elbo() is clearly lower than the ELBO of its encoder, decoder and prior, or is not finite. "
-        "The numbers are of these parts, the training curves are not.",
-        "do not compare the training curves; let elbo() return the distortion and the rate",
-    ),
-    "not-normalised-likelihood": Code(
-        "void",
-        "The prior does not integrate to 1, or the likelihood of a code does not sum to 1 over the grey levels of a "
-        "pixel: the bounds are no bounds of a likelihood.",
-        "subtract the logarithm of the integral in the prior's log_prob; let the decoder depend on z alone",
-    ),
-    "prior-draws-differ": Code(
-        "void",
-        "The prior draws from another distribution than the density that its log_prob computes, such as a truncated "
-        "one: likelihood and samples are of two models.",
-        "let draw() and log_prob() use the same parameters, and do not truncate",
-    ),
-    "sees-the-image": Code(
-        "void",
-        "The decoder or the prior answers otherwise in a process that has not encoded the images: the code is not the "
-        "only way from the image to its likelihood.",
-        "let the decoder and the prior depend on z alone: nothing that encode() leaves in the model or beside it",
-    ),
-    "trained-on-test-images": Code(
-        "void",
-        "The model fits test images better than images that it was trained on, or held-out ones, or its samples are "
-        "copies of test images.",
-        "check that no test image was used to build or train it, and train it anew",
-    ),
-    "memorised-images": Code(
-        "warning",
-        "Many samples are copies of training images: the measures of sample quality reward them.",
-        "do not compare its sample quality; train for fewer epochs, or with fewer latent dimensions",
-    ),
-    "degenerate-posterior": Code(
-        "void",
-        "The posterior is so narrow that float32 cannot draw from it, so rates and importance weights mean nothing.",
-        "bound the log-std from below, or train the model as an autoencoder",
-    ),
-    "decoder-gradient": Code(
-        "warning",
-        "log p(x|z) does not rise along its gradient in z as the gradient promises: refined posteriors, the "
-        "amortisation gap and the variances of gradient estimators mean little.",
-        "remove what replaces the decoder's gradient (detach, rounding, straight-through, hooks)",
-    ),
-    "constant-dimensions": Code(
-        "warning",
-        "The posterior of some latent dimensions is the same for all images and is not that of the prior: they carry "
-        "nothing, and cost rate.",
-        "find the layer whose output is constant, or use fewer latent dimensions",
-    ),
-    "likelihood-at-floor": Code(
-        "warning",
-        "Likelihoods of single pixels are 0 or 1 in float32: the decoder's logits are saturated.",
-        "bound the logits, or train with a smaller learning_rate or for fewer epochs",
-    ),
-    # Its gradients.
+}
+
+GRADIENTS: dict[str, Code] = {
     "zero-gradient": Code(
         "warning",
         "Gradients are exactly 0 in float32, so gradient attacks cannot move: the logits are saturated or scaled, "
@@ -267,116 +194,9 @@ CODES: dict[str, Code] = {
         "A short search without gradients fools many images that withstand gradient steps: gradients are masked.",
         "do not report accuracy under gradient attacks; use attacks without gradients",
     ),
-    # The attack.
-    "no-op": Code(
-        "void",
-        "The attack returned most images unchanged.",
-        "check that it returns the images it made, and that the model has gradients to follow",
-    ),
-    "unmoved": Code(
-        "warning",
-        "The attack returned some images unchanged.",
-        "check whether their gradients are 0, or whether the attack gives up on them",
-    ),
-    "beyond-ball": Code(
-        "warning",
-        "The attack returned images further away than ε. They were projected, which may undo the attack.",
-        "give the attack ε in units of pixels in [0, 1] and the norm of the cell, and let it project",
-    ),
-    "not-pixels": Code(
-        "void",
-        "The attack returned values that are no pixels in [0, 1], such as bytes or normalised images.",
-        "return pixels in [0, 1]: divide by 255, or undo the normalisation",
-    ),
-    "outside-ball": Code("void", "A perturbation is larger than ε.", "correct the norm's `project`"),
-    "outside-box": Code("void", "Pixels lie outside [0, 1].", "correct what changes the image after the projection"),
-    "no-ascent": Code(
-        "warning",
-        "The attack uses gradients and does not raise the loss.",
-        "check the sign of its step, its step size, and the model's gradients",
-    ),
-    "unconverged": Code(
-        "warning",
-        "On images that it did not fool, the loss still rises when the attack takes one more step.",
-        "take more steps, or larger ones",
-    ),
-    "one-step-short": Code(
-        "warning",
-        "The attack computes a gradient at the images that it returns, and does not take the last step.",
-        "return the images after the last update",
-    ),
-    "lost-iterate": Code(
-        "warning",
-        "An earlier iterate fooled the model, and the image that the attack returned does not.",
-        "return the first image that fools the model",
-    ),
-    # Cells against each other.
-    "weaker-than-peers": Code(
-        "warning",
-        "An attack of many steps fools fewer than half as many images as another one in the same ball.",
-        "check the weaker attack's ε, step size, number of steps and loss",
-    ),
-    "eps-not-monotone": Code(
-        "warning",
-        "A smaller ε fools significantly more images, although the larger ball contains the smaller.",
-        "use a stronger attack, or curve = nested",
-    ),
-    "one-step-beats-many": Code(
-        "warning",
-        "A one-step attack fools significantly more images than one of many steps.",
-        "suspect masked gradients, or steps too few or too small",
-    ),
-    "noise-beats-gradient": Code(
-        "warning",
-        "Random noise fools significantly more images than a gradient attack.",
-        "suspect masked gradients or a broken attack; do not report the gradient attack's number alone",
-    ),
-    "black-box-beats-gradient": Code(
-        "warning",
-        "An attack without gradients fools significantly more images than a gradient attack of many steps.",
-        "suspect masked gradients; report the worst case over both",
-    ),
-    "catastrophic-overfitting": Code(
-        "warning",
-        "The model withstands one gradient step of size ε, and neither half of that step nor many small steps: "
-        "it has overfitted to the single steps that it was trained on (Wong et al., 2020).",
-        "evaluate it with many steps; train with random starts, fewer epochs or more steps",
-    ),
-    # The audits and other outputs beside the number.
-    "audit-failed": Code(
-        "warning",
-        "An audit raised an exception, so what it checks is not known. The number does not depend on it.",
-        "call the model as the audit does, and correct what raises",
-    ),
-    "output-failed": Code(
-        "warning",
-        "Pictures or a profile could not be written. The number does not depend on them.",
-        "correct the reason, and run the cell again if the output is needed",
-    ),
-    # Speed alone.
-    "not-folded": Code("warning", "Batch norm could not be folded.", "numbers are unaffected, speed is"),
-    "not-prepared": Code(
-        "warning",
-        "A faster form of the model was rejected.",
-        "numbers are unaffected, speed is",
-    ),
-    "not-mixed": Code(
-        "warning",
-        "The model cannot run in low precision, or is slower in it; float32 is used.",
-        "numbers are unaffected",
-    ),
-    "not-traced": Code(
-        "warning", "No faster program could be traced from the model.", "numbers are unaffected, speed is"
-    ),
-    "not-compiled": Code("warning", "The model could not be compiled.", "numbers are unaffected, speed is"),
-    "not-graphed": Code("warning", "The step could not be captured as a CUDA graph.", "numbers are unaffected"),
-    "attacked-alone": Code(
-        "warning", "Another process could not help with the attack.", "numbers are unaffected, speed is"
-    ),
 }
 
-
-# Faults of a model's own gradients. They do not matter to an attack that follows the gradients of another model.
 OWN_GRADIENTS = frozenset(
     {"zero-gradient", "gradient-not-finite", "precision-masked", "shattered", "masked", "decoy-gradient"}
 )
+"""Faults of a model's own gradients. They do not matter to an attack that follows the gradients of another model."""
