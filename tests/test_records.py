@@ -30,6 +30,7 @@ from epsbench.harness.records import (
     write_pictures,
     write_record,
 )
+from epsbench.harness.records.numbers import finite_number
 
 
 def record(**fields) -> Record:
@@ -255,3 +256,12 @@ def test_messages_carry_nothing_that_a_terminal_acts_on(tmp_path):
     (message,) = caught.value.messages
     assert message.isprintable()
     assert "\\x1b[31m" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(3, 3.0), (0.5, 0.5), (-2, -2.0), (True, None), (None, None), ("3", None), (float("nan"), None),
+     (float("-inf"), None), (10**400, None), ([1], None)],
+)  # fmt: skip
+def test_a_number_in_a_record_is_finite_or_none(value, number):
+    assert finite_number(value) == number

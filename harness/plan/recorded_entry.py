@@ -8,6 +8,7 @@ from typing import Any
 
 from epsbench.harness.plan.named import digest
 from epsbench.harness.records import Record, Status, Verdicts
+from epsbench.harness.records.numbers import finite_number
 
 CELL_KEYS = ("attack", "norm", "eps")
 COST_KEYS = ("forwards", "backwards", "shared_backwards")
@@ -69,11 +70,11 @@ class Timing:
         if record.status != "ok":
             return cls()
         cost, training = record.cost, record.training
-        seconds, images = _number(cost, "seconds"), _images(record)
-        taken = None if seconds is None else seconds + (_number(cost, "audit_seconds") or 0.0)
-        gradients = (_number(cost, "backwards") or 0) + (_number(cost, "shared_backwards") or 0)
-        rate, trained = _number(training, "images_per_second"), _number(training, "seconds")
-        watched = (_number(training, "watch_seconds") or 0.0) / trained if trained else 0.0
+        seconds, images = finite_number(cost.get("seconds")), _images(record)
+        taken = None if seconds is None else seconds + (finite_number(cost.get("audit_seconds")) or 0.0)
+        gradients = (finite_number(cost.get("backwards")) or 0) + (finite_number(cost.get("shared_backwards")) or 0)
+        rate, trained = finite_number(training.get("images_per_second")), finite_number(training.get("seconds"))
+        watched = (finite_number(training.get("watch_seconds")) or 0.0) / trained if trained else 0.0
         return cls(
             device=str(cost.get("device", "")),
             work=work_key(record.cell),
@@ -83,11 +84,6 @@ class Timing:
             gradient_seconds=seconds / gradients if seconds and gradients else None,
             training_image_seconds=(1 + watched) / rate if rate else None,
         )
-
-
-def _number(values: Mapping[str, Any], key: str) -> float | None:
-    value = values.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _images(record: Record) -> int:

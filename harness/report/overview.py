@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from epsbench.harness.plan.training_text import how_trained_record
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Column, Entry, Table
-from epsbench.harness.report.results.cells import flat
+from epsbench.harness.report.results.cells import finite, flat
 from epsbench.harness.report.results.joining import Conflict
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
@@ -152,7 +152,7 @@ def _result(record: Record) -> Entry:
 def _trained(record: Record) -> str:
     training = record.training
     parts = [how] if training and (how := how_trained_record(record.cell)) else []
-    if isinstance(seconds := training.get("seconds"), int | float) and seconds > 0:
+    if (seconds := finite(training, "seconds")) > 0:
         parts.append(duration(seconds))
     if isinstance(parameters := training.get("parameters"), int):
         parts.append(plural(parameters, "parameter"))

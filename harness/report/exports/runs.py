@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from epsbench.harness.records import Record
+from epsbench.harness.records.numbers import finite_number
 from epsbench.harness.report.results.cells import canonical, flat
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import visible
@@ -77,11 +77,8 @@ def _metrics(record: Record) -> dict[str, float]:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        visible(name): float(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    numbers = ((visible(name), finite_number(value)) for name, value in values.items())
+    return {name: number for name, number in numbers if number is not None}
 
 
 def _tags(record: Record) -> dict[str, str]:

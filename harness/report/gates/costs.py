@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Metric, Record, find_record, read_records
+from epsbench.harness.records.numbers import finite_number
 from epsbench.harness.report.results.cells import canonical
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ OF_TRAINING = {"training_seconds": "seconds", "training_images_per_second": "ima
 
 def cost(record: Record, name: str) -> float | None:
     """A cost of a record; None where it is no finite number."""
-    value = record.cost.get(name, record.training.get(OF_TRAINING.get(name, "")))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    return finite_number(record.cost.get(name, record.training.get(OF_TRAINING.get(name, ""))))
 
 
 @dataclass(frozen=True)

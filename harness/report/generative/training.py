@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from epsbench.harness.plan.training_text import how_trained_record
 from epsbench.harness.records import Record
+from epsbench.harness.records.numbers import finite_number
 from epsbench.harness.report.drawing.table import ASIDE, Column, Entry, Table, fold
 from epsbench.harness.report.generative.columns import HEAD, head
 from epsbench.harness.report.generative.settings import Setting
-from epsbench.harness.report.results.cells import distinct_texts
+from epsbench.harness.report.results.cells import distinct_texts, finite
 from epsbench.harness.report.results.units import ABSENT, duration, number
 
 FOLDED = frozenset({"data", "trains", "precision", "device"})
@@ -49,11 +50,9 @@ def _mean(values: Sequence[float], spell: Callable[[float], str]) -> Entry:
 
 
 def _number(record: Record, key: str, cost_key: str = "") -> float:
-    value = record.training.get(key, record.cost.get(cost_key))
-    return float(value) if isinstance(value, int | float) else 0.0
+    return finite_number(record.training.get(key, record.cost.get(cost_key))) or 0.0
 
 
 def _evaluation_seconds(record: Record) -> float:
     seconds = record.evaluation.get("seconds")
-    values = seconds.values() if isinstance(seconds, Mapping) else ()
-    return sum(float(value) for value in values if isinstance(value, int | float))
+    return sum(finite(seconds, measure) for measure in seconds) if isinstance(seconds, Mapping) else 0.0

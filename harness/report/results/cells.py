@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epsbench.harness.records.numbers import finite_number
 from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, scalar
 
 Cell = Mapping[str, Any]
@@ -94,14 +94,13 @@ def start_label(axes: Cell) -> str:
 
 def numbers(objects: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     """The values of a key that are numbers, one for each object that has one."""
-    values = (values.get(key) for values in objects)
-    return [float(value) for value in values if isinstance(value, int | float)]
+    values = (finite_number(values.get(key)) for values in objects)
+    return [value for value in values if value is not None]
 
 
 def finite(values: Mapping[str, Any], key: str) -> float:
     """The value of a key where it is a finite number; else 0."""
-    value = values.get(key)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+    return finite_number(values.get(key)) or 0.0
 
 
 def passes(cost: Mapping[str, Any]) -> float:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from epsbench.harness.plan.data import DATASETS
-from epsbench.harness.records import Record
 from epsbench.harness.records.predictions import Answers
 from epsbench.harness.report.drawing.table import ASIDE, NEEDED, Column, Entry, Table, fold
 from epsbench.harness.report.results.cells import attack_key
-from epsbench.harness.report.results.class_names import class_names as recorded_names
+from epsbench.harness.report.results.class_names import all_class_names
 from epsbench.harness.report.results.units import (
     ABSENT,
     defense_name,
@@ -141,18 +139,10 @@ def _seen(board: Board, row: Row) -> Seen | None:
             continue
         known = (each for each in unpacked if not np.isnan(each.adversarial_confidence).any())
         assert strongest.predictions is not None
-        names = class_names(strongest, strongest.predictions.classes)
+        names = all_class_names(strongest, strongest.predictions.classes)
         label = board.labels[attack_key(strongest.cell)]
         return Seen(board, row, label, answers, next(known, None), worst_case(robust), names)
     return None
-
-
-def class_names(record: Record, classes: int) -> tuple[str, ...]:
-    """What the classes of a record's data are called; their numbers where that is not known."""
-    data = record.cell["data"]
-    known = DATASETS[data].class_names if isinstance(data, str) and data in DATASETS else ()
-    names = recorded_names(record) or known
-    return names[:classes] if len(names) >= classes else tuple(map(str, range(classes)))
 
 
 def classes_table(models: Sequence[Seen]) -> Table | None:

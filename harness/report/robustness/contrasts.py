@@ -8,7 +8,16 @@ from fractions import Fraction
 from statistics import mean
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import EACH, AttackKey, Cell, attack_key, canonical, start_label, way
+from epsbench.harness.report.results.cells import (
+    EACH,
+    AttackKey,
+    Cell,
+    attack_key,
+    canonical,
+    finite,
+    start_label,
+    way,
+)
 from epsbench.harness.report.results.units import and_list, number, visible
 from epsbench.harness.report.robustness.leaderboard import Board, Row, measured_gradients
 from epsbench.harness.report.robustness.scores import score_entry
@@ -111,8 +120,7 @@ def _efforts(board: Board) -> Iterator[str]:
     for row in board.rows[:MOST_PAIRS]:
         attacks: dict[AttackKey, list[Record]] = defaultdict(list)
         for record in records_at(row, eps):
-            speed = record.cost.get("images_per_second")
-            if not record.cell.get("early_stop", True) and isinstance(speed, int | float) and speed > 0:
+            if not record.cell.get("early_stop", True) and finite(record.cost, "images_per_second") > 0:
                 attacks[attack_key(record.cell)].append(record)
         efforts = {attack: count for attack, group in attacks.items() if (count := measured_gradients(group))}
         if len(set(efforts.values())) < 2:

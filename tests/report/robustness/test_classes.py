@@ -12,13 +12,13 @@ from epsbench.harness.records import Record
 from epsbench.harness.records.predictions import Answers, Predictions
 from epsbench.harness.report.build import report
 from epsbench.harness.report.content import Content
+from epsbench.harness.report.results.class_names import all_class_names, class_name, class_names
 from epsbench.harness.report.results.loading import load_results
 from epsbench.harness.report.robustness.class_figures import class_figures, shown_classes
 from epsbench.harness.report.robustness.classes import (
     bins,
     by_class_table,
     calibration_error,
-    class_names,
     confusion,
     confusions,
     seen,
@@ -108,11 +108,13 @@ def test_calibration_under_attack_needs_every_confidence(tmp_path):
 
 def test_names_come_from_the_record_or_from_the_data_that_come_along(folder):
     record = answered(UNDER, data="cifar10")
-    assert class_names(record, 10)[3] == "cat"
+    assert all_class_names(record, 10)[3] == "cat"
+    assert class_name(class_names(record), 3) == "cat"
     own = record.model_copy(update={"evaluation": {"class_names": ["a", "<b>", "c\u202e"]}})
-    assert class_names(own, 3) == ("a", "<b>", "c\\u202e")
-    assert class_names(own, 5) == tuple("01234")
-    assert class_names(answered(UNDER), 3) == ("0", "1", "2")
+    assert class_names(own) == all_class_names(own, 3) == ("a", "<b>", "c\\u202e")
+    assert all_class_names(own, 5) == tuple("01234")
+    assert all_class_names(answered(UNDER), 3) == ("0", "1", "2")
+    assert class_names(answered(UNDER)) == ()
 
 
 def test_records_from_before_predictions_were_kept_leave_the_section_out(tmp_path):
