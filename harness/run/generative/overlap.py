@@ -12,6 +12,35 @@ BATCH = 1000
 
 
 @dataclass(frozen=True)
+class Balls:
+    """A set of points, each with a closed ball that reaches to its k-th nearest neighbour in the set."""
+
+    points: Tensor
+    """The points (n, d)."""
+
+    distance: Tensor
+    """The distances (n, k) to the k nearest other points, ascending."""
+
+    index: Tensor
+    """Which points these are, (n, k)."""
+
+    @classmethod
+    def around(cls, points: Tensor, k: int = NEIGHBOURS) -> Balls:
+        """The balls of points (n, d). Raises `ValueError` if there are no k others."""
+        return cls(points, *nearest_points(points, k))
+
+    @property
+    def k(self) -> int:
+        """The number of neighbours that a ball reaches to."""
+        return self.distance.shape[1]
+
+    @property
+    def radii(self) -> Tensor:
+        """The radii (n,)."""
+        return self.distance[:, -1]
+
+
+@dataclass(frozen=True)
 class Overlap:
     """How n real and m generated points overlap.
 
@@ -52,36 +81,36 @@ class Overlap:
 
         Raises `ValueError` if a set has too few points for k neighbours.
         """
-        near_distance, near = nearest_points(real, k)
-        around_real, around_generated = near_distance[:, -1], radii(generated, k)
-        limit = around_real.median()
-        balls, clipped = (torch.zeros(len(generated), dtype=torch.int64, device=generated.device) for _ in range(2))
+        return cls.between(Balls.around(real, k), Balls.around(generated, k))
+
+    @classmethod
+    def between(cls, real: Balls, generated: Balls) -> Overlap:
+        """The overlap of two sets whose balls are known. Both have the same number of neighbours."""
+        k, count = real.k, len(generated.points)
+        limit = real.radii.median()
+        balls, clipped = (torch.zeros(count, dtype=torch.int64, device=generated.points.device) for _ in range(2))
         reached, inside = [], []
-        for points, radius in zip(real.split(BATCH), around_real.split(BATCH), strict=True):
-            distance = distances(points, generated)
+        for points, radius in zip(real.points.split(BATCH), real.radii.split(BATCH), strict=True):
+            distance = distances(points, generated.points)
             within = distance <= radius[:, None]
             balls += within.sum(0)
             clipped += (distance <= radius.clamp(max=limit)[:, None]).sum(0)
             inside.append(within.sum(1))
-            reached.append((distance <= around_generated).any(1))
-        count = torch.cat(inside)
+            reached.append((distance <= generated.radii).any(1))
+        contained = torch.cat(inside)
         # A real point lies in the balls of those points that it is a near neighbour of.
-        clipped_real = near[near_distance <= around_real.clamp(max=limit)[:, None]].bincount(minlength=len(real))
+        near = real.index[real.distance <= real.radii.clamp(max=limit)[:, None]]
+        clipped_real = near.bincount(minlength=len(real.points))
         return cls(
             k=k,
             realistic=balls > 0,
             reached=torch.cat(reached),
             density=balls / k,
-            covered=count > 0,
+            covered=contained > 0,
             clipped=(clipped / k).clamp(max=1),
             clipped_real=(clipped_real / k).clamp(max=1),
-            filled=(count / k).clamp(max=1),
+            filled=(contained / k).clamp(max=1),
         )
-
-
-def radii(points: Tensor, k: int) -> Tensor:
-    """The distance of each point (n, d) to its k-th nearest other point, (n,). Raises `ValueError` if there is none."""
-    return nearest_points(points, k)[0][:, -1]
 
 
 def nearest_points(points: Tensor, k: int) -> tuple[Tensor, Tensor]:

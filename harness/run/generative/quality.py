@@ -18,7 +18,7 @@ from epsbench.harness.run.generative.features import check_features, feature_net
 from epsbench.harness.run.generative.likelihood import likelihood_divergence
 from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.neighbours import neighbours
-from epsbench.harness.run.generative.overlap import NEIGHBOURS, Overlap
+from epsbench.harness.run.generative.overlap import NEIGHBOURS, Balls, Overlap
 from epsbench.harness.run.generative.sampling import draw_levels, levels_of
 from epsbench.harness.run.metrics import mean_metric, proportion
 from epsbench.models.vae import VAENetwork, rescale
@@ -61,9 +61,10 @@ def quality(
         return features(network, rescale(images[:n], vae.levels))
 
     of_train, of_test, of_samples = (features_of(images) for images in (train, test, samples))
-    metrics = compare(of_test, of_samples, seed)
+    around_test = Balls.around(of_test)
+    metrics = compare(around_test, Balls.around(of_samples), seed)
     advance(1)
-    floor = compare(of_train, of_test, seed)
+    floor = compare(Balls.around(of_train), around_test, seed)
     advance(1)
     metrics |= {f"floor_{name}": metric for name, metric in floor.items()}
     metrics |= likelihood_divergence(of_train, of_test, of_samples, seed)
@@ -90,12 +91,13 @@ def images_of(data: Data, evaluation: Mapping[str, int]) -> int:
     return n
 
 
-def compare(real: Tensor, generated: Tensor, seed: int) -> dict[str, Metric]:
-    """All measures of ``generated`` features (m, d) against ``real`` ones (n, d).
+def compare(around_real: Balls, around_generated: Balls, seed: int) -> dict[str, Metric]:
+    """All measures of generated features (m, d) against real ones (n, d), both with their balls.
 
     The interval of a share or a mean is over the images that it counts; those of the other set are taken as fixed.
     """
-    overlap = Overlap.of(real, generated)
+    overlap = Overlap.between(around_real, around_generated)
+    real, generated = around_real.points, around_generated.points
     infinite = frechet_distance_infinite(real, generated, seed)
     extrapolated = {} if infinite is None else {"frechet_distance_infinite": Metric(value=infinite, n=len(generated))}
     return {

@@ -15,7 +15,7 @@ from epsbench.harness.run.data.load import load_data
 from epsbench.harness.run.generative import overlap as overlap_module
 from epsbench.harness.run.generative import quality as module
 from epsbench.harness.run.generative import sampling
-from epsbench.harness.run.generative.overlap import Overlap, radii
+from epsbench.harness.run.generative.overlap import Balls, Overlap
 from epsbench.harness.run.generative.quality import (
     STEPS,
     compare,
@@ -78,7 +78,7 @@ def test_one_image_again_and_again():
     overlap = Overlap.of(x, x[:1].expand(60, 3))
     assert overlap.realistic.all()
     assert overlap.reached.sum() == 1
-    assert overlap.covered.sum() == (torch.cdist(x[:1], x)[0] <= radii(x, 5) + 1e-6).sum()
+    assert overlap.covered.sum() == (torch.cdist(x[:1], x)[0] <= Balls.around(x, 5).radii + 1e-6).sum()
 
 
 @pytest.mark.parametrize("batch", [7, 1000])
@@ -109,7 +109,7 @@ def test_what_one_distribution_gives():
 
 def test_no_neighbours():
     with pytest.raises(ValueError, match="neighbour number 5 among 5"):
-        radii(points(5), 5)
+        Balls.around(points(5), 5)
 
 
 def test_frechet_distance_in_closed_form():
@@ -177,7 +177,7 @@ def test_kernel_distance_of_one_distribution_is_about_zero_either_way():
 
 
 def test_intervals():
-    metrics = compare(points(80), points(80, seed=1) + 0.3, 0)
+    metrics = compare(Balls.around(points(80)), Balls.around(points(80, seed=1) + 0.3), 0)
     shares_of_sets = {"precision", "recall", "density", "coverage", "clipped_density", "clipped_coverage"}
     assert set(metrics) == shares_of_sets | {"frechet_distance", "kernel_distance", "frechet_distance_infinite"}
     for name, metric in metrics.items():
