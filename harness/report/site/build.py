@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -16,7 +17,7 @@ from epsbench.harness.report.formats.html import html
 from epsbench.harness.report.glossary import hint
 from epsbench.harness.report.page import page_parts
 from epsbench.harness.report.results.loading import load_results
-from epsbench.harness.report.results.units import distinct, visible
+from epsbench.harness.report.results.units import and_list, distinct, visible
 from epsbench.harness.report.site.history import PATH as HISTORY
 from epsbench.harness.report.site.history import history_page
 from epsbench.harness.report.site.pages import ATTACKS, Cell, Page, Section, content_pages, page_path
@@ -35,14 +36,16 @@ def publish(folders: Sequence[Path], out: Path) -> list[Path]:
     file cannot be written.
     """
     content = Content(load_results(*folders))
-    pages = [*content_pages(content), history_page(folders)]
     names = distinct([visible(str(folder)) for folder in folders])
-    reports = {page_path("reports", name): folder for name, folder in zip(names, folders, strict=True)}
-    pages.append(_reports(reports, names))
+    reports = {
+        page_path("reports", name): (name, content if len(folders) == 1 else Content(load_results(folder)))
+        for name, folder in zip(names, folders, strict=True)
+    }
+    pages = [*content_pages(content, reports), history_page(folders), _reports(reports)]
     files = {page.path: _rendered(page).encode() for page in pages}
     files[STYLE] = (HERE / STYLE).read_bytes()
-    for path, folder in reports.items():
-        files[path] = html(page_parts(Content(load_results(folder))), hint).encode()
+    for path, (_, alone) in reports.items():
+        files[path] = html(page_parts(alone), hint).encode()
     _write(files, out)
     return [out / name for name in files]
 
@@ -50,32 +53,41 @@ def publish(folders: Sequence[Path], out: Path) -> list[Path]:
 def watch(folders: Sequence[Path], out: Path, seconds: float, say: Callable[[str], None]) -> None:
     """Publish, and again after each time that records changed, looking every so many seconds, until interrupted.
 
-    A folder that a run has not written to yet is waited for.
+    Folders that a run has not written to yet are left out and waited for.
     """
     before: object = None
     while True:
         now = _state(folders)
         if now != before:
-            try:
-                say(f"{out / 'index.html'}: {len(publish(folders, out))} files")
-            except InputError as error:
-                if before is not None or now:
-                    raise
-                say(f"waiting: {error.messages[0]}")
+            ready = [folder for folder in folders if _records(folder)]
+            waiting = and_list([str(folder) for folder in folders if folder not in ready])
+            if ready:
+                say(f"{out / 'index.html'}: {len(publish(ready, out))} files")
+            if waiting:
+                say(f"waiting: no records yet in {waiting}")
             before = now
         time.sleep(seconds)
 
 
 def _state(folders: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of every record."""
-    records = (path for folder in folders for path in sorted((folder / "cells").glob("*.json")))
-    return tuple((str(path), stat.st_size, stat.st_mtime_ns) for path in records for stat in [path.stat()])
+    state = []
+    for folder in folders:
+        for path in _records(folder):
+            with suppress(FileNotFoundError):  # a run has replaced or deleted it in this moment
+                stat = path.stat()
+                state.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return tuple(state)
 
 
-def _reports(reports: Mapping[str, Path], names: Sequence[str]) -> Page:
-    rows = tuple((Cell(name, link=path),) for path, name in zip(reports, names, strict=True))
+def _records(folder: Path) -> list[Path]:
+    return sorted((folder / "cells").glob("*.json"))
+
+
+def _reports(reports: Mapping[str, tuple[str, Content]]) -> Page:
+    rows = tuple((Cell(name, link=path), Cell(alone.title)) for path, (name, alone) in reports.items())
     lead = ("The full report on each results folder, with figures and pictures.",)
-    return Page(FOLDERS, "Reports", lead, (Section("Results folders", ("report",), rows),))
+    return Page(FOLDERS, "Reports", lead, sections=(Section("Results folders", ("report", "suites"), rows),))
 
 
 def _rendered(page: Page) -> str:
@@ -88,9 +100,12 @@ def _rendered(page: Page) -> str:
 
 
 def _write(files: Mapping[str, bytes], out: Path) -> None:
+    """Write what differs from the files that are there, so that their times say when they changed."""
     try:
         for name, content in files.items():
-            write_atomically(out / name, content)
+            path = out / name
+            if not path.is_file() or path.read_bytes() != content:
+                write_atomically(path, content)
         for folder in ("models", "attacks", "reports"):
             for path in (out / folder).glob("*.html"):
                 if f"{folder}/{path.name}" not in files:

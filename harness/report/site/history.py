@@ -34,7 +34,7 @@ def history_page(folders: Sequence[Path]) -> Page:
     heads = ("cell", "commit", "finished", "status", "number", "change")
     figures = tuple(history_figures(list(several.values()), names))
     section = Section("Measurements", heads, rows, CAPTION, figures)
-    return Page(PATH, "History", lead, (section,) if rows else ())
+    return Page(PATH, "History", lead, sections=(section,) if rows else ())
 
 
 def _ordered(records: Iterable[Record]) -> list[Record]:

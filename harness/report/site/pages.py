@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from epsbench.harness.report.content import Content
@@ -13,13 +13,16 @@ from epsbench.harness.report.drawing.table import Table
 from epsbench.harness.report.generative.tables import generative_tables
 from epsbench.harness.report.overview import findings_table
 from epsbench.harness.report.results.cells import AttackKey, numbers
-from epsbench.harness.report.results.units import duration, norm_name, number, plural, visible
+from epsbench.harness.report.results.units import and_list, data_name, duration, norm_name, number, plural, visible
 from epsbench.harness.report.robustness.attack_board import attack_figures, attack_table
+from epsbench.harness.report.robustness.headline import Answer, answers
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import Score, score_entry
 from epsbench.harness.report.robustness.tables import board_caption, board_title
 
 ATTACKS = "attacks.html"
+MOST_SUITES = 3
+"""Suites that a title names; of more it says how many there are."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,18 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best model of one results folder at one ε."""
+
+    answer: Answer
+    """Which it is, by how much, and whether that is certain."""
+    folder: str
+    """The folder, as the site names it."""
+    link: str
+    """The full report on the folder, relative to the site's root."""
+
+
+@dataclass(frozen=True)
 class Page:
     """One page of the site."""
 
@@ -62,6 +77,10 @@ class Page:
     """The headline."""
     lead: tuple[str, ...] = ()
     """Opening paragraphs."""
+    best: tuple[Best, ...] = ()
+    """The best models, before everything else."""
+    folded: Section | None = None
+    """A table below them that is closed at first."""
     sections: tuple[Section, ...] = ()
     """Its tables."""
     words: tuple[str, ...] = ()
@@ -90,16 +109,19 @@ def attack_path(board: Board, attack: AttackKey) -> str:
     return page_path("attacks", board.labels[attack], board.data, board.norm, attack.entry, attack.curve, attack.source)
 
 
-def content_pages(content: Content) -> list[Page]:
-    """The start page, the leaderboard of attacks, and a page for every model and attack of the leaderboards."""
-    pages = [_index(content), _attack_boards(content)]
+def content_pages(content: Content, folders: Mapping[str, tuple[str, Content]]) -> list[Page]:
+    """The start page, the leaderboard of attacks, and a page for every model and attack of the leaderboards.
+
+    ``folders`` has the content of each results folder alone, with its name, by the path of its report.
+    """
+    pages = [_index(content, folders), _attack_boards(content)]
     for board in content.boards:
         pages += [_model(board, row, content) for row in board.rows]
         pages += [_attack(board, attack) for attack in board.labels]
     return pages
 
 
-def _index(content: Content) -> Page:
+def _index(content: Content, folders: Mapping[str, tuple[str, Content]]) -> Page:
     sections: list[Section] = []
     for board in content.boards:
         sections += [_leaderboard(board), _attacks(board)]
@@ -109,7 +131,31 @@ def _index(content: Content) -> Page:
     records = content.results.current
     finished = max((record.finished for record in records), default="")[:16].replace("T", " ")
     lead = (f"{plural(len(records), 'cell')} measured; the newest finished {visible(finished)} UTC.",)
-    return Page("index.html", content.title, lead, tuple(sections), tuple(content.reading))
+    all_best = [Best(answer, name, path) for path, (name, alone) in folders.items() for answer in answers(alone.boards)]
+    ranked = tuple(best for best in all_best if best.answer.ranked)
+    others = [best for best in all_best if not best.answer.ranked]
+    folded = _other_eps(others) if others else None
+    return Page("index.html", _title(content), lead, ranked, folded, tuple(sections), tuple(content.reading))
+
+
+def _title(content: Content) -> str:
+    suites = content.results.suites
+    if len(suites) <= MOST_SUITES:
+        return content.title
+    data = list(dict.fromkeys(data_name(record.cell["data"]) for record in content.results.current))
+    return f"{len(suites)} suites on {and_list(data)}"
+
+
+def _other_eps(best: list[Best]) -> Section:
+    """The best models at the ε by which leaderboards are not sorted."""
+    heads = ("data, norm and ε", "results", "best model", "worst case", "ahead by", "is it certain?")
+    rows = tuple(
+        (
+            Cell(one.answer.title), Cell(one.folder, link=one.link), Cell(one.answer.best), Cell(one.answer.accuracy),
+            Cell(one.answer.lead or "–"), Cell(one.answer.verdict, state="" if one.answer.certain else "warning"),
+        ) for one in best
+    )  # fmt: skip
+    return Section("The best models at other ε", heads, rows)
 
 
 def _attack_boards(content: Content) -> Page:
@@ -122,7 +168,7 @@ def _attack_boards(content: Content) -> Page:
             rows = tuple((replace(first, link=links.get(first.text, "")), *rest) for first, *rest in plain.rows)
             sections.append(replace(plain, rows=rows, figures=tuple(captioned_once(attack_figures([board])))))
     lead = () if sections else ("No model was attacked by two attacks under one norm, so none can be compared.",)
-    return Page(ATTACKS, "Attacks", lead, tuple(sections))
+    return Page(ATTACKS, "Attacks", lead, sections=tuple(sections))
 
 
 def _plain(title: str, table: Table) -> Section:
@@ -190,7 +236,8 @@ def _model(board: Board, row: Row, content: Content) -> Page:
     rank = f"Rank {row.rank} of {len(board.rows)}" if row.rank else "Without a rank"
     where = f"{rank} on {board.data} under {norm_name(board.norm)}, at ε = {board.ranked[1]}."
     lead = (where, f"Clean accuracy: {clean.plain}.")
-    return Page(model_path(board, row), row.label, lead, (under, _training(row), *_findings(row), _cells(row, content)))
+    sections = (under, _training(row), *_findings(row), _cells(row, content))
+    return Page(model_path(board, row), row.label, lead, sections=sections)
 
 
 def _training(row: Row) -> Section:
@@ -240,6 +287,5 @@ def _attack(board: Board, attack: AttackKey) -> Page:
         f"On {board.data} under {norm_name(board.norm)}, against {plural(len(board.rows), 'model')}; up to "
         f"{number(board.efforts[attack])} gradients an image.",
     )
-    return Page(
-        attack_path(board, attack), label, lead, (Section("Robust accuracy", heads, rows, board_caption(board)),)
-    )
+    sections = (Section("Robust accuracy", heads, rows, board_caption(board)),)
+    return Page(attack_path(board, attack), label, lead, sections=sections)
