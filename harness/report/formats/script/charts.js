@@ -44,12 +44,13 @@ class Chart {
     this.at = -1;
     const title = figure.querySelector("figcaption").textContent;
     this.svg = shape("svg", {
-      viewBox: `0 0 ${BOX.width} ${BOX.height}`, class: "live", tabindex: "0", role: "img",
-      "aria-label": `${title}. Arrow keys read the points.`,
+      viewBox: `0 0 ${BOX.width} ${BOX.height}`, class: "live", tabindex: "0", // arrow keys reach an application only
+      role: "application", "aria-roledescription": "chart", "aria-label": `${title}. Arrow keys read the points.`,
     });
-    this.tip = element("p", { class: "tip", role: "status", hidden: true });
+    this.tip = element("p", { class: "tip", "aria-hidden": "true", hidden: true });
+    this.spoken = element("p", { class: "unseen", role: "status" });
     this.legend = element("div", { class: "legend", role: "group", "aria-label": "Curves shown" });
-    const stage = element("div", { class: "stage" }, this.svg, this.tip);
+    const stage = element("div", { class: "stage" }, this.svg, this.tip, this.spoken);
     figure.querySelector("picture").after(stage, this.legend);
     figure.classList.add("has-live");
     this.buttons = plot.series.map((series, index) => this.button(series, index));
@@ -181,7 +182,9 @@ class Chart {
     if (event.key === "Escape") this.release();
     if (!(event.key in moves) || !this.points.length) return;
     event.preventDefault();
-    this.mark((this.at + moves[event.key] + this.points.length) % this.points.length);
+    const next = this.at < 0 && moves[event.key] < 0 ? this.points.length - 1 : this.at + moves[event.key];
+    this.mark((next + this.points.length) % this.points.length);
+    this.spoken.textContent = this.tip.textContent;
   }
 
   /** Show a point's curve, value and interval. */
@@ -206,6 +209,7 @@ class Chart {
 
   release() {
     this.at = -1;
+    this.spoken.textContent = "";
     this.tip.hidden = true;
     this.marker.setAttribute("visibility", "hidden");
   }

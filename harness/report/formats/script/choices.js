@@ -24,7 +24,8 @@ function startChoices() {
   if (!selects.size) return;
   const reset = element("button", { type: "button" }, "show all");
   reset.addEventListener("click", () => [...selects.keys()].forEach((axis) => choose(axis, "")));
-  bar.append(reset);
+  const spoken = element("p", { class: "unseen", role: "status" });
+  bar.append(reset, spoken);
   bar.hidden = false;
   const boards = [...document.querySelectorAll("table.board")].map((table) => new ChosenBoard(table));
   follow((key) => {
@@ -40,6 +41,7 @@ function startChoices() {
     showAnswers();
     for (const board of boards) board.show();
     showRows();
+    if (key !== undefined) spoken.textContent = spokenAnswers();
   });
 }
 
@@ -52,6 +54,13 @@ function showAnswers() {
     const atChosen = siblings.some((other) => other.dataset.eps === chosen("eps"));
     answer.hidden = atChosen ? answer.dataset.eps !== chosen("eps") : !("ranked" in answer.dataset);
   }
+}
+
+/** The answers that are shown, in a line for those who cannot see what a choice changes. */
+function spokenAnswers() {
+  const shown = [...document.querySelectorAll(".answer:not(.unchosen)")].filter((answer) => !answer.hidden);
+  const texts = shown.map((answer) => [...answer.querySelectorAll("dt, dd")].slice(0, 4).map((part) => part.textContent.trim()));
+  return texts.map(([best, name, worst, value]) => `${best}: ${name}, ${worst} ${value}.`).join(" ");
 }
 
 /** Rows of the tables of findings and of cells: those of the chosen cells. */

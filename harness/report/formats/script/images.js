@@ -44,12 +44,14 @@ function startImages() {
   if (!section || !data.images.length) return;
   const select = element("select", { id: "image-cell" });
   const strip = element("div", { class: "strip", role: "group", "aria-label": "Images of the cell" });
-  const stage = element("div", { class: "browser", role: "status" });
+  const stage = element("div", { class: "browser" });
+  const spoken = element("p", { class: "unseen", role: "status" });
   section.append(
     element("h2", {}, "Kept images"),
     element("div", { class: "tools" }, element("label", { for: "image-cell" }, "cell"), select),
     strip,
     stage,
+    spoken,
   );
   if (data.images_left_out) {
     const left = `The images of ${data.images_left_out} more cells have no room on this page; they are in the folder pictures of the results.`;
@@ -80,6 +82,7 @@ function startImages() {
       });
       return button;
     }));
+    if (key === "image") spoken.textContent = `image ${index + 1}: ${verdict(cell, index)}`;
     const shown = [
       ["original", `original: ${classOf(cell, cell.labels[index])}`],
       ["adversarial", `adversarial: seen as ${classOf(cell, cell.predicted[index], "")}`],
