@@ -244,6 +244,29 @@ def test_a_generator_of_training_images_scores_like_them_and_shows_as_copies(sma
     assert sum(calls) == STEPS
 
 
+def test_the_neighbours_of_each_set_are_looked_for_once(small, folder, monkeypatch):
+    """It is most of the work. The test images are compared with the samples and with the training images."""
+    asked = []
+    look = overlap_module.nearest_points
+
+    def counted(points, k):
+        asked.append(points)
+        return look(points, k)
+
+    monkeypatch.setattr(overlap_module, "nearest_points", counted)
+    quality(Album(small.train.pixels()), small, {"generated": 60}, 0, folder)
+    assert [len(points) for points in asked] == [60, 60, 60]
+    assert len({points.sum().item() for points in asked}) == 3
+
+
+def test_known_balls_give_the_overlap_of_the_points():
+    real, generated = points(40), points(30, seed=1) + 0.4
+    known = Overlap.between(Balls.around(real, 3), Balls.around(generated, 3))
+    made = Overlap.of(real, generated, 3)
+    for name in ("realistic", "reached", "density", "covered", "clipped", "clipped_real", "filled"):
+        assert torch.equal(getattr(known, name), getattr(made, name)), name
+
+
 def test_a_generator_of_noise_is_worse_than_the_floor(small, folder):
     noise = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     metrics = quality(Album(noise), small, {"generated": 200}, 0, folder).metrics
