@@ -241,7 +241,7 @@ CITED = {
     ),
     "loss": ({"attack": {"name": "pgd", "loss": "margin"}}, ("madry2018towards", "carlini2017towards")),
     "ensemble": (
-        {"attack": {"name": "ensemble", "attacks": [{"name": "pgd", "loss": "dlr"}, "square"]}},
+        {"attack": {"name": "ensemble", "parts": [{"name": "pgd", "loss": "dlr"}, "square"]}},
         ("madry2018towards", "croce2020reliable", "andriushchenko2020square"),
     ),
     "library": ({"attack": {"name": "foolbox:LinfPGD"}}, ("rauber2020foolbox",)),
@@ -263,6 +263,20 @@ def test_what_a_cell_uses_is_cited_in_the_paragraph_and_has_its_entry(tmp_path, 
     entries = set(re.findall(r"^@\w+\{([^,]+),", (tmp_path / "a.bib").read_text(encoding="utf-8"), re.M))
     assert set(keys) <= cited
     assert cited == entries
+
+
+def test_a_parameter_of_the_model_is_named_once(tmp_path):
+    prior = {"name": "mixture", "components": 5}
+    record = factory.robustness(CLEAN, CLEAN, model={"name": "vae", "filters": 16, "prior": prior})
+    text = describe(record.id, factory.write(tmp_path, record))
+    assert text.startswith("We train vae (filters = 16, prior = mixture (components = 5)) with ")
+
+
+def test_the_parts_of_an_ensemble_and_a_loss_are_named(tmp_path):
+    attack = {"name": "ensemble", "parts": [{"name": "pgd", "loss": "dlr", "steps": 5}, "square"]}
+    record = factory.robustness(CLEAN, CLEAN, attack=attack)
+    text = describe(record.id, factory.write(tmp_path, record))
+    assert "with ensemble, made of pgd (loss = dlr, steps = 5) and square, under L∞" in text
 
 
 def test_a_corrupted_image_is_named(tmp_path):

@@ -71,15 +71,15 @@ def sentences(record: Record) -> list[Sentence]:
 
 
 def _training(record: Record) -> Iterator[Sentence]:
-    cell, names = record.cell, Names([record.cell])
-    model = names.label("model", cell["model"]) + _given(cell["model"])
+    cell = record.cell
+    model = visible(str(cell["model"]["name"])) + _given(cell["model"])
     count = record.training.get("parameters")
     size = f" with {count:,} parameters" if isinstance(count, int) else ""
     data = data_name(cell["data"])
     cites = works_of_model(cell)
     how = how_trained_record(cell)
     if how in ("", AS_GIVEN):
-        yield Sentence(f"We evaluate {visible(model)}{size} on {data}, with the weights that it came with", cites)
+        yield Sentence(f"We evaluate {model}{size} on {data}, with the weights that it came with", cites)
         return
     recipe = cell["training"]
     settings = ", ".join(
@@ -87,9 +87,7 @@ def _training(record: Record) -> Iterator[Sentence]:
         for key, value in recipe.items()
         if value not in (None, 0.0, False) and not _is_idle(key, recipe)
     )
-    yield Sentence(
-        f"We train {visible(model)}{size} on {data} for {how} ({settings}; seed {scalar(cell['seed'])})", cites
-    )
+    yield Sentence(f"We train {model}{size} on {data} for {how} ({settings}; seed {scalar(cell['seed'])})", cites)
     defense = cell.get("defense", {"name": "none"})
     if defense["name"] != "none":
         yield Sentence(
@@ -121,8 +119,17 @@ def _is_idle(key: str, recipe: Mapping[str, Any]) -> bool:
 
 def _given(named: Mapping[str, Any]) -> str:
     """The parameters of a name: ``" (α = 0.5, ε = 0.3)"``."""
-    values = [f"{visible(key)} = {scalar(value)}" for key, value in named.items() if key != "name"]
+    values = [f"{visible(key)} = {_value(value)}" for key, value in named.items() if key != "name"]
     return f" ({', '.join(values)})" if values else ""
+
+
+def _value(value: Any) -> str:
+    """A parameter: a name with its own parameters, or a plain value."""
+    return visible(str(value["name"])) + _given(value) if _is_named(value) else scalar(value)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, Mapping) and "name" in value
 
 
 def _robustness(record: Record) -> Iterator[Sentence]:
@@ -194,10 +201,9 @@ def _calibration(record: Record) -> Iterator[Sentence]:
 
 
 def _attack_parameters(attack: Mapping[str, Any]) -> str:
-    plain = {key: value for key, value in attack.items() if not isinstance(value, list | Mapping)}
-    parts = [part["name"] for value in attack.values() if isinstance(value, list) for part in value if "name" in part]
-    made = f", made of {and_list([visible(str(part)) for part in parts])}," if parts else ""
-    return _given(plain) + made
+    parts = [_value(part) for part in attack.get("parts", [])]
+    made = f", made of {and_list(parts)}," if parts else ""
+    return _given({key: value for key, value in attack.items() if key != "parts"}) + made
 
 
 def _share(metric: Metric) -> str:
