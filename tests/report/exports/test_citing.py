@@ -302,6 +302,8 @@ def test_a_users_own_parts_and_losses_are_reported(tmp_path):
     attack = {"name": "pgd", "loss": "mine.py:Loss"}
     record = factory.robustness(CLEAN, CLEAN, model=model, attack=attack, data={"name": "npz", "file": "a.npz"})
     text = describe(record.id, factory.write(tmp_path, record))
-    for own in ("prior mine.py:Prior", "loss mine.py:Loss", "data npz"):
+    record = factory.robustness(CLEAN, CLEAN, attack={"name": "ensemble", "parts": ["pgd", {"name": "mine.py:Part"}]})
+    text += describe(record.id, factory.write(tmp_path / "other", record))
+    for own in ("prior mine.py:Prior", "loss mine.py:Loss", "data npz", "attack mine.py:Part"):
         assert own in text
-    assert "categorical" not in text.partition("No work is known")[2].partition("@")[0]
+    assert not {"categorical", "attack pgd"} & set(re.split(r" is known for |, |; ", text))

@@ -11,6 +11,9 @@ from epsbench.harness.latex import SPECIAL, SYMBOLS
 HOSTILE = (
     "<script>alert('x')</script>", "\"quoted\" & 'quoted'", "100 % of $x_1^2$ {a} \\end{tabular} #~`` -- ,, ?`",
     "n" * 200, "שלום עולם", "مرحبا", "模型", "=1+1", "C:\\new_table", "a\nb", "ε-model → ∞", "]]>", "x;y,z\t|", "🤖",
+    "a\u200bb\u200d\ufeffc", "\u202egnp.exe\u202c", "👩‍💻🏳️‍🌈é", "one\r\ntwo\ttab", "</script><!--",
+    "50 %\\% \\\\ \\input{x}",
+    "@SUM(1)", "a\u2028b\u2029c\x00\x7f", "&lt;b&gt; &#x202e;",
 )  # fmt: skip
 """Names with HTML, quotes, LaTeX's specials, 200 letters, and text from right to left."""
 NAMES = st.one_of(

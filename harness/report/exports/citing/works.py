@@ -132,11 +132,17 @@ def works_of_name(kind: str, name: str) -> tuple[str, ...]:
 def works_of_attack(attack: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys for an attack, its options, its loss and its parts."""
     keys = [*works_of_name("attack", str(attack["name"])), *works_of_name("loss", _name(attack.get("loss", "")))]
-    for option, value in attack.items():
-        keys += OPTIONS.get(option, ())
-        for part in value if isinstance(value, list) else []:
-            keys += works_of_attack(part if isinstance(part, Mapping) else {"name": str(part)})
+    keys += [key for option in attack for key in OPTIONS.get(option, ())]
+    keys += [key for part in _parts(attack) for key in works_of_attack(part)]
     return tuple(dict.fromkeys(keys))
+
+
+def _parts(attack: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The attacks that an ensemble is made of."""
+    parts = attack.get("parts")
+    return (
+        [{"name": _name(part)} if isinstance(part, str) else part for part in parts] if isinstance(parts, list) else []
+    )
 
 
 def works_of_model(axes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -171,6 +177,8 @@ def _names(axes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for kind, value in {**axes, **parts, **loss}.items():
         if kind in WORKS and value:
             yield kind, _name(value)
+    for part in _parts(attack):
+        yield from _names({"attack": part})
 
 
 def _name(value: Any) -> str:
