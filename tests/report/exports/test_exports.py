@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
+import importlib.util
 import json
 import os
 import struct
@@ -226,6 +226,9 @@ def test_robustbench_has_the_fields_of_its_entries(tmp_path):
 @pytest.mark.skipif("EPSBENCH_FULL" not in os.environ, reason="importing RobustBench takes 10 s: set EPSBENCH_FULL=1")
 @pytest.mark.filterwarnings("ignore")  # of the libraries that RobustBench imports
 def test_robustbench_reads_its_entries(tmp_path, monkeypatch, capsys):
+    # RobustBench imports AutoAttack under the name of its repository, and installs a package of another name.
+    for part in ("", ".state") if importlib.util.find_spec("autoattack") is None else ():
+        monkeypatch.setitem(sys.modules, f"autoattack{part}", library(f"pyautoattack{part}"))
     utils = library("robustbench.utils")
     entries = factory.write(tmp_path / "results", autoattack(data="cifar10"))
     export("robustbench", [entries], tmp_path / "model_info")
