@@ -40,7 +40,7 @@ def accuracy_plots(board: Board) -> dict[str, bytes]:
     labels = [row.label for row in rows]
     options = {
         "xlabel": f"$\\varepsilon$ ({escape(norm_name(board.norm))})", "ylabel": r"accuracy (\%)", "ymin": "0",
-        "ymax": "100", "xmin": "0",
+        "ymax": "100", "xmin": "0", "xticklabel style": "/pgf/number format/fixed",
     }  # fmt: skip
     return {f"{name}.dat": _data(columns, notes), f"{name}.tex": _axis(options, plots, labels)}
 
