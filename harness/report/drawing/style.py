@@ -216,6 +216,8 @@ def point_labels(axes: Axes, labels: Iterable[tuple[float, float, str, str]], ga
     wanted = sorted(labels, key=lambda label: label[1:])
     to_share = axes.transData + axes.transAxes.inverted()
     places = spread([float(to_share.transform((x, y))[1]) for x, y, _, _ in wanted], gap, 0.0, 1.0)
+    # From the left end of the label: a line from its middle would cross the labels above or below.
+    line = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 1, "relpos": (0.0, 0.5)}
     for (x, y, label, colour), place in zip(wanted, places, strict=True):
         axes.annotate(
             text(shortened(label)),
@@ -227,7 +229,7 @@ def point_labels(axes: Axes, labels: Iterable[tuple[float, float, str, str]], ga
             va="center",
             fontsize=9.5,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 1},
+            arrowprops={**line, "color": colour},
         )
 
 

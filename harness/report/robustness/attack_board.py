@@ -50,6 +50,8 @@ MOST_BOARDS = 2
 """Leaderboards of attacks with figures."""
 MOST_POINTS = 160
 """Points of a line: more cannot be told apart."""
+MOST_TICKS = 6
+"""Numbers on the axis of cost: of more, powers of ten alone are left, so that none covers another."""
 
 
 def attacks_title(board: Board) -> str:
@@ -201,6 +203,8 @@ def draw_cost(attacks: Sequence[Standing], theme: Theme) -> bytes:
     least, most = min(x for x, *_ in labels), max(x for x, *_ in labels)
     axes.set_xlim(least / 1.3, most * 1.3)
     ticks = [tick for power in range(7) for tick in (10**power, 3 * 10**power) if least / 1.3 <= tick <= most * 1.3]
+    if len(ticks) > MOST_TICKS:
+        ticks = [tick for tick in ticks if str(tick).startswith("1")]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.set_ylim(-0.02, 1.02)

@@ -152,7 +152,8 @@ def _other_eps(best: list[Best]) -> Section:
     rows = tuple(
         (
             Cell(one.answer.title), Cell(one.folder, link=one.link), Cell(one.answer.best), Cell(one.answer.accuracy),
-            Cell(one.answer.lead or "–"), Cell(one.answer.verdict, state="" if one.answer.certain else "warning"),
+            Cell(one.answer.lead or "–"),
+            Cell(one.answer.verdict.partition(":")[0], state="" if one.answer.certain else "warning"),
         ) for one in best
     )  # fmt: skip
     return Section("The best models at other ε", heads, rows)
