@@ -279,6 +279,13 @@ def test_the_parts_of_an_ensemble_and_a_loss_are_named(tmp_path):
     assert "with ensemble, made of pgd (loss = dlr, steps = 5) and square, under L∞" in text
 
 
+@pytest.mark.parametrize("parts", [4, [1, 2], [{"weight": 1}]])
+def test_parts_that_are_no_attacks_are_a_parameter(tmp_path, parts):
+    record = factory.robustness(CLEAN, CLEAN, attack={"name": "mine.py:Attack", "parts": parts})
+    text = describe(record.id, factory.write(tmp_path, record))
+    assert "with mine.py:Attack (parts = " in text
+
+
 def test_a_corrupted_image_is_named(tmp_path):
     record = factory.robustness(CLEAN, CLEAN, corruption={"name": "fog", "severity": 3})
     text = describe(record.id, factory.write(tmp_path, record))

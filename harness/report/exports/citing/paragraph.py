@@ -17,6 +17,7 @@ from epsbench.harness.report.exports.citing.works import (
     RANDOMNESS,
     SEVERAL_SOURCES,
     TRANSFER,
+    parts_of,
     works_of_attack,
     works_of_model,
     works_of_models,
@@ -201,9 +202,9 @@ def _calibration(record: Record) -> Iterator[Sentence]:
 
 
 def _attack_parameters(attack: Mapping[str, Any]) -> str:
-    parts = [_value(part) for part in attack.get("parts", [])]
+    parts = [_value(part) for part in parts_of(attack)]
     made = f", made of {and_list(parts)}," if parts else ""
-    return _given({key: value for key, value in attack.items() if key != "parts"}) + made
+    return _given({key: value for key, value in attack.items() if key != "parts" or not parts}) + made
 
 
 def _share(metric: Metric) -> str:

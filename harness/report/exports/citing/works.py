@@ -133,16 +133,16 @@ def works_of_attack(attack: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys for an attack, its options, its loss and its parts."""
     keys = [*works_of_name("attack", str(attack["name"])), *works_of_name("loss", _name(attack.get("loss", "")))]
     keys += [key for option in attack for key in OPTIONS.get(option, ())]
-    keys += [key for part in _parts(attack) for key in works_of_attack(part)]
+    keys += [key for part in parts_of(attack) for key in works_of_attack(part)]
     return tuple(dict.fromkeys(keys))
 
 
-def _parts(attack: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def parts_of(attack: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The attacks that an ensemble is made of."""
     parts = attack.get("parts")
-    return (
-        [{"name": _name(part)} if isinstance(part, str) else part for part in parts] if isinstance(parts, list) else []
-    )
+    entries = [{"name": part} if isinstance(part, str) else part for part in parts] if isinstance(parts, list) else []
+    # An attack of a user's own may mean something else by its parts.
+    return entries if all(isinstance(entry, Mapping) and "name" in entry for entry in entries) else []
 
 
 def works_of_model(axes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -177,7 +177,7 @@ def _names(axes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for kind, value in {**axes, **parts, **loss}.items():
         if kind in WORKS and value:
             yield kind, _name(value)
-    for part in _parts(attack):
+    for part in parts_of(attack):
         yield from _names({"attack": part})
 
 
