@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.apgd_l1 import sparse_start, sparse_step
 from epsbench.attacks.base import Aimed, State, at_least_one
+from epsbench.attacks.checkpoints import interval
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms.base import choose_rows, per_row
 from epsbench.attacks.rows import Answer, Rows
@@ -68,7 +68,7 @@ class APGD(Aimed):
         if self.norm.name == "l1":
             return sparse_step(self.norm, self.steps, rows, answer, state)
         assert answer.gradient is not None
-        first, length = rows.step == 0, self._interval(rows.step)
+        first, length = rows.step == 0, interval(self.steps, rows.step)
         better = answer.loss > state["best_loss"]
         best = choose_rows(better, answer.x, state["best"])
         best_gradient = choose_rows(better, answer.gradient, state["best_gradient"])
@@ -91,10 +91,6 @@ class APGD(Aimed):
             "rises": rises.masked_fill(check, 0), "halved": halve.where(check, state["halved"]),
         }  # fmt: skip
 
-    def _interval(self, step: Tensor) -> Tensor:
-        """The number of steps (N,) since the last checkpoint, where a row is at one after ``step`` steps, else 0."""
-        return _intervals(self.steps, step.device)[step.clamp_max(self.steps)]
-
 
 def first_state(x: Tensor, rows: Rows) -> State:
     """What the attack remembers before its first answer, at the points ``x``."""
@@ -104,24 +100,3 @@ def first_state(x: Tensor, rows: Rows) -> State:
         "loss": zero, "best_loss": zero - float("inf"), "checked_loss": zero, "rises": none,
         "halved": none == 0,
     }  # fmt: skip
-
-
-@cache
-def _intervals(steps: int, device: Any) -> Tensor:
-    """The interval that ends after each number of steps, from 0 on, (steps + 1,); 0 where there is no checkpoint."""
-    import torch
-
-    lengths = dict(checkpoints(steps))
-    return torch.tensor([lengths.get(at, 0) for at in range(steps + 1)], device=device)
-
-
-@cache
-def checkpoints(steps: int) -> tuple[tuple[int, int], ...]:
-    """The checkpoints of so many steps: after how many steps each is, and how many lie between it and the last one."""
-    interval, shortest, shrinks = (max(1, int(share * steps)) for share in (0.22, 0.06, 0.03))
-    points, at = [], interval
-    while at <= steps:
-        points.append((at, interval))
-        interval = max(interval - shrinks, shortest)
-        at += interval
-    return tuple(points)

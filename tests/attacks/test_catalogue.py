@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from epsbench.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, Ensemble, Noise, Square
-from epsbench.attacks.apgd import checkpoints
+from epsbench.attacks.bumps import bump
+from epsbench.attacks.checkpoints import checkpoints
 from epsbench.attacks.losses import DLR, LOSSES, CrossEntropy, KLToClean, Margin, TargetedDLR
 from epsbench.attacks.norms.l0 import L0
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 from epsbench.attacks.plane import to_plane
-from epsbench.attacks.square import _bump
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.targets import Targets
@@ -164,10 +164,10 @@ def test_the_cost_of_the_standard_version_is_the_published_one():
 
 
 def test_a_bump_is_up_beside_down_and_of_length_one():
-    bump = torch.tensor(_bump(5))
-    assert float(bump.norm()) == pytest.approx(1.0)
-    assert (bump[:2] > 0).all()
-    assert (bump[2:] < 0).all()
+    shape = torch.tensor(bump(5))
+    assert float(shape.norm()) == pytest.approx(1.0)
+    assert (shape[:2] > 0).all()
+    assert (shape[2:] < 0).all()
 
 
 REFERENCE = {
