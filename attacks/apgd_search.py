@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.apgd import APGD, first_state
-from epsbench.attacks.base import State, at_least_one
+from epsbench.attacks.base import Polished, State, at_least_one
 from epsbench.attacks.losses import TARGETED_DLR, Loss
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer, Rows
@@ -19,7 +19,7 @@ FIRST = 0.1  # the first ε, as a share of half the largest change within the bo
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGDSearch(APGD):
+class APGDSearch(Polished, APGD):
     """Auto-PGD (Croce and Hein, 2020) at the ε of a bisection: the most exact of attacks, and the one that costs most.
 
     A run ends as soon as it fools. The next ε lies halfway between the largest that withstood and the nearest
@@ -27,7 +27,7 @@ class APGDSearch(APGD):
     the class that it meets first: `APGDTSearch` tries several.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
@@ -56,10 +56,10 @@ class APGDSearch(APGD):
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         eps = rows.eps.flatten() / rows.x[0].numel() ** 0.5 if self.norm.name == "l2" else rows.eps.flatten()
         eps = eps * FIRST
-        x, inner = super().start(self._at(rows, eps, rows.step))
         none = rows.y.new_zeros(len(rows.y))
-        return x, inner | {
-            "eps": eps, "withstood": 0 * eps, "nearest": eps + float("inf"), "point": x, "at": none, "search": none,
+        return rows.x, first_state(rows.x, self._at(rows, eps, rows.step)) | {
+            "eps": eps, "withstood": 0 * eps, "nearest": eps + float("inf"), "point": rows.x, "at": none,
+            "search": none,
         }  # fmt: skip
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
@@ -99,7 +99,7 @@ class APGDSearch(APGD):
 class APGDTSearch(Targeted, APGDSearch):
     """`APGDSearch` towards one wrong class after the other: the nearest of all is the distance."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     loss: Loss = TARGETED_DLR
     """A loss with a target: ``dlr-targeted`` or ``logit-difference``."""

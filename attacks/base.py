@@ -40,6 +40,8 @@ class Network(Protocol):
         ...
 
 
+POLISH = 20
+
 LATER = {"later": True}
 """Metadata of a field added after the first records: at its default it is left out of ids, so old ids stay valid."""
 
@@ -60,6 +62,10 @@ class Attack(Asking, ABC):
     One run for the smallest distance answers every ε. There is no ball then, only the box, and ``rows.eps`` is the
     largest change that the box allows. A field where a suite may set it.
     """
+
+    polish = POLISH
+    """Of an attack along gradients that looks for the smallest distance: how many steps along the boundary the engine
+    takes at most with the nearest point. 0: none. `Polished` makes it a field."""
 
     same_every_step: ClassVar[bool] = False
     """Whether one more step may be taken from any point, without a history of steps: audits try one."""
@@ -161,6 +167,12 @@ def at_least_one(**counts: int) -> None:
             raise ValueError(f"{name} must be at least 1, not {count}")
 
 
+def require_goal(goal: str) -> None:
+    """Raise `ValueError` for a goal that there is not."""
+    if goal not in ("fool", "smallest"):
+        raise ValueError(f'goal must be "fool" or "smallest", not {goal!r}')
+
+
 def _takes_no_steps(self: Attack, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
     raise TypeError(f"{type(self).__name__} loops itself (perturb), so it has no step")
 
@@ -176,6 +188,20 @@ class BatchAttack(Attack):
         ``noise`` draws random numbers keyed by example, so that verdicts do not depend on the batch size. The engine
         projects what is returned on the ball and the box, and the judge decides.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polished(Attack, ABC):
+    """The part of an attack for the smallest distance that lets a suite choose how its nearest point is polished."""
+
+    polish: int = field(default=POLISH, metadata=LATER, repr=False)
+    """How many steps along the boundary are taken at the end at most, each a gradient and about four verdicts; 0: none,
+    for the attack as its paper has it. Under L0 there are none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.polish < 0:
+            raise ValueError(f"polish must be at least 0, not {self.polish}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.adam import adam, adam_start
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import Polished, State, at_least_one
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, per_row
@@ -20,7 +20,7 @@ GAIN, CHECKS = 0.9999, 10  # a search ends early where a tenth of its steps has 
 
 
 @dataclass(frozen=True, kw_only=True)
-class CW(Attack):
+class CW(Polished):
     """The L2 attack of Carlini and Wagner (2017, section V-A), with κ = 0.
 
     Minimised is ‖δ‖² + c · max(z_y − max z_i, 0) over w, where x + δ = (tanh w + 1) / 2. The weight c rises tenfold
@@ -28,7 +28,7 @@ class CW(Attack):
     its own c and its own early end.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
@@ -48,6 +48,7 @@ class CW(Attack):
     """The first c."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps, searches=self.searches)
         if not (self.learning_rate > 0 and self.first_weight > 0):
             raise ValueError("learning_rate and first_weight must be above 0")

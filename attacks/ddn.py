@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import Polished, State, at_least_one
 from epsbench.attacks.losses import LOG_ODDS, Loss
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, cosine, per_row
@@ -18,14 +18,14 @@ LAST_STEP = 0.01  # the step's length at the end of its cosine schedule; it begi
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDN(Attack):
+class DDN(Polished):
     """Decoupled direction and norm (Rony et al., 2019, algorithm 1), without rounding to 256 levels.
 
     The gradient is that of the cross-entropy, up to its length, which does not matter here: see
     `epsbench.attacks.losses.LogOdds`.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
@@ -41,6 +41,7 @@ class DDN(Attack):
     """The loss that is raised."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps)
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma must be above 0 and below 1, not {self.gamma}")

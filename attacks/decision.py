@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import LATER, Attack, State, at_least_one, require_goal
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Rows
 
@@ -29,8 +29,12 @@ class Decisions(Attack):
     restarts: int = 1
     """How often it starts over, with other random numbers, on an image that withstood."""
 
+    goal: str = field(default="fool", metadata=LATER, repr=False)
+    """``smallest``: the distances themselves are recorded, and answer every ε."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_goal(self.goal)
         at_least_one(steps=self.steps, restarts=self.restarts)
         if self.norm.name not in ("l2", "linf"):
             raise ValueError(f"{type(self).__name__.lower()} knows the norms linf and l2, not {self.norm.name}")

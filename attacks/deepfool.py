@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import Polished, State, at_least_one
 from epsbench.attacks.fab import nearest_boundary
 from epsbench.attacks.losses import LogitDifference
 from epsbench.attacks.norms.base import per_row
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepFool(Attack):
+class DeepFool(Polished):
     """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a class.
 
     The paper has no box: what a step would move beyond it is lost, and made up for by further steps.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     query: ClassVar[str] = "jacobian"
 
@@ -37,6 +37,7 @@ class DeepFool(Attack):
     """By which share the sum of all steps is lengthened, to get beyond the boundary."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps)
         if not self.overshoot >= 0:
             raise ValueError(f"overshoot must be at least 0, not {self.overshoot}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import LATER, Attack, State, at_least_one
+from epsbench.attacks.base import LATER, Polished, State, at_least_one, require_goal
 from epsbench.attacks.losses import LogitDifference
 from epsbench.attacks.norms.base import Norm, per_row
 from epsbench.attacks.plane import to_plane
@@ -18,7 +18,7 @@ BIAS, OVERSHOOT, BACKWARD = 0.1, 1.05, 0.9  # α_max, η and β of the paper
 
 
 @dataclass(frozen=True, kw_only=True)
-class FAB(Attack):
+class FAB(Polished):
     """FAB (Croce and Hein, 2020, algorithm 1): steps onto the nearest of all linearised boundaries.
 
     It looks for the smallest change, so its points may lie outside the ball; only those inside count. A misclassified
@@ -26,7 +26,7 @@ class FAB(Attack):
     class: `epsbench.attacks.fab_t.FABT` takes one.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     query: ClassVar[str] = "jacobian"
 
@@ -42,9 +42,9 @@ class FAB(Attack):
     """``smallest``: the distances themselves are recorded, and answer every ε."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps, restarts=self.restarts)
-        if self.goal not in ("fool", "smallest"):
-            raise ValueError(f'goal must be "fool" or "smallest", not {self.goal!r}')
+        require_goal(self.goal)
         if self.goal == "smallest" and self.restarts > 1:
             raise ValueError("restarts begin within ε/2, and there is no ε where the smallest distance is looked for")
         self.requires_norm("linf", "l2", "l1")

@@ -20,7 +20,7 @@ class FABT(Targeted, FAB):
     Every target starts at the clean image, so no random number is drawn.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     query: ClassVar[str] = "gradient"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import Polished, State, at_least_one
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import cosine, per_row
@@ -19,7 +19,7 @@ LAST_STEP = 0.01  # the last step's length, as a share of the first one's
 
 
 @dataclass(frozen=True, kw_only=True)
-class FMN(Attack):
+class FMN(Polished):
     """Fast minimum-norm attack (Pintor et al., 2021, algorithm 1), under L∞, L2, L1 and L0.
 
     Steps have a Euclidean length under every norm; pixels at a face of the box take no step beyond it, and the
@@ -28,7 +28,7 @@ class FMN(Attack):
     begins with one feature.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
@@ -41,6 +41,7 @@ class FMN(Attack):
     """The first step's Euclidean length; None: 10 under L∞, and 1 under the other norms."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps)
         if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size must be above 0, not {self.step_size}")

@@ -7,7 +7,7 @@ from math import log
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.adam import adam, adam_start
-from epsbench.attacks.base import Attack, State, at_least_one
+from epsbench.attacks.base import Polished, State, at_least_one
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, per_row
@@ -22,14 +22,14 @@ EMA = 0.9  # of the weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class PDPGD(Attack):
+class PDPGD(Polished):
     """Primal-dual proximal gradient descent (Matyasko and Chau, 2021, algorithm 2), under L1.
 
     The primal step is Adam's, so the proximal step has its metric too: under L1 it has a closed form, a threshold for
     every pixel, also within the box.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
@@ -47,6 +47,7 @@ class PDPGD(Attack):
     """The first step size on the weight of the loss."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least_one(steps=self.steps)
         if not (self.primal_step > 0 and self.dual_step > 0):
             raise ValueError("primal_step and dual_step must be above 0")

@@ -19,10 +19,11 @@ class SPSA(Aimed):
     """SPSA (Uesato et al., 2018, algorithm 1): ĝ = mean of (f(x + δv) − f(x − δv)) v / 2δ over random signs v.
 
     A round is one query at the iterate, two for every pair of samples, and then one projected step along ĝ's direction
-    under the norm, in place of the paper's Adam. Samples may lie outside the ball; only points inside count.
+    under the norm, in place of the paper's Adam. Under L1 that is the steepest pixel, so those that have no way to go
+    within the box are left out. Samples may lie outside the ball; only points inside count.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     query: ClassVar[str] = "logits"
 
@@ -48,6 +49,7 @@ class SPSA(Aimed):
         at_least_one(steps=self.steps, restarts=self.restarts, pairs=self.pairs)
         if not (self.delta > 0 and self.relative_step_size > 0):
             raise ValueError("delta and relative_step_size must be above 0")
+        self.requires_norm("linf", "l2", "l1")
 
     def radius(self, rows: Rows, state: State) -> Tensor:
         return rows.eps + float("inf")
@@ -64,7 +66,9 @@ class SPSA(Aimed):
         estimate = state["estimate"] + per_row(slope) * signs  # line 6
 
         last, end = turn == 2 * self.pairs, rows.step + 1 >= self.steps
-        moved = rows.project(here + self.relative_step_size * rows.eps * self.norm.direction(estimate))  # line 8
+        stuck = ((here >= 1) & (estimate > 0)) | ((here <= 0) & (estimate < 0))
+        direction = self.norm.direction(estimate.masked_fill(stuck, 0.0))
+        moved = rows.project(here + self.relative_step_size * rows.eps * direction)  # line 8
         here = moved.where(per_row(last), here)
         drawn = (rows.noise.uniform(*here.shape[1:]) < 0.5).float() * 2 - 1  # line 4
         up = (turn % 2 == 0) & ~last

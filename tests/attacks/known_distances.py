@@ -91,13 +91,23 @@ def _plane(scale: float = 1.0) -> Case:
 
 
 def _ball() -> Case:
-    """Under L2 alone: the images lie off the center, and the sphere is nearest straight outwards."""
+    """The images lie off the center of a sphere of radius R by o, and the box does not cut it.
+
+    Under L2 the sphere is nearest straight outwards. Under L∞ all |o_i| grow by one t, until Σ (|o_i| + t)² = R²; under
+    L1 the largest of them alone. One pixel at its face lies beyond the sphere, so under L0 the distance is 1.
+    """
     generator = torch.Generator().manual_seed(1)
-    center = torch.full((1, 4, 4), 0.5)
+    center, radius = torch.full((1, 4, 4), 0.5), 0.4
     offset = torch.randn(8, 1, 4, 4, generator=generator)
     lengths = 0.1 + 0.1 * torch.rand(8, generator=generator)
-    x = center + offset / offset.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * lengths.view(-1, 1, 1, 1)
-    return Case("ball", Ball(center, 0.4), x, torch.zeros(8, dtype=torch.int64), {"l2": 0.4 - lengths})
+    offset = offset / offset.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * lengths.view(-1, 1, 1, 1)
+    size = offset.flatten(1).abs().double()
+    d, total, square = size.shape[1], size.sum(1), (size**2).sum(1)
+    linf = (-total + (total**2 + d * (radius**2 - square)).sqrt()) / d
+    l1 = (radius**2 - square + size.amax(1) ** 2).sqrt() - size.amax(1)
+    ones = torch.ones(8)
+    distances = {"l2": radius - lengths, "linf": linf.float(), "l1": l1.float(), "l0": ones, "l0-pixels": ones}
+    return Case("ball", Ball(center, radius), center + offset, torch.zeros(8, dtype=torch.int64), distances)
 
 
 def _two_pixels() -> Case:

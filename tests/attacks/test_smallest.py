@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from known_distances import CASES, CPU, Case, engine_of, targets_of
 
 from epsbench.attacks import FAB, FABT, Attack
-from epsbench.attacks.apgd_search import APGDTSearch
+from epsbench.attacks.apgd_search import APGDSearch, APGDTSearch
+from epsbench.attacks.base import Polished
 from epsbench.attacks.cw import CW
 from epsbench.attacks.ddn import DDN
 from epsbench.attacks.deepfool import DeepFool
@@ -26,36 +27,39 @@ from epsbench.attacks.sigma_zero import SigmaZero
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
-from epsbench.harness.run.attack.line_search import nearest_on_the_line
+from epsbench.harness.run.attack.line_search import lead, nearest_on_the_line
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 
-# An attack, and how far beyond the exact distance it may end: as a share, on two classes and on five.
-ATTACKS: list[tuple[Attack, float, float]] = [
-    (DDN(steps=150, loss=Margin()), 1e-4, 1e-3),
-    *((FMN(steps=100, norm=NORMS[norm]), 1e-4, 1e-3) for norm in ("linf", "l2")),
-    *((DeepFool(norm=NORMS[norm]), 1e-4, 1e-3) for norm in ("linf", "l2")),
-    *((APGDTSearch(loss=LogitDifference(), searches=20, norm=NORMS[norm]), 1e-4, 1e-3) for norm in ("linf", "l2")),
-    *((FABT(goal="smallest", steps=20, norm=NORMS[norm]), 1e-4, 2e-3) for norm in ("linf", "l2")),
-    (FAB(goal="smallest", steps=20, norm=NORMS["l2"]), 1e-4, 2e-3),
-    (CW(steps=120), 5e-3, 0.25),  # its learning rate is coarse for the distances of the five classes, of about 0.01
-    (FMN(steps=150, norm=NORMS["l1"]), 1e-4, 0),
-    (FABT(goal="smallest", steps=30, norm=NORMS["l1"]), 1e-3, 0),
-    (PDPGD(steps=300), 0.2, 0),
-    *((SigmaZero(steps=100, norm=NORMS[norm]), 0.0, 0) for norm in ("l0", "l0-pixels")),
-    *((FMN(steps=60, norm=NORMS[norm]), 0.0, 0) for norm in ("l0", "l0-pixels")),
+CLOSE = 1e-4  # how far beyond the exact distance an attack along gradients may end, as a share
+
+# Attacks along gradients that are brief, since the polish at their end makes up for it.
+ATTACKS: list[Attack] = [
+    DDN(),
+    *(FMN(steps=50, norm=NORMS[norm]) for norm in ("linf", "l2", "l1", "l0", "l0-pixels")),
+    *(DeepFool(norm=NORMS[norm]) for norm in ("linf", "l2")),
+    *(APGDTSearch(loss=LogitDifference(), searches=10, norm=NORMS[norm]) for norm in ("linf", "l2")),
+    *(APGDSearch(loss=Margin(), searches=10, norm=NORMS[norm]) for norm in ("linf", "l2")),
+    *(FABT(goal="smallest", steps=20, norm=NORMS[norm]) for norm in ("linf", "l2", "l1")),
+    *(FAB(goal="smallest", steps=20, norm=NORMS[norm]) for norm in ("linf", "l2", "l1")),
+    CW(steps=100),
+    PDPGD(steps=100),
+    *(SigmaZero(steps=100, norm=NORMS[norm]) for norm in ("l0", "l0-pixels")),
 ]
-SHORT = [replace(attack, steps=min(attack.steps, 12), **{"searches": 3} if hasattr(attack, "searches") else {})
-         for attack, _, _ in ATTACKS]  # fmt: skip
+# The plain loop knows no polish.
+SHORT = [replace(attack, steps=min(attack.steps, 12), **{"searches": 3} if hasattr(attack, "searches") else {},
+                 **{"polish": 0} if isinstance(attack, Polished) else {}) for attack in ATTACKS]  # fmt: skip
 
 
 def named(attack: Attack) -> str:
     return f"{type(attack).__name__.lower()}-{attack.norm.name}"
 
 
+# A ball under L1 is nearest along every pixel in turn, and FMN may settle for another one than the nearest.
+FARTHER = {("fmn-l1", "ball"): 0.08}
 PAIRS = [
-    pytest.param(attack, case, many if case.name == "five classes" else two, id=f"{named(attack)}-{case.name}")
-    for attack, two, many in ATTACKS
+    pytest.param(attack, case, FARTHER.get((named(attack), case.name), CLOSE), id=f"{named(attack)}-{case.name}")
+    for attack in ATTACKS
     for case in CASES
     if attack.norm.name in case.distances
 ]
@@ -66,7 +70,7 @@ def test_the_distance_is_that_of_the_closed_form(attack, case: Case, share):
     (outcome,) = engine_of(case.network, case.x, case.y).run(attack, [Fraction(1)], seed=0)
     exact = case.distances[attack.norm.name].numpy()
     assert (outcome.distances >= exact * (1 - 1e-5) - 1e-6).all(), outcome.distances / exact
-    assert (outcome.distances <= exact * (1 + share) + 1e-5).all(), outcome.distances / exact
+    assert (outcome.distances <= exact * (1 + share) + 1e-6).all(), outcome.distances / exact
 
 
 def plain_distances(network, attack: Attack, targets: Targets) -> tuple[np.ndarray, torch.Tensor]:
@@ -111,7 +115,9 @@ def test_the_engine_finds_the_nearest_point_of_the_plain_loop(network, digits, a
     nearest, best = plain_distances(network, attack, targets)
     x, y = targets.pixels(torch.arange(n)), targets.labels
     if attack.norm.shrinks and len(at := torch.from_numpy(np.isfinite(nearest)).nonzero().flatten()):
-        best[at] = nearest_on_the_line(Judge(network, CPU), x[at], best[at], y[at], n)
+        judge = Judge(network, CPU)
+        leads = lead(judge, x[at], y[at], n, at), lead(judge, best[at], y[at], n, at)
+        best[at], _ = nearest_on_the_line(judge, x[at], best[at], y[at], n, at, leads)
         nearest[at.numpy()] = attack.norm.size(best[at] - x[at]).numpy()
     for outcome in outcomes:
         np.testing.assert_allclose(outcome.distances, nearest, rtol=2e-3)

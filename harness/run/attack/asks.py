@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from epsbench.attacks.base import Attack
@@ -36,18 +35,19 @@ class Asks:
     def gradients(self) -> int:
         """How many gradients an answer takes."""
         if self.attack.query == "jacobian":
-            return self.clean_logits().shape[1] * self.victim.passes
+            return (self.clean_logits().shape[1] - 1) * self.victim.passes
         return sum(self.attack.views()) * self.victim.passes if self.attack.query == "gradient" else 0
 
     @property
     def forwards(self) -> int:
         """How many forward passes an answer takes, with a gradient or without."""
-        return (self.gradients or self.victim.passes) + self._looks
+        asked = self.victim.passes if self.attack.query == "jacobian" else self.gradients or self.victim.passes
+        return asked + self._looks
 
     @property
     def work(self) -> int:
         """The work of an answer, in forward passes."""
-        return (GRADIENT * self.gradients or FORWARD * self.victim.passes) + FORWARD * self._looks
+        return (GRADIENT - FORWARD) * self.gradients + FORWARD * self.forwards
 
     @property
     def _looks(self) -> int:
@@ -73,8 +73,8 @@ class Asks:
             return Answer(point, rows.y, seen.logits, None, loss, inputs, seen.loss)
         if self.attack.query == "jacobian":
             classes = self.clean_logits().shape[1]
-            answers = [self.victim.query(point, loss, rows.y, torch.full_like(rows.y, k)) for k in range(classes)]
-            return Answer(point, rows.y, answers[0][1], torch.stack([each for each, _ in answers], 1), loss, inputs)
+            gradients, logits = self.victim.jacobian(point, loss, rows.y, classes)
+            return Answer(point, rows.y, logits, gradients, loss, inputs)
         responses: list[Response] = []
 
         def ask(view: Tensor) -> tuple[Tensor | None, Tensor]:

@@ -1,7 +1,8 @@
 """An attack that looks for the smallest distance: one run answers every ε.
 
-Of every row's path the nearest points that fool the victim are kept. At its end the judge decides about them, and then
-moves the nearest one that fools it towards the clean image, as near as it still fools.
+Of every row's path the nearest points that fool the victim are kept. At its end the judge decides about them, moves the
+nearest one that fools it towards the clean image, as near as it still fools, and then along the boundary
+(`epsbench.harness.run.attack.polish`).
 """
 
 from __future__ import annotations
@@ -13,21 +14,26 @@ import torch
 from torch import Tensor
 
 from epsbench.attacks.base import State
+from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer
+from epsbench.harness.run.attack.asks import GRADIENT
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Ledger, Outcome, blank_outcome
-from epsbench.harness.run.attack.line_search import nearest_on_the_line
+from epsbench.harness.run.attack.line_search import lead, lead_of, nearest_on_the_line
+from epsbench.harness.run.attack.polish import Polish, known
 from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.step import hold
 from epsbench.harness.run.attack.stream import Stream
 from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.machine.memory import in_chunks
 
 # How far a margin must be below 0, as a share of the largest logit, for the judge to agree in all likelihood, although
 # its network computes in another order than the victim's.
 SURE = 2.0**-16
+MARGIN = Margin()
 _KEPT = ("near", "sure")
 
 
@@ -47,6 +53,10 @@ class Smallest(Stream):
 
     def _kept_names(self) -> tuple[str, ...]:
         return (*_KEPT, *(f"{name}_size" for name in _KEPT), "x")
+
+    def _starving(self) -> bool:
+        """No verdict brings new rows to free slots, and the polish of many rows at once is faster."""
+        return not self._occupied()
 
     def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
         return self.victim.margin(logits, t["y"])
@@ -73,15 +83,34 @@ class Smallest(Stream):
         best, fooled = self._nearest_that_fools(t, examples)
         if self.ledger.norm.shrinks and bool(fooled.any()):
             rows = fooled.nonzero().flatten()
-            best[rows] = nearest_on_the_line(
-                self.ledger.judge, t["x"][rows], best[rows], t["y"][rows], self.size, examples[rows]
-            )
+            clean = self.asks.clean_logits()[at[rows]]
+            best[rows] = self._nearer(t["x"][rows], best[rows], t["y"][rows], examples[rows], clean)
         verdicts = self.ledger.verdicts(at, best, self.size)
         self.ledger.note(np.zeros_like(example), example, verdicts, best)
         self.schedule.settle(bundle.rows, verdicts[0] > 0, verdicts[1])
         judged = self.ledger.judge.forwards - judged
         self.work += judged
         self.ledger.outcomes[0].judge_forwards += judged
+
+    def _nearer(self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, clean: Tensor) -> Tensor:
+        """Points that fool the judge, (N, C, H, W), along the boundary and on the way to ``x`` from those that do.
+
+        ``clean`` are the judge's logits (N, K) at ``x``.
+        """
+        judge, norm, attack = self.ledger.judge, self.ledger.norm, self.attack
+        leads = lead_of(clean, y)
+        follows_gradients = attack.query in ("gradient", "jacobian") and not self.victim.random
+        if attack.polish and follows_gradients and known(norm):
+            return Polish(judge, self._normal, norm, attack.polish, self.size)(x, best, y, examples, leads)
+        far = lead(judge, best, y, self.size, examples)
+        return nearest_on_the_line(judge, x, best, y, self.size, examples, (leads, far))[0]
+
+    def _normal(self, x: Tensor, y: Tensor) -> Tensor:
+        """The gradient of the margin (N, C, H, W), counted."""
+        (outcome,) = self.ledger.outcomes
+        outcome.forwards, outcome.backwards = outcome.forwards + len(x), outcome.backwards + len(x)
+        self.work += GRADIENT * len(x)
+        return in_chunks(lambda rows: self.victim.query(x[rows], MARGIN, y[rows])[0], len(x), self.size)
 
     def _nearest_that_fools(self, t: State, examples: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest kept or last point of each row that fools the judge, (N, C, H, W), and which rows have one (N,).

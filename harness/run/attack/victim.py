@@ -13,7 +13,7 @@ from torch import Tensor
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class, best_other
 from epsbench.harness.findings import Finding
 from epsbench.harness.run.attack.few_rows import alike
-from epsbench.harness.run.attack.gradient import loss_gradient
+from epsbench.harness.run.attack.gradient import loss_gradient, loss_jacobian
 from epsbench.harness.run.machine.precision import autocast
 
 # How far a precision's logits may be off, as a share of the largest: four units in the last place.
@@ -122,6 +122,15 @@ class Victim:
         if program and len(x) > 1:
             return program(self.laid_out(x), *inputs)
         return self.bare_query(x, loss, *inputs)
+
+    def jacobian(self, x: Tensor, loss: Loss, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """Gradients (N, K, C, H, W) at ``x`` of a loss towards each of K ``classes``, and the logits (N, K).
+
+        The gradient towards the label ``y`` (N,) is 0, and costs nothing.
+        """
+        self.forwards += len(x) * self.passes
+        self.backwards += len(x) * self.passes * (classes - 1)
+        return alike(lambda rows, labels: loss_jacobian(self.bare_logits, rows, loss, labels, classes), x, y)
 
     def respond(self, x: Tensor, loss: Loss, inputs: tuple[Tensor, ...], gradient: bool) -> Response:
         """`query`, or `scores` where no ``gradient`` is asked for."""
