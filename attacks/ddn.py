@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Polished, State, at_least_one
+from epsbench.attacks.base import LATER, Polished, State, at_least_one
 from epsbench.attacks.losses import LOG_ODDS, Loss
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, cosine, per_row
@@ -33,6 +33,9 @@ class DDN(Polished):
 
     steps: int = 100
     """How many gradients are taken."""
+
+    polish: int = field(default=3, metadata=LATER, repr=False)
+    """As `Polished.polish`; few steps, because the attack follows the boundary itself."""
 
     gamma: float = 0.05
     """By which share the sphere shrinks or grows at each step."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Polished, State, at_least_one
+from epsbench.attacks.base import LATER, Polished, State, at_least_one
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import cosine, per_row
@@ -36,6 +36,9 @@ class FMN(Polished):
 
     steps: int = 100
     """How many gradients are taken."""
+
+    polish: int = field(default=3, metadata=LATER, repr=False)
+    """As `Polished.polish`; few steps, because the attack follows the boundary itself."""
 
     step_size: float | None = None
     """The first step's Euclidean length; None: 10 under L∞, and 1 under the other norms."""

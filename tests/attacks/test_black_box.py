@@ -11,13 +11,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from known_distances import CASES
+from known_distances import Plane as KnownPlane
 from torch import nn
 
-from epsbench.attacks import PGD
+from epsbench.attacks import PGD, Square
 from epsbench.attacks.boundary import Boundary
 from epsbench.attacks.hopskipjump import HopSkipJump
+from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
+from epsbench.attacks.sparse_rs import SparseRS
 from epsbench.attacks.spsa import SPSA
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.suite import load_suite
@@ -56,9 +60,7 @@ class Plane(nn.Module):
     [
         (SPSA(steps=1_600, pairs=40), LInf(), 1.25),
         (SPSA(steps=700, pairs=8, relative_step_size=0.2), L2(), 1.2),
-        (Boundary(steps=900), L2(), 1.25),
         (HopSkipJump(steps=700), L2(), 1.1),
-        (HopSkipJump(steps=700), LInf(), 1.3),
     ],
     ids=lambda value: getattr(value, "name", type(value).__name__),
 )
@@ -72,6 +74,76 @@ def test_a_plane_is_crossed_a_little_above_its_distance_and_never_below(attack, 
     assert not below.fooled.any()
     assert above.fooled.all()
     assert above.size.max() <= float(eps[1]) + 1e-6
+
+
+L2_NORM, LINF_NORM, L1_NORM = (NORMS[name] for name in ("l2", "linf", "l1"))
+WALKS = Boundary(steps=2_500, goal="smallest", norm=L2_NORM)
+JUMPS = HopSkipJump(steps=2_000, goal="smallest", norm=L2_NORM)
+# How far beyond the exact distance the attacks by decisions end, as a share, on a plane, a ball and two pixels. A walk
+# converges. Jumps along estimated gradients end as near as the estimates are good: as 1/√queries, whatever the case.
+ENDS = [
+    (WALKS, "plane of scale 1", 1e-4), (WALKS, "ball", 1e-4), (WALKS, "two pixels", 1e-4),
+    (JUMPS, "plane of scale 1", 0.02), (JUMPS, "two pixels", 1e-4),
+    pytest.param(replace(JUMPS, steps=8_000), "plane of scale 1", 5e-3, marks=FULL),
+    pytest.param(replace(JUMPS, steps=8_000), "ball", 0.02, marks=FULL),
+    pytest.param(replace(JUMPS, norm=LINF_NORM), "two pixels", 1e-4, marks=FULL),
+    pytest.param(replace(JUMPS, steps=8_000, norm=LINF_NORM), "plane of scale 1", 1e-3, marks=FULL),
+    # The corners of a cube meet a ball at many nearest points.
+    pytest.param(replace(JUMPS, steps=8_000, norm=LINF_NORM), "ball", 0.25, marks=FULL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("attack", "name", "share"), ENDS)
+def test_attacks_by_decisions_end_near_the_closed_form(attack, name, share):
+    case = next(case for case in CASES if case.name == name)
+    x, y = case.x[:3], case.y[:3]
+    (outcome,) = engine_of(case.network, x, y).run(attack, [Fraction(1)], seed=0)
+    exact = case.distances[attack.norm.name][:3].numpy()
+    assert (outcome.distances >= exact * (1 - 1e-5) - 1e-6).all(), outcome.distances / exact
+    assert (outcome.distances <= exact * (1 + share) + 1e-6).all(), outcome.distances / exact
+    assert outcome.backwards == 0
+
+
+# The same of attacks within ε, which have no distance of their own: the least ε at which they fool.
+NEEDS = [
+    (SPSA(steps=1_500, pairs=8, relative_step_size=0.05, norm=L2_NORM), "plane of scale 1", 0.03),
+    (SPSA(steps=1_500, pairs=8, relative_step_size=0.05, norm=L1_NORM), "plane of scale 1", 0.1),
+    (SPSA(steps=1_500, pairs=8, relative_step_size=0.05, norm=L1_NORM), "ball", 0.03),
+    (SPSA(steps=1_500, pairs=8, relative_step_size=0.05, norm=L1_NORM), "two pixels", 1e-4),
+    (Square(steps=1_500, norm=LINF_NORM), "two pixels", 1e-4),
+    # Its small windows never cover the last row and column, which are half of an image of 4 x 4.
+    (Square(steps=1_500, norm=LINF_NORM), "ball", 0.3),
+    (SparseRS(steps=300, norm=NORMS["l0-pixels"]), "plane of scale 1", 0.0),
+    (SparseRS(steps=300, norm=NORMS["l0-pixels"]), "ball", 0.0),
+    (SparseRS(steps=300, norm=NORMS["l0-pixels"]), "two pixels", 0.0),
+]
+
+
+@pytest.mark.parametrize(("attack", "name", "share"), NEEDS)
+def test_attacks_by_scores_fool_a_little_above_the_closed_form_and_never_below(attack, name, share):
+    case = next(case for case in CASES if case.name == name)
+    exact = float(case.distances[attack.norm.name][0])
+    below = [Fraction(exact * (1 - 1e-4)).limit_denominator(10**8)] if attack.norm.shrinks else []
+    above = Fraction(exact * (1 + share) + 1e-6).limit_denominator(10**8) if below else Fraction(exact)
+    outcomes = engine_of(case.network, case.x[:1], case.y[:1]).run(attack, [*below, above], seed=0)
+    assert [bool(outcome.fooled[0]) for outcome in outcomes] == [*(False for _ in below), True]
+
+
+def test_spsa_under_l1_goes_on_where_a_pixel_has_no_room_left():
+    """The steepest pixel reaches its face long before the plane: its neighbours have to move, too."""
+    network = KnownPlane(torch.tensor([3.0, 2.0, 1.0, 0.5]).view(1, 2, 2), 4.9)
+    x = torch.full((1, 1, 2, 2), 0.5)  # 3.25; two pixels at their faces make 5.75
+    exact = 0.5 + (4.9 - 3.25 - 1.5) / 2
+    attack = SPSA(steps=600, pairs=4, relative_step_size=0.05, norm=L1_NORM)
+    eps = [Fraction(exact * share).limit_denominator(10**6) for share in (0.999, 1.05)]
+    outcomes = engine_of(network, x, torch.zeros(1, dtype=torch.int64)).run(attack, eps, seed=0)
+    assert [bool(outcome.fooled[0]) for outcome in outcomes] == [False, True]
+
+
+@pytest.mark.parametrize("norm", ["l0", "l0-pixels"])
+def test_spsa_refuses_to_count_pixels(norm):
+    with pytest.raises(ValueError, match="spsa knows the norms linf, l2 and l1"):
+        SPSA(norm=NORMS[norm])
 
 
 def test_spsa_estimates_the_gradient_of_a_plane():

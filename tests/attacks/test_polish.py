@@ -50,7 +50,9 @@ def from_outside() -> tuple[nn.Module, Tensor, Tensor, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "attack", [DeepFool(norm=NORMS["l2"]), FMN(norm=NORMS["l2"]), FABT(goal="smallest", norm=NORMS["l2"])], ids=repr
+    "attack",
+    [DeepFool(norm=NORMS["l2"]), FMN(polish=20, norm=NORMS["l2"]), FABT(goal="smallest", norm=NORMS["l2"])],
+    ids=repr,
 )
 def test_a_curved_boundary_is_reached_at_its_nearest_point(attack):
     network, x, y, exact = from_outside()
