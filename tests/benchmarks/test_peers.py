@@ -9,9 +9,10 @@ from fractions import Fraction
 import pytest
 import torch
 
+from epsbench.attacks.ddn import DDN
 from epsbench.attacks.fgsm import FGSM
 from epsbench.attacks.pgd import PGD
-from tests.benchmarks import autoattack
+from tests.benchmarks import autoattack, smallest
 from tests.benchmarks.contestants import Contestant
 from tests.benchmarks.networks import Bench, Chosen
 
@@ -64,3 +65,13 @@ def test_the_parts_of_autoattack_are_compared_on_the_same_images(bench, part, mo
         lines = autoattack.compare(part, few, Fraction(1, 10), 1)
     assert [line["precision"] for line in lines] == ["float32", "bf16"]
     assert all(0 <= line["robust"] <= 1 and line["ratio"] > 0 for line in lines)
+
+
+def test_smallest_distances_are_compared_on_the_same_images_with_as_many_steps_and_with_fewer(bench, monkeypatch):
+    blank = {"blank": lambda model, x, y: torch.zeros_like(x)}  # a library whose image is black
+    monkeypatch.setitem(smallest.WORKS, "ddn", smallest.Work(DDN(steps=30), blank))
+    few = Bench(bench.name, bench.model, bench.x[:12], bench.y[:12], [Fraction(1)])
+    lines = smallest.compare("ddn", few, 1)
+    assert [(line["steps"], line["precision"]) for line in lines[:2]] == [(30, "float32"), (30, "bf16")]
+    assert lines[-1]["steps"] < 30  # black images are far
+    assert all(line["median"] <= line["blank median"] and line["ratio"] > 0 for line in lines[::2])
