@@ -17,7 +17,7 @@ class Asking:
     query: ClassVar[str] = "gradient"
     """What a row asks for: ``gradient`` (with logits), ``logits``, or ``nothing``, when the start is all.
 
-    ``jacobian`` asks for the gradients of all classes at once, at the price of one each.
+    ``jacobian`` asks for the gradients of all classes at once: a forward pass, and a backward pass a wrong class.
     """
 
     loss = CROSS_ENTROPY
@@ -73,7 +73,7 @@ class Asking:
 
     def gradients(self, classes: int) -> int:
         """How many gradients it takes of one image at most; 0 where that is unknown."""
-        price = {"gradient": sum(self.views()), "jacobian": classes}.get(self.query, 0)
+        price = {"gradient": sum(self.views()), "jacobian": classes - 1}.get(self.query, 0)
         return price * self.budget() * self.attempts(classes)
 
     def forwards(self, classes: int) -> int:

@@ -141,6 +141,18 @@ def test_distances_do_not_depend_on_the_batch_or_on_the_radii_asked(network, dig
     np.testing.assert_allclose(*runs, rtol=1e-3)
 
 
+def test_a_jacobian_is_one_forward_pass_and_a_backward_pass_a_wrong_class(network, digits):
+    x, y = (each[:7] for each in digits)
+    victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+    gradients, logits = victim.jacobian(x, LogitDifference(), y, 10)
+    assert (victim.forwards, victim.backwards) == (7, 63)
+    for k in range(10):
+        one, again = loss_gradient(network, x, LogitDifference(), (y, torch.full_like(y, k)))
+        torch.testing.assert_close(gradients[:, k], one, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits, again)
+    assert DeepFool(steps=2).gradients(10) == 18
+
+
 def test_a_source_is_refused(network, digits):
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     engine = Engine(victim, Judge(network, CPU), targets_of(network, digits, 5), 5, white_box=False)

@@ -77,9 +77,10 @@ class Attacker:
     def floor_share(self, outcome: Outcome) -> float | None:
         """The least time that these gradients and verdicts can take on this device, over the time they took.
 
-        None where it is not known: the work was too short, or the device too busy with other things.
+        None where it is not known: the work was too short, or the device too busy with other things, or a forward pass
+        served several gradients.
         """
-        if self.floor is None or not outcome.seconds:
+        if self.floor is None or not outcome.seconds or outcome.backwards > outcome.forwards:
             return None
         gradients = outcome.backwards + outcome.shared_backwards
         passes = Passes(gradients, outcome.judge_forwards, max(0, outcome.forwards - outcome.backwards))
