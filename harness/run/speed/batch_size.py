@@ -16,6 +16,8 @@ UNTRIED = {"cpu": 128, "cuda": 1024}
 """The size used where trying would take too long."""
 TRIAL_SHARE = 0.01  # of the predicted work may go into finding the batch size
 
+_TRIALS = 3  # of each size, the median of which counts: a single one is easily disturbed
+
 # What a turn of the engine takes besides its query, whatever the number of rows: about 100 small operations of an
 # attack's step (AutoAttack's parts on smallcnn, one AMD EPYC core, torch 2.14).
 TURN_SECONDS = {"cpu": 5e-4, "cuda": 0.0}
@@ -49,11 +51,11 @@ def _fastest(victim: Victim, query: Callable[[int], Callable[[], object]], most:
     """The size up to ``most`` with the most rows of a query a second, the rest of a turn included."""
     kind, budget = victim.device.type, TRIAL_SHARE * rows
     best, best_rate, batch, spent = min(UNTRIED[kind], most), 0.0, SMALLEST, 0
-    while batch <= most and spent + 2 * batch <= budget:
+    while batch <= most and spent + (1 + _TRIALS) * batch <= budget:
         call = query(batch)
         try:
             call()  # the first call at a new shape chooses kernels
-            rate = batch / (seconds(call, victim.device, 1) + TURN_SECONDS[kind])
+            rate = batch / (seconds(call, victim.device, _TRIALS) + TURN_SECONDS[kind])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -61,7 +63,7 @@ def _fastest(victim: Victim, query: Callable[[int], Callable[[], object]], most:
         if rate == 0.0:
             release()
             return min(best, batch // 2)
-        spent += 2 * batch
+        spent += (1 + _TRIALS) * batch
         if rate > 1.03 * best_rate:
             best, best_rate = batch, rate
         elif batch >= 4 * best:

@@ -50,7 +50,8 @@ class Paced(nn.Module):
 
 def paced(network, monkeypatch, seconds, most=10**9) -> Victim:
     net = Paced(network, seconds, most)
-    monkeypatch.setattr(tuning.time, "perf_counter", lambda: net.now)
+    for clock in ("perf_counter", "thread_time"):  # of several threads, and of one
+        monkeypatch.setattr(tuning.time, clock, lambda: net.now)
     return Victim(net, CPU, "float32", "plain")
 
 
