@@ -13,7 +13,14 @@ from torch.nn import functional as F
 
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.run.machine.precision import autocast
-from epsbench.harness.run.speed.convolutions import SubpixelConv2d, subpixel, subpixel_gradient, subpixel_gradients
+from epsbench.harness.run.speed.convolutions import (
+    SubpixelConv2d,
+    column_gradient,
+    strided_convolution,
+    subpixel,
+    subpixel_gradient,
+    subpixel_gradients,
+)
 from epsbench.models.catalogue import ResNet18, SmallCNN
 
 CPU = torch.device("cpu")
@@ -40,9 +47,25 @@ def test_the_gradient_is_autograds_for_every_shape(shape, inputs, outputs, seed)
     result = F.conv2d(x, weight, None, stride, padding)
     gradient = torch.randn_like(result)
     (expected,) = torch.autograd.grad(result, x, gradient)
-    actual = subpixel_gradient(gradient, weight, size, stride, padding)
-    assert actual.shape == expected.shape
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+    for way in (subpixel_gradient, column_gradient):
+        actual = way(gradient, weight, size, stride, padding)
+        assert actual.shape == expected.shape
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_in_float32_few_channels_go_backward_as_they_do_in_training(inputs: int):
+    """One channel by columns, more by sub-pixels: the same gradients of the image, the weights and the bias."""
+    torch.manual_seed(0)
+    layer = SubpixelConv2d(inputs, 5, 4, stride=2, padding=1)
+    x = torch.randn(4, inputs, 9, 11)
+
+    def other(image: Tensor) -> Tensor:
+        return strided_convolution(image, layer.weight, layer.bias, layer.stride, layer.padding)
+
+    other.parameters = layer.parameters
+    for actual, expected in zip(all_gradients(other, x), all_gradients(layer, x), strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def all_gradients(layer: nn.Conv2d, x: Tensor) -> list[Tensor]:
