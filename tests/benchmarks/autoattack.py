@@ -5,15 +5,25 @@
 Each part is run on the same images, all of which the model has right, at the suite's largest ε: the two take turns, and
 the ratio is the median over rounds. ``whole`` is the ensemble, each part on what withstood those before it.
 torchattacks gets 100 steps a part and the schedule of AutoAttack, at the batch size that suits it best.
+
+With one thread, seconds are those of the processor, whatever else runs on the machine. With more they are those of the
+clock, and the machine must be quiet. ``--devices 2`` compares two processes of epsbench, with a thread each and half
+of the images, with two threads of torchattacks:
+
+    python -m tests.benchmarks.autoattack --images 1000 --parts whole --devices 2
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -70,16 +80,40 @@ def run_ours(attack: Attack, bench: Bench, eps: Fraction, precision: str) -> flo
     return 1 - float(outcome.fooled.mean())
 
 
+def run_shared(pool: Executor, processes: int, attack: Attack, bench: Bench, eps: Fraction, precision: str) -> float:
+    """As `run_ours`, by several processes: each attacks every so many of the images."""
+    shares = [replace(bench, x=bench.x[first::processes], y=bench.y[first::processes]) for first in range(processes)]
+    work = [pool.submit(run_ours, attack, share, eps, precision) for share in shares]
+    robust = [future.result() * len(share.y) for future, share in zip(work, shares, strict=True)]
+    return sum(robust) / len(bench.y)
+
+
+def one_of_several() -> None:
+    """Prepare a process that attacks beside others."""
+    torch.set_num_threads(1)
+    keep_freed(torch.device("cpu"))
+    warnings.simplefilter("ignore")
+
+
 def timed(run: Callable[[], float]) -> tuple[float, float]:
-    """Robust accuracy, and the seconds it took: on a CPU those of the processor, whatever else runs on the machine."""
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    """Robust accuracy, and the seconds it took: those of the processor where one thread of a CPU computes."""
+    alone = not torch.cuda.is_available() and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     started = clock()
     robust = run()
     return robust, clock() - started
 
 
-def compare(name: str, bench: Bench, eps: Fraction, rounds: int) -> list[dict[str, object]]:
-    """One line a precision for a part, or for the whole."""
+def compare(
+    name: str, bench: Bench, eps: Fraction, rounds: int, pool: Executor | None = None, processes: int = 1
+) -> list[dict[str, object]]:
+    """One line a precision for a part, or for the whole; epsbench in the ``processes`` of the pool, if there is one."""
+
+    def ours(precision: str) -> float:
+        if pool is None:
+            return run_ours(attack, bench, eps, precision)
+        return run_shared(pool, processes, attack, bench, eps, precision)
+
     attack = AutoAttack() if name == "whole" else PARTS[name]
     parts = list(PARTS) if name == "whole" else [name]
     batch = min(BATCHES, key=lambda size: timed(lambda: run_theirs(["apgd-ce"], bench, eps, size))[1])
@@ -87,7 +121,7 @@ def compare(name: str, bench: Bench, eps: Fraction, rounds: int) -> list[dict[st
     for _ in range(rounds):
         runs["theirs"].append(timed(lambda: run_theirs(parts, bench, eps, batch)))
         for precision in ("float32", "bf16"):
-            runs[precision].append(timed(lambda p=precision: run_ours(attack, bench, eps, p)))  # type: ignore[misc]
+            runs[precision].append(timed(lambda p=precision: ours(p)))  # type: ignore[misc]
     lines = []
     for precision in ("float32", "bf16"):
         ratios = [a[1] / b[1] for a, b in zip(runs["theirs"], runs[precision], strict=True)]
@@ -112,19 +146,28 @@ def main() -> None:
     parser.add_argument("--largest", type=Fraction, help="at this ε instead, such as 2/255")
     parser.add_argument("--threads", type=int, help="as many threads; default: as torch chooses")
     parser.add_argument("--weights", type=Path, help="where the trained networks are; default results/SUITE/weights")
+    parser.add_argument("--devices", type=int, default=1, help="so many processes of epsbench on a CPU; see above")
     given = parser.parse_args()
     device = torch.device(given.device)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    if given.devices > 1 and (given.threads or device.type != "cpu"):
+        parser.error("--devices is for a CPU, and gives torchattacks as many threads: leave --threads out")
+    if given.threads or given.devices > 1:
+        torch.set_num_threads(given.threads or given.devices)
     keep_freed(device)
     weights = given.weights or Path("results") / Path(given.suite).stem / "weights"
     chosen = Chosen(given.suite, tuple(given.defenses), weights, given.images, 1, given.largest)
     lines: list[dict[str, object]] = []
-    with warnings.catch_warnings():
+    spawn, pool = multiprocessing.get_context("spawn"), nullcontext()
+    if given.devices > 1:
+        pool = ProcessPoolExecutor(given.devices, mp_context=spawn, initializer=one_of_several)
+    with warnings.catch_warnings(), pool as processes:
         warnings.simplefilter("ignore")
         for bench in chosen.build(device):
+            if processes is not None:  # both start and import before any is timed
+                small = replace(bench, x=bench.x[:8], y=bench.y[:8])
+                run_shared(processes, given.devices, PARTS["apgd-ce"], small, bench.eps[-1], "float32")
             for part in given.parts:
-                lines += compare(part, bench, bench.eps[-1], given.rounds)
+                lines += compare(part, bench, bench.eps[-1], given.rounds, processes, given.devices)
     print(f"{given.images} images a network, {given.rounds} rounds, {describe(device)['device']['name']}")
     print(tabulate(lines, headers="keys", floatfmt=".3g"))
 
