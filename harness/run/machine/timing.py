@@ -9,13 +9,13 @@ from collections.abc import Callable
 import torch
 
 
-def seconds(call: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
+def seconds(call: Callable[[], object], device: torch.device, repeats: int = 3, *, by_clock: bool = False) -> float:
     """Median seconds of a call, the device synchronised.
 
     Where one thread of a CPU computes, they are those of the processor: whatever else runs on the machine does not
-    decide then which form of a model is taken.
+    decide then which form of a model is taken. ``by_clock`` they are not: for comparison with seconds of the clock.
     """
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    alone = device.type == "cpu" and torch.get_num_threads() == 1 and not by_clock
     clock = time.thread_time if alone else time.perf_counter
     taken = []
     for _ in range(repeats):

@@ -86,11 +86,14 @@ def uncounted_rates(
 def measure_rates(
     victim: Victim, judge: Judge, targets: Targets, batch: int, repeats: int = 3, forward_batch: int = 0
 ) -> Rates:
-    """The rates at this batch, each from so many bare calls; of forward passes alone at ``forward_batch``, if given."""
+    """The rates at this batch, each from so many bare calls; of forward passes alone at ``forward_batch``, if given.
+
+    By the clock, as the seconds of an attack: a machine that is shared slows both alike.
+    """
     x, y = targets.batch(batch)
-    gradient = seconds(lambda: victim.gradient(x, y), victim.device, repeats)
+    gradient = seconds(lambda: victim.gradient(x, y), victim.device, repeats, by_clock=True)
     judged, _ = targets.batch(max(batch, judge.batch))
-    verdict = seconds(lambda: judge.logits(judged, batch), victim.device, repeats)
+    verdict = seconds(lambda: judge.logits(judged, batch), victim.device, repeats, by_clock=True)
     alone, _ = targets.batch(forward_batch or batch)
-    forward = seconds(lambda: victim.scores(alone), victim.device, repeats)
+    forward = seconds(lambda: victim.scores(alone), victim.device, repeats, by_clock=True)
     return Rates(gradient / len(x), verdict / len(judged), forward / len(alone))

@@ -27,3 +27,8 @@ def test_with_one_thread_waiting_does_not_count(threads):
 def test_with_several_threads_the_clock_counts(threads):
     threads(2)
     assert seconds(lambda: time.sleep(0.05), CPU, 1) >= 0.05
+
+
+def test_the_clock_counts_where_it_is_asked_for(threads):
+    threads(1)
+    assert seconds(lambda: time.sleep(0.05), CPU, 1, by_clock=True) >= 0.05
