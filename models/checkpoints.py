@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import errno
 import pathlib
 import pickle
 import re
 import types
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from epsbench.models.file_kinds import FileKind, kind_of
 from epsbench.models.layers import Normalise
 
 State = dict[str, Tensor]
@@ -39,6 +38,8 @@ _PLAIN: tuple[Any, ...] = (
     argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray, pathlib.PosixPath,
     pathlib.PurePosixPath, datetime.datetime, datetime.date, datetime.timedelta,
 )  # fmt: skip
+_READ = ("torch", "safetensors", "")  # the last: unknown, such as what old versions of torch saved
+ACCEPTED = "what torch.save or safetensors made of a state dict"
 _MEANS, _STDS = {"mean", "mu", "new_mean", "_mean"}, {"std", "sigma", "new_std", "_std"}
 
 
@@ -51,11 +52,13 @@ def load_state(path: Path) -> dict[str, State]:
     from safetensors.torch import load_file
 
     try:
-        _require_weights(path)
-        content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+        kind = kind_of(path)
+        if kind.code not in _READ:
+            raise _NoWeightsError(_no_weights(kind, path))
+        content = load_file(path) if kind.code == "safetensors" else _unpickled(path)
+    except _NoWeightsError:
+        raise
     except OSError as error:
-        if path.is_file() and error.errno == errno.EINVAL:  # torch seeks before the beginning of a file that was cut
-            raise ValueError(f"weights {path}: the file is damaged: its end is missing; copy it again") from error
         raise ValueError(
             f"weights {path}: cannot be read ({error.strerror or error}); give the path of a file"
         ) from error
@@ -75,23 +78,40 @@ def load_state(path: Path) -> dict[str, State]:
     return sets
 
 
-def _require_weights(path: Path) -> None:
-    """Raise `ValueError` for files that are often there in place of weights."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    if not head:
-        raise ValueError(f"weights {path}: the file is empty; copy or download it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(f"weights {path}: it is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise ValueError(f"weights {path}: it is a web page, not weights; download the file itself")
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise ValueError(
-                    f"weights {path}: it is a TorchScript archive, which holds a program; save the weights alone: "
-                    f"`torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')`"
-                )
+class _NoWeightsError(ValueError):
+    """A file is something else than weights."""
+
+
+def _no_weights(kind: FileKind, path: Path) -> str:
+    """The message for a file that is something else than weights."""
+    if kind.code in ("empty", "cut"):
+        return f"weights {path}: the file is {kind.text}; copy or download it again"
+    program = kind.code == "torchscript"  # it has the weights, too
+    return f"weights {path}: it is {kind.text}{'' if program else ', not weights'}; {_remedy(kind.code, path.name)}"
+
+
+def _remedy(code: str, name: str) -> str:
+    """What to do with a file of this name that is something else than weights."""
+    if code == "npz":
+        return (
+            "images and labels are data; weights kept as arrays are saved with `arrays = "
+            f"numpy.load({name!r})` and `torch.save({{name: torch.from_numpy(arrays[name]) for name in arrays}}, "
+            "'weights.pt')`"
+        )
+    if code == "torchscript":
+        return f"save the weights alone: `torch.save(torch.jit.load({name!r}).state_dict(), 'weights.pt')`"
+    if code == "distributed":
+        return (
+            "make one file of it: `torch.distributed.checkpoint.format_utils.dcp_to_torch_save(FOLDER, 'weights.pt')`"
+        )
+    return {
+        "lfs": "fetch them with `git lfs pull`",
+        "html": "download the file itself",
+        "folder": "give the path of the file in it",
+        "packed": f"unpack it, and give the file inside: {ACCEPTED}",
+        "zip": f"unpack it, and give the file inside: {ACCEPTED}",
+        "shards": f"give one file with all of them: {ACCEPTED}",
+    }.get(code, f"give {ACCEPTED} of a torch module")
 
 
 def load_checkpoint(network: nn.Module, path: Path, key: str = "") -> str:
@@ -256,8 +276,9 @@ def _unpickled(path: Path) -> Any:
             with suppress(ImportError, AttributeError):
                 function = getattr(__import__(core, fromlist=[name]), name)
                 allowed += [function, (function, f"{core}.{name}")]
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(path, "cpu", weights_only=True)
+    # An open file: by the ending of a path, torch would take it for another format.
+    with torch.serialization.safe_globals(allowed), path.open("rb") as file:
+        return torch.load(file, "cpu", weights_only=True)
 
 
 def _sets(content: Any, key: str = "", depth: int = 0) -> dict[str, State]:

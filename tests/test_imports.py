@@ -51,7 +51,9 @@ MAY_IMPORT = {
         "harness.plan", "harness.errors", "harness.isolation", "harness.records", "harness.hardware", "harness.files",
         "harness.durations", *ROBUST, "suites",
     ),
-    "harness.plan.data": ("harness.plan.data", "harness.plan.named", "harness.errors", "harness.files"),
+    "harness.plan.data": (
+        "harness.plan.data", "harness.plan.named", "harness.errors", "harness.files", "models.file_kinds",
+    ),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",
         "harness.errors", "harness.files", "harness.isolation", *ROBUST,
@@ -146,6 +148,7 @@ TORCH_FREE = (
     "harness.findings", "harness.finding_codes", "harness.api", "harness.evaluation", "harness.evaluate_verb",
     "harness.measuring", "harness.several", "harness.completion", "harness.hardware", "harness.waiting",
     "harness.report_verbs", "harness.gate_verbs", "harness.run_verbs", "harness.list_verbs", "models.preprocessing",
+    "models.file_kinds",
 )  # fmt: skip
 
 

@@ -168,6 +168,8 @@ class Folder(DataSource):
         """The folder of each split there is; of a folder without splits all is for testing."""
         root = self._root
         if not root.is_dir():
+            if root.is_file():
+                raise InputError(f"{root}: is a file, not a folder of images; give the folder that it is in")
             raise InputError(f"{root}: there is no such folder; check the path")
         there = {split: root / name for split, names in SPLITS.items() for name in names if (root / name).is_dir()}
         if "test" not in there and "validation" in there:

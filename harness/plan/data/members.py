@@ -15,6 +15,7 @@ import numpy as np
 from epsbench.harness.errors import InputError
 from epsbench.harness.files import DAMAGED_ARCHIVE
 from epsbench.harness.plan.data.pixels import CHUNK, chunks, read_header
+from epsbench.models.file_kinds import FileKind, kind_of
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,24 @@ def members_of(path: Path) -> Mapping[str, Member]:
                     with archive.open(each) as stream:
                         shape, fortran, dtype = read_header(stream)
                     arrays[name] = Member(path, name, shape, dtype, fortran)
+            if not arrays and archive.namelist():
+                raise ValueError("it holds no array")
         return arrays
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file; check the path") from error
     except DAMAGED_ARCHIVE as error:
         raise damaged(path, error) from error
+
+
+_REMEDIES = {
+    "empty": "copy or download it again",
+    "cut": "copy or download it again",
+    "lfs": "fetch it with `git lfs pull`",
+    "html": "download the file itself",
+    "packed": "unpack it, and give the file inside",
+    "zip": "unpack it: a folder of images is data, too",
+    "folder": "leave the ending .npz out of the name of a folder of images",
+}
 
 
 def damaged(path: Path, error: BaseException) -> InputError:
@@ -105,6 +119,13 @@ def damaged(path: Path, error: BaseException) -> InputError:
             f"{path}: holds pickled objects, which could run code when they are loaded; save plain arrays: "
             "numpy.savez(path, images=images, labels=labels)"
         )
+    try:
+        kind = kind_of(path)
+    except OSError:
+        kind = FileKind("")
+    if kind.text and kind.code not in ("npz", "npy"):
+        remedy = _REMEDIES.get(kind.code, "save the images and labels with numpy.savez(path, images=…, labels=…)")
+        return InputError(f"{path}: is no NumPy file, it is {kind.text}; {remedy}")
     return InputError(f"{path}: is no NumPy file, or damaged ({error}); save it with numpy.savez")
 
 

@@ -16,6 +16,7 @@ from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
 from epsbench.harness.plan.names.registry import in_memory, make, name_with_parameters
+from epsbench.models.file_kinds import kind_of
 
 FACTS = ("classes", "mean", "std")
 """What a suite may say of any data of the user's own."""
@@ -46,12 +47,31 @@ def read_data(entry: Any, base: Path) -> str | OwnData:
     elif ":" in name or in_memory("data", name) is not None:
         named = _named(table, base)
     else:
+        if (base / name).is_file():
+            raise InputError(f"{base / name}: {_no_data(base / name)}")
         known = [*DATASETS, *KINDS["data"].built_in]
         raise InputError(
             f"unknown data set {name!r}{did_you_mean(name, known)} (your own: test.npz, a folder of images, or "
             "path/to/file.py:Object)"
         )
     return OwnData(named, base, source_of(named, base).describe())
+
+
+def _no_data(path: Path) -> str:
+    """Why a file is no data, and what to do."""
+    if path.suffix == ".py":
+        return f"is code; name the object in it that is the data: {path.name}:Object"
+    kind = kind_of(path)
+    text = f"is {kind.text}, and that is no data" if kind.text else "is no data that epsbench reads"
+    if kind.code == "parquet":
+        return f'is a Parquet table; say that it is one: {{ name = "hf", path = "{path.name}" }}'
+    first = {
+        "lfs": "fetch it with `git lfs pull`, and ",
+        "packed": "unpack it, and ",
+        "zip": "unpack it, and ",
+        "image": "give the folder with one folder of images for each class, or ",
+    }.get(kind.code, "")
+    return f"{text}; {first}give a .npz file of images and labels, a folder of images, or path/to/file.py:Object"
 
 
 def source_of(named: Named, base: Path) -> DataSource:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell
+from epsbench.models.file_kinds import kind_of
 
 FILE = "file:"
 """Begins the name of a model that is read from a file of weights."""
@@ -54,6 +55,10 @@ def unreadable(place: str, base: Path, error: Exception) -> str:
     """What to say of a file that cannot be read: why, and where it was looked for."""
     beside, here = Path(os.path.normpath(base / place)), Path(os.path.normpath(Path(place).absolute()))
     reason = getattr(error, "strerror", None) or error
+    if beside.is_dir():
+        return f"{beside} is {kind_of(beside).text}; give the path of a file"
+    if beside.with_name(f"{beside.name}.index").is_file():
+        return f"{beside} is a checkpoint of TensorFlow; save the weights as a state dict of torch, with torch.save"
     also = "" if here == beside or here.exists() else f", and there is no {here} either"
     return f"{beside} cannot be read ({reason}){also}; give a path relative to the suite's folder"
 
