@@ -40,15 +40,15 @@ WAYS = ("evaluate", "engine")
 
 
 class Conv6(nn.Module):
-    """Six 3×3 convolutions with batch norm, in pairs of 32, 64 and 128 channels, and a linear layer."""
+    """Six 3×3 convolutions with batch norm, in pairs of 16, 32 and 64 channels, and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths, layers = [3, 32, 32, 64, 64, 128, 128], []
+        widths, layers = [3, 16, 16, 32, 32, 64, 64], []
         for number, (before, after) in enumerate(itertools.pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
             layers += [nn.MaxPool2d(2)] if number % 2 else []
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, 10))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, 10))
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels (N, C, H, W) to logits (N, classes)."""

@@ -25,7 +25,7 @@ from epsbench.harness.plan.data import DataDescription, describe
 from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names.packages import package_of, without_package
 from epsbench.harness.plan.names.reads import noted
-from epsbench.harness.plan.names.registry import make
+from epsbench.harness.plan.names.registry import in_memory, make
 from epsbench.harness.plan.names.repository import raised_at
 from epsbench.harness.plan.names.roots import project_of
 from epsbench.harness.plan.names.versions import file_digest
@@ -71,7 +71,9 @@ def content_of(model: Named, base: Path, data: DataDescription, z_dim: int | Non
         return None
     shape = (data,) if z_dim is None else (data, z_dim)
     with noted() as reads:
-        networks = [_built(model, base, shape, seed) for seed in ((0,) if pretrained else (0, 1))]
+        # An object of this process is copied, whatever the seed.
+        alike = pretrained or in_memory("model", model.name) is not None
+        networks = [_built(model, base, shape, seed) for seed in ((0,) if alike else (0, 1))]
     # Ids of models of timm and torchvision, whose code has a version, stay as they were.
     first, last = (_state(network, deep=not pretrained) for network in (networks[0], networks[-1]))
     fixed = {name: entry for name, entry in first.items() if last.get(name) == entry}

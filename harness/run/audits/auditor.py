@@ -79,6 +79,7 @@ class Auditor:
         self._shared = 0.0
         self._original, self._data, self._recipe = original, data, recipe
         self._in_depth_done = False
+        self._clean_gradient: Tensor | None = None
         self._train = data.train if data is not None and len(data.train) else None
         self._own_attacks = OwnAttacks(self.probe, self._train)
         self._constructed: dict[Attack, tuple[list[Finding], dict[str, Any]]] = {}
@@ -94,13 +95,13 @@ class Auditor:
                 self.findings = guarded("the model's outputs", lambda: audit_model(self.probe, self.shape))
             if any(each.code == "not-finite" for each in self.findings):
                 return self.findings
-            gradient = self._gradient()
+            gradient = self._clean_gradient = self._gradient()
             if gradient is not None:
                 self.shares["float32"] = zero_share(gradient)
                 self.findings += broken_gradients(gradient)
                 self.findings += guarded(
                     "the model's gradients",
-                    lambda: audit_gradients(self.probe, gradient, self.probe.logits(self.probe.x)),
+                    lambda: audit_gradients(self.probe, gradient, self.probe.logits_at(self.probe.x)),
                 )
             if logits is not None and labels is not None:
                 right = int((logits.argmax(1) == labels).sum())
@@ -121,7 +122,7 @@ class Auditor:
         with self._timed(), ExitStack() as ends:
             # It builds the model while the audits here go on.
             process = ends.enter_context(FreshProcess(self._recipe)) if self._recipe else None
-            gradient = self._gradient()
+            gradient = self._clean_gradient if self._clean_gradient is not None else self._gradient()
             moved = points(self.probe, gradient)
             findings = list(self._on_moved_images(victim, moved, gradient))
             if process is not None:
@@ -129,6 +130,8 @@ class Auditor:
                     "the model in a fresh process",
                     lambda: audit_fresh_process(process, self.probe, moved, replayed),
                 )
+        self._clean_gradient = None
+        self.probe.forget()
         self.findings += findings
         return findings
 

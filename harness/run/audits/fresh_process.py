@@ -184,7 +184,7 @@ def audit_fresh_process(
             yield _differs(rows, len(loss), "adversarial")
             return
     for name in names:
-        expected = probe.logits(moved[name])
+        expected = probe.logits_at(moved[name])
         rows = changed(answers[name], expected, DIFFERS * spread(expected))
         if rows >= FEWEST:
             yield _differs(rows, len(expected), name)

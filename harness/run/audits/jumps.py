@@ -24,8 +24,10 @@ def audit_jumps(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
     if len(probe.x) < FEWEST:
         return
     for name, x in moved.items():
+        if x is probe.x:  # no way leads there
+            continue
         start, end = probe.x, x
-        at_start, at_end = probe.logits(start), probe.logits(end)
+        at_start, at_end = probe.logits_at(start), probe.logits_at(end)
         limit = JUMPS * spread(torch.cat([at_start, at_end]))
         for _ in range(HALVINGS):
             middle = (start + end) / 2

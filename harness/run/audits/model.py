@@ -29,7 +29,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def audit_model(probe: Probe, shape: DataShape) -> list[Finding]:
     """Findings about the probed classifier. If its logits are not finite, nothing else is checked."""
-    logits = probe.logits(probe.x)
+    logits = probe.logits_at(probe.x)
     broken = list(not_finite(logits))
     if broken:
         return broken

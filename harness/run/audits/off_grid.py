@@ -23,7 +23,7 @@ def audit_off_grid(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Findin
     for name, x in moved.items():
         if len(x) < FEWEST:
             return
-        logits = probe.logits(x)
+        logits = probe.logits_at(x)
         limit = JUMPS * spread(logits)
         for number, size in enumerate(SIZES):
             rows = changed(probe.logits((x + size * random_signs(x, 10 + number)).clamp(0, 1)), logits, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,10 +24,23 @@ class Probe:
     x: Tensor
     y: Tensor
     batch: int
+    _known: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def logits(self, x: Tensor) -> Tensor:
         """Float32 logits (N, classes)."""
         return self.judge.logits(x, self.batch)
+
+    def logits_at(self, x: Tensor) -> Tensor:
+        """`logits` of images that several audits look at: they are asked for once, until `forget`."""
+        images, logits = self._known.get(id(x), (None, None))
+        if images is not x or logits is None:
+            logits = self.logits(x)
+            self._known[id(x)] = x, logits
+        return logits
+
+    def forget(self) -> None:
+        """Keep no images of `logits_at` any longer."""
+        self._known.clear()
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Float32 gradient of the cross-entropy, (N, C, H, W)."""

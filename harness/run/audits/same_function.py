@@ -36,7 +36,7 @@ def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.
     ways = _ways(probe.judge.network, original)
     for name, x in moved.items():
         few = x[:IMAGES]
-        expected = probe.logits(x)[:IMAGES]
+        expected = probe.logits_at(x)[:IMAGES]
         limit = DIFFERS * spread(expected)
         large = _in_batches(probe.judge.network, LARGE) if name == list(moved)[-1] else []
         for code, how, call in ways + large:
@@ -88,7 +88,7 @@ def audit_same_as_judged(probe: Probe, attacked: Attacked, moved: Mapping[str, T
     precision = attacked.victim.precision
     for name, x in moved.items():
         few, y = x[:IMAGES], probe.y[:IMAGES]
-        expected = probe.logits(x)[:IMAGES]
+        expected = probe.logits_at(x)[:IMAGES]
         limit = max(DIFFERS, ROUNDING * DOUBT[precision]) * spread(expected)
         for how, logits in (
             ("along with a gradient", attacked.logits_with_gradient(few, y)),

@@ -45,7 +45,7 @@ def audit_slope(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
 
 def _agreement(probe: Probe, x: Tensor, gradient: Tensor) -> tuple[float, int]:
     """On what share of the images some step delivers what the gradient promises, and how many promise anything."""
-    logits = probe.logits(x)
+    logits = probe.logits_at(x)
     before, resolved = log_odds(logits, probe.y), RESOLVED * spread(logits)
     agrees = torch.zeros_like(probe.y, dtype=torch.bool)
     promising = torch.zeros_like(agrees)

@@ -15,10 +15,11 @@ from epsbench.harness.run.jobs import run_job
 def execute(jobs: Sequence[Job], context: Context) -> Iterator[Record]:
     """Records as their cells end.
 
-    After each job memory is collected. What the first job has loaded, mostly torch's compiler, stays loaded. Looking
-    through it again takes 0.2 s, ten times as long as a small model's training, so it is left out from then on.
+    After each job memory is collected. What was there before, and what the first job has loaded, mostly torch's
+    compiler, stays. Looking through it takes 0.2 s, ten times as long as a small model's training, so it is left out.
     """
     frozen = False
+    gc.freeze()
     with helped(context) as shared:
         try:
             for job in jobs:
@@ -27,5 +28,4 @@ def execute(jobs: Sequence[Job], context: Context) -> Iterator[Record]:
                     gc.freeze()
                     frozen = True
         finally:
-            if frozen:
-                gc.unfreeze()
+            gc.unfreeze()

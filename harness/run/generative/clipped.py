@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 from epsbench.harness.records import Metric
 from epsbench.harness.run.generative.overlap import Overlap
@@ -35,6 +34,8 @@ def filling(n: int, m: int, k: int) -> np.ndarray:
     A ball with J samples counts min(J, k) / k. The ball that reaches to the k-th nearest of n − 1 other points holds a
     share of the distribution that follows Beta(k, n − k), so J is beta-binomial. Rises from 0.
     """
+    from scipy import stats  # takes a second to load, and few runs need it
+
     samples = np.arange(m + 1)
     at_most = np.cumsum([stats.betabinom.pmf(j, samples, k, n - k) for j in range(k)], axis=0)
     # E[min(J, k)] is the sum of P(J > j) over j < k.

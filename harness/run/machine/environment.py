@@ -8,6 +8,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def _set_flags(flags: dict[str, Any]) -> None:
     torch.backends.cudnn.deterministic = flags["cudnn_deterministic"]
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

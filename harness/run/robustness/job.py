@@ -44,6 +44,7 @@ from epsbench.harness.run.robustness.shards import Sharded, attack_in_shards
 from epsbench.harness.run.robustness.workbench import Setup
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.speed.chosen import Chosen
+from epsbench.harness.run.speed.judging import lay_out_untimed
 from epsbench.harness.run.training.trained import trained
 from epsbench.harness.run.training.watch import FEWEST
 
@@ -98,6 +99,8 @@ class Bench:
         test = corrupted(data.test, first.corruption, first.severity) if first.severity else data.test
         batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
         judge = before.subject.judge if before else _judge(network, first, context)
+        if not before:
+            lay_out_untimed(judge, data.test.pixels(slice(0, 4)))
         logits, classes = _judged(judge, test, batch)
         positions = (classes == test.labels).nonzero().flatten()
         labels = test.labels[positions]
