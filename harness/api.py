@@ -94,7 +94,7 @@ def evaluate(
         )  # fmt: skip
         options = Options(
             device=str(device) if device is not None else device_of(model, x),
-            batch_size=batch_size, quiet=not progress, compile=compile, keep_images=ALL,
+            batch_size=batch_size, quiet=not progress, compile=compile, keep_images=ALL, remember=True,
         )  # fmt: skip
         if run_suite(suite, results, options) == INTERRUPTED:
             raise KeyboardInterrupt

@@ -102,6 +102,9 @@ class Context:
     compile: str = "auto"
     """Whether to compile or trace networks: "auto" where it pays, "on" or "off"."""
 
+    remember: bool = False
+    """Whether audits of a model are taken over from an earlier run of this process, where it answers as then."""
+
     keep_images: int = 0
     """Of how many test images, the first ones, the adversarial images are kept."""
 

@@ -201,6 +201,7 @@ def _context(work: Plan, results: Path, options: Options) -> Context:
         profile=options.profile,
         compile=options.compile,
         keep_images=options.keep_images,
+        remember=options.remember,
         threads=options.threads,
         devices=options.devices or 0,
         environment=describe(device, *folders_of(suite.cells, suite.base)),

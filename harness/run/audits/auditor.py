@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -35,6 +35,7 @@ from epsbench.harness.run.audits.off_grid import audit_off_grid
 from epsbench.harness.run.audits.own_attacks import OwnAttacks
 from epsbench.harness.run.audits.points import on_the_way, points
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.audits.remembered import Remembered, digest_of, recall, remember
 from epsbench.harness.run.audits.replay import Replayed, audit_replay
 from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.shared_images import audit_shared_images
@@ -64,11 +65,13 @@ class Auditor:
         original: nn.Module | None = None,
         data: Data | None = None,
         recipe: Recipe | None = None,
+        identity: str = "",
     ) -> None:
         """``probe`` has the judge, and a few test images of ``shape``.
 
         ``original`` is the model that judge and victim are copies of, and ``data`` is what it is trained and tested
         on. ``recipe`` is how the model is built again. Without one of them the audits that need it are left out.
+        ``identity`` is a digest of weights, code and data, under which the audits are remembered; empty: they are not.
         """
         self.probe = probe
         self.shape = shape
@@ -81,7 +84,10 @@ class Auditor:
         self._in_depth_done = False
         self._clean_gradient: Tensor | None = None
         self._train = data.train if data is not None and len(data.train) else None
-        self._own_attacks = OwnAttacks(self.probe, self._train)
+        self._memory = Remembered()
+        self._recalled = False
+        self._identity = digest_of(identity, probe.x, probe.y) if identity and not probe.judge.random else ""
+        self._own_attacks = OwnAttacks(self.probe, self._train, self._memory)
         self._constructed: dict[Attack, tuple[list[Finding], dict[str, Any]]] = {}
 
     def model(self, logits: Tensor | None = None, labels: Tensor | None = None) -> list[Finding]:
@@ -92,23 +98,43 @@ class Auditor:
         with self._timed():
             self.findings = list(not_finite(logits)) if logits is not None else []
             if not self.findings:
-                self.findings = guarded("the model's outputs", lambda: audit_model(self.probe, self.shape))
+                self._recall()
+                self.findings = list(self._memory.outputs) if self._recalled else self._of_outputs()
             if any(each.code == "not-finite" for each in self.findings):
                 return self.findings
-            gradient = self._clean_gradient = self._gradient()
-            if gradient is not None:
-                self.shares["float32"] = zero_share(gradient)
-                self.findings += broken_gradients(gradient)
-                self.findings += guarded(
-                    "the model's gradients",
-                    lambda: audit_gradients(self.probe, gradient, self.probe.logits_at(self.probe.x)),
-                )
             if logits is not None and labels is not None:
                 right = int((logits.argmax(1) == labels).sum())
                 self.findings += [] if voids(self.findings) else audit_chance(right, len(labels), self.shape.classes)
             if (data := self._data) is not None:
                 self.findings += guarded("the data", lambda: audit_shared_images(data))
         return self.findings
+
+    def _of_outputs(self) -> list[Finding]:
+        """Findings about outputs and gradients at the probe."""
+        findings = guarded("the model's outputs", lambda: audit_model(self.probe, self.shape))
+        if any(each.code == "not-finite" for each in findings):
+            return findings
+        gradient = self._clean_gradient = self._gradient()
+        if gradient is not None:
+            self.shares["float32"] = zero_share(gradient)
+            findings += broken_gradients(gradient)
+            findings += guarded(
+                "the model's gradients",
+                lambda: audit_gradients(self.probe, gradient, self.probe.logits_at(self.probe.x)),
+            )
+        self._memory.outputs, self._memory.shares = list(findings), self.shares
+        if self._identity and not _failed(findings):
+            remember(self._identity, self._memory)
+        return findings
+
+    def _recall(self) -> None:
+        """Take over what an earlier call found of this model, where it still answers as then."""
+        known = recall(self._identity) if self._identity else None
+        if known is not None:
+            gradient = self._clean_gradient = self._gradient()
+            if known.answers_alike(self.probe, points(self.probe, gradient)):
+                self._memory, self._recalled, self.shares = known, True, known.shares
+                self._own_attacks = OwnAttacks(self.probe, self._train, known)
 
     def in_depth(self, victim: Victim, replayed: Replayed | None = None) -> list[Finding]:
         """Audit once what only shows on moved images: is the model one function, with the gradient of its outputs?
@@ -119,6 +145,11 @@ class Auditor:
         if self._in_depth_done or voids(self.findings):
             return []
         self._in_depth_done = True
+        form = f"{victim.form} {victim.precision}"
+        if self._recalled and form in self._memory.in_depth:
+            self.probe.forget()
+            self.findings += self._memory.in_depth[form]
+            return self._memory.in_depth[form]
         with self._timed(), ExitStack() as ends:
             # It builds the model while the audits here go on.
             process = ends.enter_context(FreshProcess(self._recipe)) if self._recipe else None
@@ -130,8 +161,11 @@ class Auditor:
                     "the model in a fresh process",
                     lambda: audit_fresh_process(process, self.probe, moved, replayed),
                 )
+            self._memory.places = {name: self.probe.logits_at(x) for name, x in moved.items()}
         self._clean_gradient = None
         self.probe.forget()
+        if not _failed(findings):
+            self._memory.in_depth[form] = findings
         self.findings += findings
         return findings
 
@@ -244,10 +278,16 @@ class Auditor:
         if attack not in self._constructed:
             counts: dict[str, Any] = {}
             network, eps = self.probe.judge.network, float(outcome.eps)
-            findings = guarded(
-                "constructed examples", lambda: binarisation(network, attack, engine.targets, eps, counts)
-            )
-            self._constructed[attack] = findings, counts
+            key = attack, digest_of(eps, engine.targets.index, engine.targets.labels)
+            if key not in self._memory.constructed:
+                tested = guarded(
+                    "constructed examples", lambda: binarisation(network, attack, engine.targets, eps, counts)
+                )
+                self._constructed[attack] = tested, counts
+                if not _failed(tested):
+                    self._memory.constructed[key] = tested, counts
+            else:
+                self._constructed[attack] = self._memory.constructed[key]
         return self._constructed[attack][0]
 
     def _by_own_attacks(
@@ -300,6 +340,11 @@ class Auditor:
             if self.probe.x.is_cuda:
                 torch.cuda.synchronize(self.probe.x.device)
             self.seconds += time.perf_counter() - started
+
+
+def _failed(findings: Iterable[Finding]) -> bool:
+    """Whether an audit raised: another call may find what it did not."""
+    return any(each.code == "audit-failed" for each in findings)
 
 
 def probe_size(images: int) -> int:

@@ -19,6 +19,7 @@ from epsbench.harness.run.audits.gradients import broken_gradients
 from epsbench.harness.run.audits.points import some_of
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.reattack import IMAGES, SCREENED, Reattacked, audit_reattack, reattack
+from epsbench.harness.run.audits.remembered import Remembered, digest_of
 from epsbench.harness.run.audits.replay import Replayed
 from epsbench.harness.run.audits.same_function import audit_same_as_judged
 from epsbench.harness.run.audits.unseen import HALVES, TRAINING, UNDER_ATTACK, audit_robust_on_test_alone, halves_joined
@@ -45,9 +46,9 @@ class _Place:
 class OwnAttacks:
     """Attacks of the audits' own. Each norm and ε is tried once, and compared with every cell at it."""
 
-    def __init__(self, probe: Probe, train: Examples | None) -> None:
-        """``train`` are the model's training images, where they are known."""
-        self._probe, self._train = probe, train
+    def __init__(self, probe: Probe, train: Examples | None, memory: Remembered) -> None:
+        """``train`` are the model's training images, where they are known; ``memory`` knows what was tried before."""
+        self._probe, self._train, self._memory = probe, train, memory
         self._places: dict[tuple[str, Fraction], _Place | list[Finding]] = {}
 
     def findings(
@@ -98,7 +99,8 @@ class OwnAttacks:
         towards = probe.x if train is None else train.pixels(slice(0, OTHERS))
 
         def attacks(x: Tensor, y: Tensor, logits: Tensor) -> Reattacked:
-            return reattack(probe, attacked, x, y, logits, norm, eps, towards)
+            key = digest_of(norm.name, eps, attacked.victim.form, attacked.victim.precision, x, y)
+            return reattack(probe, attacked, x, y, logits, norm, eps, towards, (self._memory.tried, key))
 
         at = some_of(len(targets), IMAGES, probe.x.device)
         x, y = targets.pixels(at), targets.labels[at]

@@ -28,16 +28,27 @@ MUCH = 0.15  # of the images; a smaller difference is not reported
 SCREENED, GO_ON = 12, 3
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
+Masks = tuple[Tensor, Tensor]
 
 
 class Tried:
     """Which of N images an attack fools. An image is attacked when it is first asked for."""
 
-    def __init__(self, attack: Callable[[Tensor], Tensor], n: int, device: torch.device) -> None:
-        """``attack`` takes positions (k,) of images and says which of those it fools, (k,)."""
+    def __init__(
+        self, attack: Callable[[Tensor], Tensor], n: int, device: torch.device, known: Masks | None = None
+    ) -> None:
+        """``attack`` takes positions (k,) of images and says which of those it fools, (k,).
+
+        ``known`` are masks of those that were attacked before and of those that were fooled, which it goes on with.
+        """
         self._attack = attack
-        self._fooled = torch.zeros(n, dtype=torch.bool, device=device)
-        self._known = self._fooled.clone()
+        nobody = torch.zeros(n, dtype=torch.bool, device=device)
+        self._known, self._fooled = known or (nobody, nobody.clone())
+
+    @property
+    def masks(self) -> Masks:
+        """Which images were attacked until now, (N,), and which of them are fooled, (N,)."""
+        return self._known, self._fooled
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Which of the images marked in ``rows`` (N,) are fooled, (N,)."""
@@ -84,22 +95,33 @@ class Reattacked:
 
 
 def reattack(
-    probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, logits: Tensor, norm: Norm, eps: float, others: Tensor
+    probe: Probe,
+    attacked: Attacked,
+    x: Tensor,
+    y: Tensor,
+    logits: Tensor,
+    norm: Norm,
+    eps: float,
+    others: Tensor,
+    memory: tuple[dict[str, Masks], str] | None = None,
 ) -> Reattacked:
     """Attacks on images ``x`` (N, C, H, W) that are classified correctly, as labels ``y`` (N,), at ``eps``.
 
     ``logits`` (N, classes) are those of the images. Gradients are those of the ``attacked`` form, as the recorded
     attack follows them. ``others`` (M, C, H, W) are further images, of any class: the search by scores tries steps
-    towards them.
+    towards them. ``memory`` has what was tried before, by the name of an attack after this key, and takes what is new.
     """
+    table, key = memory or ({}, "")
 
-    def tried(fools: Callable[[Tensor, Tensor], Tensor]) -> Tried:
-        return Tried(lambda at: fools(x[at], y[at]), len(x), x.device)
+    def tried(name: str, fools: Callable[[Tensor, Tensor], Tensor]) -> Tried:
+        attack = Tried(lambda at: fools(x[at], y[at]), len(x), x.device, table.get(f"{key} {name}"))
+        table[f"{key} {name}"] = attack.masks
+        return attack
 
     return Reattacked(
-        tried(lambda few, labels: ~by_cross_entropy(probe, attacked, few, labels, norm, eps)),
-        tried(lambda few, labels: ~by_margin(probe, attacked, few, labels, norm, eps)),
-        tried(lambda few, labels: score_search(probe, few, labels, norm, eps, others)),
+        tried("cross-entropy", lambda few, labels: ~by_cross_entropy(probe, attacked, few, labels, norm, eps)),
+        tried("margin", lambda few, labels: ~by_margin(probe, attacked, few, labels, norm, eps)),
+        tried("search", lambda few, labels: score_search(probe, few, labels, norm, eps, others)),
         log_odds(logits, y).argsort(descending=True, stable=True),
         logits.softmax(1).amax(1),
     )

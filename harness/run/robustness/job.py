@@ -27,6 +27,7 @@ from epsbench.harness.run.audits.history import Seen
 from epsbench.harness.run.audits.overfitting import audit_training
 from epsbench.harness.run.audits.preprocessing import audit_preprocessing
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.audits.remembered import digest_of
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.corruption import corrupted
 from epsbench.harness.run.data.examples import Data, Examples
@@ -113,7 +114,8 @@ class Bench:
             original = logits, classes
             clean_logits, clean_classes = original if test is data.test else _judged(judge, data.test, batch)
             recipe = recipe_of(first, data.description, context)
-            self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe)
+            identity = self._identity(first, data, training) if context.remember else ""
+            self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe, identity)
             self.auditor.model(clean_logits, data.test.labels)
         targets = targets_at(test, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
@@ -133,6 +135,14 @@ class Bench:
         if not before:
             clean_right = (clean_classes == data.test.labels).cpu().numpy()
             self.auditor.begin(self.own.engine, context.records, weights, model, clean_right, cells)
+
+    @staticmethod
+    def _identity(cell: RobustnessCell, data: Data, training: dict[str, Any]) -> str:
+        """What the audits of a model depend on: its weights, its code, the data; empty where weights have no digest."""
+        weights = training.get("weights_sha256")
+        sizes = tuple(len(split) for split in (data.train, data.validation, data.test))
+        key = model_key(cell.canonical(), cell.code)
+        return digest_of(weights, key, data.description.identity, sizes) if weights else ""
 
     def _attacker(self, network: nn.Module, sources: Sequence[RobustnessCell], weights: str | None) -> Attacker:
         """The network, prepared for those streams that follow the gradients of these sources."""

@@ -28,6 +28,7 @@ from epsbench.models.outputs import remedy
 
 Problem = str
 
+AMONG_OTHERS = 16  # images that a model which is not trained is tried on at a time
 _TO_COPY = (
     "what a copy does not take along, such as a hook or a function that refers to the model itself, belongs into "
     "forward(), or into a module of its own"
@@ -118,7 +119,8 @@ def _redefines_modes(module: nn.Module) -> bool:
 def _evaluates(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
     """One row of finite logits an image, at every batch size, alone as well as among others."""
     network.eval()
-    for size in dict.fromkeys((2, 1, min(use.batch, len(data.test)))):
+    batch = use.batch if use.trains else min(use.batch, AMONG_OTHERS)
+    for size in dict.fromkeys((2, 1, min(batch, len(data.test)))):
         x = _images(data, size)
         try:
             with torch.no_grad():
