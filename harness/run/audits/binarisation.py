@@ -83,14 +83,15 @@ def binarisation(
         at = some_of(len(targets), IMAGES, targets.labels.device)
         if len(at) < FEWEST:
             raise NotApplicableError(f"there are fewer than {FEWEST} images")
+        layer = readout(network, targets.pixels(at))  # of all images: where outputs agree by chance, one differs
         first = at[:SCREENED]
-        constructed, keep = construct(network, targets, first, attack.norm, eps)
+        constructed, keep = construct(network, layer, targets, first, attack.norm, eps)
         if len(keep) >= ENOUGH:
             reached, answers = _reached(constructed, parts, targets.subset(first[keep]), eps, ENOUGH)
             if reached >= ENOUGH:
                 evidence |= {"images": len(keep), "found": reached, "answers": answers}
                 return
-        constructed, keep = construct(network, targets, at, attack.norm, eps)
+        constructed, keep = construct(network, layer, targets, at, attack.norm, eps)
         if len(keep) < FEWEST:
             raise NotApplicableError(
                 "the features of a constructed example do not stand apart from those around the image"
@@ -189,14 +190,17 @@ def features_of(network: nn.Module, layer: nn.Linear, x: Tensor) -> Tensor:
     return seen[0].flatten(1).float()
 
 
-def construct(network: nn.Module, targets: Targets, at: Tensor, norm: Norm, eps: float) -> tuple[Constructed, Tensor]:
+def construct(
+    network: nn.Module, layer: nn.Linear, targets: Targets, at: Tensor, norm: Norm, eps: float
+) -> tuple[Constructed, Tensor]:
     """The classifiers around the targets at these positions, and for which of them (N,) one could be built.
+
+    They read what goes into ``layer``, the network's last one (`readout`).
 
     The readout is that of a linear discriminant: along the features' difference, less what varies inside the ball.
     """
     x = targets.pixels(at)
     n, radius = len(x), x.new_full((len(x), 1, 1, 1), eps)
-    layer = readout(network, x[:2])
     noise = targets.noise(0, at, torch.zeros_like(at))
     example = norm.into_ball(x, x + radius * norm.direction(noise.normal(*x.shape[1:])), radius)
     with torch.no_grad():

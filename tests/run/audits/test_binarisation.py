@@ -18,7 +18,7 @@ from epsbench.attacks.fmn import FMN
 from epsbench.attacks.losses import DLR, LogitDifference, Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.harness.run.attack.targets import Targets
-from epsbench.harness.run.audits.binarisation import INNER, WITHIN, adapted, binarisation, construct
+from epsbench.harness.run.audits.binarisation import INNER, WITHIN, adapted, binarisation, construct, readout
 
 CODE = "attack-misses-constructed-example"
 SOME_HONEST = {"linear", "mlp, tanh", "smallcnn", "robust, linear"}
@@ -38,7 +38,8 @@ def frozen(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.7), ("l1", 3.0)])
 def test_an_example_exists_in_every_ball(norm, eps):
     among, at, ball = targets(), torch.arange(32), NORMS[norm]
-    made, keep = construct(frozen(HONEST["mlp, tanh"]()), among, at, ball, eps)
+    network = frozen(HONEST["mlp, tanh"]())
+    made, keep = construct(network, readout(network, among.pixels(at)), among, at, ball, eps)
     noise, radius = among.noise(0, at, at * 0), torch.full((32, 1, 1, 1), eps)
     x = among.pixels(at)
     example = ball.into_ball(x, x + radius * ball.direction(noise.normal(*x.shape[1:])), radius)
