@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
+from epsbench.harness.files import keep_archive
 from epsbench.harness.findings import Finding
+from epsbench.harness.kept_images import PerImage
 from epsbench.harness.latex import escape
+from epsbench.harness.plan.data.budget import budget
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.records import Record, images_path, unpack_bits
 from epsbench.harness.statistics import wilson
@@ -61,7 +63,7 @@ class Point:
     record: Record
     """As in a results folder."""
 
-    per_image: dict[str, np.ndarray]
+    per_image: PerImage
     """``images`` (n, C, H, W), ``labels``, ``clean_class``, ``adversarial_class``, ``distance``, … (n,)."""
 
     @property
@@ -123,7 +125,7 @@ class Point:
             "norm": self.norm,
             "eps": float(parse_epsilon(self.eps, math.inf)),
         }
-        kept = {key: value for key, value in self.per_image.items() if key not in ("images", "eps", "labels")}
+        kept = {key: value for key, value in self.per_image.small().items() if key not in ("eps", "labels")}
         table: dict[str, Any] = {"label": self.per_image["labels"], **kept}
         table |= {"robust": self.robust, "fooled_by": self.fooled_by()}
         names = self.class_names
@@ -177,10 +179,13 @@ class Evaluation:
 
         Of several attacks and ε: for each image the first that fools, in their order; else that of the last.
         """
-        images = self.points[-1].per_image["images"].copy()
+        images = np.array(self.points[-1].per_image["images"])
         for point in reversed(self.points[:-1]):
-            fooled = point.per_image["fooled"]
-            images[fooled] = point.per_image["images"][fooled]
+            fooled, at = point.per_image["fooled"], 0
+            for part in point.per_image.parts():
+                here = fooled[at : at + len(part)]
+                images[at : at + len(part)][here] = part[here]
+                at += len(part)
         return images
 
     def __len__(self) -> int:
@@ -279,13 +284,8 @@ def evaluation_of(results: Path, records: Sequence[Record], class_names: tuple[s
     return Evaluation(tuple(Point(record, _kept(results, record)) for record in records), class_names)
 
 
-def _kept(results: Path, record: Record) -> dict[str, Any]:
-    path = images_path(results, record.id)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name != "of"}
-    except DAMAGED_ARCHIVE as error:
-        raise InputError(f"{path}: the images of this evaluation cannot be read ({error}); run it again") from error
+def _kept(results: Path, record: Record) -> PerImage:
+    return PerImage.read(images_path(results, record.id), budget())
 
 
 def save_images(points: Sequence[Point], path: Path) -> list[Path]:
@@ -293,8 +293,9 @@ def save_images(points: Sequence[Point], path: Path) -> list[Path]:
     written: list[Path] = []
     for number, point in enumerate(points):
         own = path if len(points) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix or '.npz'}")
-        names = {"images": "images", "labels": "labels", "predictions": "adversarial_class", "eps": "eps"}
-        keep(own, archive_of({name: point.per_image[key] for name, key in names.items()}))
+        names = {"labels": "labels", "predictions": "adversarial_class", "eps": "eps"}
+        others = {name: point.per_image[key] for name, key in names.items()}
+        keep_archive(own, {"images": point.per_image.chunked(), **others}, compressed=True)
         written.append(own)
     return written
 

@@ -8,9 +8,10 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from epsbench.harness.errors import InputError
 
@@ -43,16 +44,60 @@ def archive_of(arrays: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class Chunked:
+    """An array that is not in memory at once."""
+
+    shape: tuple[int, ...]
+    """(N, …)."""
+
+    dtype: Any
+    """Of NumPy."""
+
+    chunks: Callable[[], Iterator[Any]]
+    """Gives arrays (k, …) of this type that make up the whole one, in their order."""
+
+
+def write_archive(file: IO[bytes], arrays: Mapping[str, Any], compressed: bool) -> None:
+    """Write arrays by name, some of them `Chunked`, as `numpy.savez` or `numpy.savez_compressed` writes them."""
+    import numpy as np
+
+    how = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(file, "w", how, allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if not isinstance(array, Chunked):
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+                    continue
+                dtype = np.dtype(array.dtype)
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for chunk in array.chunks():
+                    member.write(np.ascontiguousarray(chunk, dtype=dtype).data)
+
+
+def keep_archive(path: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
+    """`write_archive` into a file as `keep` writes it. Raises `InputError` when there is no room or no permission."""
+    try:
+        _write(path, lambda file: write_archive(file, arrays, compressed))
+    except OSError as error:
+        raise InputError(cannot_write(path, error)) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it holds either its old content or all of the new, whenever the process is killed.
 
     Writes a temporary file, flushes it to the disk (fsync), renames it, and flushes the folder.
     """
+    _write(path, lambda file: file.write(content))
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -106,7 +106,8 @@ MAY_IMPORT = {
     f"{REPORT}.known": (f"{REPORT}.results", *SHARED),
     f"{REPORT}.glossary": (),
     "testing": ("harness.testing",),
-    "harness.evaluation": ("harness.plan.epsilon", *SHARED),
+    "harness.evaluation": ("harness.plan.epsilon", "harness.plan.data.budget", "harness.kept_images", *SHARED),
+    "harness.kept_images": ("harness.errors", "harness.files"),
     "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),
     "harness.evaluate_verb": ("harness.evaluation", "harness.plan", *SHARED),
     "harness.choices": (

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from epsbench.attacks.base import Attack
+from epsbench.harness.run.attack.kept_images import in_parts, let_go
 from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Outcome, Part, blank_outcome
 from epsbench.harness.run.attack.returned import Returned
 
@@ -68,8 +69,10 @@ def _merge(outcome: Outcome, part: Outcome, left: np.ndarray) -> None:
     outcome.attacked[left] |= part.attacked
     for name in JUDGED:
         getattr(outcome, name)[left] = getattr(part, name)
-    kept = left[: len(part.images)]
-    outcome.images[torch.from_numpy(kept)] = part.images
+    kept = torch.from_numpy(left[: len(part.images)])
+    for rows in in_parts(part.images):
+        outcome.images[kept[rows]] = part.images[rows]
+        let_go(outcome.images)
     for name in COUNTS:
         setattr(outcome, name, getattr(outcome, name) + getattr(part, name))
     for each in fields(Returned):

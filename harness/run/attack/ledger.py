@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from epsbench.attacks.losses import at_class
 from epsbench.attacks.norms import Norm
 from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.kept_images import blank_images, let_go
 from epsbench.harness.run.attack.returned import Returned
 from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.targets import Targets
@@ -144,7 +145,7 @@ def blank_outcome(targets: Targets, eps: Fraction, keep: int) -> Outcome:
         low=low,
         high=high,
         loss=loss,
-        images=torch.zeros(keep, *shape),
+        images=blank_images((keep, *shape), targets.streamed),
         predicted=np.full(n, -1),
         confidence=confidence,
     )
@@ -191,6 +192,7 @@ class Ledger:
             if kept.any():
                 chosen = torch.from_numpy(rows[kept]).to(x_adv.device)
                 outcome.images[torch.from_numpy(at[kept])] = x_adv[chosen].to("cpu", torch.float32)
+                let_go(outcome.images)
 
     def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
         """The finished outcome of one ε, with what follows from other ε: ``fooled`` (n,) is the final verdict.
@@ -213,4 +215,6 @@ class Ledger:
         for i in np.flatnonzero(implied[: len(outcome.images)]):
             clean = self.targets.pixels(torch.tensor([i], device=self.targets.labels.device))[0].cpu()
             outcome.images[i] = clean if from_other[i] < 0 else self.outcomes[from_other[i]].images[i]
+        for each in self.outcomes:
+            let_go(each.images)
         return outcome

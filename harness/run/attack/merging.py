@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import torch
 
+from epsbench.harness.run.attack.kept_images import blank_images, in_parts, is_in_file, let_go
 from epsbench.harness.run.attack.ledger import ARRAYS, COUNTS, Outcome, Part
 from epsbench.harness.run.attack.returned import Returned
 
@@ -68,7 +68,14 @@ def zero_gradients(shards: Sequence[Shard]) -> np.ndarray | None:
 def _merged(outcomes: Sequence[Outcome], starts: Sequence[int]) -> Outcome:
     first = outcomes[0]
     arrays: dict[str, Any] = {name: np.concatenate([getattr(each, name) for each in outcomes]) for name in ARRAYS}
-    images = torch.cat([each.images for each in outcomes])
+    parts = [each.images for each in outcomes]
+    images = blank_images((sum(map(len, parts)), *parts[0].shape[1:]), any(map(is_in_file, parts)))
+    at = 0
+    for part in parts:
+        for rows in in_parts(part):
+            images[at : at + rows.stop - rows.start] = part[rows]
+            at += rows.stop - rows.start
+            let_go(images)
     whole = Outcome(eps=first.eps, images=images, radii=first.radii, **arrays)
     for name in COUNTS:
         setattr(whole, name, sum(getattr(each, name) for each in outcomes))

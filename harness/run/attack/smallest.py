@@ -20,6 +20,7 @@ from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer
 from epsbench.harness.run.attack.asks import GRADIENT
 from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.kept_images import in_parts, let_go
 from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Ledger, Outcome, blank_outcome
 from epsbench.harness.run.attack.line_search import lead, lead_of, nearest_on_the_line
 from epsbench.harness.run.attack.polish import Polish, known
@@ -153,6 +154,7 @@ class NearestLedger(Ledger):
             self.distances[i] = outcome.size[i] = size[row]
             if i < len(outcome.images):
                 outcome.images[i] = x_adv[row].to("cpu", torch.float32)
+        let_go(outcome.images)
 
     def imply(self, eps_index: int, fooled: np.ndarray) -> Outcome:
         """Nothing follows for this run from another ε."""
@@ -167,10 +169,12 @@ class NearestLedger(Ledger):
         outcome.predicted = self.targets.labels.cpu().numpy().copy()
         for name in JUDGED:
             getattr(outcome, name)[within] = getattr(run, name)[within]
-        kept = np.arange(len(outcome.images))
-        clean = self.targets.pixels(torch.from_numpy(kept).to(self.targets.labels.device)).cpu()
-        shown = torch.from_numpy(within[: len(kept)])
-        outcome.images = run.images.where(per_row(shown), clean)
+        everyone = torch.arange(len(outcome.images), device=self.targets.labels.device)
+        shown = torch.from_numpy(within[: len(everyone)])
+        for rows in in_parts(outcome.images):
+            clean = self.targets.pixels(everyone[rows]).cpu()
+            outcome.images[rows] = run.images[rows].where(per_row(shown[rows]), clean)
+            let_go(run.images)
         for name in COUNTS:
             setattr(outcome, name, getattr(run, name))
         return outcome

@@ -30,6 +30,11 @@ class Targets:
     expect: Callable[[Tensor], None] | None = None
     """Takes the positions (k,), on the CPU, that are asked for next; None where nothing has to be read for them."""
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the images are read from a file, so that memory must not grow with their number."""
+        return self.expect is not None
+
     def __len__(self) -> int:
         return len(self.labels)
 

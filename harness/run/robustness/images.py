@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from epsbench.harness.files import keep
+from epsbench.harness.files import Chunked, keep_archive
 from epsbench.harness.records import images_path
+from epsbench.harness.run.attack.kept_images import CHUNK, let_go
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.data.examples import Examples
@@ -38,24 +40,34 @@ def write_images(results: Path, identity: str, clean: CleanImages, targets: Targ
     index = targets.index.cpu().numpy()
     index = index[index < n]
     k = len(index)
-    images, predicted = clean.examples.pixels().cpu().numpy(), clean.predicted[:n]
-    images[index] = outcome.images[:k].numpy()
+    predicted = clean.predicted[:n]
+    shape = (n, *outcome.images.shape[1:])
     adversarial, fooled, attacked = predicted.copy(), np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     distance, loss = (np.full(n, np.nan, dtype=np.float32) for _ in range(2))
     adversarial[index], fooled[index], attacked[index] = outcome.predicted[:k], outcome.fooled[:k], True
     distance[index], loss[index] = outcome.size[:k], outcome.loss[:k]
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        images=images,
-        labels=clean.examples.labels.cpu().numpy(),
-        clean_class=predicted,
-        adversarial_class=adversarial,
-        attacked=attacked,
-        fooled=fooled,
-        distance=distance,
-        loss=loss,
-        eps=np.float64(outcome.eps),
-        of=clean.of,
-    )
-    keep(images_path(results, identity), buffer.getvalue())
+    arrays = {
+        "images": Chunked(shape, np.float32, lambda: _images(clean.examples, index, outcome)),
+        "labels": clean.examples.labels.cpu().numpy(),
+        "clean_class": predicted,
+        "adversarial_class": adversarial,
+        "attacked": attacked,
+        "fooled": fooled,
+        "distance": distance,
+        "loss": loss,
+        "eps": np.float64(outcome.eps),
+        "of": clean.of,
+    }
+    keep_archive(images_path(results, identity), arrays)
+
+
+def _images(examples: Examples, index: np.ndarray, outcome: Outcome) -> Iterator[np.ndarray]:
+    """The images (n, C, H, W), some at a time: adversarial ones at ``index`` (k,), which ascends, elsewhere clean."""
+    step = max(1, CHUNK // max(1, 4 * math.prod(outcome.images.shape[1:])))
+    for start in range(0, len(examples), step):
+        stop = min(start + step, len(examples))
+        images = examples.pixels(slice(start, stop)).cpu().numpy()
+        first, last = np.searchsorted(index, (start, stop))
+        images[index[first:last] - start] = outcome.images[first:last].numpy()
+        let_go(outcome.images)
+        yield images

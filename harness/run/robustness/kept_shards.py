@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
+from epsbench.harness.files import DAMAGED_ARCHIVE, keep_archive
 from epsbench.harness.plan.cell import RobustnessCell, digest
 from epsbench.harness.run.attack.merging import Shard
 from epsbench.harness.run.robustness.partial import packed, unpacked
@@ -84,7 +84,8 @@ class KeptShards:
             "weights": self.weights, "images": self.images, "first": shard.first, "last": shard.last,
             "device": shard.device, "seconds": shard.seconds, "peak_bytes": shard.peak_bytes, "outcomes": values,
         }  # fmt: skip
-        keep(self.folder / f"{shard.first}-{shard.last}.npz", archive_of({"kept": json.dumps(about), **arrays}))
+        path = self.folder / f"{shard.first}-{shard.last}.npz"
+        keep_archive(path, {"kept": json.dumps(about), **arrays}, compressed=True)
 
     def drop(self) -> None:
         """Delete them: the records are written. What cannot be deleted stays, and is not used again."""

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
+from epsbench.harness.files import DAMAGED_ARCHIVE, Chunked, keep_archive
 from epsbench.harness.plan.cell import RobustnessCell
+from epsbench.harness.run.attack.kept_images import in_parts
 from epsbench.harness.run.attack.ledger import ARRAYS, COUNTS, Outcome, Part
 from epsbench.harness.run.attack.returned import Returned
 
@@ -51,15 +52,16 @@ class PartialResults:
     def save(self, outcome: Outcome) -> None:
         """Keep the outcome after a further part. Raises `InputError` where it cannot be written."""
         arrays, kept = packed(outcome)
-        keep(self.path(outcome.eps), archive_of({"kept": json.dumps(kept | {"weights": self.weights}), **arrays}))
+        content = {"kept": json.dumps(kept | {"weights": self.weights}), **arrays}
+        keep_archive(self.path(outcome.eps), content, compressed=True)
 
     def drop(self, eps: Fraction) -> None:
         """Delete what was kept at this ε: its record is written."""
         self.path(eps).unlink(missing_ok=True)
 
 
-def packed(outcome: Outcome) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """An outcome as arrays by name, and as values for JSON."""
+def packed(outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An outcome as arrays by name, some of them `Chunked`, and as values for JSON."""
     values: dict[str, Any] = {
         "counts": {name: getattr(outcome, name) for name in COUNTS},
         "radii": outcome.radii,
@@ -69,7 +71,9 @@ def packed(outcome: Outcome) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             for part in outcome.parts
         ],
     }
-    arrays = {name: getattr(outcome, name) for name in ARRAYS} | {"images": outcome.images.numpy()}
+    images = outcome.images
+    whole = Chunked(tuple(images.shape), np.float32, lambda: (images[rows].numpy() for rows in in_parts(images)))
+    arrays: dict[str, Any] = {name: getattr(outcome, name) for name in ARRAYS} | {"images": whole}
     arrays |= {f"part{number}": part.fooled for number, part in enumerate(outcome.parts)}
     arrays |= {} if outcome.distances is None else {"distances": outcome.distances}
     return arrays, values
