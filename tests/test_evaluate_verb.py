@@ -159,7 +159,7 @@ def test_a_damaged_file_of_images_is_one_message(call, tmp_path, content):
     (tmp_path / "damaged.npz").write_bytes(content)
     code, _, error = call(*OWN, "--score", tmp_path / "damaged.npz", "--eps", "0.08", "--out", tmp_path / "out")
     assert code == 2
-    assert "damaged.npz: is no NumPy file, or damaged" in error
+    assert "damaged.npz: is no NumPy file" in error
     assert "Traceback" not in error
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,26 +86,30 @@ def _of_arrays(x: Any, y: Any) -> Part:
 
 
 def _of_loader(loader: Any) -> Part:
-    images: list[Any] = []
+    """The examples of a loader, batch by batch: into a file where they are too many for the memory."""
     labels: list[int] = []
+    images = Decoder("x", 0).grow("test", _batches(loader, labels), "x", "nchw")
+    return Part(images, checked_labels(labels, len(images), "x"))
+
+
+def _batches(loader: Any, labels: list[int]) -> Iterator[np.ndarray]:
+    """The images (k, C, H, W) of each batch; their labels are appended to ``labels``."""
     iterator = iter(loader)
-    while True:
-        place = f"x, batch {len(images)}"
+    for number in itertools.count():
+        place = f"x, batch {number}"
         try:
             batch = next(iterator)
         except StopIteration:
-            break
+            if not number:
+                raise InputError("x: the loader is empty") from None
+            return
         # The loader runs the user's dataset, which may raise anything.
         except Exception as error:
             raise InputError(f"{place}: the loader raises {summary(error)}") from error
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise InputError(f"{place}: is a {type(batch).__name__}; a loader must give images and labels")
-        images.append(torch.as_tensor(batch[0]))
         labels += [as_label(label, place) for label in batch[1]]
-    if not images:
-        raise InputError("x: the loader is empty")
-    together = checked_images(torch.cat(images), "x", "nchw")
-    return Part(together, checked_labels(labels, len(together), "x"))
+        yield as_array(torch.as_tensor(batch[0]), place)
 
 
 def given_model(model: Any, data: Entry, objects: Objects) -> tuple[Any, Objects]:

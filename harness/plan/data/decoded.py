@@ -70,6 +70,46 @@ class Decoder:
                 file.close()
         return whole if self.work is None and whole is not None else self._reopened(name)
 
+    def grow(self, name: str, parts: Iterable[np.ndarray], where: str, layout: str = "auto") -> Images:
+        """As `collect`, for a number of images that is not known: into a file as soon as they exceed the `budget`."""
+        known: list[np.ndarray] = []
+        file: IO[bytes] | None = None
+        done, taken, dark, most = 0, 0, True, budget()
+        try:
+            for part in parts:
+                images = checked_chunk(part, where, layout, done)
+                first = known[0] if known else images
+                if images.shape[1:] != first.shape[1:] or images.dtype != first.dtype:
+                    raise InputError(f"{where}: images from number {done} on are {_kind(images)}, and the first ones "
+                                     f"{_kind(first)}; give all the same size and type")  # fmt: skip
+                dark = dark and images.dtype == np.uint8 and int(images.max(initial=0)) <= 1
+                done, taken = done + len(images), taken + images.nbytes
+                if taken <= most:
+                    known.append(images)
+                    continue
+                self.work = self.work or WorkFolder(self._where)
+                if file is None:
+                    file = self.work.begin(name, (done, *images.shape[1:]), images.dtype)
+                    for each in known:
+                        self.work.append(file, each)
+                    known = [images[:1].copy()]
+                self.work.append(file, images)
+            if not done:
+                raise InputError(f"{where}: holds no image")
+            if dark:
+                raise all_black(where)
+            if file is None or self.work is None:
+                return np.concatenate(known)
+            self.work.finish(file, (done, *known[0].shape[1:]), known[0].dtype)
+        except BaseException:
+            if self.work is not None:
+                self.work.drop()
+            raise
+        finally:
+            if file is not None:
+                file.close()
+        return self._reopened(name)
+
     def _reopened(self, name: str) -> PixelFile:
         assert self.work is not None
         return PixelFile(self.work.path / f"{name}.npy")
@@ -95,9 +135,14 @@ class WorkFolder:
         """A new ``.npy`` file, open after its header; the pixels of the images are to be written behind it."""
         with self.writing():
             file = (self.path / f"{name}.npy").open("wb", buffering=0)
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            _write_header(file, shape, dtype)
         return file
+
+    def finish(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """Write the header again, for another number of images than at first: it has room for that."""
+        with self.writing():
+            file.seek(0)
+            _write_header(file, shape, dtype)
 
     def append(self, file: IO[bytes], images: np.ndarray) -> None:
         """Write images (k, …) to a file that `begin` made."""
@@ -135,6 +180,15 @@ class WorkFolder:
             f"({error.strerror or error}); make room, name another folder with EPSBENCH_CACHE, or allow more memory "
             f"with --data-memory or {VARIABLE}"
         )
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _kind(images: np.ndarray) -> str:
+    return f"{' × '.join(map(str, images.shape[1:]))} of {images.dtype}"
 
 
 def decoded_folder() -> Path:
