@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 
 from epsbench.attacks.base import BatchAttack, Network, RowNoise
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.data.checks import checked_images
-from epsbench.harness.plan.data.npz import read_arrays
+from epsbench.harness.plan.data.decoded import Decoder
+from epsbench.harness.plan.data.members import members_of
+from epsbench.harness.plan.data.pixels import Images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,14 +46,17 @@ class HandedOver(BatchAttack):
             raise ValueError(f"images {self.images_file}: cannot be read ({error.strerror}); check the path") from error
 
     @cached_property
-    def images(self) -> np.ndarray:
-        """The images (n, C, H, W). Raises `InputError` where there are none."""
+    def images(self) -> Images:
+        """The images (n, C, H, W), in a file where memory is short. Raises `InputError` where there are none."""
         path = self.images_file
-        arrays = read_arrays(Path(path))
-        name = next((name for name in ARRAYS if name in arrays), None) if isinstance(arrays, dict) else None
+        arrays = members_of(Path(path))
+        name = next((name for name in ARRAYS if name in arrays), None)
         if name is None:
             raise InputError(f"{path}: has no array of images; call it images")
-        return checked_images(arrays[name], path)
+        member = arrays[name]
+        member.require_plain()
+        size = math.prod(member.shape) * (1 if member.dtype == np.uint8 else 4)
+        return Decoder(path, size).collect("images", member.chunks(), len(member), path)
 
     def perturb(self, victim: Network, x: Tensor, y: Tensor, eps: Tensor, noise: RowNoise) -> Tensor:
         import torch

@@ -35,7 +35,10 @@ class CleanGradients:
     def zero(self) -> np.ndarray | None:
         """Which targets (n,) have a gradient of exactly 0; None where nobody has asked for the gradients."""
         if self._zero is None and self.known is not None:
-            self._zero = (self.known.flatten(1).abs().amax(1) == 0).cpu().numpy()
+            known = self.known
+            self._zero = in_chunks(
+                lambda rows: known[rows].flatten(1).abs().amax(1) == 0, len(known), self._batch
+            ).cpu().numpy()  # fmt: skip
         return self._zero
 
     @zero.setter

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.run.generative.measured import Measured
+from epsbench.harness.run.generative.sampling import Levels
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.metrics import median_metric
 from epsbench.models.vae import rescale
 
 BATCH = 256
+AMONG = 2**13  # training images that are compared at a time
 SHOWN = 8
 
 
-def neighbours(samples: Tensor, test: Tensor, train: Tensor, levels: int) -> Measured:
+def neighbours(samples: Tensor, test: Tensor | Levels, train: Tensor | Levels, levels: int) -> Measured:
     """Euclidean distances, in pixels [0, 1], of samples and of test images to their nearest training image.
 
     All three are grey levels, uint8 (·, C, H, W). ``neighbour_distance`` is the median over the samples and
@@ -33,23 +35,33 @@ def neighbours(samples: Tensor, test: Tensor, train: Tensor, levels: int) -> Mea
     )
 
 
-def nearest(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+def nearest(images: Tensor | Levels, among: Tensor | Levels) -> tuple[Tensor, Tensor]:
     """Euclidean distance, float32 (n,) in grey levels, to the nearest of ``among``, and its index, int64 (n,).
 
     Both are uint8 (·, C, H, W) grey levels. If squared distances differ by less than about 10⁻⁷ of the squared norms,
     the index may be that of any of these images. With the 16 grey levels of MNIST distances are exact, and the index is
     that of the first nearest image.
     """
-    others = among.flatten(1).float()
-    squares = others.square().sum(1)
+    least: Tensor | None = None
+    index: Tensor | None = None
+    for start in range(0, len(among), AMONG):
+        others = among[start : start + AMONG].flatten(1).float()
+        squares = others.square().sum(1)
 
-    def which(rows: slice) -> Tensor:
-        # ‖x − y‖² without ‖x‖², which is the same for all y. Whole numbers: exact in float32 up to 2²⁴.
-        return torch.addmm(squares, images[rows].flatten(1).float(), others.T, alpha=-2).argmin(1)
+        def which(rows: slice, others: Tensor = others, squares: Tensor = squares) -> Tensor:
+            # ‖x − y‖² without ‖x‖², which is the same for all y. Whole numbers: exact in float32 up to 2²⁴.
+            part = torch.addmm(squares, images[rows].flatten(1).float(), others.T, alpha=-2).min(1)
+            return torch.stack([part.values.double(), part.indices.double()], 1)
 
-    index = in_chunks(which, len(images), BATCH)
-    distance = in_chunks(lambda rows: _distance(images[rows], among[index[rows]]), len(images), BATCH)
-    return distance, index
+        values, places = in_chunks(which, len(images), BATCH).unbind(1)
+        places = places.long() + start
+        closer = torch.ones_like(places, dtype=torch.bool) if least is None else values < least
+        index = places if index is None else torch.where(closer, places, index)
+        least = values if least is None else torch.where(closer, values, least)
+    assert index is not None  # there are training images
+    chosen = index
+    distance = in_chunks(lambda rows: _distance(images[rows], among[chosen[rows]]), len(images), BATCH)
+    return distance, chosen
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -19,8 +19,10 @@ from epsbench.harness.run.generative.likelihood import likelihood_divergence
 from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.neighbours import neighbours
 from epsbench.harness.run.generative.overlap import NEIGHBOURS, Balls, Overlap
-from epsbench.harness.run.generative.sampling import draw_levels, levels_of
+from epsbench.harness.run.generative.sampling import Levels, draw_levels, whole_levels_of
+from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.metrics import mean_metric, proportion
+from epsbench.harness.run.training.classifier import EVALUATION_BATCH
 from epsbench.models.vae import VAENetwork, rescale
 
 SUBSETS, SUBSET_SIZE = 100, 1000
@@ -53,12 +55,12 @@ def quality(
         return Measured()
     network, entries = feature_network(data, weights_folder)
     advance(1)
-    test, train = (levels_of(part, len(part), vae.levels) for part in (data.test, data.train))
+    test, train = (whole_levels_of(part, vae.levels) for part in (data.test, data.train))
     samples = draw_levels(vae, n, seed)
     advance(1)
 
-    def features_of(images: Tensor) -> Tensor:
-        return features(network, rescale(images[:n], vae.levels))
+    def features_of(images: Tensor | Levels) -> Tensor:
+        return in_chunks(lambda rows: features(network, rescale(images[rows], vae.levels)), n, EVALUATION_BATCH)
 
     of_train, of_test, of_samples = (features_of(images) for images in (train, test, samples))
     around_test = Balls.around(of_test)
@@ -70,7 +72,7 @@ def quality(
     metrics |= likelihood_divergence(of_train, of_test, of_samples, seed)
     advance(1)
     measured = Measured(metrics, evaluation=entries)
-    measured |= neighbours(samples, test[:n], train, vae.levels)
+    measured |= neighbours(samples, test.first(n) if isinstance(test, Levels) else test[:n], train, vae.levels)
     advance(1)
     return measured
 

@@ -54,6 +54,32 @@ def _at_once(vae: VAENetwork) -> int:
     return max(1, min(BATCH, MOST_NUMBERS // (vae.levels * math.prod(vae.shape))))
 
 
+class Levels:
+    """The first images of streamed data on a model's grey levels, uint8 (n, C, H, W), read when they are indexed."""
+
+    def __init__(self, examples: Examples, n: int, levels: int) -> None:
+        self._examples, self._n, self._levels = examples, n, levels
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, index: slice | Tensor) -> Tensor:
+        """The images at these positions, as `levels_of` gives them."""
+        index = slice(*index.indices(self._n)) if isinstance(index, slice) else index
+        return quantise(self._examples.pixels(index), self._levels).to(torch.uint8)
+
+    def first(self, n: int) -> Levels:
+        """Only so many."""
+        return Levels(self._examples, min(n, self._n), self._levels)
+
+
+def whole_levels_of(examples: Examples, levels: int) -> Tensor | Levels:
+    """All images on the model's grey levels: in memory, or where they are streamed, read when they are needed."""
+    return (
+        Levels(examples, len(examples), levels) if examples.reads_ahead else levels_of(examples, len(examples), levels)
+    )
+
+
 def levels_of(examples: Examples, n: int, levels: int) -> Tensor:
     """The first ``n`` images on the model's grey levels, as it sees them: uint8 (n, C, H, W)."""
     return in_chunks(lambda rows: quantise(examples.pixels(rows), levels).to(torch.uint8), n, 1024)

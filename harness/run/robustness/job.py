@@ -262,8 +262,13 @@ def _judge(network: nn.Module, cell: RobustnessCell, context: Context) -> Judge:
 def _judged(judge: Judge, examples: Examples, batch: int) -> tuple[Tensor, Tensor]:
     """The judge's logits (n, classes) and classes (n,) of all examples, ``batch`` at a time."""
     everyone = torch.arange(len(examples), device=judge.device)
-    parts = []
+    # Filled part by part: small tensors, kept between large temporaries, would make the process grow (`in_chunks`).
+    every: Tensor | None = None
+    classes = torch.empty_like(examples.labels)
     for start in range(0, len(examples), max(1, batch)):
         rows = slice(start, min(start + batch, len(examples)))  # in slices, what is streamed is read ahead
-        parts.append(judge.verdict(examples.pixels(rows), examples.labels[rows], batch, everyone[rows]))
-    return torch.cat([logits for logits, _ in parts]), torch.cat([classes for _, classes in parts])
+        logits, classes[rows] = judge.verdict(examples.pixels(rows), examples.labels[rows], batch, everyone[rows])
+        every = logits.new_empty((len(examples), logits.shape[1])) if every is None else every
+        every[rows] = logits
+    assert every is not None  # there are test images
+    return every, classes

@@ -11,7 +11,7 @@ from torch import Tensor
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.generative.neighbours import nearest
-from epsbench.harness.run.generative.sampling import draw_levels, levels_of, mode_levels
+from epsbench.harness.run.generative.sampling import draw_levels, levels_of, mode_levels, whole_levels_of
 from epsbench.models.vae import VAENetwork
 
 ERRORS = 5.0
@@ -58,7 +58,7 @@ def audit_copies(vae: VAENetwork, data: Data, seed: int) -> Iterator[Finding]:
     n = min(SAMPLES, len(data.test))
     if min(n, len(data.train)) < FEWEST:
         return
-    train, test = (levels_of(part, len(part), vae.levels) for part in (data.train, data.test))
+    train, test = (whole_levels_of(part, vae.levels) for part in (data.train, data.test))
     drawn = torch.cat([draw_levels(vae, SAMPLES, seed), mode_levels(vae, SAMPLES, seed)])
     # All at once: the training images are made to numbers only once.
     real, *to_train = nearest(torch.cat([test[:n], drawn]), train)[0].split([n, SAMPLES, SAMPLES])
