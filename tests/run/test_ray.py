@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -22,12 +23,16 @@ import epsbench
 from epsbench.harness.errors import InputError
 from epsbench.harness.options import Options
 from epsbench.harness.plan.cell import Cell
+from epsbench.harness.plan.data import DATASETS, pixels
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import Suite, load_suite
-from epsbench.harness.records import Record, Status, read_records, write_record
+from epsbench.harness.records import Record, Status, images_path, read_records, write_record
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.data.examples import Data
+from epsbench.harness.run.data.streamed import StreamedExamples
 from epsbench.harness.run.executors import ray as executor
-from epsbench.harness.run.executors import ray_progress, ray_worker
+from epsbench.harness.run.executors import ray_files, ray_progress, ray_worker
+from epsbench.harness.run.executors.ray_files import reader
 from epsbench.harness.run.executors.ray_progress import start_board
 from epsbench.harness.run.progress import Silent, Task
 from epsbench.harness.run.runner import run_suite
@@ -411,6 +416,55 @@ def test_data_that_only_the_driver_has_reaches_the_other_node(cluster, ray, tmp_
     assert code in (0, 1)
     assert {record.status for record in records.values()} == {"ok"}
     assert {record.verdicts.n for record in records.values()} == {60}
+
+
+def test_streamed_data_gives_the_records_of_the_local_executor(cluster, ray, one_thread, tmp_path, monkeypatch):
+    monkeypatch.setenv("EPSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EPSBENCH_DATA_MEMORY", "0")  # of the driver alone: workers take what they are sent
+    rng = numpy.random.RandomState(0)
+    labels = numpy.arange(300) % 3
+    images = rng.randint(0, 120, (300, 3, 12, 12)).astype(numpy.uint8)
+    images[:, :, 3:9, 3:9] += (labels * 60).astype(numpy.uint8)[:, None, None, None]
+    numpy.savez(tmp_path / "data.npz", images=images[:100], labels=labels[:100], x_train=images[100:],
+                y_train=labels[100:])  # fmt: skip
+    suite = suite_of(tmp_path, ONE.replace("limit = 200\n", "").replace('"digits"', '"data.npz"') + 'attack = "fgsm"\n')
+    _, local = run(suite, tmp_path / "local", "local", keep_images=30)
+    code, remote = run(suite, tmp_path / "remote", "ray", keep_images=30)
+    assert code in (0, 1)
+    assert list((tmp_path / "cache" / "decoded").glob("*/index.npz"))
+    for identity, record in remote.items():
+        assert record.verdicts == local[identity].verdicts
+        assert record.training["weights_sha256"] == local[identity].training["weights_sha256"]
+        kept = [numpy.load(images_path(tmp_path / place, identity))["images"] for place in ("local", "remote")]
+        assert numpy.array_equal(*kept)
+    # What a worker on a machine without these files would read.
+    ray.init(address=cluster.address, log_to_driver=False)
+    (path, *_) = sorted((tmp_path / "cache" / "decoded").glob("*/*.npy"))
+    read = reader(ray, ray.get_runtime_context().get_node_id())
+    assert read(path, 3, 50) == path.read_bytes()[3:53]
+    ray.shutdown()
+
+
+def test_a_machine_that_does_not_see_the_files_of_streamed_data_copies_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("EPSBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ray_files, "PART", 1000)
+    monkeypatch.setattr(ray_files, "_COPIES", {})
+    monkeypatch.setattr(pixels, "MOVED", {})
+    monkeypatch.setattr(ray_files, "MOVED", pixels.MOVED)
+    raw = numpy.random.RandomState(0).randint(0, 255, (40, 3, 8, 8)).astype(numpy.uint8)
+    numpy.save(tmp_path / "x.npy", raw)
+    examples = StreamedExamples(pixels.PixelFile(tmp_path / "x.npy"), torch.arange(40), 255)
+    data = Data(DATASETS["digits"], examples[:20], examples[:0], examples[20:])
+    sent, files = pickle.dumps(data), ray_files.files_of([data])
+    ray_files.fetch(files, lambda *given: pytest.fail("it is there"))
+    assert torch.equal(pickle.loads(sent).test.pixels(), examples[20:].pixels())
+    (tmp_path / "x.npy").rename(tmp_path / "elsewhere.npy")
+    ray_files.fetch(files, lambda path, start, size: ray_files.part_of(path.with_name("elsewhere.npy"), start, size))
+    there = pickle.loads(sent)
+    assert torch.equal(there.test.pixels(), examples[20:].pixels())
+    assert torch.equal(there.train.labels, torch.arange(20))
+    with pytest.raises(InputError, match="cannot be read for another machine"):
+        ray_files.part_of(tmp_path / "x.npy", 0, 3)
 
 
 def test_a_driver_that_is_killed_goes_on_from_its_records(cluster, tmp_path):

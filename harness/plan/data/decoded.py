@@ -146,10 +146,14 @@ class WorkFolder:
 
     def append(self, file: IO[bytes], images: np.ndarray) -> None:
         """Write images (k, …) to a file that `begin` made."""
-        content, done = np.ascontiguousarray(images).reshape(-1).view(np.uint8).data, 0
+        self.append_bytes(file, np.ascontiguousarray(images).reshape(-1).view(np.uint8).data)
+
+    def append_bytes(self, file: IO[bytes], content: bytes | memoryview) -> None:
+        """Write bytes to a file of this folder."""
+        view, done = memoryview(content), 0
         with self.writing():
-            while done < len(content):
-                done += file.write(content[done:])
+            while done < len(view):
+                done += file.write(view[done:])
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -111,8 +111,16 @@ class _OpenFile:
         if (number := self.__dict__.pop("number", None)) is not None:
             os.close(number)
 
-    def __reduce__(self) -> tuple[type[_OpenFile], tuple[Path]]:
-        return _OpenFile, (self.path,)
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return _opened_again, (self.path,)
+
+
+MOVED: dict[Path, Path] = {}
+"""Files of another machine, by their path there: where this process has a copy."""
+
+
+def _opened_again(path: Path) -> _OpenFile:
+    return _OpenFile(MOVED.get(path, path))
 
 
 Images = np.ndarray | PixelFile

@@ -27,6 +27,11 @@ class StreamedExamples(Examples):
         super().__init__(torch.empty(0, *images.shape[1:]), labels, brightest)
         self._images = images
 
+    @property
+    def images(self) -> Images:
+        """The images, (n, C, H, W)."""
+        return self._images
+
     def __getitem__(self, rows: slice) -> StreamedExamples:
         """Only these examples; nothing is read."""
         return StreamedExamples(taken(self._images, rows), self.labels[rows], self._brightest)

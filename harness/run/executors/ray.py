@@ -24,6 +24,7 @@ from epsbench.harness.files import keep
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.records import Record, find_record, write_record
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.executors.ray_files import files_of
 from epsbench.harness.run.executors.ray_progress import Mirror, start_board
 from epsbench.harness.run.executors.ray_worker import Delivered, Order, files_of_weights, work
 from epsbench.harness.run.failure import failed
@@ -88,8 +89,9 @@ def _run(jobs: Sequence[Job], context: Context, token: str, ray: ModuleType) -> 
     devices = context.devices or max(1, slots // max(1, len(jobs)))
     on_cpu = {key: data.to(torch.device("cpu")) for key, data in context._data.items()}
     several = len(ray.nodes()) > 1
-    board = start_board(ray)
-    order = ray.put(Order(_portable(context), token, [ray.put(on_cpu)], ship=several, board=board))
+    files = files_of(on_cpu.values()) if several else {}
+    node, board = ray.get_runtime_context().get_node_id(), start_board(ray)
+    order = ray.put(Order(_portable(context), token, [ray.put(on_cpu)], several, board, files, node))
     _look_up(jobs, context)
     started = context.clock()
     running: dict[Any, tuple[Job, int, str]] = {}

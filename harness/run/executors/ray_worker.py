@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from epsbench.harness.run.attack.merging import Shard
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.crew import HelperLostError
 from epsbench.harness.run.executors.helper import Raised, answer
+from epsbench.harness.run.executors.ray_files import fetch, reader
 from epsbench.harness.run.executors.ray_progress import Posting, share_of
 from epsbench.harness.run.jobs import run_job
 from epsbench.harness.run.machine.environment import describe_helper
@@ -51,6 +52,12 @@ class Order:
 
     board: Any = None
     """The actor that workers post their progress to; None: nobody looks."""
+
+    files: Mapping[Path, int] = field(default_factory=dict)
+    """The files that data is streamed from, with their sizes, where there are other machines."""
+
+    node: str = ""
+    """The node of the driver, which sees these files."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,7 @@ def _here(context: Context, order: Order) -> Context:
         import ray
 
         _DATA.clear()
+        fetch(order.files, reader(ray, order.node))
         device = context.device
         _DATA[order.token] = {key: data.to(device) for key, data in ray.get(order.data[0]).items()}
     # The worker describes its own environment: its node may differ from the driver's.
