@@ -33,7 +33,8 @@ class PerImage(Mapping[str, Any]):
         Raises `InputError` where it is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # Opened here: NumPy leaves a damaged file open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 names = [name for name in archive.files if name not in ("of", "images")]
                 arrays = {name: archive[name] for name in names}
             stored = Stored(path)

@@ -29,6 +29,7 @@ from epsbench.harness.plan.names.nested import named_default
 from epsbench.harness.plan.names.versions import code_version
 from epsbench.harness.plan.on_the_spot import Entry, parsed
 from epsbench.harness.run.machine.copies import copy_of
+from epsbench.models.outputs import remedy
 
 Objects = dict[tuple[str, str], Any]
 PROBED = 32  # images at which a plain function is known by its outputs
@@ -122,6 +123,8 @@ def given_model(model: Any, data: Entry, objects: Objects) -> tuple[Any, Objects
         return parsed(model), {}
     if isinstance(model, Mapping):
         return dict(model), {}
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise InputError(f"model: {model.__name__} is a class; give an object: {model.__name__}()")
     if not callable(model):
         raise InputError(f"model: is a {type(model).__name__}; give a torch.nn.Module, a function, or a name")
     is_module = isinstance(model, nn.Module)
@@ -180,6 +183,10 @@ def _probed(model: Any, part: Part) -> Tensor | None:
 
 def _classes(logits: Tensor, part: Part) -> int:
     classes, largest = logits.shape[1], int(part.labels.max())
+    if classes == 1:
+        raise InputError(
+            f"model: gives one logit an image, and a logit for each class is needed{remedy(logits, len(logits), 2)}"
+        )
     if largest >= classes:
         raise InputError(
             f"y: has a label {largest}, and the model gives {classes} logits; labels go from 0 to {classes - 1}"
