@@ -52,7 +52,7 @@ def evaluate(
         x: Images (n, C, H, W) in [0, 1] as a tensor or an array; or a ``Dataset`` or ``DataLoader`` of images and
             labels; or the name of data, as in a suite: ``"cifar10"``, ``"test.npz"``.
         y: Labels (n,), integers from 0. Only with images.
-        attack: A name, with parameters as in ``"pgd:steps=40,restarts=5"``; a table such as
+        attack: A name, with parameters as in ``"pgd:steps=40,random_start=true"``; a table such as
             ``{"name": "pgd", "steps": 40}``; an `epsbench.attacks.Attack`; or a list of these.
         norm: the name of a norm, or a list; default: that of the attack where it is an object, else ``"linf"``.
         eps: The radius in pixel units, such as ``"8/255"`` or 0.03, or a list.

@@ -212,7 +212,7 @@ EXAMPLES = {
     ),
     "evaluate": _examples(
         "epsbench evaluate models/resnet.py:ResNet18 --weights best.pt --data test.npz --eps 8/255",
-        "epsbench evaluate victim.py:load --data cifar10 --attack pgd:steps=40,restarts=5 --norm l2 --eps 0.5",
+        "epsbench evaluate victim.py:load --data cifar10 --attack pgd:steps=40,random_start=true --norm l2 --eps 0.5",
         "epsbench evaluate victim.py:load --data test.npz --score theirs.npz --eps 8/255",
     ),
     "show": _examples(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from epsbench.harness.choices import Format
 from epsbench.harness.errors import InputError
-from epsbench.harness.options import INTERRUPTED, Options
+from epsbench.harness.options import INTERRUPTED, TIME_IS_UP, Options
 from epsbench.harness.plan.plan import plan, require_writable
 from epsbench.harness.plan.suite import Suite
 
@@ -42,7 +42,8 @@ def measure(suite: Suite, results: Path, options: Options, save_images: Path | N
     from epsbench.harness.run.runner import run_suite
 
     code = run_suite(suite, results, options, made.records)
-    if code != INTERRUPTED:
+    nothing = code == TIME_IS_UP and not any((results / "cells").glob("*.json"))  # which was said
+    if code != INTERRUPTED and not nothing:
         echo(_report(results))
         _save_images(suite, results, save_images, echo)
     return code

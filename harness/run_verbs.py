@@ -104,7 +104,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Such as pgd:steps=40,restarts=5; may be repeated. Default: autoattack.",
+            help="Such as pgd:steps=40,restarts=5,random_start=true; may be repeated. Default: autoattack.",
             autocompletion=completion.attacks,
         ),
     ] = None,

@@ -370,3 +370,12 @@ def test_import_is_fast_and_brings_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_one_logit_and_a_class_in_place_of_a_model_say_what_to_do():
+    x, y = torch.rand(6, 1, 8, 8), torch.arange(6) % 2
+    single = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    with pytest.raises(InputError, match=r"gives one logit an image, .*two lines: `class Logits.*functional.pad"):
+        epsbench.evaluate(single, x, y, attack="fgsm")
+    with pytest.raises(InputError, match=r"model: Flatten is a class; give an object: Flatten\(\)"):
+        epsbench.evaluate(nn.Flatten, x, y, attack="fgsm")

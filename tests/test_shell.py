@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,8 @@ from epsbench.harness import choices, cli, completion, durations, measuring
 from epsbench.harness.errors import InputError
 from epsbench.harness.old_options import OLD_OPTIONS, renamed
 from epsbench.harness.options import INTERRUPTED, TIME_IS_UP, Options
+from epsbench.harness.plan.names.registry import make
+from epsbench.harness.plan.on_the_spot import evaluation_suite, parsed
 from epsbench.harness.records import read_records
 from epsbench.harness.several import RUN_ORDER, Work, load_suites, run_each, worst
 
@@ -281,3 +284,9 @@ def test_a_report_on_many_records_is_made_in_a_process_of_its_own(call, monkeypa
     assert "Robust accuracy on digits" in text
     assert text.rstrip().endswith("out/report.md")
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"--attack (\S+)", choices.EXAMPLES["evaluate"]))))
+def test_attacks_of_the_examples_can_be_built(option):
+    (cell,) = evaluation_suite("smallcnn", "digits", [parsed(option)], ["l2"], ["0.5"], base=Path.cwd()).cells
+    make("attack", cell.attack, Path.cwd(), norm=cell.norm)

@@ -45,7 +45,7 @@ def evaluation_suite(
 
 
 def parsed(text: str) -> Entry:
-    """A name with parameters in one word: ``"pgd:steps=40,restarts=5"`` is ``{name = "pgd", steps = 40, …}``.
+    """A name with parameters in one word: ``"pgd:steps=40,random_start=true"`` is ``{name = "pgd", steps = 40, …}``.
 
     Values are written as in a suite; what is none there is a string. Raises `InputError` for a parameter without a
     name or a value.

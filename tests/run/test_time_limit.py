@@ -83,3 +83,17 @@ def test_a_long_list_of_what_is_missing_is_shortened(tmp_path, count):
     text = runner._missing(suite.cells)
     assert text.startswith("1 of smallcnn none none · noise linf")
     assert ("and 4 others" in text) == (count == 8)
+
+
+def test_a_time_limit_that_ends_before_the_first_cell_says_so_once(tmp_path, monkeypatch):
+    from epsbench.harness import measuring
+    from epsbench.harness.options import TIME_IS_UP
+
+    suite = load_suite("quickstart")
+    monkeypatch.setattr("epsbench.harness.run.runner.run_suite", lambda *given: TIME_IS_UP)
+    shown: list[str] = []
+    assert (
+        measuring.measure(suite, tmp_path / "out", Options(time_limit=1.0), tmp_path / "a.npz", shown.append)
+        == TIME_IS_UP
+    )
+    assert shown == []
