@@ -9,7 +9,9 @@ import time
 import pytest
 from small import run, suite_of
 
+from epsbench.harness import measuring
 from epsbench.harness.options import TIME_IS_UP, Options
+from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
 from epsbench.harness.run import jobs, runner
 from epsbench.harness.run.runner import run_suite
@@ -86,14 +88,8 @@ def test_a_long_list_of_what_is_missing_is_shortened(tmp_path, count):
 
 
 def test_a_time_limit_that_ends_before_the_first_cell_says_so_once(tmp_path, monkeypatch):
-    from epsbench.harness import measuring
-    from epsbench.harness.options import TIME_IS_UP
-
-    suite = load_suite("quickstart")
-    monkeypatch.setattr("epsbench.harness.run.runner.run_suite", lambda *given: TIME_IS_UP)
+    suite, options = load_suite("quickstart"), Options(time_limit=1.0)
+    monkeypatch.setattr(runner, "run_suite", lambda *given: TIME_IS_UP)
     shown: list[str] = []
-    assert (
-        measuring.measure(suite, tmp_path / "out", Options(time_limit=1.0), tmp_path / "a.npz", shown.append)
-        == TIME_IS_UP
-    )
+    assert measuring.measure(suite, tmp_path / "out", options, tmp_path / "a.npz", shown.append) == TIME_IS_UP
     assert shown == []
