@@ -149,7 +149,7 @@ class Auditor:
         if self._recalled and form in self._memory.in_depth:
             self.probe.forget()
             self.findings += self._memory.in_depth[form]
-            return self._memory.in_depth[form]
+            return list(self._memory.in_depth[form])
         with self._timed(), ExitStack() as ends:
             # It builds the model while the audits here go on.
             process = ends.enter_context(FreshProcess(self._recipe)) if self._recipe else None
@@ -165,7 +165,7 @@ class Auditor:
         self._clean_gradient = None
         self.probe.forget()
         if not _failed(findings):
-            self._memory.in_depth[form] = findings
+            self._memory.in_depth[form] = list(findings)
         self.findings += findings
         return findings
 

@@ -106,6 +106,15 @@ def test_other_weights_other_images_and_another_order_are_audited_anew(honest, m
     assert len(asked) == 4
 
 
+def test_findings_of_one_cell_are_not_those_of_the_next(honest, monkeypatch):
+    model = Switched(honest)
+    with monkeypatch.context() as lying:
+        lying.setattr(auditor, "audit_replay", lambda *given: iter([finding("verdict-not-repeated", "once")]))
+        assert "verdict-not-repeated" in codes(called(model)[0])
+        assert "verdict-not-repeated" in codes(called(model)[0])
+    assert "verdict-not-repeated" not in codes(called(model)[0])
+
+
 def test_an_audit_that_raised_is_made_again(honest, monkeypatch):
     def raises(*given):
         raise RuntimeError("out of paper")
