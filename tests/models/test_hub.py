@@ -106,9 +106,9 @@ def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path, save):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("w.safetensors", b"not that", "neither safetensors nor a state dict"),
-        ("w.pt", b"", "neither safetensors nor a state dict"),
-        ("w.pt", b"PK\x03\x04 torn", "neither safetensors nor a state dict"),
+        ("w.safetensors", b"not that", "a text file, not weights"),
+        ("w.pt", b"", "the file is empty"),
+        ("w.pt", b"PK\x03\x04 torn", "damaged: its end is missing"),
     ],
 )
 def test_damaged_files(tmp_path, name, content, message):

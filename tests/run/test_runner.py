@@ -200,6 +200,6 @@ def test_memory_is_collected_without_looking_through_what_stays_loaded(tmp_path,
     suite = suite_of(tmp_path, TINY.replace("eps = [0.05, 0.2]", "eps = 0.1\nseed = [0, 1, 2]"))
     before = gc.get_freeze_count()
     assert run(suite, tmp_path / "results")[0] == 0
-    assert frozen[0] == before
-    assert frozen[1] == frozen[2] > before + 10_000
+    assert frozen[0] > before + 10_000
+    assert frozen[1] == frozen[2] >= frozen[0]
     assert gc.get_freeze_count() == before

@@ -117,7 +117,7 @@ def test_weights_of_a_file_are_what_is_audited(folder):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("mine.py:Raises", "cannot be used on digits: it raises for 128 images: SystemExit: 3"),
+        ("mine.py:Raises", "cannot be used on digits: it raises for 16 images: SystemExit: 3"),
         ("smalcnn", "did you mean 'smallcnn'"),
         ("vae", "no classifier"),
     ],
