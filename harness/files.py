@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import tempfile
 import zipfile
@@ -35,15 +34,6 @@ def stamp_of(path: Path) -> FileStamp:
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
-def archive_of(arrays: Mapping[str, Any]) -> bytes:
-    """Arrays by name as a compressed ``.npz`` archive."""
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
-
-
 @dataclass(frozen=True)
 class Chunked:
     """An array that is not in memory at once."""
@@ -70,10 +60,17 @@ def write_archive(file: IO[bytes], arrays: Mapping[str, Any], compressed: bool) 
                     np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
                     continue
                 dtype = np.dtype(array.dtype)
-                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
-                np.lib.format.write_array_header_1_0(member, header)
+                write_array_header(member, array.shape, dtype)
                 for chunk in array.chunks():
                     member.write(np.ascontiguousarray(chunk, dtype=dtype).data)
+
+
+def write_array_header(file: IO[bytes], shape: tuple[int, ...], dtype: Any) -> None:
+    """Write what a ``.npy`` file begins with; the rows are to be written behind it, one after the other."""
+    import numpy as np
+
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def keep_archive(path: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:

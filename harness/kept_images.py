@@ -42,7 +42,7 @@ class PerImage(Mapping[str, Any]):
                 return cls(arrays, stored)
             return cls({"images": stored.whole(), **arrays})
         except DAMAGED_ARCHIVE as error:
-            raise InputError(f"{path}: the images of this evaluation cannot be read ({error}); run it again") from error
+            raise _unreadable(path, error) from error
 
     def __getitem__(self, name: str) -> Any:
         if name == "images" and self._stored is not None:
@@ -115,9 +115,7 @@ class Stored:
                     content = member.read(count * one)
                     yield np.frombuffer(content, dtype=self.dtype).reshape(count, *self.shape[1:])
         except DAMAGED_ARCHIVE as error:
-            raise InputError(
-                f"{self._path}: the images of this evaluation cannot be read ({error}); run it again"
-            ) from error
+            raise _unreadable(self._path, error) from error
 
     def _opened(self) -> IO[bytes]:
         return self._archive.open("images.npy")
@@ -126,6 +124,10 @@ class Stored:
         archive = self.__dict__.get("_archive")
         if archive is not None:
             archive.close()
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    return InputError(f"{path}: the images of this evaluation cannot be read ({error}); run it again")
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, cannot_write, keep
+from epsbench.harness.files import DAMAGED_ARCHIVE, cannot_write, keep, keep_archive
 from epsbench.harness.migrations import (
     SCHEMA_VERSION,
     OtherSchemaError,
@@ -182,7 +182,7 @@ def read_records(results: Path) -> list[Record]:
 
 def write_pictures(results: Path, identity: str, arrays: dict[str, np.ndarray]) -> None:
     """Write the arrays that a cell's figures are drawn from. They are written before the record that mentions them."""
-    keep(results / "pictures" / f"{identity}.npz", archive_of(arrays))
+    keep_archive(results / "pictures" / f"{identity}.npz", arrays, compressed=True)
 
 
 def read_pictures(results: Path, record: Record) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import cache_folder
+from epsbench.harness.files import cache_folder, write_array_header
 from epsbench.harness.plan.data.budget import VARIABLE, budget
 from epsbench.harness.plan.data.checks import all_black, checked_chunk
 from epsbench.harness.plan.data.pixels import Images, PixelFile
@@ -135,14 +135,14 @@ class WorkFolder:
         """A new ``.npy`` file, open after its header; the pixels of the images are to be written behind it."""
         with self.writing():
             file = (self.path / f"{name}.npy").open("wb", buffering=0)
-            _write_header(file, shape, dtype)
+            write_array_header(file, shape, dtype)
         return file
 
     def finish(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Write the header again, for another number of images than at first: it has room for that."""
         with self.writing():
             file.seek(0)
-            _write_header(file, shape, dtype)
+            write_array_header(file, shape, dtype)
 
     def append(self, file: IO[bytes], images: np.ndarray) -> None:
         """Write images (k, …) to a file that `begin` made."""
@@ -184,11 +184,6 @@ class WorkFolder:
             f"({error.strerror or error}); make room, name another folder with EPSBENCH_CACHE, or allow more memory "
             f"with --data-memory or {VARIABLE}"
         )
-
-
-def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _kind(images: np.ndarray) -> str:

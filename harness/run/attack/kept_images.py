@@ -63,10 +63,16 @@ def is_in_file(images: Tensor) -> bool:
 
 def in_parts(images: Tensor) -> Iterator[slice]:
     """Slices of rows that cover the images (N, …), some megabytes each; in a file, pages are let go after each."""
-    step = max(1, CHUNK // max(1, 4 * math.prod(images.shape[1:])))
-    for start in range(0, len(images), step):
-        yield slice(start, min(start + step, len(images)))
+    for rows in slices_of(len(images), images.shape[1:]):
+        yield rows
         let_go(images)
+
+
+def slices_of(n: int, shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices that cover ``n`` float32 images of this ``shape``, some megabytes each."""
+    step = max(1, CHUNK // max(1, 4 * math.prod(shape)))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
 
 
 def _reserve(number: int, size: int) -> None:

@@ -185,20 +185,20 @@ class _Reserve:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._helpers: dict[int, list[ProcessHelper]] = {}
+        self._helpers: list[ProcessHelper] = []
 
     def __call__(self, processes: int) -> Processes:
-        if processes not in self._helpers:
+        if processes != 1 + len(self._helpers):
             self.end()  # those with another number of threads: they would hold memory
             context = _portable(replace(self._context, devices=processes))
-            self._helpers[processes] = [ProcessHelper(context) for _ in range(processes - 1)]
-        return Processes(self._helpers[processes], wanted=False)
+            self._helpers = [ProcessHelper(context) for _ in range(processes - 1)]
+        return Processes(self._helpers, wanted=False)
 
     def end(self) -> None:
         """End them all."""
-        for helper in [each for helpers in self._helpers.values() for each in helpers]:
+        for helper in self._helpers:
             helper.end()
-        self._helpers.clear()
+        self._helpers = []
 
 
 def devices_of(first: torch.device, count: int) -> list[torch.device]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from epsbench.harness.errors import InputError, summary
-from epsbench.harness.files import DAMAGED_ARCHIVE, archive_of, keep
+from epsbench.harness.files import DAMAGED_ARCHIVE, keep_archive
 from epsbench.harness.findings import finding
 from epsbench.harness.plan.cell import GenerationCell
 from epsbench.harness.plan.names import registry
@@ -132,7 +132,7 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
         pictures[f"samples_epoch_{epoch:04d}"] = samples(Parts(network, data.description.shape), cell.seed)
         require_in_place(context.results)
         # Saved at once, before the weights: a resumed training cannot draw the samples of earlier epochs again.
-        keep(path, archive_of(pictures))
+        keep_archive(path, pictures, compressed=True)
 
     def train(settings: Settings, hooks: Hooks) -> Training:
         training = train_vae(vae, data, recipe, cell.beta, settings, replace(hooks, on_pictures=on_pictures))

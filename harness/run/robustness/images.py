@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from epsbench.harness.files import Chunked, keep_archive
 from epsbench.harness.records import images_path
-from epsbench.harness.run.attack.kept_images import CHUNK, let_go
+from epsbench.harness.run.attack.kept_images import let_go, slices_of
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.data.examples import Examples
@@ -63,11 +62,9 @@ def write_images(results: Path, identity: str, clean: CleanImages, targets: Targ
 
 def _images(examples: Examples, index: np.ndarray, outcome: Outcome) -> Iterator[np.ndarray]:
     """The images (n, C, H, W), some at a time: adversarial ones at ``index`` (k,), which ascends, elsewhere clean."""
-    step = max(1, CHUNK // max(1, 4 * math.prod(outcome.images.shape[1:])))
-    for start in range(0, len(examples), step):
-        stop = min(start + step, len(examples))
-        images = examples.pixels(slice(start, stop)).cpu().numpy()
-        first, last = np.searchsorted(index, (start, stop))
-        images[index[first:last] - start] = outcome.images[first:last].numpy()
+    for rows in slices_of(len(examples), outcome.images.shape[1:]):
+        images = examples.pixels(rows).cpu().numpy()
+        first, last = np.searchsorted(index, (rows.start, rows.stop))
+        images[index[first:last] - rows.start] = outcome.images[first:last].numpy()
         let_go(outcome.images)
         yield images

@@ -148,11 +148,11 @@ def test_images_that_cannot_be_read_any_more_are_one_message(place):
 
 def test_memory_does_not_grow_with_the_images(tmp_path):
     script = Path(__file__).parent / "measure_evaluation_memory.py"
-    sizes = ["1000", "5000"]  # from about 1,000 on, all buffers have their size
+    sizes = ["1000", "9000"]  # from about 1,000 on, all buffers have their size
     lines = subprocess.run(
         [sys.executable, str(script), str(tmp_path), "64", "save", *sizes], check=True, capture_output=True, text=True
     ).stdout.splitlines()
     few, many = (json.loads(line) for line in lines if line.startswith("{"))
     assert many["outcome"] == 0
-    # Two peaks of one run differ by up to 70 MB.
+    # Two peaks of one run differ by up to 140 MB on a machine that does something else, too.
     assert many["peak_bytes"] - few["peak_bytes"] < (many["pixels_bytes"] - few["pixels_bytes"]) / 2
