@@ -77,7 +77,7 @@ class RobustnessCell(_Cell):
     defense: Named
     """The training loss."""
     augmentation: str
-    """What changes the training images: ``none``, ``crop-flip``, ``shift``, or a function of the user's own."""
+    """What changes the training images: ``none``, ``crop-flip``, ``reflect-flip``, ``shift``, or one's own function."""
     training: Items
     """The recipe: epochs, batch size, optimizer, learning rate, …"""
     attack: Named

@@ -14,6 +14,7 @@ from epsbench.harness.plan.names.versions import code_version
 AUGMENTATIONS: Mapping[str, str] = {
     "none": "The images as they are.",
     "crop-flip": "A random horizontal flip, and a random crop of the image padded by 4 pixels.",
+    "reflect-flip": "A random horizontal flip, and a random crop of the image with 2 pixels of its border mirrored.",
     "shift": "A random shift by up to 2 pixels each way, the rest filled with 0.",
 }
 """The built-in ones, with what they do."""

@@ -26,15 +26,29 @@ def _crop_flip(x: Tensor, generator: torch.Generator) -> Tensor:
     return _cropped(x, 4, generator, mirrored)
 
 
+def _reflect_flip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """A random crop of the image whose border is mirrored by 2 pixels on each side, mirrored with probability ½.
+
+    The augmentation of short trainings (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3).
+    """
+    mirrored = torch.rand(len(x), 1, generator=generator, device=x.device) < 0.5
+    return _cropped(x, 2, generator, mirrored, border="reflect")
+
+
 def _shift(x: Tensor, generator: torch.Generator) -> Tensor:
     """A random shift by up to 2 pixels in each direction; pixels that come from outside the image are black."""
     return _cropped(x, 2, generator)
 
 
-def _cropped(x: Tensor, margin: int, generator: torch.Generator, mirrored: Tensor | None = None) -> Tensor:
-    """Crops of the padded batch, each image at its own offset, by one gather for the whole batch."""
+def _cropped(
+    x: Tensor, margin: int, generator: torch.Generator, mirrored: Tensor | None = None, *, border: str = "constant"
+) -> Tensor:
+    """Crops of the padded batch, each image at its own offset, by one gather for the whole batch.
+
+    ``border`` is what `torch.nn.functional.pad` calls mode: ``constant`` is black.
+    """
     n, _, height, width = x.shape
-    padded = F.pad(x, (margin, margin, margin, margin))
+    padded = F.pad(x, (margin, margin, margin, margin), mode=border)
     top, left = torch.randint(2 * margin + 1, (2, n, 1), generator=generator, device=x.device)
     rows = top + torch.arange(height, device=x.device)
     columns = torch.arange(width, device=x.device).expand(n, width)
@@ -48,6 +62,7 @@ def _cropped(x: Tensor, margin: int, generator: torch.Generator, mirrored: Tenso
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": _keep,
     "crop-flip": _crop_flip,
+    "reflect-flip": _reflect_flip,
     "shift": _shift,
 }
 """The built-in augmentations by name."""

@@ -112,10 +112,10 @@ def test_unknown_data():
         load_data("mnits", None, CPU)
 
 
-def windows(image, margin):
-    """Every crop of an image (C, H, W) padded with black."""
+def windows(image, margin, border="constant"):
+    """Every crop of an image (C, H, W) padded with black, or with what `torch.nn.functional.pad` calls ``border``."""
     _, height, width = image.shape
-    padded = F.pad(image, (margin,) * 4)
+    padded = F.pad(image[None], (margin,) * 4, mode=border)[0]
     return [
         padded[:, top : top + height, left : left + width]
         for top in range(2 * margin + 1)
@@ -123,14 +123,18 @@ def windows(image, margin):
     ]
 
 
-@pytest.mark.parametrize(("name", "margin", "flips"), [("crop-flip", 4, True), ("shift", 2, False)])
-def test_an_augmented_image_is_one_of_the_possible_crops(name, margin, flips):
+@pytest.mark.parametrize(
+    ("name", "margin", "border", "flips"),
+    [("crop-flip", 4, "constant", True), ("reflect-flip", 2, "reflect", True), ("shift", 2, "constant", False)],
+)
+def test_an_augmented_image_is_one_of_the_possible_crops(name, margin, border, flips):
     x = torch.rand(40, 3, 8, 10)
     augmented = AUGMENTATIONS[name](x, torch.Generator().manual_seed(0))
     assert augmented.shape == x.shape
     offsets = []
     for image, changed in zip(x, augmented, strict=True):
-        possible = windows(image, margin) + (windows(image.flip(2), margin) if flips else [])
+        possible = windows(image, margin, border)
+        possible += windows(image.flip(2), margin, border) if flips else []
         matches = [number for number, window in enumerate(possible) if torch.equal(window, changed)]
         assert matches
         offsets.append(matches[0])
