@@ -32,7 +32,9 @@ def profile_attack(engine: Engine, attack: Attack, cell: RobustnessCell, results
     if engine.victim.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     short = Engine(engine.victim, engine.judge, targets, engine.batch, poll=engine.poll)
-    with profile(activities=activities, on_trace_ready=tensorboard_trace_handler(str(folder)), profile_memory=True):
+    ready = tensorboard_trace_handler(str(folder))
+    # There is one cycle, whose events are kept. torch 2.11 warns where it is not told to.
+    with profile(activities=activities, on_trace_ready=ready, profile_memory=True, acc_events=True):
         with record_function(f"epsbench:{cell.attack.label()}"):
             list(short.run(attack, [cell.eps], seed=cell.seed, early_stop=False))
         if engine.victim.device.type == "cuda":
