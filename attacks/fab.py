@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.base import LATER, Polished, State, at_least_one, require_goal
 from epsbench.attacks.losses import LogitDifference
-from epsbench.attacks.norms.base import Norm, per_row
+from epsbench.attacks.norms.base import Norm, choose_rows, per_row
 from epsbench.attacks.plane import to_plane
 from epsbench.attacks.rows import Answer, Rows
 
@@ -58,7 +58,7 @@ class FAB(Polished):
     def gradient_at(self, rows: Rows, point: Tensor, logits: Tensor) -> Tensor:
         """A misclassified point is pulled back to the clean image."""
         wrong = logits.argmax(1) != rows.y
-        return (rows.x + BACKWARD * (point - rows.x)).where(per_row(wrong), point)
+        return choose_rows(wrong, rows.x + BACKWARD * (point - rows.x), point)
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         w, f = self._boundary(answer)  # the boundary is where f + ⟨w, move⟩ = 0 (eq. 4)

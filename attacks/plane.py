@@ -9,6 +9,7 @@ from epsbench.attacks.norms.base import Norm, per_row
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LEAST, _MOST = 1e-30, 1e30  # of a slope that is divided by, and of λ where nothing has a slope
 _NEWTON = 25  # steps at most; each settles at least one pixel, and on images three to six are enough
 
 
@@ -28,21 +29,34 @@ def to_plane(norm: Norm, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
     largest = weight.amax(1, keepdim=True).clamp_min(1e-38)  # squares of tiny gradients would underflow to 0
     weight, needed = weight / largest, f.abs()[:, None] / largest
     sign = (per_row(f.sign().neg()) * w.sign()).flatten(1)
-    room = (sign.clamp_min(0.0) - x.flatten(1)).abs()  # 1 - x upwards, x downwards
+    room = (sign.clamp_min(0.0) - x.flatten(1)).abs_()  # 1 - x upwards, x downwards
     if norm.name == "l1":
         return (sign * _steepest_first(weight, room, needed)).view_as(x)
     euclidean = norm.name == "l2"
+    multiplier = _multiplier(weight, room, needed, euclidean)
+    return (sign * room.minimum(multiplier * weight if euclidean else multiplier)).view_as(x)
+
+
+def _multiplier(weight: Tensor, room: Tensor, needed: Tensor, euclidean: bool) -> Tensor:
+    """The λ (N, 1) of `to_plane`, for |w| and the room of each pixel (N, d), and |f| (N, 1)."""
     gain = weight * weight if euclidean else weight  # of a pixel that is not at its face, for each unit of λ
-    multiplier = needed.new_zeros(needed.shape)
+    slope = _slope(gain, room, needed.new_zeros(needed.shape))
+    multiplier = (needed / slope.clamp_min(_LEAST)).clamp_max(_MOST)
     for _ in range(_NEWTON):
         reach = multiplier * weight if euclidean else multiplier
-        missing = needed - (weight * room.minimum(reach)).sum(1, keepdim=True)
-        slope = (gain * room.clone().gt_(reach)).sum(1, keepdim=True)
-        step = missing.clamp_min(0.0) / slope.clamp_min(1e-30)
-        multiplier = multiplier + step
-        if multiplier.device.type == "cpu" and bool((step <= 1e-6 * multiplier).all()):
+        before, slope = slope, _slope(gain, room, reach)
+        inexact = (slope < before) & (slope > 0)  # a further pixel came to its face, and others are left
+        if slope.device.type == "cpu" and not bool(inexact.any()):
             break
-    return (sign * room.minimum(multiplier * weight if euclidean else multiplier)).view_as(x)
+        missing = needed - room.minimum(reach).mul_(weight).sum(1, keepdim=True)
+        step = missing.clamp_min(0.0) / slope.clamp_min(_LEAST)
+        multiplier = (multiplier + step).where(inexact, multiplier)
+    return multiplier
+
+
+def _slope(gain: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+    """What the pixels (N, d) that are not at their faces gain together for each unit of λ, (N, 1)."""
+    return room.clone().gt_(reach).mul_(gain).sum(1, keepdim=True)
 
 
 def _steepest_first(weight: Tensor, room: Tensor, needed: Tensor) -> Tensor:

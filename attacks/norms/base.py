@@ -93,14 +93,15 @@ def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 def choose_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """``yes`` in these rows (N,), bool, ``no`` elsewhere; both (N, C, H, W). What is returned may be one of the two.
 
-    On a CPU, whole rows are copied: `torch.where` looks at its condition at every pixel.
+    On a CPU, whole rows are copied, the fewer ones into the others: `torch.where` asks its condition at every pixel.
     """
     if no.device.type != "cpu":
         return yes.where(per_row(rows), no)
     at = rows.nonzero().squeeze(1)
-    if not len(at):
-        return no
-    return yes if len(at) == len(rows) else no.index_copy(0, at, yes.index_select(0, at))
+    if 2 * len(at) > len(rows):
+        rows, yes, no = ~rows, no, yes
+        at = rows.nonzero().squeeze(1)
+    return no.index_copy(0, at, yes.index_select(0, at)) if len(at) else no
 
 
 def cosine(step: Tensor, steps: int, first: float, last: float) -> Tensor:

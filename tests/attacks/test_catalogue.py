@@ -84,6 +84,20 @@ def test_the_least_move_onto_a_plane_is_exact_within_the_box(seed, norm):
         assert (norm.size(other)[on & feasible] >= norm.size(move)[on & feasible] - 1e-4).all()
 
 
+@pytest.mark.parametrize("norm", [LInf(), L2()], ids=lambda norm: norm.name)
+def test_the_least_move_of_a_row_does_not_depend_on_rows_that_reach_no_plane(norm):
+    generator = torch.Generator().manual_seed(0)
+    x, w = torch.rand(4, 1, 8, 8, generator=generator), torch.randn(4, 1, 8, 8, generator=generator)
+    w[1] = 0.0  # no direction
+    f = torch.tensor([0.3, 0.3, 1e4, -0.5])  # the third plane is outside the box
+    move = to_plane(norm, x, w, f)
+    assert (move[1] == 0).all()
+    torch.testing.assert_close((x + move)[2], (w[2] < 0).float(), rtol=0, atol=1e-6)
+    for row in (0, 3):
+        alone = to_plane(norm, x[row : row + 1], w[row : row + 1], f[row : row + 1])
+        assert torch.equal(move[row : row + 1], alone)
+
+
 def test_losses_agree_with_their_formulas_and_rise_towards_a_mistake():
     z, y, t = torch.tensor([[3.0, 1.0, 0.5, -1.0]]), torch.tensor([0]), torch.tensor([2])
     known = {"y": y, "target": t, "logits": torch.zeros(1, 4)}
