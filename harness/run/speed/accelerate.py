@@ -119,10 +119,9 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -
                 victim.programs[loss] = program
         if work.forwards:
             forward = ForwardProgram(victim.bare_logits, few_x)
-            with torch.no_grad():
-                same = apart(forward(victim.laid_out(x)), victim.bare_logits(x)) <= SAME[victim.precision]
-            if same and _faster(lambda: forward(victim.laid_out(x)), lambda: victim.scores(x), victim):
+            if _pays(forward, victim, x):
                 victim.forward_program = forward
+            _try_own_layouts(victim, few_x, x)
     except UNTRACEABLE as error:
         if is_out_of_memory(error):
             raise
@@ -132,6 +131,30 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -
         victim.compile_seconds += time.perf_counter() - started
     if victim.programs or victim.forward_program:
         victim.form += ", program"
+
+
+def _try_own_layouts(victim: Victim, few_x: Tensor, x: Tensor) -> None:
+    """Let the victim's logits be computed in oneDNN's own layouts, where that is faster than what it has."""
+    from epsbench.harness.run.speed.program.program import ForwardProgram
+
+    if not torch.backends.mkldnn.is_available():
+        return
+    try:
+        forward = ForwardProgram(victim.bare_logits, few_x, own_layouts=True)
+        pays = _pays(forward, victim, x)
+    except UNTRACEABLE as error:  # the library refuses a layer in these layouts: the victim keeps what it has
+        if is_out_of_memory(error):
+            raise
+        return
+    if pays:
+        victim.forward_program = forward
+
+
+def _pays(forward: Callable[[Tensor], Tensor], victim: Victim, x: Tensor) -> bool:
+    """Whether a forward program gives the victim's logits at ``x``, and faster than the victim does now."""
+    with torch.no_grad():
+        same = apart(forward(victim.laid_out(x)), victim.bare_logits(x)) <= SAME[victim.precision]
+    return same and _faster(lambda: forward(victim.laid_out(x)), lambda: victim.scores(x), victim)
 
 
 def _laid_out(program: Step, victim: Victim, given: tuple[Tensor, ...]) -> object:

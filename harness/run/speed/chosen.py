@@ -49,6 +49,9 @@ class Chosen:
     forward_batch: int = 0
     """Rows at a time of attacks that take no gradient; 0: as many as of others."""
 
+    own_layouts: bool = False
+    """Whether the program of logits alone computes in oneDNN's own layouts."""
+
     @classmethod
     def of(cls, victim: Victim, judge: Judge, batch: int, forward_batch: int = 0) -> Chosen:
         """The choices that were made about these."""
@@ -62,6 +65,7 @@ class Chosen:
             judged=judge.batch,
             threads=torch.get_num_threads(),
             forward_batch=forward_batch,
+            own_layouts=getattr(victim.forward_program, "own_layouts", False),
         )
 
     def apply(self, victim: Victim, judge: Judge, targets: Targets) -> None:
@@ -87,4 +91,4 @@ class Chosen:
             inputs = trial_inputs(victim, loss, x, y)
             victim.programs[loss] = Program(victim.bare_logits, x, *inputs, loss=loss)
         if self.forward:
-            victim.forward_program = ForwardProgram(victim.bare_logits, x)
+            victim.forward_program = ForwardProgram(victim.bare_logits, x, own_layouts=self.own_layouts)

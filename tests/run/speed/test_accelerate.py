@@ -19,6 +19,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.speed import accelerate as tuning
 from epsbench.harness.run.speed.accelerate import Work, accelerate
 from epsbench.harness.run.speed.batch_size import find_batch, find_forward_batch
+from epsbench.harness.run.speed.chosen import Chosen
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.graphs import graphed
 from epsbench.harness.run.speed.prepare import prepare
@@ -181,6 +182,38 @@ def test_long_work_on_a_cpu_makes_a_program_of_the_step_and_keeps_every_verdict(
         np.testing.assert_array_equal(other, actual[0])
     for low in actual[6:]:
         assert abs(low.mean() - actual[0].mean()) < 0.02
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_logits_in_the_librarys_own_layout_keep_every_verdict_and_are_handed_on(targets, monkeypatch, faster):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(64, 10),
+    )  # fmt: skip
+    x = targets.pixels(torch.arange(60))
+    with torch.no_grad():
+        known = Targets(lambda at: x[at], network(x).argmax(1), torch.arange(60))
+    judge, fooled = Judge(network, CPU), []
+    choices: list[Chosen] = []
+    for wanted in ("off", "auto", "handed on"):
+        victim = prepare(network, CPU, "float32", x[:8], known.labels[:8])
+        # Every program but the one in the library's own layout is slower, or that one is, too.
+        monkeypatch.setattr(tuning, "_faster", lambda new, old, victim: faster or victim.forward_program is None)
+        if wanted == "handed on":
+            choices[-1].apply(victim, judge, known)
+        else:
+            accelerate(victim, known, 64, Work(0, 10**9, ()), wanted)
+            choices.append(Chosen.of(victim, judge, 64))
+        assert not victim.findings
+        assert getattr(victim.forward_program, "own_layouts", False) is (faster and wanted != "off")
+        (outcome,) = Engine(victim, judge, known, 64).run(Square(steps=40), [Fraction(1, 20)], seed=0)
+        fooled.append(outcome.fooled)
+    assert 0 < fooled[0].mean() < 1
+    np.testing.assert_array_equal(fooled[1], fooled[0])
+    np.testing.assert_array_equal(fooled[2], fooled[0])
 
 
 class Around(nn.Module):

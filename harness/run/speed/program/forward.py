@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from epsbench.harness.run.speed.convolutions import gains, strided_convolution
+from epsbench.harness.run.speed.program.blocked import drop_copies, use_own_layouts
 from epsbench.harness.run.speed.program.small_maps import multiply_small_maps
 from epsbench.harness.run.speed.program.tracing import (
     add_constant,
@@ -23,19 +24,26 @@ from epsbench.harness.run.speed.program.tracing import (
     is_constant,
     only_user,
     tidy,
+    values,
 )
 from epsbench.harness.run.speed.torch_private import private
 
 _NARROW = 16  # channels; with fewer, an operation that has one number a channel runs slowly
 
 
-def rewrite_forward(module: fx.GraphModule, values: dict[fx.Node, Any], *, backward: bool = True) -> None:
-    """Apply all rewrites of a network. Without a ``backward`` pass, none for it."""
-    drop_restrides(module, values)
+def rewrite_forward(module: fx.GraphModule, x: Tensor, *, backward: bool = True, own_layouts: bool = False) -> None:
+    """Apply all rewrites of a network, traced for images like ``x`` (N, C, H, W). Without a ``backward`` pass, none
+    for it; with ``own_layouts``, convolutions as `epsbench.harness.run.speed.program.blocked` has them.
+    """
+    known = values(module, x)
+    drop_restrides(module, known)
     fold_scales(module)
-    widen(module, values)
-    flatten_as_it_lies(module, values)
-    multiply_small_maps(module, values)
+    widen(module, known)
+    if own_layouts:
+        use_own_layouts(module, known)
+        drop_copies(module, known := values(module, x))
+    flatten_as_it_lies(module, known)
+    multiply_small_maps(module, known)
     if backward:
         use_subpixel_gradients(module)  # which hides a convolution from what would fuse it with its ReLU
     tidy(module)

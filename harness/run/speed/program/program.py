@@ -50,9 +50,10 @@ class Program:
 class ForwardProgram:
     """The logits of one network, for images (N, C, H, W); N is 2 or more."""
 
-    def __init__(self, network: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        """As `Program`, without a gradient."""
-        self._forward = _forward(network, x, backward=False)
+    def __init__(self, network: Callable[[Tensor], Tensor], x: Tensor, *, own_layouts: bool = False) -> None:
+        """As `Program`, without a gradient; with ``own_layouts``, as `epsbench.harness.run.speed.program.blocked`."""
+        self.own_layouts = own_layouts
+        self._forward = _forward(network, x, backward=False, own_layouts=own_layouts)
         if torch.backends.mkldnn.is_available():
             pack(self._forward, values(self._forward, x))
 
@@ -67,8 +68,10 @@ class ForwardProgram:
         return self._forward.graph
 
 
-def _forward(network: Callable[[Tensor], Tensor], x: Tensor, *, backward: bool = True) -> fx.GraphModule:
+def _forward(
+    network: Callable[[Tensor], Tensor], x: Tensor, *, backward: bool = True, own_layouts: bool = False
+) -> fx.GraphModule:
     with torch.no_grad():
         forward = trace(network, x)
-    rewrite_forward(forward, values(forward, x), backward=backward)
+    rewrite_forward(forward, x, backward=backward, own_layouts=own_layouts)
     return forward

@@ -253,3 +253,33 @@ def test_a_forward_program_fuses_what_a_gradient_would_keep_apart(precision, qui
     if torch.backends.mkldnn.is_available():
         assert sum("_convolution_pointwise" in each for each in called) == 2
         assert sum("relu" in each for each in called) == 1  # that of the linear layer
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", ["smallcnn", "attention"])
+def test_features_stay_in_the_librarys_own_layout_from_one_convolution_to_the_next(precision, name):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    network = network_of(name)
+    x = torch.rand(37, 3, 32, 32)
+
+    def logits(x: Tensor) -> Tensor:
+        with autocast(CPU, precision):
+            return network(x).float()
+
+    program = ForwardProgram(logits, x[:3], own_layouts=True)
+    tolerance = 1e-5 if precision == "float32" else 0.02
+    torch.testing.assert_close(program(x), logits(x), rtol=tolerance, atol=tolerance)
+    called = [str(node.target) for node in program.graph.nodes]
+    convolutions = 2 if name == "smallcnn" else 1
+    assert sum("mkldnn_convolution" in each for each in called) == convolutions
+    assert sum(each in ("to_mkldnn", "to_dense") for each in called) == 2  # once in, once out
+    assert not any("clone" in each for each in called) or name == "attention"
+    for count in (4, 5, 17, 33):  # a row's logits do not depend on the rows beside it
+        assert torch.equal(program(x[:count]), program(x)[:count])
+
+
+@pytest.mark.parametrize("name", ["resnet", "residual", "transposed", "no convolution"])
+def test_a_network_whose_convolutions_are_no_chain_from_the_image_keeps_its_layout(name):
+    with pytest.raises(ValueError, match="convolution"):
+        ForwardProgram(network_of(name), torch.rand(3, 3, 12, 12), own_layouts=True)
