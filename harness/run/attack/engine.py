@@ -25,9 +25,10 @@ from epsbench.harness.run.attack.ensemble import Store, run_ensemble
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
 from epsbench.harness.run.attack.schedule import CURVES, Each, Every
-from epsbench.harness.run.attack.smallest import NearestLedger, Smallest
+from epsbench.harness.run.attack.smallest import NearestLedger, NearestTurn, Smallest
 from epsbench.harness.run.attack.stream import Stream
 from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.turn import Turn
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.attack.watch import Unwatched, Watch
 
@@ -166,13 +167,14 @@ class Engine:
         forward_only = run.attack.query == "logits" and self.forward_batch > 0
         slots = min(self.forward_batch if forward_only else self.batch, len(self.targets) * len(run.eps))
         asks = Asks(run.attack, self.victim, self.clean, self.clean_logits)
-        stream = Stream(run, asks, self.targets, ledger, schedule, slots=slots, poll=self.poll)
+        turn = Turn(run, asks, self.targets, ledger.norm)
+        stream = Stream(run, turn, ledger, schedule, slots=slots, poll=self.poll)
         stream.watch = self.watch
         for outcome in stream.run():
             if stream.size < slots:  # memory ran out; later streams begin with what fitted
                 self.batch = min(self.batch, stream.size)
                 self.forward_batch = min(self.forward_batch, stream.size)
-            if stream.from_clean:
+            if turn.from_clean:
                 # Priced as if it had been attacked alone: the shared gradient in full, and its time.
                 outcome.shared_backwards = int(outcome.attacked.sum())
                 outcome.seconds += self.clean.seconds * outcome.shared_backwards / len(self.targets)
@@ -188,7 +190,8 @@ class Engine:
         schedule = Every(len(self.targets), run.attempts)
         slots = min(self.batch, len(self.targets) * run.attempts)
         asks = Asks(run.attack, self.victim, self.clean, self.clean_logits)
-        stream = Smallest(alone, asks, self.targets, ledger, schedule, slots=slots, poll=self.poll)
+        turn = NearestTurn(alone, asks, self.targets, norm)
+        stream = Smallest(alone, turn, ledger, schedule, slots=slots, poll=self.poll)
         list(stream.run())
         if stream.size < slots:
             self.batch = min(self.batch, stream.size)

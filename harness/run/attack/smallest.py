@@ -29,6 +29,7 @@ from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.step import hold
 from epsbench.harness.run.attack.stream import Stream
 from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.turn import Turn
 from epsbench.harness.run.machine.memory import in_chunks
 
 # How far a margin must be below 0, as a share of the largest logit, for the judge to agree in all likelihood, although
@@ -38,8 +39,8 @@ MARGIN = Margin()
 _KEPT = ("near", "sure")
 
 
-class Smallest(Stream):
-    """`Stream` without ε: every row takes all its steps, and the nearest points that fool are kept.
+class NearestTurn(Turn):
+    """`Turn` without ε: the nearest points that fool are kept.
 
     ``near`` is the nearest point that may fool, by the precision's doubt, and ``sure`` the nearest one beyond doubt.
     """
@@ -55,16 +56,12 @@ class Smallest(Stream):
     def _kept_names(self) -> tuple[str, ...]:
         return (*_KEPT, *(f"{name}_size" for name in _KEPT), "x")
 
-    def _starving(self) -> bool:
-        """No verdict brings new rows to free slots, and the polish of many rows at once is faster."""
-        return not self._occupied()
-
     def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
         return self.victim.margin(logits, t["y"])
 
     def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:
         doubt = self.victim.doubt(logits)
-        size = self.ledger.norm.size(t["point"] - t["x"])
+        size = self.norm.size(t["point"] - t["x"])
         surely = margin + 2 * doubt + SURE * logits.abs().amax(1) < 0
         new = {}
         for name, fools in (("near", margin < 0), ("sure", surely)):
@@ -73,6 +70,14 @@ class Smallest(Stream):
             new[name] = hold(nearer, t["point"], t[name], owned=True)
             new[f"{name}_size"] = size.where(nearer, t[f"{name}_size"])
         return new
+
+
+class Smallest(Stream):
+    """`Stream` without ε: every row takes all its steps, and the nearest points that fool are kept."""
+
+    def _starving(self) -> bool:
+        """No verdict brings new rows to free slots, and the polish of many rows at once is faster."""
+        return not self._occupied()
 
     def _judge(self) -> None:
         bundle, self.waiting = Bundle.cat(self.waiting), []
@@ -84,7 +89,7 @@ class Smallest(Stream):
         best, fooled = self._nearest_that_fools(t, examples)
         if self.ledger.norm.shrinks and bool(fooled.any()):
             rows = fooled.nonzero().flatten()
-            clean = self.asks.clean_logits()[at[rows]]
+            clean = self.turn.asks.clean_logits()[at[rows]]
             best[rows] = self._nearer(t["x"][rows], best[rows], t["y"][rows], examples[rows], clean)
         verdicts = self.ledger.verdicts(at, best, self.size)
         self.ledger.note(np.zeros_like(example), example, verdicts, best)
@@ -98,9 +103,9 @@ class Smallest(Stream):
 
         ``clean`` are the judge's logits (N, K) at ``x``.
         """
-        judge, norm, attack = self.ledger.judge, self.ledger.norm, self.attack
+        judge, norm, attack = self.ledger.judge, self.ledger.norm, self.turn.attack
         leads = lead_of(clean, y)
-        follows_gradients = attack.query in ("gradient", "jacobian") and not self.victim.random
+        follows_gradients = attack.query in ("gradient", "jacobian") and not self.turn.victim.random
         if attack.polish and follows_gradients and known(norm):
             return Polish(judge, self._normal, norm, attack.polish, self.size)(x, best, y, examples, leads)
         far = lead(judge, best, y, self.size, examples)
@@ -111,7 +116,7 @@ class Smallest(Stream):
         (outcome,) = self.ledger.outcomes
         outcome.forwards, outcome.backwards = outcome.forwards + len(x), outcome.backwards + len(x)
         self.work += GRADIENT * len(x)
-        return in_chunks(lambda rows: self.victim.query(x[rows], MARGIN, y[rows])[0], len(x), self.size)
+        return in_chunks(lambda rows: self.turn.victim.query(x[rows], MARGIN, y[rows])[0], len(x), self.size)
 
     def _nearest_that_fools(self, t: State, examples: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest kept or last point of each row that fools the judge, (N, C, H, W), and which rows have one (N,).

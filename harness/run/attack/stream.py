@@ -1,67 +1,50 @@
-"""An attack as one stream of rows through fixed-size slots."""
+"""An attack as one stream of rows through fixed-size slots: which row is where, and for how long.
+
+What happens to the rows in the slots is `epsbench.harness.run.attack.turn`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from epsbench.attacks.base import Attack, State
-from epsbench.attacks.losses import Margin
-from epsbench.attacks.norms.base import RowNoise, per_row
-from epsbench.attacks.rows import Answer, Rows
-from epsbench.harness.run.attack import cycles
-from epsbench.harness.run.attack.asks import Asks
+from epsbench.attacks.norms.base import RowNoise
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
 from epsbench.harness.run.attack.read_ahead import ReadAhead
-from epsbench.harness.run.attack.returned import checked_step
-from epsbench.harness.run.attack.schedule import ROUNDING, Each
+from epsbench.harness.run.attack.schedule import Each
 from epsbench.harness.run.attack.slots import Bundle
-from epsbench.harness.run.attack.step import hold, unchanged
-from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.turn import Turn
 from epsbench.harness.run.attack.watch import Unwatched, Watch
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
-from epsbench.harness.run.noise import KeyedNoise, NoiseAhead
+from epsbench.harness.run.noise import NoiseAhead
 
 NONE = np.empty(0, dtype=np.int64)
 SHOWN_SECONDS = 0.1  # between two looks at how far the attack is
-_JUDGED = ("stopped", "margin", "threshold")  # what a row carries to the judge besides its image
 
 
 class Stream:
     """One attack over all its ε and attempts.
 
-    A turn: fill the free slots, take some steps, retire the rows that stopped, and judge the retired rows once enough
-    of them wait.
+    Again and again: fill the free slots, take some turns, retire the rows that stopped, and judge the retired rows once
+    enough of them wait.
     """
 
-    def __init__(
-        self, run: AttackRun, asks: Asks, targets: Targets, ledger: Ledger, schedule: Each, *, slots: int, poll: int
-    ) -> None:
+    def __init__(self, run: AttackRun, turn: Turn, ledger: Ledger, schedule: Each, *, slots: int, poll: int) -> None:
         """``slots`` rows are attacked at a time; ``poll`` steps run between two looks at the device."""
-        self.attack, self.seed, self.early_stop = run.attack, run.seed, run.early_stop
-        self.asks, self.targets, self.ledger = asks, targets, ledger
-        self.victim, self.clean = asks.victim, asks.clean
-        self.size, self.poll, self.steps = slots, poll, run.attack.budget()
+        self.turn, self.ledger, self.schedule = turn, ledger, schedule
+        self.targets, self.clean = turn.targets, turn.asks.clean
+        self.early_stop, self.steps = run.early_stop, turn.steps
+        self.size, self.poll = slots, poll
+        asks = turn.asks
         self.answer_work, self.answer_forwards, self.answer_gradients = asks.work, asks.forwards, asks.gradients
-        # Points of an attack that may leave the ball count only where they are inside.
-        self.roams = run.attack.roams()
-        may_be_done = type(run.attack).done is not Attack.done
-        self.cycles = run.early_stop and cycles.watched(run.attack) and not self.victim.random
-        self.ends = may_be_done or self.cycles
-        # Without early stopping a row may fool on the way and not at its end: its best iterate is kept too.
-        self.keeps_best = not run.early_stop and not run.last_only
-        self.device = targets.labels.device
-        self.schedule, self.ahead = schedule, ReadAhead(targets, schedule)
-        self.eps = torch.tensor([float(e) for e in run.eps], device=self.device)
-        # A row may be done after its first answer, and whole batches of rows share that one.
-        # A random model's would depend on who asked first.
-        self.from_clean = run.attack.starts_clean() and asks.clean.fits() and not may_be_done and not self.victim.random
-        self.region: tuple[str, ...] = ()
+        self.device = self.targets.labels.device
+        self.ahead = ReadAhead(self.targets, schedule)
         self.slots, self.holes = Bundle(NONE, NONE, {}), NONE  # positions in the slots whose rows have left
         self.parked: list[Bundle] = []  # rows that go on where they stood as soon as there is a slot
         self.waiting: list[Bundle] = []  # rows that the judge has not seen
@@ -94,10 +77,10 @@ class Stream:
             if not judged:  # nothing was settled
                 continue
             self._charge()
-            while next_eps < len(self.eps) and self.schedule.finished(next_eps):
+            while next_eps < len(self.work) and self.schedule.finished(next_eps):
                 yield self.ledger.imply(next_eps, self.schedule.fooled[next_eps])
                 next_eps += 1
-            if next_eps == len(self.eps):
+            if next_eps == len(self.work):
                 return
 
     def _show(self) -> None:
@@ -151,92 +134,23 @@ class Stream:
     def _slots_changed(self) -> None:
         """Other rows are in the slots: what is known of them all is made anew."""
         t = self.slots.tensors
-        self.counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.eps))
+        self.counts = np.bincount(self.schedule.split(self.slots.rows)[0], minlength=len(self.work))
         self.noise_ahead, self.taken = (NoiseAhead(t["noise"], t["step"]) if len(self.slots) else None), 0
 
     def _fresh(self, ids: np.ndarray) -> Bundle:
         """Rows before their first question, or after the shared answer at the clean image."""
-        eps_index, attempt, position = (torch.from_numpy(part).to(self.device) for part in self.schedule.split(ids))
-        x = self.victim.laid_out(self.targets.pixels(position))
-        tensors = {
-            "x": x,
-            "y": self.targets.labels[position],
-            "eps": per_row(self.eps[eps_index]),
-            "attempt": attempt,
-            "position": position,
-            "step": torch.zeros_like(position),
-            "target": self.targets.labels[position],
-            "noise": self.targets.noise_key(self.seed, position, attempt),
-        }
-        region = self._region(x, tensors["eps"])
-        self.region = tuple(region)
-        tensors |= region
-        tensors["target"] = self.attack.aim(self._rows(tensors))
-        rows = self._rows(tensors)
-        with unchanged(x, tensors["eps"]):
-            point, state = checked_step(self.attack, self.attack.start(rows), x)
-        taken = int(self.from_clean)
-        if self.from_clean:
-            with unchanged(x, tensors["eps"], tensors["step"]):
-                answer = self.asks.at_clean(position, rows)
-                point, state = checked_step(self.attack, self.attack.step(rows, answer, state), x)
-            tensors["step"] = tensors["step"] + 1
-        tensors["point"] = self._projected(rows, point, state)
-        # A row goes to the judge when its margin is below its threshold. If the judge disagrees, the threshold drops
-        # to that margin.
-        zero = torch.zeros_like(attempt, dtype=torch.float32)
-        tensors |= {"stopped": torch.zeros_like(attempt, dtype=torch.bool), "margin": zero, "threshold": zero.clone()}
-        tensors |= self._kept_at_first(tensors)
-        if self.cycles:
-            tensors |= cycles.remembered(tensors["point"], tensors["step"])
-        if self.steps <= taken:  # it needs no slot, and the judge asks for no more than this
-            tensors = {name: tensors[name] for name in ("point", "y", "eps", "step", *_JUDGED, *self._kept_names())}
-            state = {}
-        shared = {f"state.{name}": value for name, value in state.items()}
-        return Bundle(ids, np.full_like(ids, taken), tensors | shared, frozenset(shared))
-
-    def _region(self, x: Tensor, eps: Tensor) -> State:
-        """Where rows may lie, as `Rows.region` has it."""
-        return self.attack.norm.region(x, eps)
-
-    def _kept_at_first(self, tensors: State) -> State:
-        """What is kept of a row's path, before its first answer."""
-        if not self.keeps_best:
-            return {}
-        return {"best": tensors["point"].clone(), "best_margin": torch.zeros_like(tensors["margin"])}
-
-    def _kept_names(self) -> tuple[str, ...]:
-        """The names of what is kept of a row's path."""
-        return ("best", "best_margin") if self.keeps_best else ()
-
-    def _rows(self, tensors: State, draw: Callable[[], RowNoise] | None = None) -> Rows:
-        """The rows as the attack sees them; ``draw`` gives their noise after the start."""
-        t, started = tensors, "point" in tensors
-        return Rows(
-            x=t["x"],
-            y=t["y"],
-            eps=t["eps"],
-            attempt=t["attempt"],
-            step=t["step"],
-            target=t["target"],
-            norm=self.attack.norm,
-            region={name: t[name] for name in self.region},
-            draw=draw or (lambda: KeyedNoise.of_stream(t["noise"], t["step"] if started else None)),
-            clean=lambda: self.asks.clean_logits()[t["position"]],
-        )
-
-    def _projected(self, rows: Rows, point: Tensor, state: State) -> Tensor:
-        """The nearest points of each row's ball, or of the larger one its attack moves in, and of the box."""
-        return rows.project(point, self.attack.radius(rows, state) if self.roams else None)
+        points = (torch.from_numpy(part).to(self.device) for part in self.schedule.split(ids))
+        tensors, shared, taken = self.turn.first(*points)
+        return Bundle(ids, np.full_like(ids, taken), tensors, shared)
 
     def _burst(self) -> None:
         """Some steps of all slots without asking the device anything."""
         longest = int((self.steps - self.slots.step).min())
-        count, taken = (min(self.poll, longest) if self.early_stop or self.ends else longest), 0
+        count, taken = (min(self.poll, longest) if self.early_stop or self.turn.ends else longest), 0
         exhausted = False
         while taken < count and not exhausted:
             try:
-                self._one_step()
+                self.turn.take(self.slots.tensors, self.slots.shared, partial(self._noise, self.taken))
                 taken += 1
                 self.taken += 1
             except (RuntimeError, MemoryError) as error:
@@ -249,55 +163,10 @@ class Stream:
         if exhausted:
             self._shrink()
 
-    def _one_step(self) -> None:
-        t, ahead, taken = self.slots.tensors, self.noise_ahead, self.taken
-        assert ahead is not None
-        rows = self._rows(t, lambda: ahead.after(taken))
-        answer, logits = self.asks.at(t["point"], rows)
-        with unchanged(t["point"], t["x"], t["eps"], t["step"]):
-            remembered = {name[6:]: t[name] for name in self.slots.shared}
-            proposal, state = checked_step(self.attack, self.attack.step(rows, answer, remembered), t["x"])
-        new = {"point": self._projected(rows, proposal, state)}
-        new |= {f"state.{name}": value for name, value in state.items()}
-        margin = self._margin(t, logits, answer)
-        step = t["step"] + 1
-        if (done := self.attack.done(rows, answer, state)) is not None:
-            step = step.masked_fill(done, self.steps)
-        if self.early_stop:
-            stopped = t["stopped"] | (margin < t["threshold"])
-            over = stopped | (t["step"] >= self.steps) if self.ends else stopped
-            new = {name: hold(over, t[name], value, owned=name == "point") for name, value in new.items()}
-            if self.cycles:
-                step, seen = cycles.skip_rounds(t, new["point"], step, self.steps, over)
-                new |= seen
-            new |= {"stopped": stopped, "step": torch.where(over, t["step"], step), "margin": margin}
-        elif self.ends:
-            over = t["step"] >= self.steps
-            new = {name: hold(over, t[name], value) for name, value in (new | {"step": step}).items()}
-        else:
-            new["step"] = step
-        new |= self._kept(t, logits, margin)
-        t.update(new)  # only now: if anything above raises, the slots are as they were
-
-    def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
-        """How far the true class leads at the points (N,), with the allowance of `Victim.margin`; ∞ out of the ball."""
-        own = type(answer.objective) is Margin and answer.logits is logits  # the attack's loss, computed before
-        if own and not self.victim.random:
-            margin = self.victim.allowed(-answer.loss, logits)
-        else:
-            margin = self.victim.margin(logits, t["y"])
-        if self.roams:
-            inside = self.ledger.norm.size(t["point"] - t["x"]) <= t["eps"].flatten() + ROUNDING
-            margin = margin.masked_fill(~inside, torch.inf)
-        return margin
-
-    def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:
-        """What is kept of the path, after an answer."""
-        if not self.keeps_best:
-            return {}
-        better = margin < t["best_margin"]
-        best = torch.where(better.view(-1, 1, 1, 1), t["point"], t["best"])
-        return {"best": best, "best_margin": torch.where(better, margin, t["best_margin"])}
+    def _noise(self, taken: int) -> RowNoise:
+        """The noise of the rows in the slots, so many steps after the slots last changed."""
+        assert self.noise_ahead is not None
+        return self.noise_ahead.after(taken)
 
     def _count(self, taken: int) -> None:
         """Count the passes that each ε took in a burst."""
@@ -311,7 +180,7 @@ class Stream:
         if self.work.any():
             for outcome, share in zip(self.ledger.outcomes, self.work / self.work.sum(), strict=True):
                 outcome.seconds += self.unpaid * float(share)
-            self.unpaid, self.work = 0.0, np.zeros(len(self.eps))
+            self.unpaid, self.work = 0.0, np.zeros(len(self.work))
 
     def _shrink(self) -> None:
         """Halve the slots; the rows that lost theirs are parked as they stand."""
@@ -325,7 +194,9 @@ class Stream:
     def _retire(self) -> None:
         """Move rows that look fooled, or have no step left, out of their slots."""
         slots, stopped = self.slots, np.zeros(len(self.slots), dtype=bool)
-        if self.early_stop and self.device.type == "cpu" and not self.ends:  # looking is free: most often none stopped
+        if (
+            self.early_stop and self.device.type == "cpu" and not self.turn.ends
+        ):  # looking is free: most often none stopped
             if bool(slots.tensors["stopped"].any()):
                 stopped = slots.tensors["stopped"].numpy().copy()
                 slots.step = slots.tensors["step"].numpy().copy()
@@ -334,7 +205,7 @@ class Stream:
             answer = torch.where(t["stopped"], -1 - t["step"], t["step"]).cpu().numpy()
             stopped = answer < 0
             slots.step = np.where(stopped, -1 - answer, answer)
-        elif self.ends:
+        elif self.turn.ends:
             slots.step = slots.tensors["step"].cpu().numpy()
         self.holes = np.flatnonzero(stopped | (slots.step >= self.steps))
         if len(self.holes):
@@ -347,11 +218,11 @@ class Stream:
         eps_index, _, example = self.schedule.split(bundle.rows)
         at = torch.from_numpy(example).to(self.device)
         x = self.targets.pixels(at)
-        if self.roams:
+        if self.turn.roams:
             t["point"] = self.ledger.norm.into_ball(x, t["point"], t["eps"])
         verdicts = self.ledger.verdicts(at, t["point"], self.size)
         asked = np.ones(len(bundle), dtype=int)
-        if self.keeps_best:
+        if self.turn.keeps_best:
             self._judge_best(bundle, at, verdicts, asked)
         fooled = verdicts[0] > 0
         refused = ~fooled & (bundle.step < self.steps)
@@ -363,7 +234,7 @@ class Stream:
         over = np.flatnonzero(~refused)
         self.ledger.note(eps_index[over], example[over], verdicts[:, over], t["point"][torch.from_numpy(over)])
         self.schedule.settle(bundle.rows[over], fooled[over], verdicts[1, over])
-        counts = np.bincount(eps_index, weights=asked, minlength=len(self.eps)) * self.ledger.judge.votes
+        counts = np.bincount(eps_index, weights=asked, minlength=len(self.work)) * self.ledger.judge.votes
         self.work += counts
         for outcome, count in zip(self.ledger.outcomes, counts.tolist(), strict=True):
             outcome.judge_forwards += int(count)
