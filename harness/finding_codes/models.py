@@ -152,6 +152,12 @@ GRADIENTS: dict[str, Code] = {
         "or a layer has no useful derivative.",
         "divide the logits by their scale, or attack a differentiable approximation of the model",
     ),
+    "stuck-at-bounds": Code(
+        "warning",
+        "Gradients are exactly 0 at pixels that are 0 or 1, and not a little further inside: steps along them leave "
+        "these pixels where they are, so robust accuracies are too high.",
+        "remove the clamp, hardtanh, ReLU or abs before the first layer: pixels are in [0, 1] anyway",
+    ),
     "gradient-not-finite": Code(
         "warning",
         "Gradients hold NaN or infinity, so attacks along them do not know where to go.",
@@ -197,6 +203,14 @@ GRADIENTS: dict[str, Code] = {
 }
 
 OWN_GRADIENTS = frozenset(
-    {"zero-gradient", "gradient-not-finite", "precision-masked", "shattered", "masked", "decoy-gradient"}
+    {
+        "zero-gradient",
+        "stuck-at-bounds",
+        "gradient-not-finite",
+        "precision-masked",
+        "shattered",
+        "masked",
+        "decoy-gradient",
+    }
 )
 """Faults of a model's own gradients. They do not matter to an attack that follows the gradients of another model."""

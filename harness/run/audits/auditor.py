@@ -23,6 +23,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.binarisation import binarisation
+from epsbench.harness.run.audits.bounds import audit_bounds
 from epsbench.harness.run.audits.call_order import audit_call_order
 from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.ensemble import audit_ensemble
@@ -122,6 +123,7 @@ class Auditor:
                 "the model's gradients",
                 lambda: audit_gradients(self.probe, gradient, self.probe.logits_at(self.probe.x)),
             )
+            findings += guarded("pixels at 0 and 1", lambda: audit_bounds(self.probe, gradient))
         self._memory.outputs, self._memory.shares = list(findings), self.shares
         if self._identity and not _failed(findings):
             remember(self._identity, self._memory)

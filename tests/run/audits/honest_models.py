@@ -65,13 +65,6 @@ class Blur(Wrapped):
         return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
-class Clamped(Wrapped):
-    """Clamps pixels to [0, 1], where they are anyway."""
-
-    def before(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 1)
-
-
 class LogProbabilities(Wrapped):
     """Returns log-probabilities, for which the cross-entropy is the same."""
 
@@ -167,7 +160,6 @@ MORE_HONEST: dict[str, Callable[[], nn.Module]] = {
     "ensemble": lambda: Ensemble(plain(), trained(lambda: mlp(nn.Tanh), epochs=6)),
     "mean over shifts": lambda: Shifts(trained(small)),
     "blur": lambda: trained(lambda: Blur(small())),
-    "clamped": lambda: Clamped(plain()),
     "log-probabilities": lambda: LogProbabilities(plain()),
     "cosine": lambda: trained(Cosine, epochs=8),
     "normalised by image": lambda: trained(PerImage, epochs=6),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bed import chosen
+from edges import HONEST_EDGES
 from further_honest import FURTHER_HONEST
 from honest_models import MORE_HONEST
 from odd_models import ODD
@@ -17,6 +18,7 @@ SOME_MORE_HONEST = {"cosine", "dropout", "normalised by image", "robust, linear"
 SOME_ODD = {"bounded logits", "bytes", "kernels", "median filter", "prototypes", "robust, memo", "viewed", "waves"}
 SOME_ODD_NETWORKS = {"eight bits, robust", "low accuracy", "nearly constant, robust", "smooth neighbours"}
 SOME_FURTHER = {"complex weights", "masked weights", "two sizes, robust"}
+SOME_EDGES = {"clamped by minimum and maximum", "no bias", "squared"}
 UNDER_L2 = ('"noise"', '"fgsm"', '"pgd"', '"mi-fgsm"')
 
 
@@ -50,9 +52,16 @@ def test_an_odd_model_is_left_alone(name, tmp_path):
         assert record.status == "ok"
 
 
-@pytest.mark.parametrize("name", [*chosen(ODD_NETWORKS, SOME_ODD_NETWORKS), *chosen(FURTHER_HONEST, SOME_FURTHER)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *chosen(ODD_NETWORKS, SOME_ODD_NETWORKS),
+        *chosen(FURTHER_HONEST, SOME_FURTHER),
+        *chosen(HONEST_EDGES, SOME_EDGES),
+    ],
+)
 def test_an_odd_network_is_left_alone(name, tmp_path):
-    network = (ODD_NETWORKS | FURTHER_HONEST)[name]().eval()
+    network = (ODD_NETWORKS | FURTHER_HONEST | HONEST_EDGES)[name]().eval()
     records = measure(network, tmp_path, ('"pgd"',), eps=(0.05, 0.1, 0.2))
     for record in records:
         assert not {finding.code for finding in record.findings} - SPEED_ALONE, record.cell
@@ -60,4 +69,4 @@ def test_an_odd_network_is_left_alone(name, tmp_path):
 
 
 def test_there_are_many_honest_models():
-    assert len(HONEST | MORE_HONEST | ODD | ODD_NETWORKS | FURTHER_HONEST) >= 95
+    assert len(HONEST | MORE_HONEST | ODD | ODD_NETWORKS | FURTHER_HONEST | HONEST_EDGES) >= 104

@@ -8,6 +8,7 @@ import sys
 import pytest
 from bed import chosen
 from disguises import DISGUISES
+from edges import EDGES
 from half_truths import HALF_TRUTHS
 from more_tricks import MORE_TRICKS, ROBUST_AT_A_SMALL_EPS, unfolded
 from torch import nn
@@ -72,6 +73,16 @@ def test_a_trick_in_disguise_is_named(plain: nn.Module, tmp_path, monkeypatch, n
         records = measure(make(copy.deepcopy(plain)).eval(), tmp_path, ['"pgd"'], [0.05])
     assert codes(records) & expected
     assert "audit-failed" not in codes(records)
+
+
+@pytest.mark.parametrize("name", chosen(EDGES, {"abs", "hardtanh"}))
+def test_pixels_that_stay_at_the_edge_of_the_box_are_named(plain: nn.Module, tmp_path, name):
+    make, expected = EDGES[name]
+    same, other = (measure(network.eval(), tmp_path, ['"pgd"'], [0.1]) for network in (plain, make(plain)))
+    assert not codes(same) & expected
+    assert codes(other) & expected
+    left, left_more = (records[0].metrics["robust_accuracy"].value for records in (same, other))
+    assert left_more > left + 0.1  # of the same function on [0, 1]
 
 
 def test_there_are_tricks_of_many_kinds():
