@@ -1,4 +1,6 @@
-"""Intervals and paired tests. No torch, and of SciPy only the special functions, which load in a tenth of a second.
+"""Intervals and paired tests. No torch, and of SciPy only the special functions.
+
+They load in a tenth of a second, so each function that needs them loads them.
 
 Every interval is two-sided. Every accuracy is a share in [0, 1].
 """
@@ -8,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-
-from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -49,6 +49,8 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
     if n == 1:
         return mean, -math.inf, math.inf
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    from scipy import special
+
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * math.sqrt(variance / n)
     return mean, mean - half, mean + half
 
@@ -62,6 +64,8 @@ def mcnemar_exact(b: int, c: int) -> float:
         raise ValueError(f"counts of changes must not be negative, not {b} and {c}")
     if b == c:
         return 1.0
+    from scipy import special
+
     return min(1.0, 2 * float(special.bdtr(min(b, c), b + c, 0.5)))
 
 

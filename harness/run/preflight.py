@@ -16,7 +16,6 @@ from epsbench.harness.run.attack_trial import AttackUse, attack_problem, users_a
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.augmentation import AUGMENTATIONS, augmentation_of, augmentation_problem
 from epsbench.harness.run.data.examples import Data
-from epsbench.harness.run.generative.quality import images_of
 from epsbench.harness.run.norm_trial import norm_problem
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.training.trained import build
@@ -68,6 +67,8 @@ def _no_training_split(job: Job, data: Data) -> str | None:
 
 def _too_few_images(job: Job, data: Data) -> list[str]:
     """Why the data is too small for the measures of a job's generative cells; empty where it suffices."""
+    from epsbench.harness.run.generative.quality import images_of  # classifiers need nothing of it
+
     problems: list[str] = []
     for cell in job.cells:
         try:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from epsbench.attacks.base import Attack
 from epsbench.attacks.rows import Answer, Rows
@@ -99,22 +100,27 @@ def _wasted(outcome: Outcome) -> Iterator[Finding]:
         yield finding("one-step-short", fact, images=outcome.short, of=outcome.withstood)
 
 
+def stepped(outcome: Outcome, batch: int) -> Tensor:
+    """Positions of at most ``batch`` and 32 of the kept images that were not fooled."""
+    kept = len(outcome.images)
+    survivors = np.flatnonzero(outcome.attacked[:kept] & ~outcome.fooled[:kept])
+    return torch.from_numpy(survivors[: min(batch, MOST_STEPPED)])
+
+
 def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets: Targets, batch: int) -> list[Finding]:
-    """Take one more step on at most ``batch`` and 32 of the kept images that were not fooled: does the loss still rise?
+    """Take one more step on the `stepped` images: does the loss still rise?
 
     An attack with state takes the step with a new state, without what it remembers of its path.
     """
-    kept = len(outcome.images)
-    survivors = np.flatnonzero(outcome.attacked[:kept] & ~outcome.fooled[:kept])[: min(batch, MOST_STEPPED)]
+    chosen = stepped(outcome, batch)
     if (
         not attack.same_every_step
         or not attack.asks_at_the_point()
         or attack.budget() == 1
-        or len(survivors) < FEWEST
+        or len(chosen) < FEWEST
         or outcome.eps == 0
     ):
         return []
-    chosen = torch.from_numpy(survivors)
     at = chosen.to(targets.labels.device)
     x, y, x_adv = targets.pixels(at), targets.labels[at], outcome.images[chosen].to(at.device)
     eps, first = x.new_full((len(x), 1, 1, 1), float(outcome.eps)), torch.zeros_like(y)
@@ -133,5 +139,5 @@ def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets:
     if beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start):
         share = (beyond - end) / (beyond - start)
         fact = f"after {attack.budget()} steps, one more step adds {share:.0%} of the whole rise in loss"
-        return [finding("unconverged", fact, start=start, end=end, one_more=beyond, images=len(survivors))]
+        return [finding("unconverged", fact, start=start, end=end, one_more=beyond, images=len(chosen))]
     return []

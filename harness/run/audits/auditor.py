@@ -20,7 +20,7 @@ from epsbench.harness.plan.recorded import RecordIndex
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.victim import Victim
-from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome
+from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome, stepped
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.binarisation import binarisation
 from epsbench.harness.run.audits.bounds import audit_bounds
@@ -243,10 +243,23 @@ class Auditor:
             findings += guarded("the parts of the attack", lambda: audit_ensemble(attack, outcome, self.shape.classes))
             findings += guarded("the attack", lambda: audit_outcome(outcome, clean_loss if engine.white_box else None))
             if engine.white_box and not voids(findings):
-                targets, batch = engine.targets, engine.batch
-                findings += guarded("one more step", lambda: audit_convergence(attack, outcome, engine.victim, targets,
-                                                                               batch))  # fmt: skip
+                findings += self._one_more_step(engine, attack, outcome)
         return findings
+
+    def _one_more_step(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
+        """Whether the attack has converged. The same images of the same attack are asked about once."""
+        victim, known = engine.victim, self._memory.there
+        chosen = stepped(outcome, engine.batch)
+        at = engine.targets.index[chosen.to(engine.targets.index.device)]
+        key = digest_of(attack, outcome.eps, victim.form, victim.precision, at, outcome.images[chosen])
+        if key not in known:
+            found = guarded(
+                "one more step", lambda: audit_convergence(attack, outcome, victim, engine.targets, engine.batch)
+            )
+            if _failed(found):
+                return found
+            known[key] = found
+        return known[key]
 
     def doubt(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
         """Look closer where images withstand an attack that asks the model: `in_depth`, and attacks of the audits' own.

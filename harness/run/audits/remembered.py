@@ -46,6 +46,9 @@ class Remembered:
     constructed: dict[tuple[Attack, str], tuple[list[Finding], dict[str, Any]]] = field(default_factory=dict)
     """The binarisation test, by attack, and ε with images."""
 
+    there: dict[str, list[Finding]] = field(default_factory=dict)
+    """Findings at adversarial images, by a digest of form, attack and images."""
+
     def answers_alike(self, probe: Probe, moved: Mapping[str, Tensor]) -> bool:
         """Whether the model gives the same logits as then at the ``moved`` images, by name."""
         if self.places.keys() != moved.keys():

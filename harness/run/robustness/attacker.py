@@ -16,16 +16,19 @@ from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.audits.remembered import digest_of
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.crew import Crew
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.machine.threads import chosen, shape_key
 from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate, timings
 from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch, find_forward_batch
+from epsbench.harness.run.speed.chosen import Chosen
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.judging import lay_out
 from epsbench.harness.run.speed.mixed import float32_where_faster
 from epsbench.harness.run.speed.prepare import prepare, prepare_random
+from epsbench.harness.run.speed.remembered import Tuned, recall, remember
 
 # Seconds of an attack, if no image fell early, from which on processes share it out: each takes seconds to start.
 WORTH_PROCESSES = 60.0
@@ -56,6 +59,9 @@ class Subject:
 
     randomness: Randomness | None = None
     """How often attacked networks are asked for an answer, where they are random."""
+
+    identity: str = ""
+    """A digest of weights, code and data, under which the fastest forms are remembered; empty: they are not."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +120,34 @@ def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], w
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     work = _work(streams, images, subject.classes)
     crew = _share_cores(victim, subject, work, all(splits(stream, subject.classes) for stream in streams))
-    float32_where_faster(victim, subject.targets, UNTRIED[victim.device.type], work.rows)
-    batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
-    batch, forward_batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
+    key = _key(subject, work, cells * images) if subject.identity and weights is None and crew is None else ""
+    known = recall(key, victim)
+    if known is not None and known.apply(victim, subject.judge, subject.targets):
+        batch, forward_batch, rates = known.chosen.batch, known.chosen.forward_batch, known.rates
+    else:
+        prepared = victim.form
+        float32_where_faster(victim, subject.targets, UNTRIED[victim.device.type], work.rows)
+        batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
+        batch, forward_batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
+        if key:
+            chosen_forms = Chosen.of(victim, subject.judge, batch, forward_batch)
+            remember(
+                key,
+                Tuned(prepared, chosen_forms, victim.form, victim.precision, tuple(victim.findings), rates),
+            )
     engine = Engine(
         victim, subject.judge, subject.targets, batch, keep, white_box=weights is None, forward_batch=forward_batch
     )
     repeats = timings(work.rows, batch)
     measure = partial(uncounted_rates, victim, subject.judge, subject.targets, batch, repeats, forward_batch)
     return Attacker(engine, Floor(rates, measure) if rates else None, weights or "", crew)
+
+
+def _key(subject: Subject, work: Work, verdicts: int) -> str:
+    """What the fastest forms depend on."""
+    context = subject.context
+    settings = context.device, context.batch_size, context.compile, torch.get_num_threads(), subject.precision
+    return digest_of(subject.identity, len(subject.targets), work, verdicts, *settings)
 
 
 def _random(network: nn.Module, subject: Subject, randomness: Randomness, keep: int, weights: str | None) -> Attacker:

@@ -99,6 +99,7 @@ class Bench:
         data = replace(data, test=data.test[: first.test_images])
         test = corrupted(data.test, first.corruption, first.severity) if first.severity else data.test
         batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
+        identity = self._identity(first, data, training) if context.remember else ""
         judge = before.subject.judge if before else _judge(network, first, context)
         if not before:
             lay_out_untimed(judge, data.test.pixels(slice(0, 4)))
@@ -114,12 +115,13 @@ class Bench:
             original = logits, classes
             clean_logits, clean_classes = original if test is data.test else _judged(judge, data.test, batch)
             recipe = recipe_of(first, data.description, context)
-            identity = self._identity(first, data, training) if context.remember else ""
             self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe, identity)
             self.auditor.model(clean_logits, data.test.labels)
         targets = targets_at(test, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)
-        self.subject = Subject(judge, targets, (x, y), precision, context, data.description.classes, first.randomness)
+        self.subject = Subject(
+            judge, targets, (x, y), precision, context, data.description.classes, first.randomness, identity
+        )
         training = {key: value for key, value in training.items() if key != "curves"}
         clean = (
             CleanImages(test[: context.keep_images], classes.cpu().numpy(), len(test)) if context.keep_images else None

@@ -110,7 +110,7 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -
     try:
         for loss in work.losses:
             program = Program(victim.bare_logits, few_x, *trial_inputs(victim, loss, few_x, few_y), loss=loss)
-            same = all(_computes_the_same(victim, program, loss, x[:n]) for n in (64, 33) if len(x) > 1)
+            same = all(computes_the_same(victim, program, loss, x[:n]) for n in (64, 33) if len(x) > 1)
             if not same:
                 victim.findings.append(slower("not-traced", "the program of this model computes something else", None))
                 return
@@ -181,7 +181,7 @@ def trial_inputs(victim: Victim, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tens
     return tuple(known[name] for name in loss.inputs)
 
 
-def _computes_the_same(victim: Victim, program: Step, loss: Loss, x: Tensor) -> bool:
+def computes_the_same(victim: Victim, program: Step, loss: Loss, x: Tensor) -> bool:
     """Whether a program gives the victim's logits and gradients, within the rounding of the victim's precision.
 
     Compared for the least likely labels: the gradient of a confident example is mostly rounding.

@@ -1,0 +1,90 @@
+"""What was found fastest for a model in an earlier call of this process, so that a second call does not time it again.
+
+The same forms also make the same sums: a call where timing chose another one would differ by rounding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+
+from epsbench.harness.findings import Finding
+from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.speed.accelerate import SAME, apart, computes_the_same
+from epsbench.harness.run.speed.chosen import Chosen
+from epsbench.harness.run.speed.floor import Rates
+
+CHOICES = 16  # the last ones are remembered
+FEW = 33  # images on which a program is compared with its network
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The choices for a victim and its judge."""
+
+    prepared: str
+    """The victim's form before anything was timed."""
+
+    chosen: Chosen
+    """What was chosen."""
+
+    form: str
+    """The victim's form then."""
+
+    precision: str
+    """What it computes in."""
+
+    findings: tuple[Finding, ...]
+    """Faster forms that the model refused."""
+
+    rates: Rates | None
+    """The least seconds of gradients and verdicts; None where they were not measured."""
+
+    def apply(self, victim: Victim, judge: Judge, targets: Targets) -> bool:
+        """Give the same forms to another copy of the model; False where its programs compute something else by now.
+
+        Then the victim is as it was.
+        """
+        started, precision = time.perf_counter(), victim.precision
+        victim.precision = self.precision
+        self.chosen.apply(victim, judge, targets)
+        if not self._same(victim, targets):
+            victim.precision, victim.programs, victim.forward_program = precision, {}, None
+            victim.fixed = victim.graph = None
+            return False
+        victim.form, victim.findings = self.form, list(self.findings)
+        victim.compile_seconds += time.perf_counter() - started
+        return True
+
+    @staticmethod
+    def _same(victim: Victim, targets: Targets) -> bool:
+        """Whether the programs give the network's gradients and logits, on a few images."""
+        x, _ = targets.batch(FEW)
+        if victim.forward_program is not None:
+            with torch.no_grad():
+                distance = apart(victim.forward_program(victim.laid_out(x)), victim.bare_logits(x))
+            if not distance <= SAME[victim.precision]:
+                return False
+        return all(computes_the_same(victim, program, loss, x) for loss, program in victim.programs.items())
+
+
+_CHOICES: OrderedDict[str, Tuned] = OrderedDict()
+
+
+def recall(key: str, victim: Victim) -> Tuned | None:
+    """What is remembered under a key for a victim that was prepared alike; None where nothing is."""
+    known = _CHOICES.get(key)
+    return known if known is not None and known.prepared == victim.form else None
+
+
+def remember(key: str, what: Tuned) -> None:
+    """Remember choices from now on. The oldest of many are forgotten."""
+    _CHOICES[key] = what
+    _CHOICES.move_to_end(key)
+    while len(_CHOICES) > CHOICES:
+        _CHOICES.popitem(last=False)
