@@ -10,9 +10,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from epsbench.harness.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What NumPy and zipfile raise on damaged archives. A damaged header may claim more data than fits in memory.
 DAMAGED_ARCHIVE = (
@@ -71,6 +74,16 @@ def write_array_header(file: IO[bytes], shape: tuple[int, ...], dtype: Any) -> N
 
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
+
+
+def read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and type of the array that a ``.npy`` stream begins with."""
+    import numpy as np
+
+    major, _ = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
 
 
 def keep_archive(path: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import DAMAGED_ARCHIVE, Chunked
+from epsbench.harness.files import DAMAGED_ARCHIVE, Chunked, read_array_header
 
 CHUNK = 2**24  # bytes of images that are read at a time
 
@@ -87,7 +87,7 @@ class Stored:
         """Raises what `zipfile` and NumPy raise for a damaged file."""
         self._path, self._archive = path, zipfile.ZipFile(path)
         with self._opened() as member:
-            self.shape, self._fortran, self.dtype = _header(member)
+            self.shape, self._fortran, self.dtype = read_array_header(member)
 
     @property
     def nbytes(self) -> int:
@@ -109,7 +109,7 @@ class Stored:
         step = max(1, CHUNK // one)
         try:
             with self._opened() as member:
-                _header(member)
+                read_array_header(member)
                 for start in range(0, self.shape[0], step):
                     count = min(step, self.shape[0] - start)
                     content = member.read(count * one)
@@ -128,9 +128,3 @@ class Stored:
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
     return InputError(f"{path}: the images of this evaluation cannot be read ({error}); run it again")
-
-
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    np.lib.format.read_magic(member)
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-    return shape, fortran, dtype

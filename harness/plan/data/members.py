@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import DAMAGED_ARCHIVE
-from epsbench.harness.plan.data.pixels import CHUNK, chunks, read_header
+from epsbench.harness.files import DAMAGED_ARCHIVE, read_array_header
+from epsbench.harness.plan.data.pixels import CHUNK, chunks
 from epsbench.models.file_kinds import FileKind, kind_of
 
 
@@ -59,7 +59,7 @@ class Member:
         with ExitStack() as ends:
             try:
                 file = self._opened(ends)
-                read_header(file)
+                read_array_header(file)
                 for start in range(0, len(self), step):
                     count = min(step, len(self) - start)
                     content = _exactly(file, count * size)
@@ -82,7 +82,7 @@ def members_of(path: Path) -> Mapping[str, Member]:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 file.seek(0)
-                shape, fortran, dtype = read_header(file)
+                shape, fortran, dtype = read_array_header(file)
                 return {"": Member(path, "", shape, dtype, fortran)}
         arrays = {}
         with zipfile.ZipFile(path) as archive:
@@ -90,7 +90,7 @@ def members_of(path: Path) -> Mapping[str, Member]:
                 if each.endswith(".npy"):
                     name = each.removesuffix(".npy")
                     with archive.open(each) as stream:
-                        shape, fortran, dtype = read_header(stream)
+                        shape, fortran, dtype = read_array_header(stream)
                     arrays[name] = Member(path, name, shape, dtype, fortran)
             if not arrays and archive.namelist():
                 raise ValueError("it holds no array")

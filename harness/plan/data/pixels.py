@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from epsbench.harness.files import read_array_header
+
 CHUNK = 2**22
 """Bytes of pixels that one look at a whole data set keeps in memory at a time."""
 
@@ -31,7 +33,7 @@ class PixelFile:
         """Raises `OSError` or `ValueError` for a file that is no such array, or is shorter than it claims."""
         self._file = _OpenFile(path)
         with path.open("rb") as file:
-            shape, fortran, dtype = read_header(file)
+            shape, fortran, dtype = read_array_header(file)
             offset = file.tell()
         if fortran or len(shape) != self.ndim or dtype.hasobject:
             raise ValueError(f"{path}: is no array of images")
@@ -138,14 +140,6 @@ def chunks(array: Images) -> Iterator[np.ndarray]:
     step = max(1, CHUNK // max(1, size))
     for start in range(0, len(array), step):
         yield array[start : start + step]
-
-
-def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran order, and type of the array that a ``.npy`` stream begins with."""
-    major, _ = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, fortran, dtype
 
 
 def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
