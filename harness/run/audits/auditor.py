@@ -253,12 +253,12 @@ class Auditor:
         at = engine.targets.index[chosen.to(engine.targets.index.device)]
         key = digest_of(attack, outcome.eps, victim.form, victim.precision, at, outcome.images[chosen])
         if key not in known:
-            found = guarded(
+            findings = guarded(
                 "one more step", lambda: audit_convergence(attack, outcome, victim, engine.targets, engine.batch)
             )
-            if _failed(found):
-                return found
-            known[key] = found
+            if _failed(findings):
+                return findings
+            known[key] = findings
         return known[key]
 
     def doubt(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:

@@ -34,9 +34,9 @@ def tuned(monkeypatch) -> list[str]:
     calls, tune = [], attacker._tuned
 
     def count(victim, *rest):
-        found = tune(victim, *rest)
+        choices = tune(victim, *rest)
         calls.append(victim.form)
-        return found
+        return choices
 
     monkeypatch.setattr(attacker, "_tuned", count)
     return calls
