@@ -26,4 +26,4 @@ class FGSM(GradientAttack):
             raise ValueError(f"steps is always 1 here, not {self.steps}; pgd takes more steps")
 
     def update(self, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor) -> Tensor:
-        return x_adv + eps * self.norm.direction(gradient)
+        return x_adv + eps * self.norm.ascent(x_adv, gradient)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from epsbench.attacks.base import LATER, Polished, State, at_least_one
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
-from epsbench.attacks.norms.base import cosine, per_row
+from epsbench.attacks.norms.base import cosine, per_row, stuck
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -24,11 +24,12 @@ class FMN(Polished):
 
     Steps have a Euclidean length under every norm; pixels at a face of the box take no step beyond it, and the
     projection (line 12) is on ball and box together. The ball grows and shrinks as in DDN, and before the first success
-    it reaches a little beyond the linearised boundary: the paper's, which ends on it, may never cross. Under L0 it
-    begins with one feature.
+    it reaches a little beyond the linearised boundary: the paper's, which ends on it, may never cross. Until then the
+    points are on its surface, as the authors' code has them under L2: inside, the margin may have a maximum below 0,
+    where the search would stay. Under L0 it begins with one feature.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
@@ -56,8 +57,7 @@ class FMN(Polished):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
-        stuck = ((answer.x >= 1) & (answer.gradient > 0)) | ((answer.x <= 0) & (answer.gradient < 0))
-        gradient = answer.gradient.masked_fill(stuck, 0.0)
+        gradient = answer.gradient.masked_fill(stuck(answer.x, answer.gradient), 0.0)
         size = self.norm.size(answer.x - rows.x)
         nearest = state["nearest"].minimum(size.masked_fill(~answer.wrong, float("inf")))
         gamma = cosine(rows.step, self.steps, GAMMA, LAST_GAMMA)
@@ -72,6 +72,9 @@ class FMN(Polished):
         first = self.step_size or (10.0 if self.norm.name == "linf" else 1.0)
         alpha = per_row(cosine(rows.step, self.steps, first, LAST_STEP * first))
         moved = answer.x + alpha * NORMS["l2"].direction(gradient)  # line 11
+        if self.norm.shrinks:  # where the margin's gradient leads nowhere within the ball, onto its surface
+            short = per_row(radius / self.norm.size(moved - rows.x).clamp_min(1e-12)).clamp_min(1.0)
+            moved = (rows.x + short * (moved - rows.x)).where(per_row(nearest.isinf()), moved)
         return rows.project(moved, per_row(radius)), {"radius": radius, "nearest": nearest}
 
     def _changed(self, radius: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ class PGD(GradientAttack):
             raise ValueError(f"step_rule must be one of {', '.join(STEP_RULES)}, not {self.step_rule!r}")
 
     def update(self, x_adv: Tensor, gradient: Tensor, eps: Tensor, step: Tensor) -> Tensor:
-        return x_adv + self.size(eps, step) * self.norm.direction(gradient)
+        return x_adv + self.size(eps, step) * self.norm.ascent(x_adv, gradient)
 
     def cycles(self) -> bool:
         """Its steps have one size and no momentum. Of a subclass nothing is known."""

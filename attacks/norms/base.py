@@ -50,6 +50,14 @@ class Norm(ABC):
     def direction(self, gradient: Tensor) -> Tensor:
         """The unit step of steepest ascent under this norm; 0 where the whole gradient is 0."""
 
+    def ascent(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """`direction` at images ``x`` (N, C, H, W) in the box [0, 1].
+
+        A norm whose step moves one pixel, or few, looks for them among those that can move: others would leave the box
+        at once, and the step would end where it began.
+        """
+        return self.direction(gradient)
+
     def dual(self, gradient: Tensor) -> Tensor:
         """The most that a change of size 1 gains along ``gradient``: the dual norm, (N,)."""
         return (self.direction(gradient) * gradient).flatten(1).sum(1)
@@ -107,6 +115,11 @@ def choose_rows(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 def cosine(step: Tensor, steps: int, first: float, last: float) -> Tensor:
     """From ``first`` at step 0 along half a cosine wave to ``last`` after ``steps`` steps, (N,)."""
     return last + (first - last) * (1 + (step / steps * pi).cos()) / 2
+
+
+def stuck(x: Tensor, gradient: Tensor) -> Tensor:
+    """Where an image is at the face of the box that ``gradient`` points to, bool; all (N, C, H, W)."""
+    return ((x >= 1) & (gradient > 0)) | ((x <= 0) & (gradient < 0))
 
 
 def per_row(values: Tensor) -> Tensor:

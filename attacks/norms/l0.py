@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.norms.base import Norm, Region, RowNoise
+from epsbench.attacks.norms.base import Norm, Region, RowNoise, stuck
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class L0(Norm):
     """The number of features that change: each channel of a pixel is one. σ-zero and FMN count these."""
+
+    version: ClassVar[int | str] = 2
 
     name: ClassVar[str] = "l0"
     shrinks: ClassVar[bool] = False
@@ -42,6 +44,9 @@ class L0(Norm):
         gain = self._units(gradient.abs())
         best = gain.new_zeros(gain.shape).scatter(1, gain.argmax(1, keepdim=True), 1.0)
         return gradient.sign() * self._spread(best, gradient)
+
+    def ascent(self, x: Tensor, gradient: Tensor) -> Tensor:
+        return self.direction(gradient.masked_fill(stuck(x, gradient), 0.0))
 
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta * self._largest_units(delta**2, eps)

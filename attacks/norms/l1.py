@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.norms.base import Norm, Region, RowNoise
+from epsbench.attacks.norms.base import Norm, Region, RowNoise, stuck
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,8 @@ _STEPS = 40  # of the search for a threshold, at most; on images five to ten are
 @dataclass(frozen=True)
 class L1(Norm):
     """The sum of the absolute changes. The projection is on the ball and the box together."""
+
+    version: ClassVar[int | str] = 2
 
     name: ClassVar[str] = "l1"
 
@@ -35,6 +37,9 @@ class L1(Norm):
         flat = gradient.flatten(1)
         steepest = flat.abs().argmax(1, keepdim=True)
         return flat.new_zeros(flat.shape).scatter(1, steepest, flat.gather(1, steepest).sign()).view_as(gradient)
+
+    def ascent(self, x: Tensor, gradient: Tensor) -> Tensor:
+        return self.direction(gradient.masked_fill(stuck(x, gradient), 0.0))
 
     def dual(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().amax(1)

@@ -70,7 +70,7 @@ class TRADES(Defense):
         for _ in range(self.steps):
             x_adv = (x + norm.project(delta, eps)).clamp(0, 1)
             gradient = trainee.gradient(x_adv, lambda logits: divergence(clean, logits))
-            delta = x_adv + step * norm.direction(gradient) - x
+            delta = x_adv + step * norm.ascent(x_adv, gradient) - x
         return (x + norm.project(delta, eps)).clamp(0, 1)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from epsbench.attacks.norms import L0, L1, NORMS, L0Pixels
-from epsbench.attacks.norms.base import choose_rows
+from epsbench.attacks.norms.base import choose_rows, stuck
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 
@@ -108,3 +108,20 @@ def test_whole_rows_are_chosen_as_where_chooses_them(chosen):
     assert torch.equal(actual.isnan().flatten(1).all(1), rows)
     assert torch.equal(actual[~rows], before[~rows])
     assert torch.equal(no, before)
+
+
+@given(st.sampled_from([NORMS[name] for name in ("l1", "l0", "l0-pixels")]), deltas, st.integers(0, 2**31))
+def test_a_step_of_few_pixels_moves_some_that_can_move(norm, gradient, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 3, gradient.shape, generator=generator) / 2  # two thirds of all numbers are at a face
+    step = norm.ascent(x, gradient)
+    moved = (x + 0.1 * step).clamp(0, 1) - x
+    room = gradient.where(~stuck(x, gradient), torch.zeros(()))
+    assert ((moved != 0).flatten(1).any(1) == (room != 0).flatten(1).any(1)).all()
+    torch.testing.assert_close((step * gradient).flatten(1).sum(1), norm.dual(room), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["l2", "linf"])
+def test_a_step_of_all_pixels_is_the_direction(name):
+    x, gradient = torch.ones(1, 1, 2, 2), torch.tensor([[[[1.0, -2.0], [0.0, 3.0]]]])
+    torch.testing.assert_close(NORMS[name].ascent(x, gradient), NORMS[name].direction(gradient), rtol=0, atol=0)

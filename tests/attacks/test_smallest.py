@@ -163,3 +163,21 @@ def test_a_source_is_refused(network, digits):
 def test_the_norms_that_an_attack_knows_are_named():
     with pytest.raises(ValueError, match="ddn knows the norm l2, not linf"):
         DDN(norm=NORMS["linf"])
+
+
+class Hill(torch.nn.Module):
+    """Class 1 where the first of two pixels is above 0.9; on the way there, at 0.5, the margin has a peak of −0.2."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        hill = -0.2 - (x - 0.5).square().sum(1).clamp_min(1e-12).sqrt()
+        margin = hill.maximum(5 * (x[:, 0] - 0.9))
+        return torch.stack([-margin / 2, margin / 2], 1)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1", "linf"])
+def test_fmn_leaves_a_hill_of_the_margin_that_reaches_nowhere(norm):
+    x, y = torch.tensor([0.3, 0.5]).view(1, 1, 1, 2), torch.zeros(1, dtype=torch.int64)
+    attack = FMN(step_size=0.1, norm=NORMS[norm])
+    (outcome,) = engine_of(Hill(), x, y).run(attack, [Fraction(1)], seed=0)
+    np.testing.assert_allclose(outcome.distances, [0.6], rtol=CLOSE)
