@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GAMMA, LAST_GAMMA = 0.05, 0.001  # by which share the ball changes, at the first and at the last step
+RISE, STALE = 0.01, 3  # the share by which the margin rises where a step is of use, and how many others are too many
 LAST_STEP = 0.01  # the last step's length, as a share of the first one's
 
 
@@ -24,9 +25,10 @@ class FMN(Polished):
 
     Steps have a Euclidean length under every norm; pixels at a face of the box take no step beyond it, and the
     projection (line 12) is on ball and box together. The ball grows and shrinks as in DDN, and before the first success
-    it reaches a little beyond the linearised boundary: the paper's, which ends on it, may never cross. Until then the
-    points are on its surface, as the authors' code has them under L2: inside, the margin may have a maximum below 0,
-    where the search would stay. Under L0 it begins with one feature.
+    it reaches a little beyond the linearised boundary: the paper's, which ends on it, may never cross. Where the margin
+    stops rising before that, the point jumps onto the ball's surface and climbs again: the margin may have a maximum
+    below 0 inside, where the search would stay. The authors' code has all points there under L2, and so steps over
+    classes that are small. Under L0 the ball begins with one feature.
     """
 
     version: ClassVar[int] = 3
@@ -53,7 +55,7 @@ class FMN(Polished):
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         none = rows.x.new_zeros(len(rows.x))
-        return rows.x, {"radius": none, "nearest": none + float("inf")}
+        return rows.x, {"radius": none, "nearest": none + float("inf"), "highest": none - float("inf"), "stale": none}
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
@@ -72,10 +74,16 @@ class FMN(Polished):
         first = self.step_size or (10.0 if self.norm.name == "linf" else 1.0)
         alpha = per_row(cosine(rows.step, self.steps, first, LAST_STEP * first))
         moved = answer.x + alpha * NORMS["l2"].direction(gradient)  # line 11
-        if self.norm.shrinks:  # where the margin's gradient leads nowhere within the ball, onto its surface
+        rises = answer.loss > state["highest"] + RISE * answer.loss.abs()
+        highest = answer.loss.where(rises, state["highest"])
+        stale = (state["stale"] + 1).masked_fill(rises, 0.0)
+        if self.norm.shrinks:  # where the gradient leads nowhere within the ball, onto its surface
             short = per_row(radius / self.norm.size(moved - rows.x).clamp_min(1e-12)).clamp_min(1.0)
-            moved = (rows.x + short * (moved - rows.x)).where(per_row(nearest.isinf()), moved)
-        return rows.project(moved, per_row(radius)), {"radius": radius, "nearest": nearest}
+            ends = nearest.isinf() & (stale >= STALE)
+            moved = (rows.x + short * (moved - rows.x)).where(per_row(ends), moved)
+            highest, stale = highest.masked_fill(ends, -float("inf")), stale.masked_fill(ends, 0.0)
+        new = {"radius": radius, "nearest": nearest, "highest": highest, "stale": stale}
+        return rows.project(moved, per_row(radius)), new
 
     def _changed(self, radius: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """A smaller and a larger ball; under L0 by at least one pixel or feature."""

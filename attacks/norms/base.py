@@ -15,6 +15,9 @@ Region = dict[str, "Tensor"]
 """Where the images of some rows may lie: tensors by name, the first axis of each is the row."""
 
 
+NEAR = 1e-6  # a pixel so near to the face of the box is at it, but for rounding
+
+
 class RowNoise(Protocol):
     """Random numbers keyed by row: what an example draws depends on no other row of the batch."""
 
@@ -117,9 +120,9 @@ def cosine(step: Tensor, steps: int, first: float, last: float) -> Tensor:
     return last + (first - last) * (1 + (step / steps * pi).cos()) / 2
 
 
-def stuck(x: Tensor, gradient: Tensor) -> Tensor:
-    """Where an image is at the face of the box that ``gradient`` points to, bool; all (N, C, H, W)."""
-    return ((x >= 1) & (gradient > 0)) | ((x <= 0) & (gradient < 0))
+def stuck(x: Tensor, gradient: Tensor, near: float = 0.0) -> Tensor:
+    """Where an image is at the face of the box that ``gradient`` points to, or so ``near``, bool; all (N, C, H, W)."""
+    return ((x >= 1 - near) & (gradient > 0)) | ((x <= near) & (gradient < 0))
 
 
 def per_row(values: Tensor) -> Tensor:
