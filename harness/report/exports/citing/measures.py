@@ -77,8 +77,8 @@ OUR_OWN = frozenset({
     "loss-is-no-bound", "not-normalised-likelihood", "prior-draws-differ", "sees-the-image", "trained-on-test-images",
     "memorised-images", "degenerate-posterior", "decoder-gradient", "constant-dimensions", "likelihood-at-floor",
     # gradients, the attack, cells against each other
-    "gradient-not-finite", "precision-masked", "no-op", "unmoved", "beyond-ball", "not-pixels", "outside-ball",
-    "outside-box", "no-ascent", "unconverged", "one-step-short", "lost-iterate", "weaker-than-peers",
+    "gradient-not-finite", "precision-masked", "stuck-at-bounds", "no-op", "unmoved", "beyond-ball", "not-pixels",
+    "outside-ball", "outside-box", "no-ascent", "unconverged", "one-step-short", "lost-iterate", "weaker-than-peers",
     "eps-not-monotone",
     # outputs and speed
     "audit-failed", "output-failed", "not-folded", "not-prepared", "not-mixed", "not-traced", "not-compiled",
