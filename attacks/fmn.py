@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from epsbench.attacks.base import LATER, Polished, State, at_least_one
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
-from epsbench.attacks.norms.base import cosine, per_row, stuck
+from epsbench.attacks.norms.base import cosine, movable, per_row
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class FMN(Polished):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
-        gradient = answer.gradient.masked_fill(stuck(answer.x, answer.gradient), 0.0)
+        gradient = movable(answer.x, answer.gradient)
         size = self.norm.size(answer.x - rows.x)
         nearest = state["nearest"].minimum(size.masked_fill(~answer.wrong, float("inf")))
         gamma = cosine(rows.step, self.steps, GAMMA, LAST_GAMMA)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.base import Aimed, State, at_least_one
 from epsbench.attacks.losses import Margin
-from epsbench.attacks.norms.base import per_row, stuck
+from epsbench.attacks.norms.base import movable, per_row
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class SPSA(Aimed):
         estimate = state["estimate"] + per_row(slope) * signs  # line 6
 
         last, end = turn == 2 * self.pairs, rows.step + 1 >= self.steps
-        direction = self.norm.direction(estimate.masked_fill(stuck(here, estimate), 0.0))
+        direction = self.norm.direction(movable(here, estimate))
         moved = rows.project(here + self.relative_step_size * rows.eps * direction)  # line 8
         here = moved.where(per_row(last), here)
         drawn = (rows.noise.uniform(*here.shape[1:]) < 0.5).float() * 2 - 1  # line 4

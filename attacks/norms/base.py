@@ -125,6 +125,11 @@ def stuck(x: Tensor, gradient: Tensor, near: float = 0.0) -> Tensor:
     return ((x >= 1 - near) & (gradient > 0)) | ((x <= near) & (gradient < 0))
 
 
+def movable(x: Tensor, gradient: Tensor, near: float = 0.0) -> Tensor:
+    """The gradient (N, C, H, W) without the pixels that are `stuck`."""
+    return gradient.masked_fill(stuck(x, gradient, near), 0.0)
+
+
 def per_row(values: Tensor) -> Tensor:
     """One value a row, (N,), in a shape that broadcasts over images: (N, 1, 1, 1)."""
     return values.view(-1, 1, 1, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, stuck
+from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, movable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class L0(Norm):
         return gradient.sign() * self._spread(best, gradient)
 
     def ascent(self, x: Tensor, gradient: Tensor) -> Tensor:
-        return self.direction(gradient.masked_fill(stuck(x, gradient, NEAR), 0.0))
+        return self.direction(movable(x, gradient, NEAR))
 
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta * self._largest_units(delta**2, eps)

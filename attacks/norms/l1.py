@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, stuck
+from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, movable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class L1(Norm):
         return flat.new_zeros(flat.shape).scatter(1, steepest, flat.gather(1, steepest).sign()).view_as(gradient)
 
     def ascent(self, x: Tensor, gradient: Tensor) -> Tensor:
-        return self.direction(gradient.masked_fill(stuck(x, gradient, NEAR), 0.0))
+        return self.direction(movable(x, gradient, NEAR))
 
     def dual(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().amax(1)

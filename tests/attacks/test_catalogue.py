@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_distances import Plane
 from torch import nn
 
 from epsbench.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, Ensemble, Noise, Square
@@ -36,18 +37,6 @@ def engine_of(network: nn.Module, x: torch.Tensor, y: torch.Tensor, batch: int =
 def test_checkpoints_are_those_of_the_paper():
     assert [at for at, _ in checkpoints(100)] == [22, 41, 57, 70, 80, 87, 93, 99]
     assert [at for at, _ in checkpoints(1)] == [1]
-
-
-class Plane(nn.Module):
-    """Two classes divided by a plane: the least perturbation that crosses it has a closed form."""
-
-    def __init__(self, w: torch.Tensor, b: float) -> None:
-        super().__init__()
-        self.w, self.b = nn.Parameter(w), b
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        z = (x * self.w).flatten(1).sum(1) - self.b
-        return torch.stack([-z, z], 1)
 
 
 @pytest.mark.parametrize("norm", [LInf(), L2()], ids=lambda norm: norm.name)

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from known_distances import Plane
 from torch import nn
 from torch.nn import functional as F
 
@@ -346,22 +347,10 @@ def test_variants_are_as_strong_as_those_of_torchattacks(network, digits, name):
     assert 0.02 < outcome.fooled.mean() < 0.99
 
 
-class Halfspace(nn.Module):
-    """Class 1 where ⟨w, x⟩ > b."""
-
-    def __init__(self, w: torch.Tensor, b: float) -> None:
-        super().__init__()
-        self.w, self.b = nn.Parameter(w), b
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        z = (x * self.w).flatten(1).sum(1) - self.b
-        return torch.stack([-z, z], 1)
-
-
 @pytest.mark.parametrize("attack", [FGSM, PGD, MIFGSM])
 def test_under_l1_and_l0_pixels_at_a_face_do_not_stop_the_others(attack):
     """The two steepest pixels of four are at 1: the change that is needed, 0.2, is that of the third alone."""
-    network = Halfspace(torch.tensor([4.0, 3.0, 2.0, 1.0]).view(1, 2, 2), 9.0)
+    network = Plane(torch.tensor([4.0, 3.0, 2.0, 1.0]).view(1, 2, 2), 9.0)
     x, y = torch.tensor([1.0, 1.0, 0.6, 0.4]).view(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)  # 8.6
     for norm, eps in (("l1", [Fraction(199, 1000), Fraction(201, 1000)]), ("l0", [Fraction(1)])):
         outcomes = engine_of(network, x, y).run(replace(attack(), norm=NORMS[norm]), eps, seed=0)
@@ -370,7 +359,7 @@ def test_under_l1_and_l0_pixels_at_a_face_do_not_stop_the_others(attack):
 
 @pytest.mark.parametrize("attack", [PGD(steps=40, relative_step_size=0.1), MIFGSM(steps=40, decay=0.0)])
 def test_under_l1_a_pixel_that_reaches_its_face_hands_over_to_the_next(attack):
-    network = Halfspace(torch.tensor([3.0, 2.0, 1.0, 0.5]).view(1, 2, 2), 4.9)
+    network = Plane(torch.tensor([3.0, 2.0, 1.0, 0.5]).view(1, 2, 2), 4.9)
     x, y = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, dtype=torch.int64)  # 3.25; the steepest pixel makes it 4.75
     exact = 0.5 + (4.9 - 3.25 - 1.5) / 2
     eps = [Fraction(exact * share).limit_denominator(10**6) for share in (0.999, 1.01)]

@@ -33,7 +33,7 @@ def profile_attack(engine: Engine, attack: Attack, cell: RobustnessCell, results
         activities.append(ProfilerActivity.CUDA)
     short = Engine(engine.victim, engine.judge, targets, engine.batch, poll=engine.poll)
     ready = tensorboard_trace_handler(str(folder))
-    # There is one cycle, whose events are kept. torch 2.11 warns where it is not told to.
+    # There is one cycle, so all its events are kept in any case. torch 2.11 warns unless it is asked for that.
     with profile(activities=activities, on_trace_ready=ready, profile_memory=True, acc_events=True):
         with record_function(f"epsbench:{cell.attack.label()}"):
             list(short.run(attack, [cell.eps], seed=cell.seed, early_stop=False))

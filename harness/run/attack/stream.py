@@ -194,9 +194,8 @@ class Stream:
     def _retire(self) -> None:
         """Move rows that look fooled, or have no step left, out of their slots."""
         slots, stopped = self.slots, np.zeros(len(self.slots), dtype=bool)
-        if (
-            self.early_stop and self.device.type == "cpu" and not self.turn.ends
-        ):  # looking is free: most often none stopped
+        looking_is_free = self.device.type == "cpu"
+        if self.early_stop and looking_is_free and not self.turn.ends:  # most often none stopped
             if bool(slots.tensors["stopped"].any()):
                 stopped = slots.tensors["stopped"].numpy().copy()
                 slots.step = slots.tensors["step"].numpy().copy()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from epsbench.attacks.norms.base import movable
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.probe import Probe
 
@@ -26,8 +27,7 @@ def audit_bounds(probe: Probe, gradient: Tensor) -> Iterator[Finding]:
     if int(moving.sum()) < FEWEST or not bool(still.any()):
         return
     inside = probe.gradient(x.clamp(INSIDE, 1 - INSIDE), probe.y)
-    # A step only goes up from 0 and down from 1.
-    promised = inside.abs() * ~(((x <= 0) & (inside < 0)) | ((x >= 1) & (inside > 0)))
+    promised = movable(x, inside).abs()
     lost = (promised * still).flatten(1).sum(1) / promised.flatten(1).sum(1).clamp_min(1e-30)
     share = float(lost[moving].mean())
     if share > LOST:

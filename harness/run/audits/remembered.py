@@ -7,7 +7,6 @@ same logits at the places where it was audited: at clean images, at random signs
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from epsbench.attacks.base import Attack
 from epsbench.harness.findings import Finding
 from epsbench.harness.run.audits.points import changed, spread
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.machine.recent import Recent
 
 MODELS = 8  # the last ones are remembered
 DIFFERS = 1e-4  # of the spread of the logits; the same model computes the same up to rounding
@@ -60,22 +60,8 @@ class Remembered:
         return True
 
 
-_MODELS: OrderedDict[str, Remembered] = OrderedDict()
-
-
-def recall(key: str) -> Remembered | None:
-    """What is remembered under a key; None where nothing is."""
-    if key in _MODELS:
-        _MODELS.move_to_end(key)
-    return _MODELS.get(key)
-
-
-def remember(key: str, what: Remembered) -> None:
-    """Remember the audits of a model from now on. The oldest of many are forgotten."""
-    _MODELS[key] = what
-    _MODELS.move_to_end(key)
-    while len(_MODELS) > MODELS:
-        _MODELS.popitem(last=False)
+_MODELS = Recent[Remembered](MODELS)
+recall, remember = _MODELS.recall, _MODELS.remember
 
 
 def digest_of(*parts: object) -> str:

@@ -152,9 +152,9 @@ def _try_own_layouts(victim: Victim, few_x: Tensor, x: Tensor) -> None:
 
 def _pays(forward: Callable[[Tensor], Tensor], victim: Victim, x: Tensor) -> bool:
     """Whether a forward program gives the victim's logits at ``x``, and faster than the victim does now."""
-    with torch.no_grad():
-        same = apart(forward(victim.laid_out(x)), victim.bare_logits(x)) <= SAME[victim.precision]
-    return same and _faster(lambda: forward(victim.laid_out(x)), lambda: victim.scores(x), victim)
+    return gives_the_logits(victim, forward, x) and _faster(
+        lambda: forward(victim.laid_out(x)), lambda: victim.scores(x), victim
+    )
 
 
 def _laid_out(program: Step, victim: Victim, given: tuple[Tensor, ...]) -> object:
@@ -179,6 +179,12 @@ def trial_inputs(victim: Victim, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tens
         logits = victim.bare_logits(x)
     known = {"y": y, "target": wrong_logits(logits, y).argmax(1), "logits": logits, "normals": torch.randn_like(logits)}
     return tuple(known[name] for name in loss.inputs)
+
+
+def gives_the_logits(victim: Victim, forward: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether a forward program gives the victim's logits, within the rounding of the victim's precision."""
+    with torch.no_grad():
+        return apart(forward(victim.laid_out(x)), victim.bare_logits(x)) <= SAME[victim.precision]
 
 
 def computes_the_same(victim: Victim, program: Step, loss: Loss, x: Tensor) -> bool:

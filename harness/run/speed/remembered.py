@@ -6,16 +6,14 @@ The same forms also make the same sums: a call where timing chose another one wo
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
-
-import torch
 
 from epsbench.harness.findings import Finding
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
-from epsbench.harness.run.speed.accelerate import SAME, apart, computes_the_same
+from epsbench.harness.run.machine.recent import Recent
+from epsbench.harness.run.speed.accelerate import computes_the_same, gives_the_logits
 from epsbench.harness.run.speed.chosen import Chosen
 from epsbench.harness.run.speed.floor import Rates
 
@@ -65,26 +63,17 @@ class Tuned:
     def _same(victim: Victim, targets: Targets) -> bool:
         """Whether the programs give the network's gradients and logits, on a few images."""
         x, _ = targets.batch(FEW)
-        if victim.forward_program is not None:
-            with torch.no_grad():
-                distance = apart(victim.forward_program(victim.laid_out(x)), victim.bare_logits(x))
-            if not distance <= SAME[victim.precision]:
-                return False
+        forward = victim.forward_program
+        if forward is not None and not gives_the_logits(victim, forward, x):
+            return False
         return all(computes_the_same(victim, program, loss, x) for loss, program in victim.programs.items())
 
 
-_CHOICES: OrderedDict[str, Tuned] = OrderedDict()
+_CHOICES = Recent[Tuned](CHOICES)
+remember = _CHOICES.remember
 
 
 def recall(key: str, victim: Victim) -> Tuned | None:
     """What is remembered under a key for a victim that was prepared alike; None where nothing is."""
-    known = _CHOICES.get(key)
+    known = _CHOICES.recall(key)
     return known if known is not None and known.prepared == victim.form else None
-
-
-def remember(key: str, what: Tuned) -> None:
-    """Remember choices from now on. The oldest of many are forgotten."""
-    _CHOICES[key] = what
-    _CHOICES.move_to_end(key)
-    while len(_CHOICES) > CHOICES:
-        _CHOICES.popitem(last=False)

@@ -33,7 +33,7 @@ class Switched(nn.Module):
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
-    monkeypatch.setattr(remembered, "_MODELS", type(remembered._MODELS)())
+    remembered._MODELS.clear()
     monkeypatch.setitem(SWITCH, "on", False)
 
 
