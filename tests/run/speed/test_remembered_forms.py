@@ -24,7 +24,7 @@ class Small(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
+def forgotten():
     remembered._CHOICES.clear()
 
 
