@@ -35,6 +35,18 @@ class RobustnessTraining(Part):
         default="last",
         description="the weights after the last epoch, or after the one with the best validation accuracy",
     )
+    small_epochs: int = Field(default=0, ge=0, description="the first epochs, in which images are made smaller")
+    small_scale: float = Field(
+        default=0.75, gt=0, lt=1, description="of small_epochs: the sides of their images, as a share of the whole ones"
+    )
+
+    @model_validator(mode="after")
+    def _has_the_small_epochs(self) -> RobustnessTraining:
+        if self.small_epochs > self.epochs > 0:
+            raise ValueError(
+                f"small_epochs: {self.small_epochs} are more than the {self.epochs} epochs of the training"
+            )
+        return self
 
 
 class GenerationTraining(Part):

@@ -19,6 +19,7 @@ from epsbench.harness.run.speed.reshaping import reshape_views, views_restored
 from epsbench.harness.run.training.loop import Course, Objective
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Method, Settings, Training
+from epsbench.harness.run.training.smaller import is_small, smaller
 from epsbench.harness.run.training.step_form import USUAL, Form, Step, fastest_form
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.harness.run.training.watch import WATCHED, watch
@@ -155,6 +156,8 @@ class _Classification(Objective):
 
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self._augment(self._train.pixels(index), self._generator), self._train.labels[index]
+        if is_small(self._course.epochs, self._course.recipe):
+            x = smaller(x, self._course.recipe)
         loss = self._defense.loss(self._trainee, x, y)
         return loss, loss.detach()
 

@@ -22,6 +22,7 @@ from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.training.recipe import OPTIMIZERS, Recipe
+from epsbench.harness.run.training.smaller import is_small, smaller
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.defenses import Defense
 from epsbench.models.outputs import remedy
@@ -192,6 +193,8 @@ def _trains(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
         if not problems:
             F.cross_entropy(logits.float(), y).backward()
             problems += _uncopied(network)
+        if not problems and is_small(0, use.recipe):
+            problems += _not_smaller(network, x, use)
         if not problems and use.recipe:
             OPTIMIZERS[use.recipe.get("optimizer", "adam")](list(network.parameters()), use.recipe).step()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
@@ -204,6 +207,20 @@ def _trains(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
     finally:
         network.eval()
     yield from (f"in train mode, {problem}" for problem in problems)
+
+
+def _not_smaller(network: nn.Module, x: Tensor, use: Use) -> list[Problem]:
+    """Why a network cannot be trained on smaller images; empty where it can."""
+    small = smaller(x, use.recipe)
+    try:
+        with autocast(x.device, use.precision):
+            network(small)
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
+        sides = "×".join(map(str, small.shape[2:]))
+        return [f"it raises for the images of {sides} pixels of small_epochs ({_short(error)}); give small_epochs = 0"]
+    return []
 
 
 def _defends(network: nn.Module, data: Data, use: Use, defense: Defense) -> Problem | None:

@@ -10,13 +10,16 @@ import torch
 from small import RECIPE, flat
 from torch import nn
 
+from epsbench.harness.plan.axes.recipes import RobustnessTraining
 from epsbench.harness.run.training.best import Best
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import accuracy, train_classifier
 from epsbench.harness.run.training.recipe import OPTIMIZERS
 from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.settings import Hooks, Method, Settings
+from epsbench.harness.run.training.smaller import smaller
 from epsbench.harness.run.training.trainee import ClassifierInTraining
+from epsbench.harness.run.training.trial import Use, problem_of
 from epsbench.harness.run.training.vae import train_vae
 from epsbench.models.catalogue import SmallCNN
 from epsbench.models.defenses import TRADES, NoDefense
@@ -119,3 +122,48 @@ def test_nesterov_in_closed_form():
         velocity = 0.9 * velocity + expected
         expected -= 0.1 * (expected + 0.9 * velocity)
     assert weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_smaller_images_keep_their_mean_and_their_range():
+    x = torch.rand(3, 2, 12, 8)
+    small = smaller(x, {"small_scale": 0.5})
+    assert small.shape == (3, 2, 6, 4)
+    assert smaller(x, {}).shape == (3, 2, 9, 6)  # ¾ where the recipe of an older record names no scale
+    assert float(small.min()) >= 0
+    assert float(small.max()) <= 1
+    flat_image = torch.full((1, 1, 8, 8), 0.3)
+    assert torch.allclose(smaller(flat_image, {"small_scale": 0.5}), torch.full((1, 1, 4, 4), 0.3))
+
+
+def test_the_first_epochs_alone_see_smaller_images(data):
+    class Sides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(1, 10)
+            self.seen: list[int] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.seen.append(x.shape[-1])
+            return self.head(x.mean((1, 2, 3)).unsqueeze(1))
+
+    network = Sides()
+    recipe = RECIPE | {"epochs": 3, "small_epochs": 2, "small_scale": 0.5}
+    method = Method(NoDefense(), "none", recipe)
+    train_classifier(network, data, method, Settings(seed=0, precision="float32"))
+    steps = len(data.train) // recipe["batch_size"]
+    side = data.description.shape[-1]
+    assert network.seen[-3 * steps :] == [side // 2] * 2 * steps + [side] * steps
+
+
+def test_a_network_for_images_of_one_size_is_refused_before_it_trains_on_smaller_ones(data):
+    use = Use(trains=True, recipe=RECIPE | {"small_epochs": 1})
+    problem = problem_of(SmallCNN(width=4).build(data.description), data, use)
+    assert problem is not None
+    assert "give small_epochs = 0" in problem
+    assert problem_of(SmallCNN(width=4).build(data.description), data, Use(trains=True, recipe=RECIPE)) is None
+
+
+def test_a_recipe_has_at_least_as_many_epochs_as_small_ones():
+    with pytest.raises(ValueError, match="small_epochs: 3 are more than the 2 epochs"):
+        RobustnessTraining(epochs=2, small_epochs=3)
