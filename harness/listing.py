@@ -167,13 +167,15 @@ def _training(cell: Cell) -> str:
 
 
 def _trained(cell: Cell) -> str:
+    changes = f" · {cell.changes}" if cell.changes else ""
     if isinstance(cell, RobustnessCell):
         subset = "" if cell.subset == "all" else f" · {cell.subset}"
         start = f" · from {cell.start.data} {cell.start.trained_label()}" if cell.start else ""
         asked = f" · {cell.randomness.samples} samples, {cell.randomness.votes} votes" if cell.randomness else ""
         how = f"{cell.defense.label()} · {cell.augmentation}{subset}{start}{asked}"
-        return f"{cell.data} · {cell.model.label()} · {how} · seed {cell.seed}"
-    return f"{cell.data} · {cell.model.label()} · z_dim {cell.z_dim} · beta {cell.beta:g} · seed {cell.seed}"
+        return f"{cell.data} · {cell.model.label()} · {how}{changes} · seed {cell.seed}"
+    latent = f"z_dim {cell.z_dim} · beta {cell.beta:g}"
+    return f"{cell.data} · {cell.model.label()} · {latent}{changes} · seed {cell.seed}"
 
 
 def _parameters(kind: str, source: Source) -> str:

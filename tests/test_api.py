@@ -343,7 +343,8 @@ def test_a_trained_model_is_loaded(tmp_path):
         '[robustness]\ndata = "digits"\ntraining = { epochs = 1 }\n[robustness.matrix]\nmodel = "smallcnn"\n'
         'attack = "fgsm"\neps = 0.1\nseed = [0, 1]\n'
         '[generation]\ndata = "digits"\ntraining = { epochs = 1 }\n[generation.evaluation]\nimportance_samples = 0\n'
-        "prior_samples = 0\ngenerated = 0\ngradient_samples = 0\n[generation.matrix]\nz_dim = 4\n",
+        "prior_samples = 0\ngenerated = 0\ngradient_samples = 0\n[generation.matrix]\nz_dim = 4\n"
+        "training = [{}, { average = 0.5 }]\n",
         encoding="utf-8",
     )
     options = epsbench.Options(quiet=True, device="cpu")
@@ -355,7 +356,9 @@ def test_a_trained_model_is_loaded(tmp_path):
     result = epsbench.evaluate(model, "digits", attack="fgsm", eps=0.1, limit=60, seed=1)
     (record,) = [r for r in epsbench.records(tmp_path / "out") if r.cell.get("attack") and r.cell["seed"] == 1]
     assert result[0].record.verdicts == record.verdicts
-    vae = epsbench.load_model(tmp_path / "out", z_dim=4)
+    with pytest.raises(InputError, match=r"several models.*training=\{'average': 0.0\}.*training=\{'average': 0.5\}"):
+        epsbench.load_model(tmp_path / "out", z_dim=4)
+    vae = epsbench.load_model(tmp_path / "out", z_dim=4, training={"average": 0.0, "encoder_batches": "none"})
     assert vae.sample(torch.randn(3, 4)).shape == (3, 1, 8, 8)
     with pytest.raises(InputError, match="no model matches"):
         epsbench.load_model(tmp_path / "out", z_dim=5)

@@ -15,7 +15,7 @@ from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.cell import Cell, GenerationCell, RobustnessCell
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.data.own import OwnData
-from epsbench.harness.plan.named import Named, digest
+from epsbench.harness.plan.named import Items, Named, digest
 from epsbench.harness.plan.names.augmentations import augmentation_versions
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.norms import norm_versions
@@ -38,7 +38,6 @@ class Versions:
     def __init__(self, part: SuitePart, base: Path) -> None:
         self._base = base
         self._data, self._task = part.data, part.task
-        self._says_epochs = "epochs" in part.training.model_fields_set
         self._known: dict[tuple[str, Named], dict[str, str]] = {}
         self._contents: dict[tuple[Named, str | OwnData, int | None], Content | None] = {}
         self._ranks: dict[tuple[Named, str, str | OwnData], bool] = {}
@@ -52,16 +51,17 @@ class Versions:
 
     def unbuildable(self, points: Iterable[Point]) -> list[str]:
         """A problem for every model with content of its own that cannot be built for its data."""
-        models: dict[tuple[Named, str | OwnData, int | None], None] = {}
+        models: dict[tuple[Named, str | OwnData, int | None], bool] = {}
         for point in points:
             start = point.get("start")
             for each in (point, start.point(point)) if isinstance(start, Start) else (point,):
-                models[each["model"], each.get("data", self._data), each.get("z_dim")] = None
+                key = each["model"], each.get("data", self._data), each.get("z_dim")
+                models[key] = models.get(key, True) and each["training"].says_epochs
         problems: dict[str, None] = {}
-        for key in models:
+        for key, says_epochs in models.items():
             try:
                 content = self.content(*key)
-                if content is not None and content.unclear and not self._says_epochs:
+                if content is not None and content.unclear and not says_epochs:
                     problems[f"{self._task}.training.epochs: {key[0].label()} {_UNCLEAR}"] = None
             except InputError as error:
                 problems |= {f"{self._task}.matrix.model: {message}": None for message in error.messages}
@@ -108,12 +108,10 @@ def robustness_cell(part: RobustnessPart, point: Point, code: Versions) -> Robus
     named_code = code(point["subset"], data, norm=point["norm"], augmentation=point["augmentation"], **named)
     further: tuple[tuple[str, str], ...] = (("start", first.weights_key),) if first else ()
     further += (("corruption", VERSION),) if point["corruption"] != NONE else ()
-    training = part.training.model_dump()
-    content = code.content(point["model"], data)
-    if content is not None and content.brings_weights and "epochs" not in part.training.model_fields_set:
-        training["epochs"] = 0  # weights that a model brings are trained only where the suite says so
+    training = _training(point, code.content(point["model"], data))
     white_box = RobustnessCell(
-        training=tuple(sorted(training.items())),
+        training=training,
+        changes=point["training"].changes.label(),
         limit=part.limit,
         test_images=part.test_images,
         randomness=part.randomness,
@@ -121,7 +119,7 @@ def robustness_cell(part: RobustnessPart, point: Point, code: Versions) -> Robus
         early_stop=part.early_stop,
         curve=part.curve,
         versions=tuple(sorted((*named_code, *further))),
-        **{axis: value for axis, value in point.items() if axis != "queries"}
+        **{axis: value for axis, value in point.items() if axis not in ("queries", "training")}
         | {"data": data, "source": None, "start": first},
     )
     if source == SELF:
@@ -154,16 +152,23 @@ def with_curves(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
 
 
 def generation_cell(part: GenerationPart, point: Point, code: Versions) -> GenerationCell:
-    training = part.training.model_dump()
-    content = code.content(point["model"], part.data, point["z_dim"])
-    if content is not None and content.brings_weights and "epochs" not in part.training.model_fields_set:
-        training["epochs"] = 0  # as for classifiers
+    training = _training(point, code.content(point["model"], part.data, point["z_dim"]))
     return GenerationCell(
         data=part.data,
-        training=tuple(sorted(training.items())),
+        training=training,
+        changes=point["training"].changes.label(),
         evaluation=tuple(sorted(part.evaluation.model_dump().items())),
         limit=part.limit,
         precision=part.precision,
         versions=code(model=point["model"], z_dim=point["z_dim"]),
-        **point,
+        **{axis: value for axis, value in point.items() if axis != "training"},
     )
+
+
+def _training(point: Point, content: Content | None) -> Items:
+    """The recipe of a point. Weights that a model brings are trained only where the suite says so."""
+    recipe = point["training"]
+    training = recipe.values.model_dump()
+    if content is not None and content.brings_weights and not recipe.says_epochs:
+        training["epochs"] = 0
+    return tuple(sorted(training.items()))

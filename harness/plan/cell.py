@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -114,6 +114,8 @@ class RobustnessCell(_Cell):
     """How often a model that is random is asked for each answer; None: the model is not random."""
     start: RobustnessCell | None = None
     """A cell of the model whose trained weights training begins with; None: fresh weights."""
+    changes: str = field(default="", compare=False)
+    """What the axis ``training`` changes in the recipe, for labels."""
     versions: tuple[tuple[str, str], ...] = ()
     """Versions of the code behind each name, and the identity of the data's split, sorted by kind."""
 
@@ -194,7 +196,8 @@ class RobustnessCell(_Cell):
         """The model and how it was trained, without the seed, in a few words."""
         subset = "" if self.subset == "all" else f" {self.subset}"
         start = f" from {self.start.data} {self.start.trained_label()}" if self.start else ""
-        return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}{start}"
+        changes = f" ({self.changes})" if self.changes else ""
+        return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}{start}{changes}"
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,8 @@ class GenerationCell(_Cell):
     """At most so many examples of each split; None: all."""
     precision: str
     """As the suite has it: ``auto``, ``bf16``, ``fp16`` or ``float32``."""
+    changes: str = field(default="", compare=False)
+    """What the axis ``training`` changes in the recipe, for labels."""
     versions: tuple[tuple[str, str], ...] = ()
     """The version of the model's code, and the identity of the data's split, sorted by kind."""
 
@@ -242,7 +247,8 @@ class GenerationCell(_Cell):
         }
 
     def label(self) -> str:
-        return f"{self.data} {self.model.label()} z={self.z_dim} β={self.beta:g} seed {self.seed}"
+        changes = f" ({self.changes})" if self.changes else ""
+        return f"{self.data} {self.model.label()} z={self.z_dim} β={self.beta:g}{changes} seed {self.seed}"
 
 
 Cell = RobustnessCell | GenerationCell

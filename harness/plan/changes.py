@@ -134,7 +134,8 @@ def _nearest(change: Change, table: type[BaseModel], before: Place) -> str:
         return whole
     ends = [each for each in places if each.endswith((f".{change.key}", f".{names[-1]}"))]
     if same := [each for each in ends if each.partition(".")[0] == names[0]] or ends:
-        return f"; did you mean {' or '.join(map(repr, same[:3]))}?"
+        fewest = min(each.count(".") for each in same)  # that of the part, and not that of a value of its axes
+        return f"; did you mean {' or '.join(repr(each) for each in same if each.count('.') == fewest)}?"
     where = f"{_shown(before)}." if before else ""
     return did_you_mean(_shown(change.place[: len(before) + 1]), [f"{where}{name}" for name in table.model_fields])
 

@@ -15,6 +15,7 @@ from epsbench.harness.plan.axes.budgets import with_budget
 from epsbench.harness.plan.axes.corruptions import settled, too_small
 from epsbench.harness.plan.axes.matching import matching, shown
 from epsbench.harness.plan.axes.radii import too_large_radii
+from epsbench.harness.plan.axes.recipes import with_changes
 from epsbench.harness.plan.axes.sources import SourceModel, SourceModels, resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, misfits
 from epsbench.harness.plan.axes.tables import Point
@@ -101,6 +102,9 @@ def _few_enough(path: str, axes: Mapping[str, list[Any]], already: int = 0) -> N
 
 def _values(part: TaskPart, source: Part, axis: str, base: Path) -> list[Any]:
     given = getattr(source, axis)
+    if axis == "training":
+        changes = given or [part.defaults[axis]]
+        return [with_changes(part.training, each, f"{part.task}.training") for each in changes]  # type: ignore[attr-defined]
     if given:
         return list(given)
     default = part.defaults[axis]
@@ -135,7 +139,10 @@ def _include(
         if not include.model_fields_set:
             problems.append(f"{path}: is empty; name at least one axis")
             continue
-        axes = {axis: list(getattr(include, axis)) or values for axis, values in matrix.items()}
+        axes = {
+            axis: _values(part, include, axis, base) if getattr(include, axis) else values
+            for axis, values in matrix.items()
+        }
         open_axes = [axis for axis, values in axes.items() if len(values) > 1 and axis not in include.model_fields_set]
         problems += [
             f"{path}: leaves {axis} open, and the matrix has {len(axes[axis])} values of it; name {axis} here too"

@@ -15,7 +15,14 @@ from pydantic import (
 
 from epsbench.harness.plan.axes.corruptions import Corruption
 from epsbench.harness.plan.axes.randomness import Randomness
-from epsbench.harness.plan.axes.recipes import GenerationEvaluation, GenerationTraining, RobustnessTraining
+from epsbench.harness.plan.axes.recipes import (
+    Changes,
+    GenerationEvaluation,
+    GenerationRecipes,
+    GenerationTraining,
+    RobustnessRecipes,
+    RobustnessTraining,
+)
 from epsbench.harness.plan.axes.values import (
     GENERATION_AXES,
     LONGEST,
@@ -57,6 +64,9 @@ class RobustnessInclude(Part):
     start: Starts = Field(
         default_factory=list, description='the weights training begins with: "scratch", or those of another training'
     )
+    training: RobustnessRecipes = Field(
+        default_factory=list, description="changes of the recipe, such as { epochs = 20 }; {} is the recipe as it is"
+    )
     source: Sources = Field(
         default_factory=list, description='whose gradients make the images: "self", or a model trained in this suite'
     )
@@ -87,6 +97,9 @@ class GenerationInclude(Part):
     model: Models = Field(default_factory=list)
     z_dim: Latents = Field(default_factory=list)
     beta: Betas = Field(default_factory=list)
+    training: GenerationRecipes = Field(
+        default_factory=list, description="changes of the recipe, such as { epochs = 20 }; {} is the recipe as it is"
+    )
     seed: Seeds = Field(default_factory=list)
 
 
@@ -116,6 +129,7 @@ class RobustnessPart(TaskPart):
         "augmentation": "none",
         "subset": "all",
         "start": "scratch",
+        "training": Changes(()),
         "source": "self",
         "norm": "linf",
         "corruption": Corruption("none"),
@@ -147,7 +161,13 @@ class GenerationPart(TaskPart):
 
     task: ClassVar[str] = "generation"
     axes: ClassVar[tuple[str, ...]] = GENERATION_AXES
-    defaults: ClassVar[dict[str, Any]] = {"model": "vae", "z_dim": 20, "beta": 1.0, "seed": 0}
+    defaults: ClassVar[dict[str, Any]] = {
+        "model": "vae",
+        "z_dim": 20,
+        "beta": 1.0,
+        "training": Changes(()),
+        "seed": 0,
+    }
 
     training: GenerationTraining = Field(default_factory=GenerationTraining)
     evaluation: GenerationEvaluation = Field(default_factory=GenerationEvaluation)

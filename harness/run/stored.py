@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import NO_WEIGHTS, GenerationCell, RobustnessCell
 from epsbench.harness.plan.data import describe
+from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE
 from epsbench.harness.plan.named import digest
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
@@ -35,7 +36,7 @@ def load_model(
         weights: The folder of weights; default: the one inside the results folder.
         device: Where the model goes.
         where: Values of the cell that choose one model of several: ``model="smallcnn"``, ``defense="trades"``,
-            ``z_dim=20``, ``seed=0``.
+            ``z_dim=20``, ``seed=0``, ``training={"epochs": 20}``.
 
     Returns:
         A classifier from pixels (N, C, H, W) in [0, 1] to logits, or a VAE (`epsbench.models.vae.VAENetwork`).
@@ -78,13 +79,26 @@ def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
     for key in where:
         if key not in known:
             raise InputError(f"load_model: {key!r} is no key of a cell{did_you_mean(key, known)}")
-    matching = {weights_key(r): r for r in records if all(_is(r.cell.get(key), value) for key, value in where.items())}
+    cells = {record.id: record.cell | {"training": _whole_recipe(record.cell)} for record in records}
+    matching = {
+        weights_key(record): record
+        for record in records
+        if all(_is(cells[record.id].get(key), value) for key, value in where.items())
+    }
     if len(matching) == 1:
         return next(iter(matching.values()))
-    lines = sorted({_shown(record.cell) for record in (matching.values() or records)})
+    named = [cells[record.id] for record in (matching.values() or records)]
+    differs = {key for key in named[0]["training"] if len({repr(cell["training"].get(key)) for cell in named}) > 1}
+    lines = sorted({_shown(cell, differs) for cell in named})
     what = "several models match" if matching else "no model matches"
     listed = "; ".join(lines[:6]) + ("; …" if len(lines) > 6 else "")
     raise InputError(f"{folder}: {what}; choose one by its values: {listed}")
+
+
+def _whole_recipe(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a cell with the keys that records leave out at their defaults."""
+    later = ROBUSTNESS_RECIPE if cell["task"] == "robustness" else GENERATION_RECIPE
+    return {**later, **cell["training"]}
 
 
 def _is(value: Any, wanted: Any) -> bool:
@@ -93,9 +107,11 @@ def _is(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def _shown(cell: Mapping[str, Any]) -> str:
+def _shown(cell: Mapping[str, Any], recipe: Collection[str]) -> str:
+    """What tells a cell's model from others; ``recipe`` are the keys of the training that do."""
     values = {key: cell[key] for key in SHOWN if key in cell}
     plain = {key: value.get("name") if isinstance(value, Mapping) else value for key, value in values.items()}
+    plain |= {"training": {key: cell["training"].get(key) for key in sorted(recipe)}} if recipe else {}
     return ", ".join(f"{key}={value!r}" for key, value in plain.items())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.recipes import Recipe, check_keys
 from epsbench.harness.plan.axes.sources import SOURCE, SourceModels
 from epsbench.harness.plan.axes.starts import START
 from epsbench.harness.plan.axes.tables import OtherModel, Point, TableAxis
@@ -62,6 +63,9 @@ def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
     if axis == "eps":
         eps = any_epsilon(value)
         return lambda actual: bool(actual == eps)
+    if isinstance(value, dict) and axis == "training":
+        check_keys(value)
+        return lambda actual: bool(actual.has(value))
     if isinstance(value, dict) and axis in TABLES:
         TABLES[axis].read(value, base)
         tests = {key: _test(key, item, base) for key, item in value.items()}
@@ -99,6 +103,8 @@ def shown(value: Any) -> str:
         return format_epsilon(value)
     if isinstance(value, OtherModel | SourceModels):
         return value.label()
+    if isinstance(value, Recipe):
+        return value.changes.label()
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, dict):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from epsbench.harness.plan.axes.values import Part
+from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.values import Axis, Part
 
 
 class RobustnessTraining(Part):
@@ -42,7 +45,8 @@ class RobustnessTraining(Part):
 
     @model_validator(mode="after")
     def _has_the_small_epochs(self) -> RobustnessTraining:
-        if self.small_epochs > self.epochs > 0:
+        # One of both may be left to another table: `with_changes` puts both together.
+        if {"epochs", "small_epochs"} <= self.model_fields_set and self.small_epochs > self.epochs > 0:
             raise ValueError(
                 f"small_epochs: {self.small_epochs} are more than the {self.epochs} epochs of the training"
             )
@@ -86,6 +90,63 @@ class GenerationTraining(Part):
     keep: Literal["last", "best"] = Field(
         default="last", description="the weights after the last epoch, or after the one with the lowest validation bpd"
     )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a value of the axis ``training`` changes in the recipe of its part; an empty table changes nothing."""
+
+    items: tuple[tuple[str, Any], ...]
+    """Keys of the recipe and their values, sorted by key."""
+
+    def label(self) -> str:
+        """``"encoder_batches = samples, epochs = 20"``; empty where nothing is changed."""
+        return ", ".join(f"{key} = {value}" for key, value in self.items)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The recipe of a point of the matrix. Equal recipes are one, whichever table says what is in them."""
+
+    values: RobustnessTraining | GenerationTraining
+    """Every key with its value."""
+    says_epochs: bool
+    """Whether the suite says how many epochs there are."""
+    changes: Changes = field(compare=False)
+    """What the axis changes in the recipe of the part."""
+
+    def has(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether these keys have these values."""
+        values = self.values.model_dump()
+        return all(
+            key in values and values[key] == (tuple(value) if isinstance(value, list) else value)
+            for key, value in wanted.items()
+        )
+
+
+def with_changes(own: RobustnessTraining | GenerationTraining, changes: Changes, path: str) -> Recipe:
+    """The recipe of a part with the changes of one value of the axis. Raises `InputError`, with the key ``path``."""
+    both = own.model_dump() | dict(changes.items)
+    try:
+        values = type(own).model_validate(both)
+    except ValidationError as error:
+        raise InputError([f"{path}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors()]) from error
+    return Recipe(values, "epochs" in own.model_fields_set | dict(changes.items).keys(), changes)
+
+
+def check_keys(wanted: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a key that no recipe has."""
+    known = {**RobustnessTraining.model_fields, **GenerationTraining.model_fields}
+    if unknown := next((key for key in wanted if key not in known), None):
+        raise ValueError(f"{unknown!r} is no key of a recipe{did_you_mean(unknown, known)}")
+
+
+def _changed(table: Part) -> Changes:
+    return Changes(tuple(sorted((key, getattr(table, key)) for key in table.model_fields_set)))
+
+
+RobustnessRecipes = Annotated[list[Annotated[RobustnessTraining, AfterValidator(_changed)]], Axis()]
+GenerationRecipes = Annotated[list[Annotated[GenerationTraining, AfterValidator(_changed)]], Axis()]
 
 
 class GenerationEvaluation(Part):

@@ -38,8 +38,10 @@ from epsbench.harness.plan.names.registry import check_plain
 
 # More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
 LONGEST = 1_000
-ROBUSTNESS_AXES = (*MODEL_AXES, "start", "source", "attack", "norm", "eps", "corruption", "severity", "queries")
-GENERATION_AXES = ("model", "z_dim", "beta", "seed")
+ROBUSTNESS_AXES = (
+    *MODEL_AXES, "start", "training", "source", "attack", "norm", "eps", "corruption", "severity", "queries",
+)  # fmt: skip
+GENERATION_AXES = ("model", "z_dim", "beta", "training", "seed")
 
 
 class Part(BaseModel):
@@ -52,18 +54,19 @@ class Part(BaseModel):
 class Axis:
     """Marks a list of different values that may also be written as a single value."""
 
-    item: dict[str, Any]
-    """The JSON Schema of one value."""
+    item: dict[str, Any] | None = None
+    """The JSON Schema of one value; None: as its type gives it."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         several = core_schema.no_info_after_validator_function(_distinct, handler(source))
         return core_schema.no_info_before_validator_function(_as_list, several)
 
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
+        item = self.item or handler(schema)["items"]
         return {
             "anyOf": [
-                self.item,
-                {"type": "array", "items": self.item, "minItems": 1, "maxItems": LONGEST, "uniqueItems": True},
+                item,
+                {"type": "array", "items": item, "minItems": 1, "maxItems": LONGEST, "uniqueItems": True},
             ]
         }
 
