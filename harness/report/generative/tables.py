@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from epsbench.harness.report.drawing.table import Table
+from epsbench.harness.report.generative.cures import cure_tables
 from epsbench.harness.report.generative.latent import estimator_tables, latent_tables
 from epsbench.harness.report.generative.likelihood import bounds_tables, bpd_tables
 from epsbench.harness.report.generative.quality import quality_tables
@@ -18,7 +19,7 @@ class GenerativeTables:
     """Tables by subject; a list is empty where nothing of its kind was measured."""
 
     likelihood: list[Table] = field(default_factory=list)
-    """Bits per dimension, and how tight each bound is."""
+    """Bits per dimension, how tight each bound is, and what recipes do to the amortisation gap."""
     latent: list[Table] = field(default_factory=list)
     """The latent space."""
     quality: list[Table] = field(default_factory=list)
@@ -38,7 +39,7 @@ def generative_tables(settings: Sequence[Setting]) -> GenerativeTables:
     """Every table of these settings."""
     training = training_table(settings)
     return GenerativeTables(
-        [*bpd_tables(settings), *bounds_tables(settings)],
+        [*bpd_tables(settings), *bounds_tables(settings), *cure_tables(settings)],
         latent_tables(settings),
         quality_tables(settings),
         estimator_tables(settings),
