@@ -68,10 +68,14 @@ class Table:
 
 def fold(table: Table, titles: Container[str]) -> Table:
     """The table without those of the titled columns that are equal in every row; its caption names their value."""
+    firsts = [row for index, row in enumerate(table.rows) if not table.starts or index in table.starts]
     same = {
         index: table.rows[0][index].plain
         for index, column in enumerate(table.columns)
-        if column.title in titles and len({row[index] for row in table.rows}) == 1
+        if column.title in titles
+        and len({row[index] for row in firsts}) == 1
+        # The other rows of a group leave out what its first row says.
+        and {row[index] for row in table.rows} <= {table.rows[0][index], Entry("")}
     }
     if not same:
         return table

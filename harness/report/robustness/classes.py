@@ -32,7 +32,7 @@ CAPTION = (
     "strongest attack that judged every image at that ε. An image that is fooled is not attacked further, so the "
     "attack does not raise the model's confidence in the wrong class. Of several seeds the first is shown."
 )
-FOLDED = frozenset({"data", "ε", "attack"})
+FOLDED = frozenset({"data", "augmentation", "setting", "ε", "attack"})
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,8 @@ def classes_table(models: Sequence[Seen]) -> Table | None:
         Column("data", weight=ASIDE),
         Column("model", label=True),
         Column("defense", label=True, weight=NEEDED),
+        Column("augmentation", weight=NEEDED),
+        Column("setting", weight=NEEDED),
         Column("ε", True, weight=NEEDED),
         Column("attack", label=True, weight=ASIDE),
         Column("least robust class"),
@@ -174,6 +176,8 @@ def _line(model: Seen) -> tuple[Entry, ...]:
         Entry(model.board.data),
         Entry(model.row.model),
         Entry(defense_name(model.row.defense)),
+        Entry(ABSENT if model.row.augmentation == "none" else model.row.augmentation),
+        Entry(model.row.extra or ABSENT),
         Entry(f"{norm_name(model.board.norm)} {scalar(model.board.ranked[1])}"),
         Entry(model.attack),
         Entry(model.names[index]),

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.table import Column, Entry, Table
+from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.results.apart import COLUMN, SETTING, settings_by_cell
 from epsbench.harness.report.results.cells import canonical, way
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, data_name, percent
@@ -31,6 +32,7 @@ def corruption_tables(results: Results) -> list[Table]:
 def _table(data: str, records: Sequence[Record], results: Results) -> Table:
     kinds = list(dict.fromkeys(record.cell["corruption"]["name"] for record in records))
     severities = sorted({record.cell["corruption"]["severity"] for record in records})
+    setting = settings_by_cell(records, ("augmentation", "subset", "start"))  # the model's name has these
     ways: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         cell, attack = record.cell, record.cell["attack"]["name"]
@@ -40,19 +42,18 @@ def _table(data: str, records: Sequence[Record], results: Results) -> Table:
     for (_, under), group in ways.items():
         scores = {kind: _accuracy(group, kind, under) for kind in kinds}
         known = [score for score in scores.values() if score is not None]
-        label = results.names.model(group[0].cell)
-        lines.append((fmean(known) if len(known) == len(kinds) else None, label, under, scores))
-    best = {label: max(line[0] or 0.0 for line in lines if line[1] == label) for label in {line[1] for line in lines}}
+        model = results.names.model(group[0].cell), setting(group[0].cell)
+        lines.append((fmean(known) if len(known) == len(kinds) else None, model, under, scores))
+    best = {model: max(line[0] or 0.0 for line in lines if line[1] == model) for model in {line[1] for line in lines}}
     lines.sort(key=lambda line: (-best[line[1]], line[1], line[0] is None, -(line[0] or 0.0)))
-    columns = (Column("model", label=True), Column("attack", label=True), Column("mean", True))
+    head = (Column("model", label=True), COLUMN, Column("attack", label=True), Column("mean", True))
     rows = tuple(
-        (Entry(label), Entry(under or "none"), _entry(mean), *(_entry(scores[kind]) for kind in kinds))
-        for mean, label, under, scores in lines
+        (*map(Entry, model), Entry(under or "none"), _entry(mean), *(_entry(scores[kind]) for kind in kinds))
+        for mean, model, under, scores in lines
     )
     levels = f"severity {', '.join(map(str, severities))}"
-    return Table(
-        f"Corrupted images of {data} ({levels})", (*columns, *(Column(kind, True) for kind in kinds)), rows, CAPTION
-    )
+    columns = (*head, *(Column(kind, True) for kind in kinds))
+    return fold(Table(f"Corrupted images of {data} ({levels})", columns, rows, CAPTION), {SETTING})
 
 
 def _accuracy(records: Sequence[Record], kind: str, under: str) -> float | None:

@@ -14,6 +14,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.records import Metric, Record, Verdicts
 from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
+from epsbench.harness.report.results.apart import COLUMN, SETTING, settings_by_cell
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, norm_name, number, percent, scalar
@@ -25,7 +26,7 @@ CAPTION = (
     "The distance of the nearest image that fools the model, over the test images that are classified correctly "
     "without an attack. Not reached: the share for which the attack knows no such image; it counts as infinitely far."
 )
-FOLDED = frozenset({"data", "seed"})
+FOLDED = frozenset({"data", SETTING, "seed"})
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class Measured:
 def measured(results: Results) -> list[Measured]:
     """Every run that looked for the smallest distance, once, in the order of the records."""
     runs: dict[str, Measured] = {}
+    setting = settings_by_cell(results.robustness)
     for record in results.robustness:
         if record.status != "ok" or record.distances is None or record.verdicts is None:
             continue
         distances, clean = record.distances.unpack(), record.verdicts.unpack()[0]
         cell, names = record.cell, results.names
         model = " + ".join(text for kind in ("model", "defense") if (text := names.label(kind, cell[kind])) != "none")
+        model += f" ({extra})" if (extra := setting(cell)) != ABSENT else ""
         label = f"{model}, {names.attack(cell)} {norm_name(cell['norm'])}"
         runs.setdefault(_but_for_eps(record), Measured(label, record, np.sort(distances[clean]), len(clean)))
     return list(runs.values())
@@ -62,12 +65,14 @@ def distances_table(results: Results) -> Table | None:
     if not runs:
         return None
     columns = (
-        *(Column(title, label=title != "data") for title in ("data", "model", "defense", "attack")),
+        *(Column(title, label=title != "data") for title in ("data", "model", "defense")),
+        COLUMN,
+        Column("attack", label=True),
         Column("seed"),
         *(Column("median" if share == 0.5 else f"{100 * share:.0f} %", True) for share in QUANTILES),
         Column("not reached", True),
     )
-    lines = []
+    lines, setting = [], settings_by_cell(results.robustness)
     for run in runs:
         cell, names = run.record.cell, results.names
         lines.append(
@@ -75,6 +80,7 @@ def distances_table(results: Results) -> Table | None:
                 Entry(data_name(cell["data"])),
                 Entry(names.label("model", cell["model"])),
                 Entry(defense_name(names.label("defense", cell["defense"]))),
+                Entry(setting(cell)),
                 Entry(f"{names.attack(cell)} {norm_name(cell['norm'])}"),
                 Entry(scalar(cell["seed"])),
                 *(_quantile(run.distances, share) for share in QUANTILES),

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import ASIDE, NEEDED, Column, Entry, Table, fold
+from epsbench.harness.report.results.apart import COLUMN, SETTING, settings_by_cell
 from epsbench.harness.report.results.cells import canonical, finite, passes
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
@@ -25,7 +26,7 @@ CAPTION = (
     "Each part attacks the images that are robust under the parts before it. After it: the share of all test images "
     "that are still classified correctly, with the 95 % interval. Passes: forward passes without a gradient."
 )
-FOLDED = frozenset({"data", "seed"})
+FOLDED = frozenset({"data", SETTING, "seed"})
 
 
 def parts_table(results: Results) -> Table | None:
@@ -37,6 +38,7 @@ def parts_table(results: Results) -> Table | None:
         Column("data", weight=ASIDE),
         Column("model", label=True),
         Column("defense", label=True, weight=NEEDED),
+        COLUMN,
         Column("seed", weight=ASIDE),
         Column("attack", label=True),
         Column("ε", True, weight=NEEDED),
@@ -47,9 +49,10 @@ def parts_table(results: Results) -> Table | None:
     )
     rows: list[tuple[Entry, ...]] = []
     starts: list[int] = []
+    setting = settings_by_cell(results.robustness)
     for record in _by_eps(records):
         starts.append(len(rows))
-        rows += list(_lines(record, results))
+        rows += list(_lines(record, results, setting(record.cell)))
     table = Table(
         "What each part of an attack adds", columns, tuple(rows), CAPTION, tuple(_notes(records, results)),
         frozenset(starts),
@@ -69,12 +72,13 @@ def _but_for_eps(record: Record) -> str:
     return canonical({key: value for key, value in record.cell.items() if key != "eps"})
 
 
-def _lines(record: Record, results: Results) -> Iterator[tuple[Entry, ...]]:
+def _lines(record: Record, results: Results, setting: str) -> Iterator[tuple[Entry, ...]]:
     cell, names = record.cell, results.names
     head = [
         data_name(cell["data"]),
         names.label("model", cell["model"]),
         defense_name(names.label("defense", cell["defense"])),
+        setting,
         scalar(cell["seed"]),
         f"{names.attack(cell)} {norm_name(cell['norm'])}",
         scalar(cell["eps"]),

@@ -25,7 +25,7 @@ def leaderboard_table(board: Board) -> Table:
     augmented = any(row.augmentation != "none" for row in board.rows)
     columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True, weight=NEEDED)]
     columns += [Column("augmentation")] if augmented else []
-    columns += [Column("setting")] if extra else []
+    columns += [Column("setting", weight=NEEDED)] if extra else []
     columns += [
         Column("clean", True, weight=NEEDED - 1),
         Column("ε", True, weight=NEEDED),
@@ -40,7 +40,7 @@ def leaderboard_table(board: Board) -> Table:
         starts.append(len(lines))
         head = [Entry(str(row.rank or ABSENT)), Entry(row.model), Entry(defense_name(row.defense))]
         head += [Entry(row.augmentation)] if augmented else []
-        head += [Entry(row.extra)] if extra else []
+        head += [Entry(row.extra or ABSENT)] if extra else []
         head.append(score_entry(row.clean))
         for index, (eps, spelled) in enumerate(board.eps):
             scores = [
