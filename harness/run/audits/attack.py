@@ -107,12 +107,13 @@ def stepped(outcome: Outcome, batch: int) -> Tensor:
     return torch.from_numpy(survivors[: min(batch, MOST_STEPPED)])
 
 
-def audit_convergence(attack: Attack, outcome: Outcome, victim: Victim, targets: Targets, batch: int) -> list[Finding]:
-    """Take one more step on the `stepped` images: does the loss still rise?
+def audit_convergence(
+    attack: Attack, outcome: Outcome, victim: Victim, targets: Targets, chosen: Tensor
+) -> list[Finding]:
+    """Take one more step on the ``chosen`` images, positions (k,) as from `stepped`: does the loss still rise?
 
     An attack with state takes the step with a new state, without what it remembers of its path.
     """
-    chosen = stepped(outcome, batch)
     if (
         not attack.same_every_step
         or not attack.asks_at_the_point()

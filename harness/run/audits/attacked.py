@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from epsbench.attacks.losses import Loss
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import in_chunks
 
@@ -21,10 +21,6 @@ class Attacked:
     victim: Victim
     batch: int
 
-    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Gradient of the cross-entropy at images (N, C, H, W), from a program where attacks get it from one."""
-        return self._in_chunks(lambda rows: self.victim.gradient(self._laid_out(x[rows]), y[rows])[0], len(x))
-
     def logits_with_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Logits (N, classes), as they come along with a gradient."""
         return self._in_chunks(lambda rows: self.victim.gradient(self._laid_out(x[rows]), y[rows])[1], len(x))
@@ -34,9 +30,23 @@ class Attacked:
         with torch.no_grad():
             return self._in_chunks(lambda rows: self.victim(self._laid_out(x[rows])), len(x))
 
-    def gradient_of(self, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
-        """Gradient (N, C, H, W) of a ``loss`` of labels (N,), as the network computes it, without a program."""
-        return in_chunks(lambda rows: self.victim.bare_query(x[rows], loss, y[rows])[0], len(x), self.batch)
+    def query(self, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (N, C, H, W) of a ``loss`` of labels (N,), and the logits (N, classes) of the same pass.
+
+        That of the cross-entropy comes from a program where attacks get it from one; others as the network computes
+        them.
+        """
+
+        def ask(rows: slice) -> Tensor:
+            images = self._laid_out(x[rows])
+            if loss == CROSS_ENTROPY:
+                gradient, logits = self.victim.gradient(images, y[rows])
+            else:
+                gradient, logits = self.victim.bare_query(images, loss, y[rows])
+            return torch.cat([gradient.flatten(1), logits], 1)
+
+        both, pixels = self._in_chunks(ask, len(x)), x[0].numel()
+        return both[:, :pixels].reshape(x.shape), both[:, pixels:]
 
     def _laid_out(self, x: Tensor) -> Tensor:
         return self.victim.laid_out(x)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from epsbench.attacks.base import Attack
-from epsbench.attacks.norms import NORMS
 from epsbench.harness.finding_codes import OWN_GRADIENTS
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.isolation import global_state_kept
@@ -22,26 +22,27 @@ from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome, stepped
 from epsbench.harness.run.audits.attacked import Attacked
-from epsbench.harness.run.audits.binarisation import binarisation
 from epsbench.harness.run.audits.bounds import audit_bounds
-from epsbench.harness.run.audits.call_order import audit_call_order
 from epsbench.harness.run.audits.chance import audit_chance
+from epsbench.harness.run.audits.constructed import ConstructedExamples
 from epsbench.harness.run.audits.ensemble import audit_ensemble
-from epsbench.harness.run.audits.fresh_process import FreshProcess, Recipe, audit_fresh_process
-from epsbench.harness.run.audits.gradients import audit_gradients, broken_gradients, zero_gradients, zero_share
+from epsbench.harness.run.audits.fresh_process import Recipe
+from epsbench.harness.run.audits.gradients import (
+    audit_gradients,
+    broken_gradients,
+    step_success,
+    zero_gradients,
+    zero_share,
+)
 from epsbench.harness.run.audits.history import History, Seen
-from epsbench.harness.run.audits.jumps import audit_jumps
+from epsbench.harness.run.audits.in_depth import Made, audit_in_depth
 from epsbench.harness.run.audits.model import audit_model, not_finite
-from epsbench.harness.run.audits.off_grid import audit_off_grid
 from epsbench.harness.run.audits.own_attacks import OwnAttacks
-from epsbench.harness.run.audits.points import on_the_way, points
+from epsbench.harness.run.audits.points import points
 from epsbench.harness.run.audits.probe import Probe
-from epsbench.harness.run.audits.remembered import Remembered, digest_of, recall, remember
+from epsbench.harness.run.audits.remembered import Remembered, digest_of, failed, recall, remember
 from epsbench.harness.run.audits.replay import Replayed, audit_replay
-from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.shared_images import audit_shared_images
-from epsbench.harness.run.audits.slope import audit_slope
-from epsbench.harness.run.audits.unseen import audit_unseen
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.guard import guarded
 from epsbench.harness.run.machine.memory import is_out_of_memory
@@ -79,17 +80,16 @@ class Auditor:
         self.seconds = 0.0
         self.findings: list[Finding] = []
         self.shares: dict[str, float] = {}
-        self._history = History(self._step_success)
+        self._history = History(partial(step_success, probe))
         self._shared = 0.0
-        self._original, self._data, self._recipe = original, data, recipe
+        self._made = Made(original, data, recipe)
         self._in_depth_done = False
         self._clean_gradient: Tensor | None = None
-        self._train = data.train if data is not None and len(data.train) else None
         self._memory = Remembered()
         self._recalled = False
         self._identity = digest_of(identity, probe.x, probe.y) if identity and not probe.judge.random else ""
-        self._own_attacks = OwnAttacks(self.probe, self._train, self._memory)
-        self._constructed: dict[Attack, tuple[list[Finding], dict[str, Any]]] = {}
+        self._own_attacks = OwnAttacks(probe, self._made.train, self._memory)
+        self._constructed = ConstructedExamples(self._memory)
 
     def model(self, logits: Tensor | None = None, labels: Tensor | None = None) -> list[Finding]:
         """Audit the model's outputs and gradients.
@@ -106,7 +106,7 @@ class Auditor:
             if logits is not None and labels is not None:
                 right = int((logits.argmax(1) == labels).sum())
                 self.findings += [] if voids(self.findings) else audit_chance(right, len(labels), self.shape.classes)
-            if (data := self._data) is not None:
+            if (data := self._made.data) is not None:
                 self.findings += guarded("the data", lambda: audit_shared_images(data))
         return self.findings
 
@@ -125,7 +125,7 @@ class Auditor:
             )
             findings += guarded("pixels at 0 and 1", lambda: audit_bounds(self.probe, gradient))
         self._memory.outputs, self._memory.shares = list(findings), self.shares
-        if self._identity and not _failed(findings):
+        if self._identity and not failed(findings):
             remember(self._identity, self._memory)
         return findings
 
@@ -136,7 +136,8 @@ class Auditor:
             gradient = self._clean_gradient = self._gradient()
             if known.answers_alike(self.probe, points(self.probe, gradient)):
                 self._memory, self._recalled, self.shares = known, True, known.shares
-                self._own_attacks = OwnAttacks(self.probe, self._train, known)
+                self._own_attacks = OwnAttacks(self.probe, self._made.train, known)
+                self._constructed = ConstructedExamples(known)
 
     def in_depth(self, victim: Victim, replayed: Replayed | None = None) -> list[Finding]:
         """Audit once what only shows on moved images: is the model one function, with the gradient of its outputs?
@@ -152,21 +153,12 @@ class Auditor:
             self.probe.forget()
             self.findings += self._memory.in_depth[form]
             return list(self._memory.in_depth[form])
-        with self._timed(), ExitStack() as ends:
-            # It builds the model while the audits here go on.
-            process = ends.enter_context(FreshProcess(self._recipe)) if self._recipe else None
+        with self._timed():
             gradient = self._clean_gradient if self._clean_gradient is not None else self._gradient()
-            moved = points(self.probe, gradient)
-            findings = list(self._on_moved_images(victim, moved, gradient))
-            if process is not None:
-                findings += guarded(
-                    "the model in a fresh process",
-                    lambda: audit_fresh_process(process, self.probe, moved, replayed),
-                )
-            self._memory.places = {name: self.probe.logits_at(x) for name, x in moved.items()}
+            findings, self._memory.places = audit_in_depth(self.probe, victim, gradient, self._made, replayed)
         self._clean_gradient = None
         self.probe.forget()
-        if not _failed(findings):
+        if not failed(findings):
             self._memory.in_depth[form] = list(findings)
         self.findings += findings
         return findings
@@ -179,26 +171,6 @@ class Auditor:
             if is_out_of_memory(error):
                 raise
             return None  # the victim's findings say so: `epsbench.harness.run.speed.prepare`
-
-    def _on_moved_images(
-        self, victim: Victim, moved: Mapping[str, Tensor], gradient: Tensor | None
-    ) -> Iterator[Finding]:
-        probe, data, train = self.probe, self._data, self._train
-        attacked = Attacked(victim, probe.batch)
-        if train is not None and gradient is not None:  # first: it asks about images that no other audit has shown
-            yield from guarded("the order of calls", lambda: audit_call_order(probe, train))
-        yield from guarded(
-            "the model, called in several ways", lambda: audit_same_function(probe, moved, self._original)
-        )
-        yield from guarded("pixels off the grid", lambda: audit_off_grid(probe, moved))
-        yield from guarded("jumps", lambda: audit_jumps(probe, moved))
-        if gradient is not None:
-            yield from guarded("the attacked copy", lambda: audit_same_as_judged(probe, attacked, moved))
-            yield from guarded("the attacked copy's gradient", lambda: audit_same_gradient(probe, victim))
-            places = {**moved, "on the way of one step": on_the_way(probe.x, moved["one step"])}
-            yield from guarded("finite differences", lambda: audit_slope(probe, places))
-        if data is not None and train is not None:
-            yield from guarded("training images", lambda: audit_unseen(probe, train, data.test))
 
     def precision(self, victim: Victim, precision: str) -> float:
         """The share of probed images whose gradient is 0 in this precision."""
@@ -254,9 +226,9 @@ class Auditor:
         key = digest_of(attack, outcome.eps, victim.form, victim.precision, at, outcome.images[chosen])
         if key not in known:
             findings = guarded(
-                "one more step", lambda: audit_convergence(attack, outcome, victim, engine.targets, engine.batch)
+                "one more step", lambda: audit_convergence(attack, outcome, victim, engine.targets, chosen)
             )
-            if _failed(findings):
+            if failed(findings):
                 return findings
             known[key] = findings
         return known[key]
@@ -276,42 +248,24 @@ class Auditor:
             findings = self.in_depth(engine.victim, replayed)
             with self._timed():
                 if replayed:
-                    findings += guarded("verdicts", lambda: audit_replay(self.probe, self._original, replayed))
+                    findings += guarded("verdicts", lambda: audit_replay(self.probe, self._made.original, replayed))
                 if self.shares and not voids(findings):
-                    findings += self._by_own_attacks(engine, attack, outcome, replayed)
-                    findings += self._on_constructed_examples(engine, attack, outcome)
+                    findings += self._by_attacks(engine, attack, outcome, replayed)
         return findings
 
     def constructed(self, attack: Attack) -> dict[str, Any]:
         """What the binarisation test of this attack gave, or why it was not made; empty where it was not due."""
-        return self._constructed[attack][1] if attack in self._constructed else {}
+        return self._constructed.counts(attack)
 
-    def _on_constructed_examples(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
-        """The binarisation test, at the first such ε of an attack."""
-        if any(each.code == "at-chance" for each in self.findings):
-            return []
-        if attack not in self._constructed:
-            counts: dict[str, Any] = {}
-            network, eps = self.probe.judge.network, float(outcome.eps)
-            key = attack, digest_of(eps, engine.targets.index, engine.targets.labels)
-            if key not in self._memory.constructed:
-                tested = guarded(
-                    "constructed examples", lambda: binarisation(network, attack, engine.targets, eps, counts)
-                )
-                self._constructed[attack] = tested, counts
-                if not _failed(tested):
-                    self._memory.constructed[key] = tested, counts
-            else:
-                self._constructed[attack] = self._memory.constructed[key]
-        return self._constructed[attack][0]
-
-    def _by_own_attacks(
-        self, engine: Engine, attack: Attack, outcome: Outcome, replayed: Replayed | None
-    ) -> list[Finding]:
+    def _by_attacks(self, engine: Engine, attack: Attack, outcome: Outcome, replayed: Replayed | None) -> list[Finding]:
+        """Findings of the audits' own attacks, and of the cell's attack on constructed examples."""
         if any(each.code == "at-chance" for each in self.findings):  # what it withstands means nothing anyway
             return []
-        attacked = Attacked(engine.victim, self.probe.batch)
-        return self._own_attacks.findings(attacked, engine.targets, attack.norm.name, outcome, replayed)
+        attacked, targets = Attacked(engine.victim, self.probe.batch), engine.targets
+        return [
+            *self._own_attacks.findings(attacked, targets, attack.norm.name, outcome, replayed),
+            *self._constructed.findings(self.probe.judge.network, attack, targets, float(outcome.eps)),
+        ]
 
     def among(self, seen: Seen) -> list[Finding]:
         """Findings about one cell compared with the earlier ones of its model."""
@@ -330,22 +284,6 @@ class Auditor:
         shares = self.shares | ({precision: float(zero.mean())} if zero is not None else {})
         yield from zero_gradients(shares, precision)
 
-    def _step_success(self, norm: str, eps: float) -> tuple[int, int]:
-        """How many of the probed images that are classified correctly one step of size ``eps`` fools, and of how many.
-
-        The step follows the gradient of the log-odds, which does not underflow where logits are saturated.
-        """
-        probe, ball = self.probe, NORMS.get(norm)
-        if ball is None:  # a norm of the user's own
-            return 0, 0
-        right = probe.logits(probe.x).argmax(1) == probe.y
-        x, y = probe.x[right], probe.y[right]
-        if not len(x):
-            return 0, 0
-        radius = x.new_full((len(x), 1, 1, 1), eps)
-        x_adv = ball.into_ball(x, x + radius * ball.direction(probe.slope(x, y)), radius)
-        return int((probe.logits(x_adv).argmax(1) != y).sum()), len(x)
-
     @contextmanager
     def _timed(self) -> Iterator[None]:
         started = time.perf_counter()
@@ -355,11 +293,6 @@ class Auditor:
             if self.probe.x.is_cuda:
                 torch.cuda.synchronize(self.probe.x.device)
             self.seconds += time.perf_counter() - started
-
-
-def _failed(findings: Iterable[Finding]) -> bool:
-    """Whether an audit raised: another call may find what it did not."""
-    return any(each.code == "audit-failed" for each in findings)
 
 
 def probe_size(images: int) -> int:

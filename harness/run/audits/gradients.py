@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from epsbench.attacks.norms import NORMS
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.probe import Probe, log_odds
 
@@ -85,3 +86,20 @@ def _masked(probe: Probe, right: Tensor, classes: int) -> Iterator[Finding]:
     if share > chance + 3 * math.sqrt(chance * (1 - chance) / total):
         fact = f"{share:.0%} of the examples withstand {UNBOUNDED_STEPS} gradient steps with ε = 1"
         yield finding("masked", fact, accuracy=share, chance=chance, examples=total)
+
+
+def step_success(probe: Probe, norm: str, eps: float) -> tuple[int, int]:
+    """How many of the probed images that are classified correctly one step of size ``eps`` fools, and of how many.
+
+    The step follows the gradient of the log-odds, which does not underflow where logits are saturated.
+    """
+    ball = NORMS.get(norm)
+    if ball is None:  # a norm of the user's own
+        return 0, 0
+    right = probe.logits(probe.x).argmax(1) == probe.y
+    x, y = probe.x[right], probe.y[right]
+    if not len(x):
+        return 0, 0
+    radius = x.new_full((len(x), 1, 1, 1), eps)
+    x_adv = ball.into_ball(x, x + radius * ball.direction(probe.slope(x, y)), radius)
+    return int((probe.logits(x_adv).argmax(1) != y).sum()), len(x)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from epsbench.attacks.losses import Margin
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss, Margin
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.probe import Probe, log_odds
-from epsbench.harness.run.audits.search import score_search
+from epsbench.harness.run.audits.search import lead, score_search
 from epsbench.harness.run.metrics import share_of
 from epsbench.harness.statistics import mcnemar_exact
 
@@ -27,7 +28,6 @@ MUCH = 0.15  # of the images; a smaller difference is not reported
 # half.
 SCREENED, GO_ON = 12, 3
 
-Gradient = Callable[[Tensor, Tensor], Tensor]
 Masks = tuple[Tensor, Tensor]
 
 
@@ -63,13 +63,13 @@ class Tried:
 class Reattacked:
     """Which of N attacked images each attack fools, by the judge's verdict."""
 
-    cross_entropy: Callable[[Tensor], Tensor]
-    """By steps along the gradient of the cross-entropy: from marked images (N,) to fooled ones (N,), as `Tried`."""
+    cross_entropy: Tried
+    """By steps along the gradient of the cross-entropy."""
 
-    margin: Callable[[Tensor], Tensor]
+    margin: Tried
     """By steps along the gradient of the margin."""
 
-    search: Callable[[Tensor], Tensor]
+    search: Tried
     """By scores alone."""
 
     nearest: Tensor
@@ -83,7 +83,7 @@ class Reattacked:
         marked = self.nearest[rows[self.nearest]][:count]
         return torch.zeros_like(rows).index_fill_(0, marked, True)
 
-    def worth(self, attack: Callable[[Tensor], Tensor], rows: Tensor) -> bool:
+    def worth(self, attack: Tried, rows: Tensor) -> bool:
         """Whether an attack fools enough of the nearest of ``rows`` (N,) to be tried on all of them.
 
         It is tried on the nearest half of these first.
@@ -92,6 +92,23 @@ class Reattacked:
         if n > SCREENED and not attack(self.first(rows, SCREENED // 2)).any():
             return False
         return int(attack(self.first(rows)).sum()) >= min(GO_ON, n)
+
+    def fools(self, attack: Tried, rows: Tensor, least: int) -> bool:
+        """Whether an attack fools ``least`` of ``rows`` (N,); the nearest are attacked first, until that is certain."""
+        n = int(rows.sum())
+        for asked in range(SCREENED, n + SCREENED, SCREENED):
+            fooled = int(attack(self.first(rows, asked)).sum())
+            if fooled >= least or fooled + max(0, n - asked) < least:
+                break
+        else:
+            return least <= 0
+        return fooled >= least
+
+    def standing(self, rows: Tensor) -> Tensor:
+        """Those of ``rows`` (N,) that steps on the margin are not known to fool; for the nearest it is known."""
+        while (self.margin(self.first(rows)) & rows).any():
+            rows = rows & ~self.margin.masks[1]
+        return rows & ~self.margin.masks[1]
 
 
 def reattack(
@@ -103,38 +120,38 @@ def reattack(
     norm: Norm,
     eps: float,
     others: Tensor,
-    memory: tuple[dict[str, Masks], str] | None = None,
+    memory: tuple[MutableMapping[str, Masks], str] | None = None,
 ) -> Reattacked:
     """Attacks on images ``x`` (N, C, H, W) that are classified correctly, as labels ``y`` (N,), at ``eps``.
 
     ``logits`` (N, classes) are those of the images. Gradients are those of the ``attacked`` form, as the recorded
     attack follows them. ``others`` (M, C, H, W) are further images, of any class: the search by scores tries steps
-    towards them. ``memory`` has what was tried before, by the name of an attack after this key, and takes what is new.
+    towards them, and ends early on images where steps on the margin have come much further. ``memory`` has what
+    was tried before, by the name of an attack after this key, and takes what is new.
     """
     table, key = memory or ({}, "")
+    nothing = torch.full((len(x),), math.nan, device=x.device)
+    reached, _ = table.setdefault(f"{key} reached", (nothing, nothing))
 
-    def tried(name: str, fools: Callable[[Tensor, Tensor], Tensor]) -> Tried:
-        attack = Tried(lambda at: fools(x[at], y[at]), len(x), x.device, table.get(f"{key} {name}"))
+    def tried(name: str, fools: Callable[[Tensor], Tensor]) -> Tried:
+        attack = Tried(fools, len(x), x.device, table.get(f"{key} {name}"))
         table[f"{key} {name}"] = attack.masks
         return attack
 
+    def along(loss: Loss, at: Tensor) -> tuple[Tensor, Tensor]:
+        return along_gradient(probe, attacked, x[at], y[at], norm, eps, loss)
+
+    def margin(at: Tensor) -> Tensor:
+        stands, reached[at] = along(Margin(), at)
+        return ~stands
+
     return Reattacked(
-        tried("cross-entropy", lambda few, labels: ~by_cross_entropy(probe, attacked, few, labels, norm, eps)),
-        tried("margin", lambda few, labels: ~by_margin(probe, attacked, few, labels, norm, eps)),
-        tried("search", lambda few, labels: score_search(probe, few, labels, norm, eps, others)),
+        tried("cross-entropy", lambda at: ~along(CROSS_ENTROPY, at)[0]),
+        tried("margin", margin),
+        tried("search", lambda at: score_search(probe, x[at], y[at], norm, eps, others, reached[at])),
         log_odds(logits, y).argsort(descending=True, stable=True),
         logits.softmax(1).amax(1),
     )
-
-
-def by_cross_entropy(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
-    """Which images (N,) withstand steps along the gradient of the cross-entropy."""
-    return along_gradient(probe, x, y, norm, eps, attacked.gradient)
-
-
-def by_margin(probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
-    """Which images (N,) withstand steps along the gradient of the margin."""
-    return along_gradient(probe, x, y, norm, eps, lambda at, labels: attacked.gradient_of(Margin(), at, labels))
 
 
 def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[Finding]:
@@ -148,15 +165,15 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
     left = ~fooled
     if result.worth(result.margin, left):
         yield from _by_margin_alone(result, fooled, eps)
-        left = left & ~result.margin(left)
+        left = result.standing(left)
     if result.worth(result.search, left):
         yield from _by_search_alone(result, fooled, left, eps)
 
 
 def _by_margin_alone(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[Finding]:
     n, everyone = len(fooled), torch.ones_like(fooled)
-    most = int(result.margin(~fooled).sum())
-    if most <= MUCH * n or mcnemar_exact(most, 0) >= SIGNIFICANT:
+    least = next(k for k in range(math.floor(MUCH * n) + 1, n + 99) if mcnemar_exact(k, 0) < SIGNIFICANT)
+    if not result.fools(result.margin, ~fooled, least):
         return
     cross_entropy, margin = result.cross_entropy(everyone), result.margin(everyone)
     gained = int((margin & ~cross_entropy & ~fooled).sum())
@@ -175,9 +192,9 @@ def _by_margin_alone(result: Reattacked, fooled: Tensor, eps: float) -> Iterator
 def _by_search_alone(result: Reattacked, fooled: Tensor, left: Tensor, eps: float) -> Iterator[Finding]:
     """``left`` (N,) are the images that neither the recorded attack nor the margin fools, as far as that is known."""
     n, enough = len(fooled), max(MUCH * len(fooled), FEWEST / 4)
-    more = result.search(left)
-    if int(more.sum()) <= enough:
+    if not result.fools(result.search, left, math.floor(enough) + 1):
         return
+    more = result.search(left)
     more &= ~result.margin(more) & ~result.cross_entropy(more)  # what gradients find is no sign of masking
     if int(more.sum()) > enough:
         shares = {"recorded": share_of(fooled), "search": share_of(more)}
@@ -205,17 +222,39 @@ def _why_margin(confidence: float) -> tuple[str, str]:
     return "the cross-entropy leads elsewhere than to the nearest class", use
 
 
-def along_gradient(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, gradient: Gradient) -> Tensor:
-    """Which images (N,) withstand projected steps along ``gradient``, at every step."""
+def along_gradient(
+    probe: Probe, attacked: Attacked, x: Tensor, y: Tensor, norm: Norm, eps: float, loss: Loss
+) -> tuple[Tensor, Tensor]:
+    """Which images (N,) withstand projected steps along the gradient of ``loss``, at every step.
+
+    The judge decides about the last point, and before that where the logits that come with the next gradient leave a
+    doubt. Also returns the highest `lead` (N,) on the way.
+    """
     radius = x.new_full((len(x), 1, 1, 1), eps)
     x_adv, stands = x, torch.ones_like(y, dtype=torch.bool)
-    for _ in range(STEPS):
+    reached = torch.full((len(x),), -math.inf, device=x.device)
+
+    def judged(at: Tensor, points: Tensor) -> None:
+        """Ask the judge about ``points`` of the images at these positions."""
+        if len(at):
+            logits = probe.logits(points)
+            stands[at] = logits.argmax(1) == y[at]
+            reached[at] = torch.maximum(reached[at], lead(logits, y[at]))
+
+    for step in range(STEPS):
         left = stands.nonzero().flatten()
         if not len(left):
             break
-        at, start, ball = x_adv[left], x[left], radius[left]
-        moved = at + STEP * ball * norm.direction(gradient(at, y[left]))
-        at = norm.into_ball(start, moved, ball)
-        x_adv = x_adv.index_copy(0, left, at)
-        stands = stands.index_copy(0, left, probe.logits(at).argmax(1) == y[left])
-    return stands
+        gradient, logits = attacked.query(loss, x_adv[left], y[left])
+        reached[left] = torch.maximum(reached[left], lead(logits, y[left]))
+        # Not a comparison with 0 from above: the judge sees what is NaN, too.
+        doubtful = ~(attacked.victim.margin(logits, y[left]) > 0)
+        if step and bool(doubtful.any()):
+            judged(left[doubtful], x_adv[left[doubtful]])
+        at, ball = x_adv[left], radius[left]
+        moved = norm.into_ball(x[left], at + STEP * ball * norm.direction(gradient), ball)
+        go_on = stands[left]
+        x_adv = x_adv.index_copy(0, left[go_on], moved[go_on])
+    left = stands.nonzero().flatten()
+    judged(left, x_adv[left])
+    return stands, reached

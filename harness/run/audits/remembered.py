@@ -7,7 +7,7 @@ same logits at the places where it was audited: at clean images, at random signs
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +41,8 @@ class Remembered:
     """Findings of the audits in depth, by the form and the precision that was attacked."""
 
     tried: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """For an attack of the audits' own on some images (N,): which of them were attacked, and which it fools."""
+    """For an attack of the audits' own on some images (N,): which of them were attacked, and which it fools.
+    Besides, how far steps on the margin have come, twice."""
 
     constructed: dict[tuple[Attack, str], tuple[list[Finding], dict[str, Any]]] = field(default_factory=dict)
     """The binarisation test, by attack, and ε with images."""
@@ -62,6 +63,11 @@ class Remembered:
 
 _MODELS = Recent[Remembered](MODELS)
 recall, remember = _MODELS.recall, _MODELS.remember
+
+
+def failed(findings: Iterable[Finding]) -> bool:
+    """Whether an audit raised: another call may find what it did not, so nothing is remembered."""
+    return any(each.code == "audit-failed" for each in findings)
 
 
 def digest_of(*parts: object) -> str:

@@ -8,31 +8,46 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from epsbench.attacks.losses import at_class, best_other
 from epsbench.attacks.norms import Norm
 from epsbench.harness.run.audits.probe import Probe, log_odds
 from epsbench.harness.run.noise import KeyedNoise
 
 TOWARDS, STRIPES, SQUARES = 8, 4, 120  # queries of each kind
 LARGEST, SMALLEST = 0.5, 0.15  # side of a square as a share of the image's
+# After so many squares, images leave where the search has come less than this share of the way that steps along the
+# gradient have come: each further query gains less than those before, and where gradients are masked, queries lead.
+EARLY, BEHIND = 24, 0.5
 
 
-def score_search(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, others: Tensor) -> Tensor:
-    """Which images (N,) the search fools. The same images give the same answer, in any number."""
+def score_search(
+    probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, others: Tensor, reached: Tensor | None = None
+) -> Tensor:
+    """Which images (N,) the search fools. The same images give the same answer, in any number.
+
+    ``reached`` (N,) is the highest `lead` of steps along the gradient, NaN where it is not known.
+    """
     radius = x.new_full((len(x), 1, 1, 1), eps)
     rows = torch.arange(len(x), device=x.device)
     noise = KeyedNoise(0, rows, torch.zeros_like(rows))
-    best, best_loss = x, log_odds(probe.logits(x), y)
+    logits = probe.logits(x)
+    best, best_loss = x.clone(), log_odds(logits, y)
+    start, best_lead = lead(logits, y), lead(logits, y)
     fooled = torch.zeros_like(y, dtype=torch.bool)
+    searched = ~fooled
 
     def offer(candidate: Tensor) -> None:
-        nonlocal best, best_loss, fooled
-        candidate = norm.into_ball(x, candidate, radius)
-        logits = probe.logits(candidate)
-        loss = log_odds(logits, y)
-        better = (loss > best_loss) & ~fooled
-        best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
-        best_loss = torch.where(better, loss, best_loss)
-        fooled = fooled | (logits.argmax(1) != y)
+        at = searched.nonzero().flatten()
+        if not len(at):
+            return
+        moved = norm.into_ball(x[at], candidate[at], radius[at])
+        logits = probe.logits(moved)
+        loss = log_odds(logits, y[at])
+        better = loss > best_loss[at]
+        best[at[better]], best_loss[at[better]] = moved[better], loss[better]
+        best_lead[at] = torch.maximum(best_lead[at], lead(logits, y[at]))
+        fooled[at] = logits.argmax(1) != y[at]
+        searched[at] = ~fooled[at]
 
     for candidate in _towards(probe, x, y, others):
         offer(candidate)
@@ -40,11 +55,18 @@ def score_search(probe: Probe, x: Tensor, y: Tensor, norm: Norm, eps: float, oth
         signs = (noise.uniform(x.shape[1], 1, x.shape[3]) - 0.5).sign()
         offer(x + radius * norm.direction(signs.expand_as(x)))
     for step in range(SQUARES):
-        if bool(fooled.all()):
+        if step == EARLY and reached is not None:
+            searched &= ~(best_lead - start < BEHIND * (reached - start))
+        if not bool(searched.any()):
             break
         side = LARGEST + (SMALLEST - LARGEST) * step / SQUARES
         offer(_with_square(best, x, noise, norm, radius, side))
     return fooled
+
+
+def lead(logits: Tensor, y: Tensor) -> Tensor:
+    """How far the best other class leads the true class (N,), in units of the logits (N, classes): fooled above 0."""
+    return best_other(logits, y) - at_class(logits, y)
 
 
 def _with_square(best: Tensor, x: Tensor, noise: KeyedNoise, norm: Norm, radius: Tensor, side: float) -> Tensor:

@@ -10,12 +10,12 @@ from zoo import codes, measure
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Record
-from epsbench.harness.run.audits import auditor, own_attacks
+from epsbench.harness.run.audits import auditor, in_depth, own_attacks
 from epsbench.harness.run.guard import guarded
 
 AUDITS = [
     (auditor, "audit_model"), (auditor, "audit_gradients"), (auditor, "audit_outcome"), (auditor, "audit_convergence"),
-    (auditor, "audit_off_grid"), (auditor, "audit_replay"), (own_attacks, "reattack"), (own_attacks, "audit_reattack"),
+    (in_depth, "audit_off_grid"), (auditor, "audit_replay"), (own_attacks, "reattack"), (own_attacks, "audit_reattack"),
 ]  # fmt: skip
 
 

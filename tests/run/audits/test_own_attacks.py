@@ -16,8 +16,9 @@ from hypothesis import given, strategies
 from late_gradients import SpoiledOffGrid
 from lookups import Robust
 from memories import Remembers
-from zoo import CPU, DIGITS, codes, digits, measure, probe_of
+from zoo import CPU, codes, digits, measure, probe_of
 
+from epsbench.attacks.losses import CROSS_ENTROPY, Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.harness.findings import Finding
 from epsbench.harness.isolation import global_state_kept
@@ -27,6 +28,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.chance import audit_chance
+from epsbench.harness.run.audits.gradients import step_success
 from epsbench.harness.run.audits.history import History, Seen
 from epsbench.harness.run.audits.points import on_the_way, points
 from epsbench.harness.run.audits.reattack import (
@@ -41,7 +43,7 @@ from epsbench.harness.run.audits.reattack import (
     reattack,
 )
 from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
-from epsbench.harness.run.audits.search import score_search
+from epsbench.harness.run.audits.search import lead, score_search
 from epsbench.harness.run.audits.slope import audit_slope
 from epsbench.harness.statistics import mcnemar_exact
 
@@ -65,8 +67,61 @@ def test_the_search_fools_an_undefended_model_within_the_ball_and_repeats_itself
 def test_the_search_beats_gradients_where_images_are_looked_up(honest):
     probe = probe_of(Robust(honest))
     linf, others = NORMS["linf"], digits().train.pixels(slice(0, 512))
-    stands = along_gradient(probe, probe.x, probe.y, linf, 0.3, probe.gradient)
+    attacked = Attacked(Victim(probe.judge.network, CPU, "float32", "plain"), 64)
+    stands, _ = along_gradient(probe, attacked, probe.x, probe.y, linf, 0.3, CROSS_ENTROPY)
     assert score_search(probe, probe.x, probe.y, linf, 0.3, others).float().mean() > (~stands).float().mean()
+
+
+def test_the_search_ends_early_where_gradients_lead_further_and_nowhere_else(honest):
+    probe = probe_of(honest)
+    logits, others = probe.logits(probe.x), digits().train.pixels(slice(0, 200))
+    right = logits.argmax(1) == probe.y
+    x, y, start = probe.x[right], probe.y[right], lead(logits, probe.y)[right]
+    linf = NORMS["linf"]
+
+    def searched(reached: torch.Tensor | None) -> tuple[torch.Tensor, int]:
+        before = probe.judge.forwards
+        return score_search(probe, x, y, linf, 0.05, others, reached), probe.judge.forwards - before
+
+    whole, rows = searched(None)
+    for no_further in (start, torch.full_like(start, torch.nan)):  # as where gradients are masked, or were not followed
+        assert searched(no_further)[0].equal(whole)
+        assert searched(no_further)[1] == rows
+    early, fewer = searched(start + 1000)
+    assert not (early & ~whole).any()
+    assert fewer < 0.4 * rows
+    half = torch.where(torch.arange(len(x)) % 2 == 0, start, start + 1000)
+    mixed, _ = searched(half)
+    assert mixed[::2].equal(whole[::2])
+    assert mixed[1::2].equal(early[1::2])
+
+
+def test_steps_along_the_gradient_end_where_the_judge_says_so(honest):
+    """The judge is asked at the last point and where the attacked form is in doubt."""
+    probe = probe_of(honest)
+    attacked = Attacked(Victim(probe.judge.network, CPU, "float32", "plain"), 64)
+    right = probe.logits(probe.x).argmax(1) == probe.y
+    x, y, linf = probe.x[right], probe.y[right], NORMS["linf"]
+    before = probe.judge.forwards
+    stands, reached = along_gradient(probe, attacked, x, y, linf, 0.1, Margin())
+    assert 0 < int(stands.sum()) < len(x)
+    assert probe.judge.forwards - before <= 2 * len(x)
+    assert ((reached >= 0) == ~stands).all()
+    low = Attacked(Victim(probe.judge.network, CPU, "bf16", "plain"), 64)
+    assert (along_gradient(probe, low, x, y, linf, 0.1, Margin())[0] != stands).sum() <= 2
+
+
+def test_an_attack_goes_on_until_it_is_certain_whether_it_fools_enough():
+    asked: list[int] = []
+    some = torch.arange(48) < 6
+    tried = Reattacked(answers(some), answers(some, asked), answers(some), torch.arange(48), torch.ones(48))
+    everyone = torch.ones(48, dtype=torch.bool)
+    assert tried.fools(tried.margin, everyone, 6)
+    assert len(asked) == 12
+    assert not tried.fools(tried.margin, everyone, 25)  # 24 are left after the second dozen
+    assert len(asked) == 36
+    assert not tried.fools(tried.margin, everyone, 49)
+    assert len(asked) == 36
 
 
 def test_margin_steps_fool_where_the_cross_entropy_is_saturated(honest):
@@ -103,8 +158,7 @@ def test_a_copy_that_saw_nothing_shows_what_a_model_remembers(honest):
 
 def test_a_step_of_saturated_logits_is_measured_all_the_same(honest):
     """So that scaled logits are not taken for catastrophic overfitting."""
-    made = [Auditor(probe_of(network, 64), DIGITS) for network in (honest, Scaled(honest, 1000.0))]
-    plain, scaled = (auditor._step_success("linf", 0.2) for auditor in made)
+    plain, scaled = (step_success(probe_of(each, 64), "linf", 0.2) for each in (honest, Scaled(honest, 1000.0)))
     assert abs(plain[0] - scaled[0]) <= 2  # rounding
     assert plain[0] > 10
 
@@ -232,8 +286,12 @@ def test_the_attacked_form_is_asked_without_being_counted(honest):
     probe = probe_of(honest)
     victim = Victim(probe.judge.network, CPU, "float32", "plain")
     attacked = Attacked(victim, 20)
-    gradient = attacked.gradient(probe.x, probe.y)
+    gradient, logits = attacked.query(CROSS_ENTROPY, probe.x, probe.y)
     torch.testing.assert_close(gradient, probe.gradient(probe.x, probe.y))
+    torch.testing.assert_close(logits, probe.logits(probe.x))
+    margins, _ = attacked.query(Margin(), probe.x, probe.y)
+    assert (victim.forwards, victim.backwards) == (0, 0)
+    assert not margins.equal(gradient)
     torch.testing.assert_close(attacked.logits(probe.x), attacked.logits_with_gradient(probe.x, probe.y))
     assert (victim.forwards, victim.backwards) == (0, 0)
 

@@ -11,7 +11,7 @@ from zoo import digits
 
 from epsbench.harness.api import evaluate
 from epsbench.harness.findings import finding
-from epsbench.harness.run.audits import auditor, remembered
+from epsbench.harness.run.audits import auditor, constructed, in_depth, remembered
 
 SWITCH = {"on": False}
 
@@ -91,7 +91,7 @@ def test_a_model_that_answers_otherwise_by_now_is_audited_again(honest):
 
 def test_other_weights_other_images_and_another_order_are_audited_anew(honest, monkeypatch):
     asked = []
-    monkeypatch.setattr(auditor, "audit_jumps", lambda probe, moved: asked.append(1) or iter(()))
+    monkeypatch.setattr(in_depth, "audit_jumps", lambda probe, moved: asked.append(1) or iter(()))
     called(Switched(honest))
     called(Switched(honest))
     assert len(asked) == 1
@@ -120,8 +120,8 @@ def test_an_audit_that_raised_is_made_again(honest, monkeypatch):
         raise RuntimeError("out of paper")
 
     with monkeypatch.context() as broken:
-        broken.setattr(auditor, "audit_jumps", raises)
-        broken.setattr(auditor, "binarisation", raises)
+        broken.setattr(in_depth, "audit_jumps", raises)
+        broken.setattr(constructed, "binarisation", raises)
         assert "audit-failed" in codes(called(Switched(honest))[0])
     assert "audit-failed" not in codes(called(Switched(honest))[0])
 
