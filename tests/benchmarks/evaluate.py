@@ -11,7 +11,6 @@ Seconds are those of the processor, user and system, with those of child process
 from __future__ import annotations
 
 import argparse
-import itertools
 import multiprocessing
 import resource
 import statistics
@@ -35,24 +34,9 @@ from epsbench.attacks.pgd import PGD
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.run.data.load import load_data
 from epsbench.models.catalogue import ResNet18, SmallCNN
+from tests.benchmarks.conv6 import Conv6
 
 WAYS = ("evaluate", "engine")
-
-
-class Conv6(nn.Module):
-    """Six 3×3 convolutions with batch norm, in pairs of 16, 32 and 64 channels, and a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths, layers = [3, 16, 16, 32, 32, 64, 64], []
-        for number, (before, after) in enumerate(itertools.pairwise(widths)):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-            layers += [nn.MaxPool2d(2)] if number % 2 else []
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, 10))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pixels (N, C, H, W) to logits (N, classes)."""
-        return self.layers(x)
 
 
 @dataclass(frozen=True)
@@ -64,12 +48,18 @@ class Case:
     attack: Attack
     eps: str
     train: int
-    """The number of images of its training: three epochs, each image moved at random and by one step of FGSM."""
+    """The number of images of its training: three epochs, each image moved at random and by one step of FGSM.
+
+    0: the network stays as it is built, and its own answers are the labels.
+    """
 
 
 CASES = {
     "conv6": Case("cifar10", Conv6, PGD(steps=40), "2/255", 10_000),
     "resnet18": Case("cifar10", lambda: ResNet18(width=16).build(DATASETS["cifar10"]), PGD(steps=10), "2/255", 5_000),
+    "resnet18-pool": Case(
+        "cifar10", lambda: ResNet18(stem="pool").build(DATASETS["cifar10"]), PGD(steps=40), "1/1020", 0
+    ),
     "smallcnn": Case("mnist", lambda: SmallCNN().build(DATASETS["mnist"]), PGD(steps=40), "0.2", 20_000),
     "smallcnn-autoattack": Case(
         "mnist", lambda: SmallCNN().build(DATASETS["mnist"]), AutoAttack(), "0.2", 20_000
@@ -99,6 +89,8 @@ def trained(case: Case) -> nn.Module:
     """The case's network after a short training that makes it robust enough to attack."""
     torch.manual_seed(0)
     network = case.build()
+    if not case.train:
+        return network.eval()
     x, y = images_of(case.data, case.train, train=True)
     eps, epochs, batch = float(Fraction(case.eps)), 3, 100
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -156,6 +148,9 @@ def work(pipe: Connection, job: Job) -> None:
     network.load_state_dict(torch.load(job.weights, weights_only=True))
     network.eval()
     x, y = images_of(case.data, job.images)
+    if not case.train:
+        with torch.no_grad():
+            y = torch.cat([network(part) for part in x.split(64)]).argmax(1)
     way = {"evaluate": by_evaluate, "engine": by_engine}[job.way]
     calls = []
     for _ in range(2):
@@ -191,7 +186,7 @@ def main() -> None:
         for name in given.cases:
             folder = given.weights or Path(temporary)
             folder.mkdir(exist_ok=True)
-            weights = folder / f"{name.split('-')[0]}.pt"
+            weights = folder / f"{name.removesuffix('-autoattack')}.pt"
             if not weights.is_file():
                 torch.save(trained(CASES[name]).state_dict(), weights)
             job = Job(name, "", given.images, given.threads, weights)

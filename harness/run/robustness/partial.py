@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from epsbench.harness.errors import InputError
 from epsbench.harness.files import DAMAGED_ARCHIVE, Chunked, keep_archive
+from epsbench.harness.kept_images import Stored
 from epsbench.harness.plan.cell import RobustnessCell
-from epsbench.harness.run.attack.kept_images import in_parts
+from epsbench.harness.plan.data.budget import budget
+from epsbench.harness.run.attack.kept_images import blank_images, in_parts, let_go
 from epsbench.harness.run.attack.ledger import ARRAYS, COUNTS, Outcome, Part
 from epsbench.harness.run.attack.returned import Returned
 
@@ -41,13 +45,15 @@ class PartialResults:
         """What was kept at this ε; None where nothing was, where it is damaged, or where the weights differ."""
         try:
             with np.load(self.path(eps), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                arrays = {name: file[name] for name in file.files if name != "images"}
+                names = set(file.files)
             kept = json.loads(str(arrays.pop("kept")))
         except DAMAGED_ARCHIVE:  # the parts are computed again
             return None
-        if kept.get("weights") != self.weights or not {*ARRAYS, "images"} <= arrays.keys():
+        if kept.get("weights") != self.weights or not {*ARRAYS, "images"} <= names:
             return None  # of another model, or by an epsbench that kept other fields
-        return unpacked(arrays, kept, eps)
+        images = _images(self.path(eps))
+        return None if images is None else unpacked(arrays | {"images": images.numpy()}, kept, eps)
 
     def save(self, outcome: Outcome) -> None:
         """Keep the outcome after a further part. Raises `InputError` where it cannot be written."""
@@ -58,6 +64,23 @@ class PartialResults:
     def drop(self, eps: Fraction) -> None:
         """Delete what was kept at this ε: its record is written."""
         self.path(eps).unlink(missing_ok=True)
+
+
+def _images(path: Path) -> Tensor | None:
+    """The images (k, C, H, W) of an archive, in a file of their own where they are large; None where it is damaged."""
+    try:
+        stored = Stored(path)
+    except DAMAGED_ARCHIVE:
+        return None
+    images, at = blank_images(stored.shape, stored.nbytes > budget()), 0
+    try:
+        for part in stored.chunks():
+            images[at : at + len(part)] = torch.from_numpy(part.copy())
+            at += len(part)
+            let_go(images)
+    except InputError:
+        return None
+    return images
 
 
 def packed(outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any]]:

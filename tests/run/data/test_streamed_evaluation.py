@@ -6,7 +6,9 @@ import json
 import pickle
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +24,9 @@ from epsbench.harness.plan.data.decoded import decoded_folder
 from epsbench.harness.records import read_records
 from epsbench.harness.run.attack import kept_images
 from epsbench.harness.run.attack.kept_images import blank_images, in_parts, is_in_file, let_go
+from epsbench.harness.run.attack.ledger import blank_outcome
+from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.robustness.partial import PartialResults
 
 N = 60
 
@@ -121,6 +126,27 @@ def test_images_in_a_file_are_a_tensor_whose_pages_can_go(place):
     assert torch.equal(images, values)
     assert sum(rows.stop - rows.start for rows in in_parts(images)) == 50
     assert not list(decoded_folder().iterdir())  # the file has no name
+
+
+def test_a_resumed_ensemble_keeps_large_images_in_a_file(place, monkeypatch):
+    eps, n = Fraction(1, 10), 900
+    x = torch.rand(n, 3, 8, 8)
+    targets = Targets(lambda at: x[at], torch.zeros(n, dtype=torch.long), torch.arange(n))
+    kept = PartialResults(place, [SimpleNamespace(id="one", eps=eps)], "weights")
+    outcome = blank_outcome(targets, eps, n)
+    outcome.images[:] = x
+    kept.save(outcome)
+    in_memory = kept.load(eps)
+    monkeypatch.setenv("EPSBENCH_DATA_MEMORY", "0")
+    in_file = kept.load(eps)
+    assert (is_in_file(in_memory.images), is_in_file(in_file.images)) == (False, True)
+    assert torch.equal(in_memory.images, x)
+    assert torch.equal(in_file.images, x)
+    content = bytearray(kept.path(eps).read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 300] = bytes(300)
+    kept.path(eps).write_bytes(content)
+    assert kept.load(eps) is None  # the parts are computed again
 
 
 def test_no_room_for_the_images_is_one_message(place, monkeypatch):
