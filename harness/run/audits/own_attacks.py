@@ -21,6 +21,7 @@ from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.reattack import IMAGES, SCREENED, Reattacked, audit_reattack, reattack
 from epsbench.harness.run.audits.remembered import Remembered, digest_of
 from epsbench.harness.run.audits.replay import Replayed
+from epsbench.harness.run.audits.same_function import IMAGES as COMPARED
 from epsbench.harness.run.audits.same_function import audit_same_as_judged
 from epsbench.harness.run.audits.unseen import HALVES, TRAINING, UNDER_ATTACK, audit_robust_on_test_alone, halves_joined
 from epsbench.harness.run.data.examples import Examples
@@ -92,7 +93,7 @@ class OwnAttacks:
         known, key = self._memory.there, digest_of(attacked.victim.form, attacked.victim.precision, replayed.x)
         if key not in known:
             probe = replace(self._probe, x=replayed.x, y=replayed.y)
-            same = audit_same_as_judged(probe, attacked, {"adversarial images": replayed.x})
+            same = audit_same_as_judged(probe, attacked, {"adversarial images": replayed.x[:COMPARED]})
             gradient = probe.slope(replayed.x, replayed.y)
             known[key] = [*same, *broken_gradients(gradient, "adversarial images")]
         return known[key]
