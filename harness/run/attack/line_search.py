@@ -68,7 +68,11 @@ def lead(judge: Judge, x: Tensor, y: Tensor, batch: int, examples: Tensor) -> Te
 
     A majority of passes decides the sign where the model is random.
     """
-    logits, predicted = judge.verdict(x, y, batch, examples)
+    return lead_by(judge, *judge.verdict(x, y, batch, examples), y)
+
+
+def lead_by(judge: Judge, logits: Tensor, predicted: Tensor, y: Tensor) -> Tensor:
+    """`lead` by a verdict's logits (N, K) and class (N,)."""
     margin = lead_of(logits, y)
     if judge.votes > 1:
         margin = margin.abs().where(predicted == y, -margin.abs())

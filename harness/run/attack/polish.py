@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from epsbench.attacks.norms import NORMS, Norm
-from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.norms.base import choose_rows, per_row
 from epsbench.attacks.plane import to_plane
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.line_search import CLOSE, lead, nearest_on_the_line
 
-Gradient = Callable[[Tensor, Tensor], Tensor]
-"""``gradient(x, y)`` of the margin max_{i≠y} z_i − z_y at images (N, C, H, W) with labels (N,)."""
+Ask = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""``ask(x, y, examples)``: the gradient of the margin max_{i≠y} z_i − z_y at images (N, C, H, W), and the lead of the
+true class there, (N,). The images have labels ``y`` and places in the split, (N,)."""
 
-_LOOSE = 2e-3  # of the distance: how near the change of class must be before the last round
 _LEAST = 0.5 * CLOSE  # of the distance: what a step must promise by the plane
 _POOR, _GOOD = 0.25, 0.75  # shares of what was promised: below the first a step was too long, above the other too short
+_LOOSE = 2e-3  # of the distance: how near to the change of class a point is brought, to begin at
+_NEAR = 0.5  # of the way to a point: how far the change of class may be from it, for the plane to be believed
+_BEYOND = 1e-4  # of the distance: how far beyond the expected change of class a point is tried
+_ALIKE = 0.02  # of the distance: where a point is expected to be less nearer than that, both are looked at
 
 
 def known(norm: Norm) -> bool:
@@ -31,107 +35,160 @@ def known(norm: Norm) -> bool:
 class Polish:
     """Points that fool the judge, moved along the decision boundary to where it is nearest to the clean images.
 
-    A point moves to the boundary on the line to the clean image. There the boundary is taken for a plane, and the
-    plane's nearest point to the clean image within the box (Croce and Hein, 2020, FAB, eq. 6) gives the next line.
-    Where the boundary is curved, the step there is shorter, and adapts as in trust-region methods. A row ends when its
-    step promises nothing nearer, or after ``rounds`` gradients. A flat boundary takes two.
+    At a point the boundary is taken for the plane where the margin, by its gradient there, is 0. The plane's nearest
+    point to the clean image within the box (Croce and Hein, 2020, FAB, eq. 6) is the next point. A point counts by how
+    far its plane is on the line to the clean image. Where that is no nearer than before, the boundary is curved, and
+    the step is shorter, as in trust-region methods. So a round takes one gradient, and no search. A row ends when its
+    step promises nothing nearer, or after ``rounds`` gradients. A flat boundary takes two. At the end one search on the
+    line to the clean image brings the point to the boundary.
     """
 
     judge: Judge
-    gradient: Gradient
+    ask: Ask
     norm: Norm
     rounds: int
     batch: int
 
-    def __call__(self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, clean: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, leads: tuple[Tensor, Tensor]) -> Tensor:
         """Points (N, C, H, W) as near to ``x`` as ``best`` or nearer, which fool the judge as ``best`` does.
 
-        ``examples`` (N,) are the images' places in their split, ``clean`` (N,) the `lead` at ``x``.
+        ``examples`` (N,) are the images' places in their split, ``leads`` the `lead` at ``x`` and at ``best``, (N,).
         """
-        at = _Points(x, best.clone(), y, examples, clean, lead(self.judge, best, y, self.batch, examples))
-        guess = torch.full_like(clean, torch.nan)  # the share of the way to the best point where the class may change
-        step = torch.ones_like(clean)  # of the way to where the plane is nearest
-        rows = (at.margin < 0).nonzero().flatten()
-        for number in range(self.rounds):
-            if not len(rows):
+        first, best, far, rounds = self._first(x, best, y, examples, leads)
+        last = self._along(x, y, examples, first, rounds)
+        fools, points, there, guess = self._beyond(x, best, y, examples, last)
+        also = ~fools | (last.reach > (1 - _ALIKE) * first.reach)  # whether the point of before is looked at
+        rows = torch.cat([each.nonzero().flatten() for each in (fools, also)])
+        far, guess = torch.cat([there[fools], far[also]]), torch.cat([guess[fools], first.share[also]])
+        ends, _ = nearest_on_the_line(
+            self.judge, x[rows], torch.cat([points[fools], best[also]]), y[rows], self.batch, examples[rows],
+            (leads[0][rows], far), guess,
+        )  # fmt: skip
+        new, old = best.clone(), best.clone()
+        new[fools], old[also] = ends.tensor_split([int(fools.sum())])
+        kept = ~fools | (self.norm.size(old - x) < self.norm.size(new - x))
+        return choose_rows(kept, old, new)
+
+    def _first(
+        self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, leads: tuple[Tensor, Tensor]
+    ) -> tuple[_Planes, Tensor, Tensor, int]:
+        """The planes at ``best``, these points (N, C, H, W), the leads there (N,), and how many gradients are left.
+
+        Where a point's plane is not on the way to the clean image, as on the far side of a small class, the point
+        moves to the boundary first.
+        """
+        planes = _Planes.at(self.norm, x, best - x, *self.ask(best, y, examples))
+        lost = planes.reach.isinf().nonzero().flatten()
+        if not len(lost) or self.rounds == 1:
+            return planes, best, leads[1], self.rounds - 1
+        best, far = best.clone(), leads[1].clone()
+        best[lost], far[lost] = nearest_on_the_line(
+            self.judge, x[lost], best[lost], y[lost], self.batch, examples[lost],
+            (leads[0][lost], far[lost]), close=torch.full_like(far[lost], _LOOSE),
+        )  # fmt: skip
+        asked = self.ask(best[lost], y[lost], examples[lost])
+        planes.put(lost, _Planes.at(self.norm, x[lost], best[lost] - x[lost], *asked))
+        return planes, best, far, self.rounds - 2
+
+    def _along(self, x: Tensor, y: Tensor, examples: Tensor, first: _Planes, rounds: int) -> _Planes:
+        """The planes of the nearest points along the boundary, from the ``first`` ones on, by ``rounds`` gradients."""
+        last, held = first.take(torch.arange(len(x), device=x.device)), first
+        rows, step = torch.arange(len(x), device=x.device), torch.ones_like(first.reach)
+        for _ in range(rounds):
+            going = (held.gain * step > _LEAST).nonzero().flatten()
+            if not len(going):
                 break
-            start, normal = x[rows], self.gradient(at.best[rows], y[rows])
-            if not number:
-                self._inwards(at, rows, normal, torch.full_like(rows, _LOOSE, dtype=x.dtype))
-            guess[rows] = at.crossing(rows, normal)
-            aim = start + at.move(self.norm, rows, normal)
-            size, promised = self.norm.size(at.best[rows] - start), self.norm.size(aim - start)
-            gain = 1 - promised / (size * guess[rows].clamp(0.0, 1.0).nan_to_num(1.0))
-            gain = gain.masked_fill(~normal.flatten(1).isfinite().all(1), 0.0)
-            moved = self._step(at, rows, aim, gain, step)
-            rows, size, promised = rows[moved], size[moved], promised[moved]
-            self._inwards(at, rows, normal[moved], (gain[moved] / 4).clamp(CLOSE, _LOOSE))
-            gained = size - self.norm.size(at.best[rows] - x[rows])
-            share = gained / ((size - promised) * step[rows])
-            step[rows] *= (1 - 0.5 * (share < _POOR) + (share > _GOOD)).clamp_max(1 / step[rows])
-            guess[rows] = torch.nan
-        return self._search(at, torch.arange(len(x), device=x.device), guess)[0]
+            if len(going) < len(rows):
+                rows, held, step = rows[going], held.take(going), step[going]
+            start = x[rows]
+            way = held.edge + per_row(step) * (held.aim - held.edge)
+            point = (start + way).clamp_(0.0, 1.0)
+            new = _Planes.at(self.norm, start, point - start, *self.ask(point, y[rows], examples[rows]))
+            share = (held.bound - new.bound) / (held.bound - held.reach * (1 - held.gain * step))
+            nearer = share > 0
+            step = (step * (1 - 0.5 * (share < _POOR) + (share > _GOOD))).clamp_max_(1.0)
+            held = held.replaced(nearer, new)
+            last.put(rows[nearer], new.take(nearer))
+        return last
 
-    def _step(self, at: _Points, rows: Tensor, aim: Tensor, gain: Tensor, step: Tensor) -> Tensor:
-        """Move the best points of ``rows`` towards ``aim``, by ``step`` of the way or less, and note it there; which of
-        them moved, (n,).
+    def _beyond(
+        self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, last: _Planes
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Points (N, C, H, W) nearer than ``best`` that fool the judge, a little beyond the boundary of ``last``.
 
-        A whole step ends a little beyond ``aim``. Where that does not fool, the boundary bends away, and a point in the
-        same direction is tried that is as far as would still be nearer. Then the step is halved, as long as it promises
-        something: ``gain`` (n,) is what a whole one would gain, as a share of the distance.
+        Also which rows have one (N,), its lead there, and the share of the way to it where the class should change.
         """
-        moved = torch.zeros(len(rows), dtype=torch.bool, device=aim.device)
-        beyond = step[rows] == 1
-        while True:
-            left = (~moved & (gain * step[rows] > _LEAST)).nonzero().flatten()
+        fools, far = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(last.reach)
+        guess, points, limit = torch.full_like(far, torch.nan), best.clone(), self.norm.size(best - x)
+        further = (last.gain > _BEYOND).nonzero().flatten()
+        least = torch.full_like(far, 1 + _BEYOND)
+        most = (1 + 100 * _BEYOND) * last.bound / last.reach
+        further = limit.where(last.gain > _BEYOND, 0.0)
+        for end, way, within in ((last.aim, 1 + 10 * _BEYOND + 0 * far, further), (last.edge, least, limit), (last.edge, most, limit)):
+            left = (~fools & (last.reach * way < within)).nonzero().flatten()
             if not len(left):
-                return moved
-            now = rows[left]
-            start, near = at.x[now], at.best[now]
-            size = self.norm.size(near - start)
-            way = near + per_row(step[now]) * (aim[left] - near) - start
-            reach = size * (1 - CLOSE) / self.norm.size(way).clamp_min(1e-12)
-            reach = reach.minimum(1 + (gain[left] / 4).clamp_max(_LOOSE / 2)).where(beyond[left], reach)
-            point = (start + per_row(reach) * way).clamp(0.0, 1.0)
-            reached = lead(self.judge, point, at.y[now], self.batch, at.examples[now])
-            nearer = (reached < 0) & (self.norm.size(point - start) < size)
-            at.best[now[nearer]], at.margin[now[nearer]] = point[nearer], reached[nearer]
-            moved[left] = nearer
-            step[now] *= 1 - 0.5 * (~nearer & ~beyond[left])
-            beyond[left] = False
-
-    def _inwards(self, at: _Points, rows: Tensor, normal: Tensor, close: Tensor) -> None:
-        """Move the best points of ``rows`` to the boundary on the line to the clean images, in place, as ``close``."""
-        at.best[rows], at.margin[rows] = self._search(at, rows, at.crossing(rows, normal), close)
-
-    def _search(self, at: _Points, rows: Tensor, guess: Tensor, close: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        leads = at.clean[rows], at.margin[rows]
-        return nearest_on_the_line(
-            self.judge, at.x[rows], at.best[rows], at.y[rows], self.batch, at.examples[rows], leads, guess, close
-        )
+                continue
+            point = (x[left] + per_row(way[left]) * end[left]).clamp_(0.0, 1.0)
+            reached = lead(self.judge, point, y[left], self.batch, examples[left])
+            there = (reached < 0) & (self.norm.size(point - x[left]) < limit[left])
+            now = left[there]
+            fools[now], points[now], far[now], guess[now] = True, point[there], reached[there], 1 / way[now]
+        return fools, points, far, guess
 
 
 @dataclass
-class _Points:
-    """Clean images and their best points (N, C, H, W), labels, places in the split, and leads at both, (N,).
+class _Planes:
+    """What the boundary is by the gradients at some points, each row on its own. All relative to the clean images."""
 
-    By a ``normal`` at the best point the boundary is the plane where <normal, point - best> is the lead there.
-    """
+    edge: Tensor
+    """Where the line from the clean image through the point meets the plane, (N, C, H, W)."""
 
-    x: Tensor
-    best: Tensor
-    y: Tensor
-    examples: Tensor
-    clean: Tensor
-    margin: Tensor
+    aim: Tensor
+    """Where the plane is nearest to the clean image, within the box, (N, C, H, W)."""
 
-    def crossing(self, rows: Tensor, normal: Tensor) -> Tensor:
-        """The share of the way to the best points where it meets the plane, (n,)."""
-        return 1 + self.margin[rows] / self._rise(rows, normal)
+    share: Tensor
+    """How far the edge is, as a share of the way to the point, (N,)."""
 
-    def move(self, norm: Norm, rows: Tensor, normal: Tensor) -> Tensor:
-        """The least move of the clean images onto the plane, (n, C, H, W)."""
-        return to_plane(norm, self.x[rows], normal, -self.margin[rows] - self._rise(rows, normal))
+    reach: Tensor
+    """The distance of the edge, (N,)."""
 
-    def _rise(self, rows: Tensor, normal: Tensor) -> Tensor:
-        return (normal * (self.best[rows] - self.x[rows])).flatten(1).sum(1)
+    bound: Tensor
+    """A distance on the line at which the class has changed in all likelihood, although the boundary is no plane: that
+    of a point that fools, else as far beyond the edge as the point is before it, (N,)."""
+
+    gain: Tensor
+    """How much nearer the aim is, as a share of that, (N,)."""
+
+    @classmethod
+    def at(cls, norm: Norm, x: Tensor, way: Tensor, normal: Tensor, lead: Tensor) -> _Planes:
+        """At the points ``x + way`` (N, C, H, W), by the margin's gradient there and the true class's lead."""
+        rise = (normal * way).flatten(1).sum(1)
+        share = 1 + lead / rise
+        aim = to_plane(norm, x, normal, -lead - rise)
+        edge = per_row(share) * way
+        reach = norm.size(edge)
+        gain = 1 - norm.size(aim) / reach
+        usable = (rise > 0) & ((1 - share).abs() < _NEAR) & normal.flatten(1).isfinite().all(1)
+        return cls(
+            edge,
+            aim,
+            share.where(usable, torch.nan),
+            reach.where(usable, torch.inf),
+            (reach * (1 + (1 / share - 1).abs())).where(usable, torch.inf),
+            gain.where(usable, 0.0),
+        )
+
+    def take(self, rows: Tensor) -> _Planes:
+        return _Planes(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+    def put(self, rows: Tensor, others: _Planes) -> None:
+        for each in fields(self):
+            getattr(self, each.name)[rows] = getattr(others, each.name)
+
+    def replaced(self, rows: Tensor, others: _Planes) -> _Planes:
+        """The others in these rows (N,), bool."""
+        if bool(rows.all()):
+            return others
+        kept = _Planes(*(getattr(self, each.name).clone() for each in fields(self)))
+        kept.put(rows, others.take(rows))
+        return kept

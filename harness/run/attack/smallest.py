@@ -22,7 +22,7 @@ from epsbench.harness.run.attack.asks import GRADIENT
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.kept_images import in_parts, let_go
 from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Ledger, Outcome, blank_outcome
-from epsbench.harness.run.attack.line_search import lead, lead_of, nearest_on_the_line
+from epsbench.harness.run.attack.line_search import lead_by, lead_of, nearest_on_the_line
 from epsbench.harness.run.attack.polish import Polish, known
 from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.slots import Bundle
@@ -86,11 +86,13 @@ class Smallest(Stream):
         judged = self.ledger.judge.forwards
         at = torch.from_numpy(example).to(self.device)
         examples = self.targets.index[at]
-        best, fooled = self._nearest_that_fools(t, examples)
+        best, far = self._nearest_that_fools(t, examples)
+        fooled = far.isfinite()
         if self.ledger.norm.shrinks and bool(fooled.any()):
             rows = fooled.nonzero().flatten()
             clean = self.turn.asks.clean_logits()[at[rows]]
-            best[rows] = self._nearer(t["x"][rows], best[rows], t["y"][rows], examples[rows], clean)
+            leads = lead_of(clean, t["y"][rows]), far[rows]
+            best[rows] = self._nearer(t["x"][rows], best[rows], t["y"][rows], examples[rows], leads)
         verdicts = self.ledger.verdicts(at, best, self.size)
         self.ledger.note(np.zeros_like(example), example, verdicts, best)
         self.schedule.settle(bundle.rows, verdicts[0] > 0, verdicts[1])
@@ -98,44 +100,52 @@ class Smallest(Stream):
         self.work += judged
         self.ledger.outcomes[0].judge_forwards += judged
 
-    def _nearer(self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, clean: Tensor) -> Tensor:
+    def _nearer(self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, leads: tuple[Tensor, Tensor]) -> Tensor:
         """Points that fool the judge, (N, C, H, W), along the boundary and on the way to ``x`` from those that do.
 
-        ``clean`` are the judge's logits (N, K) at ``x``.
+        ``leads`` are the leads (N,) at ``x`` and at ``best``.
         """
         judge, norm, attack = self.ledger.judge, self.ledger.norm, self.turn.attack
-        leads = lead_of(clean, y)
         follows_gradients = attack.query in ("gradient", "jacobian") and not self.turn.victim.random
         if attack.polish and follows_gradients and known(norm):
-            return Polish(judge, self._normal, norm, attack.polish, self.size)(x, best, y, examples, leads)
-        far = lead(judge, best, y, self.size, examples)
-        return nearest_on_the_line(judge, x, best, y, self.size, examples, (leads, far))[0]
+            return Polish(judge, self._margin, norm, attack.polish, self.size)(x, best, y, examples, leads)
+        return nearest_on_the_line(judge, x, best, y, self.size, examples, leads)[0]
 
-    def _normal(self, x: Tensor, y: Tensor) -> Tensor:
-        """The gradient of the margin (N, C, H, W), counted."""
-        (outcome,) = self.ledger.outcomes
+    def _margin(self, x: Tensor, y: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of the margin (N, C, H, W) and the lead (N,), counted; the lead is exact in every precision."""
+        (outcome,), victim, judge = self.ledger.outcomes, self.turn.victim, self.ledger.judge
         outcome.forwards, outcome.backwards = outcome.forwards + len(x), outcome.backwards + len(x)
         self.work += GRADIENT * len(x)
-        return in_chunks(lambda rows: self.turn.victim.query(x[rows], MARGIN, y[rows])[0], len(x), self.size)
+        leads: list[Tensor] = []
+
+        def gradient(rows: slice) -> Tensor:
+            gradient, logits = victim.query(x[rows], MARGIN, y[rows])
+            exact = victim.precision == "float32"
+            logits = logits if exact else judge.logits(x[rows], self.size, examples[rows])
+            leads.append(lead_of(logits, y[rows]))
+            return gradient
+
+        return in_chunks(gradient, len(x), self.size), torch.cat(leads)
 
     def _nearest_that_fools(self, t: State, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest kept or last point of each row that fools the judge, (N, C, H, W), and which rows have one (N,).
+        """The nearest kept or last point of each row that fools the judge, (N, C, H, W), and the `lead` there, (N,).
 
-        Where none does, it is the last point.
+        Where none does, it is the last point, and the lead ∞.
         """
         norm, judge = self.ledger.norm, self.ledger.judge
         best, size = t["point"].clone(), torch.full_like(t["near_size"], torch.inf)
+        far = size.clone()
         last = norm.size(t["point"] - t["x"])
         for name, reached in (("sure", t["sure_size"]), ("near", t["near_size"]), ("point", last)):
             rows = (reached < size).nonzero().flatten()
             if not len(rows):
                 continue
-            points = t[name][rows]
-            y = t["y"][rows]
-            fools = judge.verdict(points, y, self.size, examples[rows])[1] != y
-            fools &= points.flatten(1).isfinite().all(1)
+            points, y = t[name][rows], t["y"][rows]
+            logits, predicted = judge.verdict(points, y, self.size, examples[rows])
+            fools = (predicted != y) & points.flatten(1).isfinite().all(1)
             best[rows[fools]], size[rows[fools]] = points[fools], reached[rows[fools]]
-        return best, size.isfinite()
+            far[rows[fools]] = lead_by(judge, logits, predicted, y)[fools]
+        return best, far
 
 
 class NearestLedger(Ledger):
