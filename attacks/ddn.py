@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.base import LATER, Polished, State, at_least_one
+from epsbench.attacks.euclidean import stepped
 from epsbench.attacks.losses import LOG_ODDS, Loss
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, cosine, per_row
@@ -21,23 +22,26 @@ LAST_STEP = 0.01  # the step's length at the end of its cosine schedule; it begi
 class DDN(Polished):
     """Decoupled direction and norm (Rony et al., 2019, algorithm 1), without rounding to 256 levels.
 
+    The paper takes 100 steps with γ = 0.05. By default it takes fewer and larger ones here, since the polish at the end
+    finds the nearest point of the boundary that they lead to.
+
     The gradient is that of the cross-entropy, up to its length, which does not matter here: see
     `epsbench.attacks.losses.LogOdds`.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
     norm: Norm = NORMS["l2"]
 
-    steps: int = 100
+    steps: int = 30
     """How many gradients are taken."""
 
-    polish: int = field(default=3, metadata=LATER, repr=False)
-    """As `Polished.polish`; few steps, because the attack follows the boundary itself."""
+    polish: int = field(default=8, metadata=LATER, repr=False)
+    """As `Polished.polish`."""
 
-    gamma: float = 0.05
+    gamma: float = 0.15
     """By which share the sphere shrinks or grows at each step."""
 
     loss: Loss = LOG_ODDS
@@ -56,8 +60,9 @@ class DDN(Polished):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
-        alpha = per_row(cosine(rows.step, self.steps, 1.0, LAST_STEP))
-        delta = answer.x - rows.x + alpha * self.norm.direction(answer.gradient)  # lines 5 to 7
+        alpha = cosine(rows.step, self.steps, 1.0, LAST_STEP)
+        delta = stepped(answer.x - rows.x, answer.gradient, alpha)  # lines 5 to 7
         change = (answer.wrong.float() * 2 - 1) * self.gamma
         radius = state["radius"] * (1 - change)  # lines 8 to 12: smaller where the point is misclassified
-        return rows.x + self.norm.direction(delta) * per_row(radius), {"radius": radius}  # lines 13 and 14
+        length = per_row(radius / self.norm.size(delta).clamp_min(1e-12))
+        return delta.mul_(length).add_(rows.x), {"radius": radius}  # lines 13 and 14

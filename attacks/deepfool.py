@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.base import Polished, State, at_least_one
+from epsbench.attacks.base import LATER, Polished, State, at_least_one
 from epsbench.attacks.fab import nearest_boundary
 from epsbench.attacks.losses import LogitDifference
 from epsbench.attacks.norms.base import per_row
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 class DeepFool(Polished):
     """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a class.
 
-    The paper has no box: what a step would move beyond it is lost, and made up for by further steps.
+    The paper has no box: what a step would move beyond it is lost, and made up for by further steps. A row whose step
+    moves nothing ends: every further one would be the same.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     query: ClassVar[str] = "jacobian"
 
@@ -36,6 +37,9 @@ class DeepFool(Polished):
     overshoot: float = 0.02
     """By which share the sum of all steps is lengthened, to get beyond the boundary."""
 
+    polish: int = field(default=8, metadata=LATER, repr=False)
+    """As `Polished.polish`."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(steps=self.steps)
@@ -43,11 +47,16 @@ class DeepFool(Polished):
             raise ValueError(f"overshoot must be at least 0, not {self.overshoot}")
         self.requires_norm("linf", "l2")
 
+    def start(self, rows: Rows) -> tuple[Tensor, State]:
+        return rows.x, {"stays": rows.y < 0}
+
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         w, f = nearest_boundary(self.norm, answer)  # line 8
         length = (f.abs() + 1e-4) / self.norm.dual(w).clamp_min(1e-12)  # 10⁻⁴ as in the authors' code
         total = answer.x - rows.x + per_row(length) * self.norm.direction(w)  # lines 9 and 10
-        return rows.x + (1 + self.overshoot) * total, {}
+        proposal = rows.project(rows.x + (1 + self.overshoot) * total)
+        stays = (proposal == answer.x).flatten(1).all(1)
+        return proposal, {"stays": stays}
 
     def done(self, rows: Rows, answer: Answer, state: State) -> Tensor:
-        return answer.wrong  # line 4
+        return answer.wrong | state["stays"]  # line 4; the next step depends on the point alone

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from epsbench.attacks.base import LATER, Polished, State, at_least_one
+from epsbench.attacks.euclidean import free, stepped
 from epsbench.attacks.losses import Margin
-from epsbench.attacks.norms import NORMS
-from epsbench.attacks.norms.base import cosine, movable, per_row
+from epsbench.attacks.norms.base import choose_rows, cosine, per_row
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-GAMMA, LAST_GAMMA = 0.05, 0.001  # by which share the ball changes, at the first and at the last step
+LAST_GAMMA = 0.001  # the share by which the ball changes at the last step
 RISE, STALE = 0.01, 3  # the share by which the margin rises where a step is of use, and how many others are too many
 LAST_STEP = 0.01  # the last step's length, as a share of the first one's
+
+
+class _Default(NamedTuple):
+    """What suits a norm: how many steps, the first one's length, and the share by which the ball changes then."""
+
+    steps: int = 100
+    step_size: float = 1.0
+    gamma: float = 0.05
+
+
+# The paper's, but for fewer steps where there is a polish, which finds the nearest point of the boundary they lead to.
+DEFAULTS = {"linf": _Default(steps=20, step_size=10.0), "l2": _Default(steps=40, step_size=2.0, gamma=0.15)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,27 +43,34 @@ class FMN(Polished):
     classes that are small. Under L0 the ball begins with one feature.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
     loss = Margin()
 
-    steps: int = 100
-    """How many gradients are taken."""
+    steps: int | None = None
+    """How many gradients are taken; None: 20 under L∞, 40 under L2, and 100 under the other norms."""
 
-    polish: int = field(default=3, metadata=LATER, repr=False)
-    """As `Polished.polish`; few steps, because the attack follows the boundary itself."""
+    polish: int = field(default=8, metadata=LATER, repr=False)
+    """As `Polished.polish`."""
 
     step_size: float | None = None
-    """The first step's Euclidean length; None: 10 under L∞, and 1 under the other norms."""
+    """The first step's Euclidean length; None: 10 under L∞, 2 under L2, and 1 under the other norms."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one(steps=self.steps)
+        at_least_one(steps=self.budget())
         if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size must be above 0, not {self.step_size}")
         self.requires_norm("linf", "l2", "l1", "l0", "l0-pixels")
+
+    def budget(self) -> int:
+        return self._default.steps if self.steps is None else self.steps
+
+    @property
+    def _default(self) -> _Default:
+        return DEFAULTS.get(self.norm.name, _Default())
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         none = rows.x.new_zeros(len(rows.x))
@@ -59,10 +78,11 @@ class FMN(Polished):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
-        gradient = movable(answer.x, answer.gradient)
+        gradient = free(answer.x, answer.gradient)
         size = self.norm.size(answer.x - rows.x)
         nearest = state["nearest"].minimum(size.masked_fill(~answer.wrong, float("inf")))
-        gamma = cosine(rows.step, self.steps, GAMMA, LAST_GAMMA)
+        steps = self.budget()
+        gamma = cosine(rows.step, steps, self._default.gamma, LAST_GAMMA)
         smaller, larger = self._changed(state["radius"], gamma)
         if not self.norm.shrinks:
             unreached = larger
@@ -71,19 +91,26 @@ class FMN(Polished):
             unreached = larger.maximum((size + answer.loss.abs() / slope) * (1 + gamma))
         outside = larger.where(nearest.isfinite(), unreached)
         radius = smaller.minimum(nearest).where(answer.wrong, outside)  # lines 6 to 10
-        first = self.step_size or (10.0 if self.norm.name == "linf" else 1.0)
-        alpha = per_row(cosine(rows.step, self.steps, first, LAST_STEP * first))
-        moved = answer.x + alpha * NORMS["l2"].direction(gradient)  # line 11
+        first = self.step_size or self._default.step_size
+        alpha = cosine(rows.step, steps, first, LAST_STEP * first)
+        moved = stepped(answer.x, gradient, alpha)  # line 11
         rises = answer.loss > state["highest"] + RISE * answer.loss.abs()
         highest = answer.loss.where(rises, state["highest"])
         stale = (state["stale"] + 1).masked_fill(rises, 0.0)
         if self.norm.shrinks:  # where the gradient leads nowhere within the ball, onto its surface
-            short = per_row(radius / self.norm.size(moved - rows.x).clamp_min(1e-12)).clamp_min(1.0)
             ends = nearest.isinf() & (stale >= STALE)
-            moved = (rows.x + short * (moved - rows.x)).where(per_row(ends), moved)
+            moved = self._onto_the_surface(rows, moved, radius, ends)
             highest, stale = highest.masked_fill(ends, -float("inf")), stale.masked_fill(ends, 0.0)
         new = {"radius": radius, "nearest": nearest, "highest": highest, "stale": stale}
         return rows.project(moved, per_row(radius)), new
+
+    def _onto_the_surface(self, rows: Rows, moved: Tensor, radius: Tensor, which: Tensor) -> Tensor:
+        """These rows (N,) of ``moved``, bool, lengthened to the radius (N,) where they are within it."""
+        if moved.device.type == "cpu" and not bool(which.any()):
+            return moved
+        delta = moved - rows.x
+        short = per_row(radius / self.norm.size(delta).clamp_min(1e-12)).clamp_min(1.0)
+        return choose_rows(which, rows.x + short * delta, moved)
 
     def _changed(self, radius: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """A smaller and a larger ball; under L0 by at least one pixel or feature."""

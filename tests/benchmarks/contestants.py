@@ -126,7 +126,8 @@ def make_engine(bench: Bench, attack: Attack, precision: str, batch: int, compil
     verdicts = len(bench.eps) * len(bench.y)
     with torch.no_grad():
         classes = bench.model(bench.x[:1]).shape[1]
-    work = Work(attack.gradients(classes) * verdicts, attack.forwards(classes) * verdicts, attack.losses(classes))
+    losses = () if attack.query == "jacobian" else attack.losses(classes)  # as a run has it
+    work = Work(attack.gradients(classes) * verdicts, attack.forwards(classes) * verdicts, losses)
     float32_where_faster(victim, targets, UNTRIED[victim.device.type], work.rows)
     batch = min(batch or find_batch(victim, targets, max(work.gradients, verdicts)), len(bench.y))
     accelerate(victim, targets, batch, work, compiled)

@@ -47,7 +47,8 @@ def nearest_on_the_line(
         if not len(rows):
             break
         near, far, at_near, at_far = low[rows], high[rows], below[rows], above[rows]
-        share = near + (far - near) * (0.5 if number % 3 == 2 else at_near / (at_near - at_far))
+        halves = number % 3 == 2 and (guess is None or number > 2)  # a guess that missed was near, all the same
+        share = near + (far - near) * (0.5 if halves else at_near / (at_near - at_far))
         # A little beyond the estimate, so that the end that fools comes close, too.
         share = (share + 0.5 * narrow[rows] * far).clamp(near + 0.01 * (far - near), far - 0.01 * (far - near))
         if guess is not None and number < 2:

@@ -120,11 +120,11 @@ class Polish:
         """
         fools, far = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(last.reach)
         guess, points, limit = torch.full_like(far, torch.nan), best.clone(), self.norm.size(best - x)
-        further = (last.gain > _BEYOND).nonzero().flatten()
         least = torch.full_like(far, 1 + _BEYOND)
+        more = torch.full_like(far, 1 + 10 * _BEYOND)
         most = (1 + 100 * _BEYOND) * last.bound / last.reach
         further = limit.where(last.gain > _BEYOND, 0.0)
-        for end, way, within in ((last.aim, 1 + 10 * _BEYOND + 0 * far, further), (last.edge, least, limit), (last.edge, most, limit)):
+        for end, way, within in ((last.aim, more, further), (last.edge, least, limit), (last.edge, most, limit)):
             left = (~fools & (last.reach * way < within)).nonzero().flatten()
             if not len(left):
                 continue

@@ -184,12 +184,13 @@ def _share_cores(victim: Victim, subject: Subject, work: Work, shared: bool) -> 
 
 
 def _work(streams: Sequence[Stream], images: int, classes: int) -> Work:
-    """What the streams ask of the victim at most."""
+    """What the streams ask of the victim at most. A Jacobian is not asked loss by loss."""
     attacks = [(stream.attack, len(stream.cells)) for stream in streams]
+    followed = [attack for attack, _ in attacks if attack.query != "jacobian"]
     return Work(
         images * sum(cells * attack.gradients(classes) for attack, cells in attacks),
         images * sum(cells * attack.forwards(classes) for attack, cells in attacks),
-        tuple(dict.fromkeys(loss for attack, _ in attacks for loss in attack.losses(classes))),
+        tuple(dict.fromkeys(loss for attack in followed for loss in attack.losses(classes))),
     )
 
 

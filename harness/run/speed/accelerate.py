@@ -78,7 +78,8 @@ def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted:
     x, y = targets.batch(batch)
     eager = seconds(lambda: victim.gradient(x, y), victim.device, timings(work.rows, batch))
     kind, ahead = victim.device.type, work.rows / batch * eager
-    if kind == "cpu" and (wanted == "on" or _program_pays(victim, eager, ahead)):
+    served = work.losses or work.forwards  # a Jacobian has no program
+    if kind == "cpu" and served and (wanted == "on" or _program_pays(victim, eager, ahead)):
         _trace(victim, targets, x, y, work)
     worth = victim.program is None and ahead * EXPECTED_GAIN[kind] > EXPECTED_COMPILE_SECONDS[kind]
     if wanted == "on" or worth:
