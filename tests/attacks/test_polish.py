@@ -51,7 +51,7 @@ def from_outside() -> tuple[nn.Module, Tensor, Tensor, np.ndarray]:
 
 @pytest.mark.parametrize(
     "attack",
-    [DeepFool(norm=NORMS["l2"]), FMN(polish=20, norm=NORMS["l2"]), FABT(goal="smallest", norm=NORMS["l2"])],
+    [DeepFool(polish=20, norm=NORMS["l2"]), FMN(polish=20, norm=NORMS["l2"]), FABT(goal="smallest", norm=NORMS["l2"])],
     ids=repr,
 )
 def test_a_curved_boundary_is_reached_at_its_nearest_point(attack):
@@ -105,3 +105,15 @@ def test_a_random_model_and_changes_that_are_counted_are_not_polished(network, d
 def test_a_negative_polish_is_refused():
     with pytest.raises(ValueError, match="polish must be at least 0, not -1"):
         DDN(polish=-1)
+
+
+def test_a_round_takes_one_gradient_and_no_verdict(network, digits):
+    x, y = (each[:40] for each in digits)
+    with torch.no_grad():
+        right = network(x).argmax(1) == y
+    x, y = x[right], y[right]
+    few, many = (
+        next(engine_of(network, x, y).run(FMN(norm=NORMS["l2"], polish=p), [Fraction(9)], seed=0)) for p in (2, 12)
+    )
+    assert many.backwards > few.backwards + 2 * len(x)
+    assert many.judge_forwards <= few.judge_forwards + 4 * len(x)  # the search at the end may be a little longer

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from known_distances import CASES, CPU, Case, engine_of, targets_of
+from known_distances import CASES, CPU, Case, Plane, engine_of, targets_of
 
 from epsbench.attacks import FAB, FABT, Attack
 from epsbench.attacks.apgd_search import APGDSearch, APGDTSearch
@@ -18,9 +18,11 @@ from epsbench.attacks.base import Polished
 from epsbench.attacks.cw import CW
 from epsbench.attacks.ddn import DDN
 from epsbench.attacks.deepfool import DeepFool
+from epsbench.attacks.euclidean import free, stepped
 from epsbench.attacks.fmn import FMN
 from epsbench.attacks.losses import LogitDifference, Margin
 from epsbench.attacks.norms import NORMS
+from epsbench.attacks.norms.base import movable
 from epsbench.attacks.pdpgd import PDPGD
 from epsbench.attacks.plain import path
 from epsbench.attacks.sigma_zero import SigmaZero
@@ -181,3 +183,26 @@ def test_fmn_leaves_a_hill_of_the_margin_that_reaches_nowhere(norm):
     attack = FMN(step_size=0.1, norm=NORMS[norm])
     (outcome,) = engine_of(Hill(), x, y).run(attack, [Fraction(1)], seed=0)
     np.testing.assert_allclose(outcome.distances, [0.6], rtol=CLOSE)
+
+
+def test_a_row_of_deepfool_whose_step_moves_nothing_ends():
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+    beyond_the_box = Plane(torch.ones(1, 2, 2), 10.0)
+    (outcome,) = engine_of(beyond_the_box, x, y).run(DeepFool(steps=50, norm=NORMS["l2"]), [Fraction(1)], seed=0)
+    assert np.isinf(outcome.distances).all()
+    assert outcome.backwards <= 2 * 3  # onto the corner, and once more
+
+
+def test_steps_in_few_passes_are_those_of_the_norm():
+    generator = torch.Generator().manual_seed(0)
+    x, gradient = torch.rand(4, 1, 3, 3, generator=generator), torch.randn(4, 1, 3, 3, generator=generator)
+    x[0, 0, 0], x[0, 0, 1], gradient[1], gradient[2] = 0.0, 1.0, 0.0, gradient[2] * 1e-30
+    length = torch.tensor([0.1, 1.0, 2.0, 3.0])
+    expected = x + length.view(-1, 1, 1, 1) * NORMS["l2"].direction(gradient)
+    torch.testing.assert_close(stepped(x, gradient, length), expected)
+    assert torch.equal(free(x, gradient), movable(x, gradient))
+
+
+def test_fmn_takes_as_many_steps_as_suit_its_norm_unless_steps_are_given():
+    assert [FMN(norm=NORMS[n]).budget() for n in ("linf", "l2", "l1", "l0")] == [20, 40, 100, 100]
+    assert FMN(steps=7).gradients(10) == 7

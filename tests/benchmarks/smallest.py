@@ -154,13 +154,20 @@ def fewest_steps(work: Work, bench: Bench, median: float) -> Attack:
     return work.attack
 
 
-def compare(name: str, bench: Bench, rounds: int) -> list[dict[str, object]]:
-    """A line for as many steps and precision, and one for the fewest steps with which epsbench is as near."""
+def compare(name: str, bench: Bench, rounds: int, only: str = "", shorter: bool = True) -> list[dict[str, object]]:
+    """A line a precision, and another for the fewest steps with which epsbench is as near, where ``shorter``.
+
+    ``only`` is the library to compare with; the default is all.
+    """
     work = WORKS[name]
+    if only:
+        work = replace(work, libraries={only: work.libraries[only]})
     runs = {library: [timed(partial(theirs, run, work, bench))] for library, run in work.libraries.items()}
     nearest = min(each[0].median for each in runs.values())
-    shorter = fewest_steps(work, bench, nearest * 1.001)
-    own = {(kind, precision): [] for kind in (work.attack, shorter) for precision in ("float32", "bf16")}
+    kinds = [work.attack, *([fewest_steps(work, bench, nearest * 1.001)] if shorter else [])]
+    own: dict[tuple[Attack, str], list[Timed]] = {
+        (k, precision): [] for k in kinds for precision in ("float32", "bf16")
+    }
     for _ in range(rounds):
         for library, run in work.libraries.items():
             runs[library].append(timed(partial(theirs, run, work, bench)))
@@ -191,6 +198,8 @@ def main() -> None:
     parser.add_argument("--defenses", nargs="+", default=["pgd-batch"], help="which of its networks")
     parser.add_argument("--threads", type=int, help="as many threads; default: as torch chooses")
     parser.add_argument("--weights", type=Path, help="where the trained networks are; default results/SUITE/weights")
+    parser.add_argument("--library", default="", help="the only library to compare with; default: all")
+    parser.add_argument("--as-they-are", action="store_true", help="look for no smaller number of steps")
     given = parser.parse_args()
     device = torch.device(given.device)
     if given.threads:
@@ -202,8 +211,12 @@ def main() -> None:
         warnings.simplefilter("ignore")
         for bench in Chosen(given.suite, tuple(given.defenses), weights, given.images, 1).build(device):
             for name in given.attacks:
-                lines += compare(name, bench, given.rounds)
-                print(tabulate(lines[-4:], headers="keys", floatfmt=".3g"), flush=True)
+                new = compare(name, bench, given.rounds, given.library, not given.as_they_are)
+                lines += new
+                print(
+                    tabulate([{"network": bench.name} | each for each in new], headers="keys", floatfmt=".3g"),
+                    flush=True,
+                )
     print(f"{given.images} images a network, {given.rounds} rounds, {describe(device)['device']['name']}")
     print(tabulate(lines, headers="keys", floatfmt=".3g"))
 
