@@ -71,16 +71,18 @@ class Polish:
 
     def _first(
         self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, leads: tuple[Tensor, Tensor]
-    ) -> tuple[_Planes, Tensor, Tensor, int]:
-        """The planes at ``best``, these points (N, C, H, W), the leads there (N,), and how many gradients are left.
+    ) -> tuple[_Planes, Tensor, Tensor, Tensor]:
+        """The planes at ``best``, these points (N, C, H, W), the leads and how many gradients are left, (N,).
 
         Where a point's plane is not on the way to the clean image, as on the far side of a small class, the point
         moves to the boundary first.
         """
         planes = _Planes.at(self.norm, x, best - x, *self.ask(best, y, examples))
         lost = planes.reach.isinf().nonzero().flatten()
+        rounds = torch.full_like(y, self.rounds - 1)
         if not len(lost) or self.rounds == 1:
-            return planes, best, leads[1], self.rounds - 1
+            return planes, best, leads[1], rounds
+        rounds[lost] -= 1
         best, far = best.clone(), leads[1].clone()
         best[lost], far[lost] = nearest_on_the_line(
             self.judge, x[lost], best[lost], y[lost], self.batch, examples[lost],
@@ -88,14 +90,14 @@ class Polish:
         )  # fmt: skip
         asked = self.ask(best[lost], y[lost], examples[lost])
         planes.put(lost, _Planes.at(self.norm, x[lost], best[lost] - x[lost], *asked))
-        return planes, best, far, self.rounds - 2
+        return planes, best, far, rounds
 
-    def _along(self, x: Tensor, y: Tensor, examples: Tensor, first: _Planes, rounds: int) -> _Planes:
-        """The planes of the nearest points along the boundary, from the ``first`` ones on, by ``rounds`` gradients."""
+    def _along(self, x: Tensor, y: Tensor, examples: Tensor, first: _Planes, rounds: Tensor) -> _Planes:
+        """The planes of the nearest points along the boundary from ``first`` on, by ``rounds`` gradients, (N,)."""
         last, held = first.take(torch.arange(len(x), device=x.device)), first
         rows, step = torch.arange(len(x), device=x.device), torch.ones_like(first.reach)
-        for _ in range(rounds):
-            going = (held.gain * step > _LEAST).nonzero().flatten()
+        for number in range(self.rounds - 1):
+            going = ((held.gain * step > _LEAST) & (number < rounds[rows])).nonzero().flatten()
             if not len(going):
                 break
             if len(going) < len(rows):
