@@ -27,7 +27,7 @@ class APGDSearch(Polished, APGD):
     the class that it meets first: `APGDTSearch` tries several.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
@@ -99,7 +99,7 @@ class APGDSearch(Polished, APGD):
 class APGDTSearch(Targeted, APGDSearch):
     """`APGDSearch` towards one wrong class after the other: the nearest of all is the distance."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     loss: Loss = TARGETED_DLR
     """A loss with a target: ``dlr-targeted`` or ``logit-difference``."""

@@ -29,7 +29,7 @@ class PDPGD(Polished):
     every pixel, also within the box.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 

@@ -94,22 +94,22 @@ class Polish:
 
     def _along(self, x: Tensor, y: Tensor, examples: Tensor, first: _Planes, rounds: Tensor) -> _Planes:
         """The planes of the nearest points along the boundary from ``first`` on, by ``rounds`` gradients, (N,)."""
-        last, held = first.take(torch.arange(len(x), device=x.device)), first
+        last, current = first.take(torch.arange(len(x), device=x.device)), first
         rows, step = torch.arange(len(x), device=x.device), torch.ones_like(first.reach)
         for number in range(self.rounds - 1):
-            going = ((held.gain * step > _LEAST) & (number < rounds[rows])).nonzero().flatten()
+            going = ((current.gain * step > _LEAST) & (number < rounds[rows])).nonzero().flatten()
             if not len(going):
                 break
             if len(going) < len(rows):
-                rows, held, step = rows[going], held.take(going), step[going]
+                rows, current, step = rows[going], current.take(going), step[going]
             start = x[rows]
-            way = held.edge + per_row(step) * (held.aim - held.edge)
+            way = current.edge + per_row(step) * (current.aim - current.edge)
             point = (start + way).clamp_(0.0, 1.0)
             new = _Planes.at(self.norm, start, point - start, *self.ask(point, y[rows], examples[rows]))
-            share = (held.bound - new.bound) / (held.bound - held.reach * (1 - held.gain * step))
+            share = (current.bound - new.bound) / (current.bound - current.reach * (1 - current.gain * step))
             nearer = share > 0
             step = (step * (1 - 0.5 * (share < _POOR) + (share > _GOOD))).clamp_max_(1.0)
-            held = held.replaced(nearer, new)
+            current = current.replaced(nearer, new)
             last.put(rows[nearer], new.take(nearer))
         return last
 
