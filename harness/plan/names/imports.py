@@ -252,8 +252,10 @@ def is_installed(path: Path) -> bool:
 def installed() -> tuple[Path, ...]:
     """The folders of the standard library and of installed packages."""
     named = [sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return tuple(dict.fromkeys(Path(folder).resolve() for folder in (*named, *site.getsitepackages(),
-                                                                      site.getusersitepackages())))  # fmt: skip
+    # Those of another environment, too, that a .pth file or PYTHONPATH adds to this one.
+    added = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    folders = (*named, *site.getsitepackages(), site.getusersitepackages(), *added)
+    return tuple(dict.fromkeys(Path(folder).resolve() for folder in folders))
 
 
 @cache

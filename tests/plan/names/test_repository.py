@@ -11,7 +11,7 @@ import pytest
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.names.imports import imports_of
+from epsbench.harness.plan.names.imports import imports_of, installed, is_installed
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.registry import name_with_parameters, versions
 
@@ -242,6 +242,19 @@ def test_a_class_that_derives_from_an_installed_one_is_versioned_by_that_package
     assert imports_of(tmp_path / "mine.py").files == {(tmp_path / "mine.py").resolve()}
     assert imports_of(tmp_path / "mine.py").installed == {"torchvision"}
     assert version(tmp_path, "mine.py:Mine") == before
+
+
+def test_packages_of_another_environment_on_the_path_are_installed_too(tmp_path, monkeypatch):
+    other = tmp_path / "lib" / "site-packages"
+    other.mkdir(parents=True)
+    (other / "elsewhere_package.py").write_text("import sys\nsys.path.append('.')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(other))
+    installed.cache_clear()
+    try:
+        assert is_installed(other / "elsewhere_package.py")
+        assert not is_installed(tmp_path / "mine.py")
+    finally:
+        installed.cache_clear()
 
 
 def test_an_attack_in_an_installed_package_is_versioned_by_that_packages_files(tmp_path, monkeypatch):
