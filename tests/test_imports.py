@@ -76,7 +76,9 @@ MAY_IMPORT = {
     f"{RUN}.training": (*TRAINING, *PLAN),
     f"{RUN}.audits": (*AUDITS, *PLAN),
     f"{RUN}.generative": (f"{RUN}.generative", *TRAINING, *PLAN),
-    f"{RUN}.robustness": (f"{RUN}.robustness", f"{RUN}.crew", f"{RUN}.failure", *AUDITS, *PLAN),
+    f"{RUN}.robustness": (
+        f"{RUN}.robustness", f"{RUN}.crew", f"{RUN}.failure", "harness.kept_images", *AUDITS, *PLAN,
+    ),
     REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.glossary", f"{REPORT}.page",
              f"{REPORT}.exports", f"{REPORT}.site", *SHARED),
     f"{REPORT}.results": (

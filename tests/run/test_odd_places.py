@@ -176,11 +176,15 @@ def test_where_no_thread_can_start_only_the_curves_for_tensorboard_are_missing(s
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_signal_before_the_first_training_stops_the_run_too(suite, tmp_path, monkeypatch, capsys, name):
     number = getattr(signal, name)
-    before = signal.getsignal(number)
+    usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+    before = signal.signal(number, usual)  # in the background, or under nohup, the tests start with it ignored
     monkeypatch.setattr(runner, "preflight", lambda jobs, context: os.kill(os.getpid(), number))
-    assert run_suite(suite, tmp_path / "results", QUIET) == INTERRUPTED
-    assert "stopped: 0 of 4 cells are recorded" in capsys.readouterr().err
-    assert signal.getsignal(number) == before
+    try:
+        assert run_suite(suite, tmp_path / "results", QUIET) == INTERRUPTED
+        assert "stopped: 0 of 4 cells are recorded" in capsys.readouterr().err
+        assert signal.getsignal(number) == usual
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_run_under_nohup_outlives_its_terminal(suite, tmp_path, monkeypatch):

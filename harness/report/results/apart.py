@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.table import NEEDED, Column
 from epsbench.harness.report.results.cells import ATTACKING, Cell, canonical, way
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.units import ABSENT, data_name
 
-SETTING = "setting"
 SHOWN = ATTACKING | {"task", "data", "model", "defense", "seed"}
-COLUMN = Column(SETTING, weight=NEEDED)
-"""The column of a table whose rows name the model and the defense; to be folded where no row has a setting."""
+SETTING = "setting"
+"""The title of such a column. It is to be folded where no row has a setting."""
 
 
 def settings_by_cell(records: Iterable[Record], shown: Iterable[str] = ()) -> Callable[[Cell], str]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
-from epsbench.harness.report.results.apart import COLUMN, SETTING, settings_by_cell
+from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, fold
+from epsbench.harness.report.results.apart import SETTING, settings_by_cell
 from epsbench.harness.report.results.cells import canonical, way
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, data_name, percent
@@ -46,7 +46,12 @@ def _table(data: str, records: Sequence[Record], results: Results) -> Table:
         lines.append((fmean(known) if len(known) == len(kinds) else None, model, under, scores))
     best = {model: max(line[0] or 0.0 for line in lines if line[1] == model) for model in {line[1] for line in lines}}
     lines.sort(key=lambda line: (-best[line[1]], line[1], line[0] is None, -(line[0] or 0.0)))
-    head = (Column("model", label=True), COLUMN, Column("attack", label=True), Column("mean", True))
+    head = (
+        Column("model", label=True),
+        Column(SETTING, weight=NEEDED),
+        Column("attack", label=True),
+        Column("mean", True),
+    )
     rows = tuple(
         (*map(Entry, model), Entry(under or "none"), _entry(mean), *(_entry(scores[kind]) for kind in kinds))
         for mean, model, under, scores in lines

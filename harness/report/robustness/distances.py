@@ -13,8 +13,8 @@ import numpy as np
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.records import Metric, Record, Verdicts
-from epsbench.harness.report.drawing.table import Column, Entry, Table, fold
-from epsbench.harness.report.results.apart import COLUMN, SETTING, settings_by_cell
+from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, fold
+from epsbench.harness.report.results.apart import SETTING, settings_by_cell
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, norm_name, number, percent, scalar
@@ -66,7 +66,7 @@ def distances_table(results: Results) -> Table | None:
         return None
     columns = (
         *(Column(title, label=title != "data") for title in ("data", "model", "defense")),
-        COLUMN,
+        Column(SETTING, weight=NEEDED),
         Column("attack", label=True),
         Column("seed"),
         *(Column("median" if share == 0.5 else f"{100 * share:.0f} %", True) for share in QUANTILES),

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import ASIDE, NEEDED, Column, Entry, Table, fold
-from epsbench.harness.report.results.apart import COLUMN, SETTING, settings_by_cell
+from epsbench.harness.report.results.apart import SETTING, settings_by_cell
 from epsbench.harness.report.results.cells import canonical, finite, passes
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
@@ -38,7 +38,7 @@ def parts_table(results: Results) -> Table | None:
         Column("data", weight=ASIDE),
         Column("model", label=True),
         Column("defense", label=True, weight=NEEDED),
-        COLUMN,
+        Column(SETTING, weight=NEEDED),
         Column("seed", weight=ASIDE),
         Column("attack", label=True),
         Column("ε", True, weight=NEEDED),
