@@ -29,7 +29,6 @@ from epsbench.harness.plan.schema import (
     Part,
     RobustnessPart,
     SuitePart,
-    TaskPart,
 )
 
 Problems = list[str]
@@ -100,11 +99,11 @@ def _few_enough(path: str, axes: Mapping[str, list[Any]], already: int = 0) -> N
         )
 
 
-def _values(part: TaskPart, source: Part, axis: str, base: Path) -> list[Any]:
+def _values(part: SuitePart, source: Part, axis: str, base: Path) -> list[Any]:
     given = getattr(source, axis)
     if axis == "training":
         changes = given or [part.defaults[axis]]
-        return [with_changes(part.training, each, f"{part.task}.training") for each in changes]  # type: ignore[attr-defined]
+        return [with_changes(part.training, each, f"{part.task}.training") for each in changes]
     if given:
         return list(given)
     default = part.defaults[axis]

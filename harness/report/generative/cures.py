@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table
 from epsbench.harness.report.generative.columns import FINE, REFINED_IMAGES, REFINED_STEPS, SPREAD, Measure, counting
-from epsbench.harness.report.generative.settings import Estimate, Setting
+from epsbench.harness.report.generative.settings import Estimate, Setting, alike_but_for
 from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.units import ABSENT, percent, scalar
 
@@ -25,23 +24,19 @@ CAPTION = (
 
 def cure_tables(settings: Iterable[Setting]) -> list[Table]:
     """A table for settings that differ in their recipe alone, where one of them is the recipe that others add to."""
-    groups: dict[str, list[Setting]] = defaultdict(list)
-    for setting in settings:
-        if setting.metric(GAP) is not None:
-            rest = {key: value for key, value in setting.cell.items() if key not in ("training", "seed")}
-            groups[canonical(rest)].append(setting)
-    tables = (_table(group) for group in groups.values())
+    measured = [setting for setting in settings if setting.metric(GAP) is not None]
+    tables = (_table(group) for group in alike_but_for(measured, "training"))
     return [table for table in tables if table is not None]
 
 
 def _table(settings: Sequence[Setting]) -> Table | None:
-    recipes = [_recipe(setting) for setting in settings]
+    recipes = {setting: _recipe(setting) for setting in settings}
     common = {
         key: value
-        for key, value in recipes[0].items()
-        if all(canonical(recipe.get(key)) == canonical(value) for recipe in recipes)
+        for key, value in recipes[settings[0]].items()
+        if all(canonical(recipe.get(key)) == canonical(value) for recipe in recipes.values())
     }
-    base = next((each for each, recipe in zip(settings, recipes, strict=True) if recipe.keys() == common.keys()), None)
+    base = next((setting for setting, recipe in recipes.items() if recipe.keys() == common.keys()), None)
     if base is None or len(settings) < 2:
         return None
     measures = (
@@ -49,7 +44,6 @@ def _table(settings: Sequence[Setting]) -> Table | None:
         counting(Measure("refined_bpd", "refined by{}, first{}"), settings, REFINED_STEPS, REFINED_IMAGES),
         Measure(GAP, "gap", FINE),
     )
-    named = {id(each): recipe for each, recipe in zip(settings, recipes, strict=True)}
     rows = [base, *sorted((each for each in settings if each is not base), key=_gap)]
     first = base.cell
     return Table(
@@ -61,7 +55,7 @@ def _table(settings: Sequence[Setting]) -> Table | None:
         ),
         tuple(
             (
-                Entry(_changes(named[id(row)], common) or "as it is"),
+                Entry(_changes(recipes[row], common) or "as it is"),
                 *(measure.entry(row) for measure in measures),
                 Entry(ABSENT) if row is base else _closed(row, base),
             )

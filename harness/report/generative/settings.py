@@ -226,11 +226,16 @@ def by_data(shown: Iterable[Setting]) -> dict[str, list[Setting]]:
 
 def families(shown: Iterable[Setting], axis: str) -> list[list[Setting]]:
     """Groups of settings that differ only in one axis (``"z_dim"`` or ``"beta"``), ascending along it."""
+    return [sorted(group, key=lambda setting: float(setting.cell[axis])) for group in alike_but_for(shown, axis)]
+
+
+def alike_but_for(shown: Iterable[Setting], axis: str) -> list[list[Setting]]:
+    """Groups of settings that differ only in one key of their cells, each in the order given."""
     groups: dict[str, list[Setting]] = defaultdict(list)
     for setting in shown:
         rest = {key: value for key, value in setting.cell.items() if key not in (axis, "seed")}
         groups[canonical(rest)].append(setting)
-    return [sorted(group, key=lambda setting: float(setting.cell[axis])) for group in groups.values()]
+    return list(groups.values())
 
 
 def best(shown: Iterable[Setting]) -> list[Setting]:

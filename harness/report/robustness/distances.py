@@ -35,6 +35,8 @@ class Measured:
 
     label: str
     """The model, the attack and its norm."""
+    setting: str
+    """What sets the model's training apart from that of others with its name, as `settings_by_cell` has it."""
     record: Record
     """One of its records."""
     distances: np.ndarray
@@ -53,9 +55,10 @@ def measured(results: Results) -> list[Measured]:
         distances, clean = record.distances.unpack(), record.verdicts.unpack()[0]
         cell, names = record.cell, results.names
         model = " + ".join(text for kind in ("model", "defense") if (text := names.label(kind, cell[kind])) != "none")
-        model += f" ({extra})" if (extra := setting(cell)) != ABSENT else ""
+        extra = setting(cell)
+        model += f" ({extra})" if extra != ABSENT else ""
         label = f"{model}, {names.attack(cell)} {norm_name(cell['norm'])}"
-        runs.setdefault(_but_for_eps(record), Measured(label, record, np.sort(distances[clean]), len(clean)))
+        runs.setdefault(_but_for_eps(record), Measured(label, extra, record, np.sort(distances[clean]), len(clean)))
     return list(runs.values())
 
 
@@ -72,7 +75,7 @@ def distances_table(results: Results) -> Table | None:
         *(Column("median" if share == 0.5 else f"{100 * share:.0f} %", True) for share in QUANTILES),
         Column("not reached", True),
     )
-    lines, setting = [], settings_by_cell(results.robustness)
+    lines = []
     for run in runs:
         cell, names = run.record.cell, results.names
         lines.append(
@@ -80,7 +83,7 @@ def distances_table(results: Results) -> Table | None:
                 Entry(data_name(cell["data"])),
                 Entry(names.label("model", cell["model"])),
                 Entry(defense_name(names.label("defense", cell["defense"]))),
-                Entry(setting(cell)),
+                Entry(run.setting),
                 Entry(f"{names.attack(cell)} {norm_name(cell['norm'])}"),
                 Entry(scalar(cell["seed"])),
                 *(_quantile(run.distances, share) for share in QUANTILES),

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import ATTACKING, AttackKey, attack_key, canonical, numbers, way
+from epsbench.harness.report.results.apart import SHOWN
+from epsbench.harness.report.results.cells import AttackKey, attack_key, canonical, numbers, way
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import and_list, data_name, distinct, scalar
@@ -32,7 +33,7 @@ OTHER_WEIGHTS = (
     "its cells have different weights or examples: delete its records and run again, several suites with one "
     "--weights-folder"
 )
-SHOWN_IN_COLUMNS = ATTACKING | {"task", "data", "model", "defense", "augmentation", "seed"}
+SHOWN_IN_COLUMNS = SHOWN | {"augmentation"}
 
 
 @dataclass(frozen=True)

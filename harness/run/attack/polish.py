@@ -94,8 +94,8 @@ class Polish:
 
     def _along(self, x: Tensor, y: Tensor, examples: Tensor, first: _Planes, rounds: Tensor) -> _Planes:
         """The planes of the nearest points along the boundary from ``first`` on, by ``rounds`` gradients, (N,)."""
-        last, current = first.take(torch.arange(len(x), device=x.device)), first
         rows, step = torch.arange(len(x), device=x.device), torch.ones_like(first.reach)
+        last, current = first.take(rows), first
         for number in range(self.rounds - 1):
             going = ((current.gain * step > _LEAST) & (number < rounds[rows])).nonzero().flatten()
             if not len(going):

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from epsbench.attacks.losses import CROSS_ENTROPY, Loss, Margin
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.probe import Probe, log_odds
-from epsbench.harness.run.audits.search import lead, score_search
+from epsbench.harness.run.audits.search import MARGIN, score_search
 from epsbench.harness.run.metrics import share_of
 from epsbench.harness.statistics import mcnemar_exact
 
@@ -142,7 +142,7 @@ def reattack(
         return along_gradient(probe, attacked, x[at], y[at], norm, eps, loss)
 
     def margin(at: Tensor) -> Tensor:
-        stands, reached[at] = along(Margin(), at)
+        stands, reached[at] = along(MARGIN, at)
         return ~stands
 
     return Reattacked(
@@ -228,7 +228,7 @@ def along_gradient(
     """Which images (N,) withstand projected steps along the gradient of ``loss``, at every step.
 
     The judge decides about the last point, and before that where the logits that come with the next gradient leave a
-    doubt. Also returns the highest `lead` (N,) on the way.
+    doubt. Also returns the highest `Margin` (N,) on the way.
     """
     radius = x.new_full((len(x), 1, 1, 1), eps)
     x_adv, stands = x, torch.ones_like(y, dtype=torch.bool)
@@ -239,14 +239,14 @@ def along_gradient(
         if len(at):
             logits = probe.logits(points)
             stands[at] = logits.argmax(1) == y[at]
-            reached[at] = torch.maximum(reached[at], lead(logits, y[at]))
+            reached[at] = torch.maximum(reached[at], MARGIN(logits, y[at]))
 
     for step in range(STEPS):
         left = stands.nonzero().flatten()
         if not len(left):
             break
         gradient, logits = attacked.query(loss, x_adv[left], y[left])
-        reached[left] = torch.maximum(reached[left], lead(logits, y[left]))
+        reached[left] = torch.maximum(reached[left], MARGIN(logits, y[left]))
         # Not a comparison with 0 from above: the judge sees what is NaN, too.
         doubtful = ~(attacked.victim.margin(logits, y[left]) > 0)
         if step and bool(doubtful.any()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from epsbench.attacks.losses import at_class, best_other
+from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.harness.run.audits.probe import Probe, log_odds
 from epsbench.harness.run.noise import KeyedNoise
@@ -18,6 +18,7 @@ LARGEST, SMALLEST = 0.5, 0.15  # side of a square as a share of the image's
 # After so many squares, images leave where the search has come less than this share of the way that steps along the
 # gradient have come: each further query gains less than those before, and where gradients are masked, queries lead.
 EARLY, BEHIND = 24, 0.5
+MARGIN = Margin()
 
 
 def score_search(
@@ -25,14 +26,15 @@ def score_search(
 ) -> Tensor:
     """Which images (N,) the search fools. The same images give the same answer, in any number.
 
-    ``reached`` (N,) is the highest `lead` of steps along the gradient, NaN where it is not known.
+    ``reached`` (N,) is the highest `Margin` of steps along the gradient, NaN where it is not known.
     """
     radius = x.new_full((len(x), 1, 1, 1), eps)
     rows = torch.arange(len(x), device=x.device)
     noise = KeyedNoise(0, rows, torch.zeros_like(rows))
     logits = probe.logits(x)
     best, best_loss = x.clone(), log_odds(logits, y)
-    start, best_lead = lead(logits, y), lead(logits, y)
+    start = MARGIN(logits, y)
+    best_margin = start.clone()
     fooled = torch.zeros_like(y, dtype=torch.bool)
     searched = ~fooled
 
@@ -45,7 +47,7 @@ def score_search(
         loss = log_odds(logits, y[at])
         better = loss > best_loss[at]
         best[at[better]], best_loss[at[better]] = moved[better], loss[better]
-        best_lead[at] = torch.maximum(best_lead[at], lead(logits, y[at]))
+        best_margin[at] = torch.maximum(best_margin[at], MARGIN(logits, y[at]))
         fooled[at] = logits.argmax(1) != y[at]
         searched[at] = ~fooled[at]
 
@@ -56,17 +58,12 @@ def score_search(
         offer(x + radius * norm.direction(signs.expand_as(x)))
     for step in range(SQUARES):
         if step == EARLY and reached is not None:
-            searched &= ~(best_lead - start < BEHIND * (reached - start))
+            searched &= ~(best_margin - start < BEHIND * (reached - start))
         if not bool(searched.any()):
             break
         side = LARGEST + (SMALLEST - LARGEST) * step / SQUARES
         offer(_with_square(best, x, noise, norm, radius, side))
     return fooled
-
-
-def lead(logits: Tensor, y: Tensor) -> Tensor:
-    """How far the best other class leads the true class (N,), in units of the logits (N, classes): fooled above 0."""
-    return best_other(logits, y) - at_class(logits, y)
 
 
 def _with_square(best: Tensor, x: Tensor, noise: KeyedNoise, norm: Norm, radius: Tensor, side: float) -> Tensor:

@@ -43,7 +43,7 @@ from epsbench.harness.run.audits.reattack import (
     reattack,
 )
 from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
-from epsbench.harness.run.audits.search import lead, score_search
+from epsbench.harness.run.audits.search import MARGIN, score_search
 from epsbench.harness.run.audits.slope import audit_slope
 from epsbench.harness.statistics import mcnemar_exact
 
@@ -76,7 +76,7 @@ def test_the_search_ends_early_where_gradients_lead_further_and_nowhere_else(hon
     probe = probe_of(honest)
     logits, others = probe.logits(probe.x), digits().train.pixels(slice(0, 200))
     right = logits.argmax(1) == probe.y
-    x, y, start = probe.x[right], probe.y[right], lead(logits, probe.y)[right]
+    x, y, start = probe.x[right], probe.y[right], MARGIN(logits, probe.y)[right]
     linf = NORMS["linf"]
 
     def searched(reached: torch.Tensor | None) -> tuple[torch.Tensor, int]:
