@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 def flatten(record: Record, wide: bool = False) -> dict[str, Any]:
     """A record as one flat row: cell, status, every metric with its interval, every cost.
 
-    With ``wide``, each parameter of a name is one more column, such as ``attack.steps``, and ``eps_value`` is ε as a
-    number. Without, the columns are those of the CSV export.
+    With ``wide``, each parameter of a name is one more column, such as ``attack.steps``, ``eps_value`` is ε as a
+    number, and what the training took has columns too, such as ``training_seconds``. Without, the columns are those
+    of the CSV export.
     """
     row: dict[str, Any] = {"id": record.id, "status": record.status, "suite": record.suite}
     for key, value in record.cell.items():
@@ -27,6 +28,8 @@ def flatten(record: Record, wide: bool = False) -> dict[str, Any]:
     for name, metric in record.metrics.items():
         row |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high, f"{name}_n": metric.n}
     row |= {f"cost_{name}": value for name, value in record.cost.items()}
+    if wide:
+        row |= {f"training_{name}": value for name, value in record.training.items() if isinstance(value, int | float)}
     row["findings"] = ", ".join(finding.code for finding in record.findings)
     return row | {"started": record.started, "finished": record.finished}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from epsbench.harness import durations
 from epsbench.harness.errors import InputError, did_you_mean
 
 _QUOTATION = re.compile(r"\{\{([^{}]*)\}\}")
@@ -72,9 +73,11 @@ def _cells(folder: Path) -> pd.DataFrame:
 
 
 def shown(measure: str, value: float) -> str:
-    """A number as a sentence has it: shares in percent, bits per dimension with three digits."""
+    """A number as a sentence has it: shares in percent, bits per dimension with three digits, seconds as a duration."""
     if measure.endswith(_SHARES):
         return f"{100 * value:.1f} %"
+    if measure.endswith("seconds"):
+        return durations.shown(value)
     return f"{value:.3f}" if measure.endswith("_bpd") else f"{value:,.0f}"
 
 

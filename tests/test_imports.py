@@ -120,7 +120,7 @@ MAY_IMPORT = {
     "harness.old_options": (),
     "harness.durations": (),
     "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
-    "harness.quoted": ("harness.frames", "harness.records", "harness.errors"),
+    "harness.quoted": ("harness.frames", "harness.records", "harness.errors", "harness.durations"),
     "harness.reference": ("harness.plan", "harness.errors", "harness.options"),
     "harness.listing": (
         "harness.plan", "harness.errors", "harness.durations", "models.preprocessing", "models.hub",

@@ -28,6 +28,7 @@ def test_the_page_of_questions_has_the_numbers_of_the_records():
             "{{transfer: robust_accuracy, model=smallcnn, subset=first-half, source.model=, attack=pgd, eps=0.1}}",
             "42.8 %",
         ),
+        ("{{resnet18-clean: training_seconds, attack=fgsm}}", "1 h 19 min"),
         ("no quotation, {one} pair of braces", "no quotation, {one} pair of braces"),
     ],
 )
@@ -59,6 +60,7 @@ def test_a_wrong_quotation_is_an_error_that_names_it(quotation, message):
         ("attack_success_rate", 0.5, "50.0 %"),
         ("test_bpd", 0.51949, "0.519"),
         ("frechet_distance", 1031.75, "1,032"),
+        ("training_seconds", 4725.9, "1 h 19 min"),
     ],
 )
 def test_how_numbers_are_written(measure, value, text):

@@ -203,6 +203,9 @@ def test_flat_rows_hold_numbers_as_numbers():
     table = frame([record(), record(id="aaaaaaaa")])
     assert len(table) == 2
     assert table["robust_accuracy"].mean() == 0.5
+    trained = frame([record(training={"seconds": 60.0, "epochs": 3, "form": "folded"})]).iloc[0]
+    assert (trained["training_seconds"], trained["training_epochs"]) == (60.0, 3)
+    assert "training_form" not in trained
 
 
 def test_an_enormous_record_is_refused_unread(tmp_path):
