@@ -105,6 +105,7 @@ def test_shipped_suites_load_by_name(name):
     if name == "libraries":
         pytest.importorskip("foolbox", reason="of the extra foolbox")
         pytest.importorskip("art", reason="of the extra art")
+        pytest.importorskip("adv_lib", reason="of the extra adv-lib")
     suite = load_suite(name)
     assert suite.description
     assert suite.cells

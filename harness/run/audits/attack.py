@@ -77,10 +77,13 @@ def _outside(outcome: Outcome) -> Iterator[Finding]:
 def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]:
     if outcome.eps == 0:
         return
-    unmoved = float((outcome.size[outcome.attacked] == 0).mean())
+    moved = outcome.size[outcome.attacked] != 0
+    unmoved = float((~moved).mean())
     if unmoved > UNMOVED:
+        # Some libraries return the original wherever their attack ends without success: what moved has fooled.
+        gives_up = outcome.returned.images > 0 and moved.any() and outcome.fooled[outcome.attacked][moved].all()
         fact = f"the attack returned {unmoved:.1%} of the images unchanged"
-        yield finding("no-op" if unmoved >= NO_OP else "unmoved", fact, share=unmoved)
+        yield finding("no-op" if unmoved >= NO_OP and not gives_up else "unmoved", fact, share=unmoved)
     if clean_loss is None:
         return
     rise = outcome.loss[outcome.attacked] - clean_loss[outcome.attacked]

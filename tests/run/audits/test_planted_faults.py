@@ -129,6 +129,16 @@ def test_a_broken_attack_is_reported(honest, tmp_path, name, parameters, status,
     assert (record.status, code in codes([record])) == (status, True)
 
 
+def test_an_attack_that_returns_the_original_where_it_fails_is_no_void(honest, tmp_path):
+    """Every image that it did move fooled the model, so its number counts."""
+    (record,) = measure(honest, tmp_path, [attack("GivesUp")], [0.02])
+    (share,) = [finding.evidence["share"] for finding in record.findings if finding.code == "unmoved"]
+    assert record.status == "ok"
+    assert 0.5 < share < 1
+    (same,) = measure(honest, tmp_path, ['"fgsm"'], [0.02])
+    assert record.metrics["robust_accuracy"] == same.metrics["robust_accuracy"]
+
+
 @pytest.mark.parametrize(
     ("name", "reason"), [("Raises", "planted"), ("InPlace", "in place"), ("WidensItsBall", "in pl")]
 )
