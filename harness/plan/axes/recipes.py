@@ -81,12 +81,6 @@ class GenerationTraining(Part):
         description="further images that the encoder alone learns from: samples of the decoder, or training images "
         "shifted by up to 1 pixel and turned by up to 5 degrees",
     )
-    encoder_epochs: int = Field(
-        default=0,
-        ge=0,
-        description="the last epochs, in which the encoder alone learns, from encoder_batches alone; decoder and prior "
-        "stay as they are, and the schedule of the learning rate runs once more. 0: encoder_batches join every step",
-    )
     encoder_noise: float = Field(
         default=0.0, ge=0, description="standard deviation, in pixel units, of the noise on the images that it encodes"
     )
@@ -96,20 +90,6 @@ class GenerationTraining(Part):
     keep: Literal["last", "best"] = Field(
         default="last", description="the weights after the last epoch, or after the one with the lowest validation bpd"
     )
-
-    @model_validator(mode="after")
-    def _has_the_encoder_epochs(self) -> GenerationTraining:
-        # Any of the three may be left to another table: `with_changes` puts them together.
-        if not self.encoder_epochs:
-            return self
-        if {"epochs", "encoder_epochs"} <= self.model_fields_set and self.encoder_epochs >= self.epochs > 0:
-            raise ValueError(
-                f"encoder_epochs: {self.encoder_epochs} leave none of the {self.epochs} epochs of the training to the "
-                "decoder"
-            )
-        if {"encoder_batches", "encoder_epochs"} <= self.model_fields_set and self.encoder_batches == "none":
-            raise ValueError('encoder_epochs: give encoder_batches = "samples", "augmented" or "both" too')
-        return self
 
 
 @dataclass(frozen=True)

@@ -37,20 +37,15 @@ class EncoderBatches:
         # The same encoder; the other parts share their tensors with those in training, and collect no gradients.
         self._view = _replaced(vae, **{name: mirror(getattr(vae, name)) for name in FIXED})
 
-    def loss(self, x: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """(distortion + β·rate), a scalar, on as many images as ``x`` (N, C, H, W) has; and what a step tracks.
-
-        These are the bound, its distortion and its rate, detached (3,). All are in bits per dimension.
-        """
+    def loss(self, x: Tensor, beta: Tensor) -> Tensor:
+        """(distortion + β·rate) in bits per dimension, a scalar, on as many images as ``x`` (N, C, H, W) has."""
         for name in FIXED:
             follow(getattr(self._view, name), getattr(self._vae, name))
         images = self._images(x)
         noise = Noise(len(images), self._generator).normal(self._vae.z_dim)
         with autocast(x.device, self._precision):
             distortion, rate = self._view.elbo(images, noise)
-        tracked = torch.stack([(distortion + rate).mean(), distortion.mean(), rate.mean()]).detach()
-        shape = self._vae.shape
-        return bits_per_dimension((distortion + beta * rate).mean(), shape), bits_per_dimension(tracked, shape)
+        return bits_per_dimension((distortion + beta * rate).mean(), self._vae.shape)
 
     def _images(self, x: Tensor) -> Tensor:
         if self._source == "samples":

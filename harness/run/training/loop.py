@@ -23,7 +23,7 @@ from epsbench.harness.run.speed.reshaping import reshape_views, reshapes
 from epsbench.harness.run.training.averaging import MovingAverage
 from epsbench.harness.run.training.best import Best
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
-from epsbench.harness.run.training.recipe import OPTIMIZERS, SCHEDULES, Recipe, phase
+from epsbench.harness.run.training.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from epsbench.harness.run.training.seeding import random_state, resume_random_state, shuffled, steps_per_epoch
 from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training, finish
 from epsbench.harness.run.training.step_form import LAYOUTS, Form
@@ -214,7 +214,7 @@ class Course:
             if step + 1 < len(batches):
                 self.data.train.expect(batches[step + 1])
             self.now = self.epochs + step / self.steps
-            share = self._schedule(*phase(self.now, self.recipe))
+            share = self._schedule(self.now, self.recipe)
             self.network.train()
             loss, value = self._descend(objective, index, self.recipe["learning_rate"] * share)
             losses.keep(loss, value)

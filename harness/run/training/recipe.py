@@ -67,18 +67,6 @@ SCHEDULES: dict[str, Callable[[float, Recipe], float]] = {
 """By name: the share of ``learning_rate`` at a fractional epoch, from 0."""
 
 
-def phase(epoch: float, recipe: Recipe) -> tuple[float, Recipe]:
-    """A fractional epoch within its part of the training, and the recipe of that part alone.
-
-    The last ``encoder_epochs`` are a part of their own; without them there is only one.
-    """
-    alone = recipe.get("encoder_epochs", 0)
-    first = recipe["epochs"] - alone
-    if alone and epoch >= first:
-        return epoch - first, {**recipe, "epochs": alone}
-    return epoch, {**recipe, "epochs": first} if alone else recipe
-
-
 def rising(epoch: float, recipe: Recipe) -> float:
     """From 0 to 1 along a line over the first ``warm_up_epochs`` (Bowman et al., 2016, section 3.1)."""
     return min(1.0, epoch / recipe["warm_up_epochs"])

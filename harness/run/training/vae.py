@@ -16,7 +16,7 @@ from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.harness.run.training.encoder_batches import EncoderBatches, with_noisy_input
 from epsbench.harness.run.training.loop import Course, Objective
-from epsbench.harness.run.training.recipe import BETA_SCHEDULES, Recipe, phase
+from epsbench.harness.run.training.recipe import BETA_SCHEDULES, Recipe
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Settings, Training
 from epsbench.harness.run.training.step_form import Form, Step, fastest_form
@@ -37,10 +37,10 @@ def train_vae(
     """Train ``vae`` in place, on the device of ``data``.
 
     The loss is (distortion + β·rate) in bits per dimension with one sample of z an image (β-VAE: Higgins et al., 2017),
-    with what the recipe adds: free bits, a schedule of β, batches for the encoder alone, and last epochs of such
-    batches alone. The curves ``train_bpd`` (over the batches of the epoch, whatever they are made of) and
-    ``validation_bpd``, with its parts ``validation_distortion_bpd`` and ``validation_rate_bpd``, are the bound itself,
-    at β = 1, or the distortion of an autoencoder, as the model's own ``elbo`` computes it. With ``average`` in
+    with what the recipe adds: free bits, a schedule of β, batches for the encoder alone. The curves ``train_bpd`` (over
+    the batches of the epoch) and ``validation_bpd``, with its parts ``validation_distortion_bpd`` and
+    ``validation_rate_bpd``, are the bound
+    itself, at β = 1, or the distortion of an autoencoder, as the model's own ``elbo`` computes it. With ``average`` in
     the recipe, the moving average of the weights is evaluated, pictured and left in ``vae``. With ``keep = "best"``,
     the weights of the epoch with the lowest ``validation_bpd`` are. A float32 training that is
     resumed from a checkpoint in the same form ends with the same weights, bit for bit. Raises `ValueError` for a
@@ -67,8 +67,7 @@ class _Bound(Objective):
 
     def __init__(self, course: Course, vae: VAENetwork, beta: float) -> None:
         self._course, self._vae, self._beta = course, vae, beta
-        self._recipe = recipe = course.recipe
-        precision = course.settings.precision
+        recipe, precision = course.recipe, course.settings.precision
         self._share = BETA_SCHEDULES[recipe.get("beta_schedule", "constant")]
         noisy = with_noisy_input(vae, recipe.get("encoder_noise", 0.0), course.generator)
         self._eager = bound_step(noisy, precision, recipe.get("free_bits", 0.0))
@@ -105,23 +104,13 @@ class _Bound(Objective):
 
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
         x = self._course.data.train.pixels(index)
-        # Filled on the device: a copy from the host in each step would make the host wait.
-        beta = torch.full((), self._beta * self._share_of_beta(), device=x.device)
-        if self._encoder is not None and self._alone:
-            return self._encoder.loss(x, beta)
         noise = Noise(len(x), self._course.generator).normal(self._vae.z_dim)
+        # Filled on the device: a copy from the host in each step would make the host wait.
+        beta = torch.full((), self._beta * self._share(self._course.now, self._course.recipe), device=x.device)
         loss, tracked = self._step(x, noise, beta)
-        if self._encoder is not None and not self._recipe.get("encoder_epochs", 0):
-            loss = loss + self._encoder.loss(x, beta)[0]
+        if self._encoder is not None:
+            loss = loss + self._encoder.loss(x, beta)
         return loss, tracked
-
-    @property
-    def _alone(self) -> bool:
-        """Whether this is one of the last epochs, in which the encoder alone learns."""
-        return self._course.epochs >= self._recipe["epochs"] - self._recipe.get("encoder_epochs", 0)
-
-    def _share_of_beta(self) -> float:
-        return 1.0 if self._alone else self._share(*phase(self._course.now, self._recipe))
 
     def measure(self, network: nn.Module, loss: float, tracked: Sequence[float]) -> dict[str, float]:
         settings, validation = self._course.settings, self._course.data.validation

@@ -101,20 +101,6 @@ def test_what_two_tables_say_together_is_checked(load):
         load(ROBUSTNESS.format(recipes="{ small_epochs = 7 }"))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "message"),
-    [
-        ('{ encoder_epochs = 5, encoder_batches = "both" }', "encoder_epochs: 5 leave none of the 5 epochs"),
-        ("{ encoder_epochs = 2 }", 'encoder_epochs: give encoder_batches = "samples", "augmented" or "both" too'),
-    ],
-)
-def test_the_encoders_epochs_need_a_decoder_and_batches(load, recipe, message):
-    with pytest.raises(InputError) as error:
-        load(GENERATION.format(recipes=recipe))
-    assert message in str(error.value)
-    load(GENERATION.format(recipes='{ encoder_epochs = 4, encoder_batches = "both" }'))
-
-
 def test_a_key_that_no_recipe_has_is_named_in_where(load):
     text = GENERATION.format(recipes="{}") + "[[generation.exclude]]\ntraining = { epoch = 5 }\n"
     with pytest.raises(InputError, match="'epoch' is no key of a recipe; did you mean 'epochs'"):

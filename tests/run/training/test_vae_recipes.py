@@ -113,7 +113,7 @@ def test_beta_of_the_first_steps_is_that_of_the_schedule(data, monkeypatch):
 def test_only_the_encoder_learns_from_its_own_batches(data, source, model):
     vae = small(data, model).train()
     batches = EncoderBatches(vae, source, torch.Generator().manual_seed(0), "float32")
-    batches.loss(data.train.pixels(slice(0, 16)), ONE)[0].backward()
+    batches.loss(data.train.pixels(slice(0, 16)), ONE).backward()
     with_gradient = {name for name, weight in vae.named_parameters() if weight.grad is not None}
     assert with_gradient == {name for name, _ in vae.named_parameters() if name.startswith("encoder.")}
 
@@ -126,7 +126,7 @@ def test_the_encoders_batches_see_the_decoder_of_the_moment(data):
     def loss(network):
         batches = made if network is vae else EncoderBatches(network, "augmented", torch.Generator(), "float32")
         batches._generator.manual_seed(3)
-        return batches.loss(x, ONE)[0].item()
+        return batches.loss(x, ONE).item()
 
     made = EncoderBatches(vae, "augmented", torch.Generator(), "float32")
     before = loss(vae)
@@ -163,7 +163,7 @@ def test_an_encoder_gets_better_posteriors_for_new_images_from_batches_of_its_ow
     optimizer = torch.optim.Adam(vae.parameters(), 5e-3)
     for _ in range(60):
         optimizer.zero_grad()
-        batches.loss(data.train.pixels(slice(0, 64)), ONE)[0].backward()
+        batches.loss(data.train.pixels(slice(0, 64)), ONE).backward()
         optimizer.step()
     assert bound() < before - 0.1
     assert torch.equal(flat(vae.decoder), decoder)
