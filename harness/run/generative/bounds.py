@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.generative.logarithms import log_sum_exp
 from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
 from epsbench.harness.run.machine.copies import copy_of
@@ -27,6 +29,9 @@ from epsbench.models.vae import VAENetwork, bits_per_dimension, quantise
 BATCH = {"cpu": 256, "cuda": 4096}
 IMAGES = 1000  # encoded at once
 KEPT = 1 << 25  # float32 numbers in the largest tensor: 128 MiB
+# Decoded draws in one table of log-probabilities. With 256 of MNIST's, which fill no cache, a look-up took twice as long
+# (one AMD EPYC core, torch 2.14).
+TABLE = 32
 PRIOR_STREAM = -1  # of the keyed noise; the streams of posterior samples are 0, 1, 2, ...
 
 
@@ -44,11 +49,14 @@ def averaged(log_weights: Tensor, counts: Sequence[int]) -> Tensor:
     For k below the number of samples this is the mean over all disjoint groups of k. Each group has the expectation of
     the bound at k, and the mean over all groups has the smallest variance that independent groups can give.
     """
-    columns = []
+    # A group is summed up from groups that are summed up already, wherever their size divides its own.
+    sums, columns = {1: log_weights}, []
     for k in counts:
-        groups = log_weights.shape[1] // k
-        grouped = log_weights[:, : groups * k].unflatten(1, (groups, k))
-        columns.append(grouped.logsumexp(2).double().mean(1) - math.log(k))
+        part = max(size for size in sums if k % size == 0)
+        groups, parts = log_weights.shape[1] // k, k // part
+        if parts > 1:
+            sums[k] = log_sum_exp(sums[part][:, : groups * parts].unflatten(1, (groups, parts)), 2)
+        columns.append(sums[k].double().mean(1) - math.log(k))
     return torch.stack(columns, dim=1)
 
 
@@ -95,24 +103,37 @@ def importance_bounds(
     default all) in bits per dimension: float64 (n, len(k)), an upper bound on −log p(x) in expectation. k = 1 is the
     negative ELBO. Memory does not grow with ``samples``. ``advance`` is called with numbers of decoded latents.
     """
-    counts, network = ladder(samples), fast_copy(vae)
+    n = min(len(examples), images or len(examples))
+    (bpd,) = _importance_bpd(vae, examples, range(n), [samples], seed, advance)
+    return ladder(samples), bpd
+
+
+def _importance_bpd(
+    vae: VAENetwork, examples: Examples, images: range, samples: Sequence[int], seed: int, advance: Advance
+) -> list[Tensor]:
+    """As `importance_bounds` of these images, for each of several numbers of samples, of which the first is largest.
+
+    The others use the first of the same samples, so they cost nothing.
+    """
+    ladders, network = [ladder(number) for number in samples], fast_copy(vae)
 
     def bounds_of(rows: slice) -> Tensor:
-        target = quantise(examples.pixels(rows), vae.levels)
+        first = images.start + rows.start
+        target = quantise(examples.pixels(slice(first, images.start + rows.stop)), vae.levels)
         weights = log_weights(
             Posterior(*network.encode(target)),
             lambda z, row: network.log_likelihood(z, target[row]) + network.prior.log_prob(z),
-            samples,
-            lambda row, sample: KeyedNoise(seed, rows.start + row, sample),
+            samples[0],
+            lambda row, sample: KeyedNoise(seed, first + row, sample),
             batch=latents_at_once(vae, BATCH[examples.device.type]),
             advance=advance,
         )
-        return averaged(weights, counts)
+        each = [averaged(weights[:, :number], counts) for number, counts in zip(samples, ladders, strict=True)]
+        return torch.cat(each, dim=1)
 
-    n = min(len(examples), images or len(examples))
     with torch.no_grad():
-        nats = in_chunks(bounds_of, n, max(1, min(IMAGES, KEPT // samples)))
-    return counts, -bits_per_dimension(nats, vae.shape)
+        nats = in_chunks(bounds_of, len(images), max(1, min(IMAGES, KEPT // samples[0])))
+    return list((-bits_per_dimension(nats, vae.shape)).split([len(counts) for counts in ladders], dim=1))
 
 
 def prior_bounds(
@@ -120,11 +141,11 @@ def prior_bounds(
 ) -> tuple[list[int], Tensor]:
     """−log of the mean of p(x|z) over L draws of z from the prior, in bits per dimension.
 
-    Returns L = 1, 2, 5, 10, ..., ``draws``, and float64 (n, len(L)). All images share the decoded draws, so their
-    likelihoods are one matrix product of log-probabilities and one-hot grey levels. Sharing also correlates the errors
-    of the images: the spread over images does not show how much other draws would change the mean. Averaging over all
-    disjoint groups of L draws, and not only the first L, keeps that error small. ``advance`` is called with numbers of
-    decoded latents, ``draws`` for each pass over them.
+    Returns L = 1, 2, 5, 10, ..., ``draws``, and float64 (n, len(L)). All images share the decoded draws. A likelihood
+    is the sum of one log-probability a pixel, which is looked up in a table of all pixels and grey levels.
+    Sharing correlates the errors of the images: the spread over images does not show how much other draws would
+    change the mean. Averaging over all disjoint groups of L draws, and not only the first L, keeps that error small.
+    ``advance`` is called with numbers of decoded latents, ``draws`` for each pass over them.
     """
     counts, network = ladder(draws), fast_copy(vae)
     draw = torch.arange(draws, device=examples.device)
@@ -132,14 +153,17 @@ def prior_bounds(
         z = network.prior.draw(KeyedNoise(seed, draw, torch.full_like(draw, PRIOR_STREAM)))
 
     def bounds_of(images: slice) -> Tensor:
-        one_hot = _one_hot(quantise(examples.pixels(images), vae.levels), vae.levels)
+        places = _places(quantise(examples.pixels(images), vae.levels), vae.levels)
 
         def likelihoods(rows: slice) -> Tensor:
-            log_probabilities = network.logits(z[rows]).float().log_softmax(1).flatten(1)
+            # One row a pixel with its levels side by side, as in `epsbench.models.likelihoods.log_likelihood`.
+            log_probabilities = network.logits(z[rows]).float().movedim(1, -1).log_softmax(-1).flatten(1)
             advance(len(log_probabilities))
-            return log_probabilities @ one_hot.T
+            tables = (part.T.contiguous() for part in log_probabilities.split(TABLE))
+            return torch.cat([F.embedding_bag(places, table, mode="sum") for table in tables], dim=1).T
 
-        return averaged(in_chunks(likelihoods, draws, latents_at_once(vae, BATCH[examples.device.type])).T, counts)
+        each = in_chunks(likelihoods, draws, latents_at_once(vae, BATCH[examples.device.type]))
+        return averaged(each.T.contiguous(), counts)
 
     with torch.no_grad():
         nats = in_chunks(bounds_of, len(examples), _images_a_pass(vae, draws))
@@ -160,15 +184,23 @@ def bounds(
     example. ``evaluation`` has ``importance_samples``, ``long_importance_samples``, ``long_images`` and
     ``prior_samples``; a bound whose count is 0 is left out.
     """
-    measured, elbo_bpd = Measured(), elbo_bpd.cpu().double()
-    if samples := evaluation["importance_samples"]:
-        counts, bpd = importance_bounds(vae, examples, samples, seed, advance)
+    measured, elbo_bpd, n = Measured(), elbo_bpd.cpu().double(), len(examples)
+    samples, more = evaluation["importance_samples"], evaluation["long_importance_samples"]
+    long, shared = _long_images(n, evaluation)
+    of_long: list[Tensor] = []
+    if long:
+        numbers = [more, samples] if shared else [more]
+        of_long = _importance_bpd(vae, examples, range(long), numbers, seed, advance)
+    if samples:
+        parts = of_long[1:]
+        if shared < n:
+            parts += _importance_bpd(vae, examples, range(shared, n), [samples], seed, advance)
+        bpd = torch.cat(parts)
         gap = Measured({"importance_gap_bpd": mean_metric(elbo_bpd - bpd[:, -1].cpu())})
-        measured |= _measured("importance", "k", counts, bpd) | gap
-    if (samples := evaluation["long_importance_samples"]) and (images := evaluation["long_images"]):
-        counts, bpd = importance_bounds(vae, examples, samples, seed, advance, images=images)
-        elbo = Measured({"long_elbo_bpd": mean_metric(elbo_bpd[: len(bpd)])})
-        measured |= _measured("long_importance", "k", counts, bpd) | elbo
+        measured |= _measured("importance", "k", ladder(samples), bpd) | gap
+    if long:
+        elbo = Measured({"long_elbo_bpd": mean_metric(elbo_bpd[:long])})
+        measured |= _measured("long_importance", "k", ladder(more), of_long[0]) | elbo
     if samples := evaluation["prior_samples"]:
         measured |= _measured("prior", "l", *prior_bounds(vae, examples, samples, seed, advance))
     return measured
@@ -176,10 +208,18 @@ def bounds(
 
 def bounds_work(vae: VAENetwork, n: int, evaluation: Mapping[str, int]) -> int:
     """How many latents `bounds` decodes for ``n`` examples, and calls its ``advance`` with in all."""
-    long = evaluation["long_importance_samples"] * min(n, evaluation["long_images"])
+    long, shared = _long_images(n, evaluation)
     draws = evaluation["prior_samples"]
     passes = math.ceil(n / _images_a_pass(vae, draws)) if draws else 0
-    return evaluation["importance_samples"] * n + long + draws * passes
+    importance = evaluation["importance_samples"] * (n - shared) + evaluation["long_importance_samples"] * long
+    return importance + draws * passes
+
+
+def _long_images(n: int, evaluation: Mapping[str, int]) -> tuple[int, int]:
+    """How many of n images have the long importance-weighted bound, and of how many that gives the shorter one, too."""
+    samples, more = evaluation["importance_samples"], evaluation["long_importance_samples"]
+    long = min(n, evaluation["long_images"]) if more else 0
+    return long, long if 0 < samples <= more else 0
 
 
 def _measured(name: str, count: str, counts: list[int], bpd: Tensor) -> Measured:
@@ -197,13 +237,13 @@ def latents_at_once(vae: VAENetwork, most: int) -> int:
 
 def _images_a_pass(vae: VAENetwork, draws: int) -> int:
     """How many images `prior_bounds` evaluates under all draws in one pass."""
-    return max(1, KEPT // max(draws, vae.levels * math.prod(vae.shape)))
+    return max(1, KEPT // max(draws, math.prod(vae.shape)))
 
 
-def _one_hot(target: Tensor, levels: int) -> Tensor:
-    """Grey levels (N, C, H, W) as one-hot vectors in the order of the decoder's logits: float32 (N, levels·C·H·W)."""
-    zeros = torch.zeros(len(target), levels, *target.shape[1:], device=target.device)
-    return zeros.scatter_(1, target[:, None], 1.0).flatten(1)
+def _places(target: Tensor, levels: int) -> Tensor:
+    """Where the grey levels (N, C, H, W) of images stand among all levels of all pixels: int32 (N, C·H·W)."""
+    levels_of_pixels = target.flatten(1)
+    return (torch.arange(levels_of_pixels.shape[1], device=target.device) * levels + levels_of_pixels).int()
 
 
 def fast_copy(vae: VAENetwork) -> VAENetwork:

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.records import Metric
+from epsbench.harness.run.generative.logarithms import log_sum_exp
 
 MOST = 5000  # centres, and points of each set; the time grows with their product
 ITERATIONS = 50
 TOLERANCE = 1e-5  # nats a dimension
+ROWS = 256  # points that are looked at together
 # The features have unit variance. A normal on a copy of a training image would become ever narrower.
 NARROWEST = 1e-4
 # One wide normal at the mean of the training images takes those that no sample explains, while the widths are fitted.
@@ -47,28 +49,58 @@ class Mixture:
         variance, wide = (squares.amin(0) / d).clamp(min=NARROWEST), to_mean.mean().clamp(min=NARROWEST) / d
         before = -math.inf
         for _ in range(ITERATIONS):
-            density = torch.cat([_log_density(squares, variance, d), _log_density(to_mean, wide[None], d)], dim=1)
-            density[:, :-1] -= math.log(len(centres))
-            total = density.logsumexp(1, keepdim=True)
-            likelihood = total.mean().item() / d
+            expected = _Expected(len(centres), points)
+            for part, part_to_mean in zip(squares.split(ROWS), to_mean.split(ROWS), strict=True):
+                expected.add(part, part_to_mean, variance, wide)
+            likelihood = expected.total.item() / (len(points) * d)
             if likelihood - before < TOLERANCE:
                 break
             before = likelihood
-            share = density.sub_(total).exp_()
-            of_centres = share[:, :-1]
             # A centre that explains no point keeps its variance.
-            weight = of_centres.sum(0)
-            updated = ((of_centres * squares).sum(0) / (d * weight)).clamp(min=NARROWEST)
+            weight = expected.weight
+            updated = (expected.squares / (d * weight)).clamp(min=NARROWEST)
             variance = torch.where(weight > torch.finfo(weight.dtype).tiny, updated, variance)
-            wide = ((share[:, -1:] * to_mean).sum() / (d * share[:, -1].sum())).nan_to_num(wide.item())
-            wide = wide.clamp(min=NARROWEST)
+            wide = (expected.wide_squares / (d * expected.wide_weight)).nan_to_num(wide.item()).clamp(min=NARROWEST)
         return cls(centres, variance)
 
     def surprise(self, points: Tensor) -> float:
         """The mean of −log density of ``points`` (n, d), in nats a dimension."""
         d = points.shape[1]
         density = _log_density(torch.cdist(points, self.centres).square_(), self.variance, d)
-        return -(density.logsumexp(1) - math.log(len(self.centres))).mean().item() / d
+        return -(log_sum_exp(density, 1) - math.log(len(self.centres))).mean().item() / d
+
+
+class _Expected:
+    """What a step of expectation maximisation needs of all points, added up part by part, so that it stays in the cache.
+
+    Each point is shared out among the normals at the centres and the wide one, by how well they explain it.
+    """
+
+    def __init__(self, centres: int, points: Tensor) -> None:
+        self._d, self._log_centres = points.shape[1], math.log(centres)
+        zero = points.new_zeros(())
+        self.total = zero.double()
+        """The sum of the log densities of the points, in nats."""
+
+        self.weight, self.squares = points.new_zeros(centres), points.new_zeros(centres)
+        """For each centre the shares of all points, and the same times the squared distances."""
+
+        self.wide_weight, self.wide_squares = zero, zero.clone()
+        """The same for the wide normal."""
+
+    def add(self, squares: Tensor, to_mean: Tensor, variance: Tensor, wide: Tensor) -> None:
+        """Points at squared distances (n, m) from the centres, and (n, 1) from the mean."""
+        d = self._d
+        of_centres = _log_density(squares, variance, d).sub_(self._log_centres)
+        density = torch.cat([of_centres, _log_density(to_mean, wide[None], d)], dim=1)
+        share = density.softmax(1)
+        # The log of the sum is at the largest term, of which the share is at least 1 / (m + 1).
+        peak, at = density.max(1, keepdim=True)
+        self.total += (peak - share.gather(1, at).log()).double().sum()
+        self.weight += share[:, :-1].sum(0)
+        self.wide_weight = self.wide_weight + share[:, -1].sum()
+        self.wide_squares = self.wide_squares + (share[:, -1:] * to_mean).sum()
+        self.squares += share[:, :-1].mul_(squares).sum(0)
 
 
 def likelihood_divergence(train: Tensor, test: Tensor, generated: Tensor, seed: int) -> dict[str, Metric]:

@@ -27,6 +27,8 @@ NAMES: dict[str, str] = {
     "reorder_convolution_weight": "torch.ops.mkldnn._reorder_convolution_weight",
     "convolution_pointwise": "torch.ops.mkldnn._convolution_pointwise.default",
     "convolution_pointwise_binary": "torch.ops.mkldnn._convolution_pointwise.binary",
+    # Products of bytes (harness.run.generative.neighbours).
+    "int_mm": "torch._int_mm",
     # How many compiled forms of a function torch keeps (harness.run.speed.compiling).
     "dynamo_config": "torch._dynamo.config",
 }

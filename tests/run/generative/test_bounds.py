@@ -190,7 +190,7 @@ def test_a_record_gets_every_bound(vae, examples):
     elbo = evaluate_vae(vae, examples, seed=0, precision="float32").sum(1)
     done = []
     measured = bounds(vae, examples, ALL, 0, elbo, done.append)
-    assert sum(done) == bounds_work(vae, 5, ALL) == 10 * 5 + 20 * 3 + 7
+    assert sum(done) == bounds_work(vae, 5, ALL) == 10 * 2 + 20 * 3 + 7
     metrics, curves = measured.metrics, measured.curves
     assert {name: metric.n for name, metric in metrics.items()} == {
         "importance_bpd": 5, "importance_gap_bpd": 5, "long_importance_bpd": 3, "long_elbo_bpd": 3, "prior_bpd": 5,
@@ -204,6 +204,41 @@ def test_a_record_gets_every_bound(vae, examples):
     for name in ("importance", "long_importance", "prior"):
         assert curves[f"{name}_bpd"][-1] == pytest.approx(metrics[f"{name}_bpd"].value)
         assert len(curves[f"{name}_bpd"]) == len(curves[f"{name}_bpd_error"])
+
+
+@pytest.mark.parametrize(("more", "long", "drawn"), [(20, 3, 10 * 2 + 20 * 3), (20, 9, 20 * 5), (4, 3, 10 * 5 + 4 * 3)])
+def test_the_first_of_many_samples_give_the_bound_with_few(vae, examples, more, long, drawn):
+    """No latent is decoded a second time for it, and the bounds are those that each gets alone."""
+    wanted = ALL | {"long_importance_samples": more, "long_images": long, "prior_samples": 0}
+    done = []
+    measured = bounds(vae, examples, wanted, 0, torch.zeros(5), done.append)
+    assert sum(done) == bounds_work(vae, 5, wanted) == drawn
+    for name, samples, images in (("importance", 10, 5), ("long_importance", more, long)):
+        counts, alone = importance_bounds(vae, examples, samples, 0, images=images)
+        assert measured.curves[f"{name}_k"] == counts
+        assert measured.curves[f"{name}_bpd"] == pytest.approx(alone.mean(0).tolist(), rel=1e-6)
+        torch.testing.assert_close(measured.each[f"{name}_bpd"], alone[:, -1], rtol=1e-6, atol=0)
+
+
+def test_a_level_that_is_impossible_makes_no_other_likelihood_undefined(vae, examples):
+    """A product with 0 would: 0 times minus infinity is no number."""
+    decode = vae.likelihood.logits
+    vae.likelihood.logits = lambda outputs: decode(outputs).index_fill(1, torch.tensor([3]), -math.inf)
+    without = (quantise(examples.pixels(), LEVELS) != 3).flatten(1).all(1)
+    dark = Examples(torch.zeros(2, *SHAPE, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), 255)
+    assert not without.any()
+    assert prior_bounds(vae, examples, 4, seed=0)[1].isposinf().all()
+    assert prior_bounds(vae, dark, 4, seed=0)[1].isfinite().all()
+
+
+def test_groups_that_are_summed_up_from_smaller_groups():
+    """Every count of a long ladder, with weights so far apart that most of them vanish beside the largest."""
+    weights = 200 * torch.randn(3, 1234, generator=torch.Generator().manual_seed(0))
+    counts = ladder(1234)
+    assert len(counts) == 11
+    for column, k in zip(averaged(weights, counts).T, counts, strict=True):
+        groups = weights.double()[:, : 1234 // k * k].view(3, -1, k)
+        torch.testing.assert_close(column, (groups.logsumexp(2) - math.log(k)).mean(1), rtol=1e-6, atol=1e-6)
 
 
 def test_nothing_asked_nothing_measured(vae, examples):

@@ -39,6 +39,36 @@ def test_the_density_against_torch_distributions():
     assert mixture.surprise(x) == pytest.approx(-(parts.logsumexp(0) - math.log(7)).mean().item() / 6, rel=1e-5)
 
 
+def plain_fit(centres, points):
+    """The same steps of expectation maximisation in float64, on all points at once, as they are written on paper."""
+    d, m = points.shape[1], len(centres)
+    squares = (points[:, None] - centres).square().sum(2)
+    to_mean = module.BACKGROUND * (points - points.mean(0)).square().sum(1, keepdim=True)
+    variance, wide, before = (squares.amin(0) / d).clamp(min=NARROWEST), to_mean.mean() / d, -math.inf
+    for _ in range(module.ITERATIONS):
+        normals = [(squares, variance, math.log(m)), (to_mean, wide[None], 0.0)]
+        density = torch.cat([-s / (2 * v) - d / 2 * (2 * math.pi * v).log() - log for s, v, log in normals], 1)
+        total = density.logsumexp(1, keepdim=True)
+        if total.mean() / d - before < module.TOLERANCE:
+            break
+        before, share = total.mean() / d, (density - total).exp()
+        weight, sums = share[:, :m].sum(0), (share[:, :m] * squares).sum(0)
+        seen = weight > torch.finfo(torch.float32).tiny
+        variance = torch.where(seen, (sums / (d * weight)).clamp(min=NARROWEST), variance)
+        wide = (share[:, m:] * to_mean).sum() / (d * share[:, m:].sum())
+    return variance
+
+
+@pytest.mark.parametrize("rows", [7, 256])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_the_fit_is_expectation_maximisation(rows, scale, monkeypatch):
+    """Also with centres that are so far away that their shares vanish."""
+    monkeypatch.setattr(module, "ROWS", rows)
+    x, centres = points(300), torch.cat([points(40, seed=1), scale * points(10, seed=2) + scale])
+    fitted = Mixture.fit(centres, x).variance
+    torch.testing.assert_close(fitted.double(), plain_fit(centres.double(), x.double()), rtol=1e-3, atol=0)
+
+
 def test_another_optimiser_does_no_better(monkeypatch):
     monkeypatch.setattr(module, "BACKGROUND", 1e9)
     monkeypatch.setattr(module, "ITERATIONS", 1000)

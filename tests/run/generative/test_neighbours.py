@@ -10,6 +10,7 @@ from scipy import stats
 from epsbench.harness.run.generative import neighbours as module
 from epsbench.harness.run.generative.neighbours import nearest, neighbours
 from epsbench.harness.run.metrics import median_metric
+from epsbench.harness.run.speed import torch_private
 
 
 def images(n, seed, shape=(1, 4, 4)):
@@ -26,6 +27,31 @@ def test_against_a_loop(batch, monkeypatch):
         each = [np.sqrt(((a[i].numpy().astype(float) - other.numpy()) ** 2).sum()) for other in b]
         assert index[i] == np.argmin(each)
         assert distance[i].item() == pytest.approx(min(each))
+
+
+@pytest.mark.parametrize("brightest", [15, 63, 64, 255])
+def test_products_of_bytes_and_of_floats_are_equal(brightest, monkeypatch):
+    """Of the largest levels, too, that bytes are used for, and where only one of both sets has larger ones."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(0, brightest + 1, (n, 1, 20, 20), generator=generator, dtype=torch.uint8) for n in (60, 90))
+    a[0], b[0], dark = brightest, brightest, b % 16
+    found = [nearest(a, b), nearest(a, dark)]
+    monkeypatch.setattr(module, "FAST_AT_BYTES", frozenset())
+    for bytewise, plain in zip(found, (nearest(a, b), nearest(a, dark)), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(bytewise, plain, strict=True))
+    exact = (a.flatten(1).double()[:, None] - b.flatten(1).double()).square().sum(2).min(1)
+    assert torch.equal(found[0][1], exact.indices)
+
+
+def test_bytes_are_used_where_they_are_fast_and_torch_has_the_product(monkeypatch):
+    small, large = images(5, 0).flatten(1), images(5, 0).flatten(1) + 60
+    monkeypatch.setattr(module, "FAST_AT_BYTES", {torch.backends.cpu.get_cpu_capability()})
+    assert module._product_of_bytes(small) is not None
+    assert module._product_of_bytes(large) is None
+    expected = nearest(images(5, 0), images(9, 1))
+    monkeypatch.setitem(torch_private.NAMES, "int_mm", "torch.nowhere._int_mm")
+    assert module._product_of_bytes(small) is None
+    assert all(torch.equal(*pair) for pair in zip(nearest(images(5, 0), images(9, 1)), expected, strict=True))
 
 
 def test_copies_are_at_distance_0():
