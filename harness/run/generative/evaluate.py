@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.generative.bounds import bounds, bounds_work
@@ -16,13 +16,14 @@ from epsbench.harness.run.generative.estimators import estimators
 from epsbench.harness.run.generative.latent import latent, latent_work
 from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.parts import Parts
+from epsbench.harness.run.generative.posterior import Posterior, negative_elbo
 from epsbench.harness.run.generative.quality import STEPS, quality
 from epsbench.harness.run.generative.refinement import refinement, refinement_work
 from epsbench.harness.run.generative.witness import Witness
 from epsbench.harness.run.metrics import mean_metric
 from epsbench.harness.run.progress import Reporter
 from epsbench.harness.run.training.vae import evaluate_vae
-from epsbench.models.vae import VAENetwork
+from epsbench.models.vae import VAENetwork, bits_per_dimension
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ def evaluate(subject: Subject, weights_folder: Path, progress: Reporter, label: 
     began = time.perf_counter()
     subject.witness.measure = "elbo"
     with _named("the ELBO"):
-        measured, elbo_bpd = _elbo(subject)
+        measured, elbo_bpd, posteriors = _elbo(subject)
     seconds = {"elbo": time.perf_counter() - began}
-    for measure in _measures(subject, elbo_bpd, weights_folder):
+    for measure in _measures(subject, elbo_bpd, posteriors, weights_folder):
         began = time.perf_counter()
         subject.witness.measure = measure.title
         with progress.task(f"{measure.title} of {label}", measure.work) as task, _named(measure.title):
@@ -93,24 +94,30 @@ def _named(measure: str) -> Iterator[None]:
         raise ArithmeticError(f"{measure}: {error}; {remedy}") from error
 
 
-def _elbo(subject: Subject) -> tuple[Measured, torch.Tensor]:
-    """Distortion, rate and their sum, and that sum of every test example, in bits per dimension."""
+def _elbo(subject: Subject) -> tuple[Measured, Tensor, dict[str, Posterior]]:
+    """Distortion, rate and their sum, that sum of every test example, in bits per dimension, and the posteriors.
+
+    The posteriors are those of the test and the training images, by split. A plain autoencoder has none.
+    """
     vae, data, seed = subject.vae, subject.data, subject.seed
-    parts = evaluate_vae(vae, data.test, seed, "float32").cpu()
-    distortion = {"distortion_bpd": mean_metric(parts[:, 0])}
     if vae.deterministic:
-        return Measured(distortion, each={"distortion_bpd": parts[:, 0]}), parts[:, 0]
-    each = {
-        f"{name}_bpd": evaluate_vae(vae, getattr(data, name), seed, "float32").sum(1).cpu()
-        for name in ("train", "validation")
-    }
-    each["test_bpd"] = parts.sum(1)
-    metrics = {name: mean_metric(bpd) for name, bpd in each.items()}
-    metrics |= {"rate_bpd": mean_metric(parts[:, 1])} | distortion
-    return Measured(metrics, each=each), each["test_bpd"]
+        bpd = evaluate_vae(vae, data.test, seed, "float32")[:, 0].cpu()
+        return Measured({"distortion_bpd": mean_metric(bpd)}, each={"distortion_bpd": bpd}), bpd, {}
+    vae.eval()
+    each, posteriors = {}, {}
+    for name in ("test", "train", "validation"):
+        nats, posteriors[name] = negative_elbo(vae, getattr(data, name), seed)
+        each[name] = bits_per_dimension(nats.double(), vae.shape).cpu()
+    distortion, rate = each["test"].unbind(1)
+    bounds_of = {f"{name}_bpd": each[name].sum(1) for name in ("train", "validation", "test")}
+    metrics = {name: mean_metric(bpd) for name, bpd in bounds_of.items()}
+    metrics |= {"rate_bpd": mean_metric(rate), "distortion_bpd": mean_metric(distortion)}
+    return Measured(metrics, each=bounds_of), bounds_of["test_bpd"], posteriors
 
 
-def _measures(subject: Subject, elbo_bpd: torch.Tensor, weights_folder: Path) -> Iterator[Measure]:
+def _measures(
+    subject: Subject, elbo_bpd: Tensor, posteriors: Mapping[str, Posterior], weights_folder: Path
+) -> Iterator[Measure]:
     vae, data, evaluation, seed = subject.vae, subject.data, subject.evaluation, subject.seed
     if not vae.deterministic:
         if work := bounds_work(vae, len(data.test), evaluation):
@@ -121,7 +128,8 @@ def _measures(subject: Subject, elbo_bpd: torch.Tensor, weights_folder: Path) ->
                 work,
                 lambda advance: refinement(vae, data.test, evaluation, seed, elbo_bpd, advance),
             )
-        yield Measure("latent space", latent_work(data), lambda advance: latent(vae, data, seed, advance))
+        known = posteriors["test"], posteriors["train"]
+        yield Measure("latent space", latent_work(data), lambda advance: latent(vae, data, *known, seed, advance))
         if draws := evaluation["gradient_samples"]:
             yield Measure(
                 "gradient estimators", 2 * draws, lambda advance: estimators(vae, data.test, draws, seed, advance)

@@ -71,7 +71,7 @@ class Mixture:
 
 
 class _Expected:
-    """What a step of expectation maximisation needs of all points, added up part by part, so that it stays in the cache.
+    """What a step of expectation maximisation needs of all points, added up part by part: each stays in the cache.
 
     Each point is shared out among the normals at the centres and the wide one, by how well they explain it.
     """

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.run.data.examples import Examples
-from epsbench.harness.run.generative.measured import Advance
 from epsbench.harness.run.machine.memory import in_chunks
+from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.priors import log_normal
 from epsbench.models.vae import VAENetwork, quantise
 
@@ -48,13 +48,30 @@ class Posterior:
         return self.log_std.detach().exp() <= WIDTH * step
 
 
-def encode(vae: VAENetwork, examples: Examples, advance: Advance = lambda n: None) -> Posterior:
-    """The posterior of every image, by the network in its current mode. ``advance`` is given numbers of images."""
+def negative_elbo(vae: VAENetwork, examples: Examples, seed: int) -> tuple[Tensor, Posterior]:
+    """Distortion and rate of every image in nats, float32 (n, 2), and its posterior, by the network as it is now.
+
+    The first are those of `epsbench.harness.run.training.vae.evaluate_vae` in float32 on the same seed, bit for bit.
+    """
 
     def parts(rows: slice) -> Tensor:
-        both = torch.stack(vae.encode(quantise(examples.pixels(rows), vae.levels)), dim=1)
-        advance(len(both))
-        return both
+        target = quantise(examples.pixels(rows), vae.levels)
+        posterior = Posterior(*vae.encode(target))
+        example = torch.arange(rows.start, rows.stop, device=target.device)
+        z = posterior.draw(KeyedNoise(seed, example, torch.zeros_like(example)).normal(vae.z_dim))
+        distortion, rate = -vae.log_likelihood(z, target), vae.rate(posterior.mean, posterior.log_std, z)
+        return torch.cat([distortion[:, None], rate[:, None], posterior.mean, posterior.log_std], dim=1)
+
+    with torch.no_grad():
+        both, mean, log_std = in_chunks(parts, len(examples), BATCH).split([2, vae.z_dim, vae.z_dim], dim=1)
+    return both, Posterior(mean.contiguous(), log_std.contiguous())
+
+
+def encode(vae: VAENetwork, examples: Examples) -> Posterior:
+    """The posterior of every image, by the network in its current mode."""
+
+    def parts(rows: slice) -> Tensor:
+        return torch.stack(vae.encode(quantise(examples.pixels(rows), vae.levels)), dim=1)
 
     with torch.no_grad():
         return Posterior(*in_chunks(parts, len(examples), BATCH).unbind(1))

@@ -14,6 +14,7 @@ from epsbench.harness.records import read_pictures, read_record, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.generative import job as generation
 from epsbench.harness.run.generative.job import run_generation_job
+from epsbench.harness.run.generative.posterior import encode
 from epsbench.harness.run.preflight import preflight
 from epsbench.harness.run.runner import _line
 from epsbench.harness.run.training.losses import TrainingDiverged
@@ -160,8 +161,8 @@ def test_one_example_has_no_interval(context):
 
 def test_a_model_that_measures_nothing_finite_fails_with_a_message(context, monkeypatch):
     monkeypatch.setattr(
-        "epsbench.harness.run.generative.evaluate.evaluate_vae",
-        lambda vae, part, *rest: torch.full((len(part), 2), torch.nan),
+        "epsbench.harness.run.generative.evaluate.negative_elbo",
+        lambda vae, part, seed: (torch.full((len(part), 2), torch.nan), encode(vae, part)),
     )
     with pytest.raises(
         ArithmeticError, match="the ELBO: 80 of 80 measured values are no finite number; bound the encoder's log-std"

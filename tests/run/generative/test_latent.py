@@ -23,7 +23,8 @@ from epsbench.harness.run.generative.latent import (
     log_aggregated,
     mean_variance,
 )
-from epsbench.harness.run.generative.posterior import Posterior
+from epsbench.harness.run.generative.measured import Advance, Measured
+from epsbench.harness.run.generative.posterior import Posterior, encode
 from epsbench.models.priors import MixtureOfNormals, StandardNormal
 from epsbench.models.vae import VAENetwork
 
@@ -182,10 +183,14 @@ def vae(prior=None) -> VAENetwork:
     return VAENetwork((1, 8, 8), z_dim=3, filters=4, prior=prior)
 
 
+def measured_of(vae: VAENetwork, data: Data, advance: Advance = lambda n: None) -> Measured:
+    return latent(vae, data, encode(vae, data.test), encode(vae, data.train), 0, advance)
+
+
 def test_a_record_gets_it_all(data):
     done = []
-    measured = latent(vae(), data, 0, done.append)
-    assert sum(done) == latent_work(data) == 60 + 3 * 30
+    measured = measured_of(vae(), data, done.append)
+    assert sum(done) == latent_work(data) == 2 * 30
     metrics, curves = measured.metrics, measured.curves
     assert set(metrics) == {
         "kl_closed_nats", "kl_monte_carlo_nats", "active_units", "mutual_information_nats", "marginal_kl_nats",
@@ -204,7 +209,7 @@ def test_a_record_gets_it_all(data):
 
 
 def test_a_record_under_a_prior_without_a_closed_form(data):
-    measured = latent(vae(mixture(3, 2)), data, 0)
+    measured = measured_of(vae(mixture(3, 2)), data)
     assert "kl_closed_nats" not in measured.metrics
     assert "dimension_rate_nats" not in measured.curves
     rate = measured.metrics["kl_monte_carlo_nats"].value
@@ -214,7 +219,7 @@ def test_a_record_under_a_prior_without_a_closed_form(data):
 
 def test_one_image_has_nothing_to_tell_apart(data):
     one = dataclasses.replace(data, test=Examples(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor([0]), 16))
-    measured = latent(vae(), one, 0)
+    measured = measured_of(vae(), one)
     assert measured.metrics["active_units"].value == 0
     assert measured.metrics["mutual_information_nats"].value == pytest.approx(0, abs=1e-5)
     assert measured.metrics["kl_closed_nats"].low is None
