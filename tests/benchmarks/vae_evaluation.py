@@ -51,7 +51,9 @@ def parts(evaluation: Settings, n: int) -> list[tuple[str, str, Settings, int, f
     rows: list[tuple[str, str, Settings, int, float]] = []
     if samples := evaluation["importance_samples"]:
         some = max(1, LATENTS // samples)
-        rows.append(("importance-weighted bound", "bounds", {"importance_samples": samples}, some, n / some))
+        # Of images with the long bound, its first samples give this one.
+        left = n - min(n, evaluation["long_images"]) * (samples <= evaluation["long_importance_samples"])
+        rows.append(("importance-weighted bound", "bounds", {"importance_samples": samples}, some, left / some))
     if samples := evaluation["long_importance_samples"]:
         some = max(1, LATENTS // samples)
         long = {"long_importance_samples": samples, "long_images": some}
