@@ -35,12 +35,12 @@ def test_products_of_bytes_and_of_floats_are_equal(brightest, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randint(0, brightest + 1, (n, 1, 20, 20), generator=generator, dtype=torch.uint8) for n in (60, 90))
     a[0], b[0], dark = brightest, brightest, b % 16
-    found = [nearest(a, b), nearest(a, dark)]
+    bytewise = [nearest(a, b), nearest(a, dark)]
     monkeypatch.setattr(module, "FAST_AT_BYTES", frozenset())
-    for bytewise, plain in zip(found, (nearest(a, b), nearest(a, dark)), strict=True):
-        assert all(torch.equal(*pair) for pair in zip(bytewise, plain, strict=True))
+    for one, other in zip(bytewise, (nearest(a, b), nearest(a, dark)), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
     exact = (a.flatten(1).double()[:, None] - b.flatten(1).double()).square().sum(2).min(1)
-    assert torch.equal(found[0][1], exact.indices)
+    assert torch.equal(bytewise[0][1], exact.indices)
 
 
 def test_bytes_are_used_where_they_are_fast_and_torch_has_the_product(monkeypatch):
