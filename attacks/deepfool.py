@@ -8,22 +8,25 @@ from typing import TYPE_CHECKING, ClassVar
 from epsbench.attacks.base import LATER, Polished, State, at_least_one
 from epsbench.attacks.fab import nearest_boundary
 from epsbench.attacks.losses import LogitDifference
-from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.plane import to_plane
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+BEYOND = 1e-4  # of the margin, beyond the boundary, as in the authors' code
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(Polished):
     """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a class.
 
-    The paper has no box: what a step would move beyond it is lost, and made up for by further steps. A row whose step
-    moves nothing ends: every further one would be the same.
+    The paper has no box. A step is the least one within the box that reaches the linearised boundary. The paper's own
+    step, cut off at the box, does not reach it where many pixels are at their faces, as in digits, and may never get
+    across. A row whose step moves nothing ends: every further one would be the same.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     query: ClassVar[str] = "jacobian"
 
@@ -35,7 +38,7 @@ class DeepFool(Polished):
     """How many steps are taken at most."""
 
     overshoot: float = 0.02
-    """By which share the sum of all steps is lengthened, to get beyond the boundary."""
+    """By which share every step is lengthened, to get beyond the boundary."""
 
     polish: int = field(default=8, metadata=LATER, repr=False)
     """As `Polished.polish`."""
@@ -52,9 +55,8 @@ class DeepFool(Polished):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         w, f = nearest_boundary(self.norm, answer)  # line 8
-        length = (f.abs() + 1e-4) / self.norm.dual(w).clamp_min(1e-12)  # 10⁻⁴ as in the authors' code
-        total = answer.x - rows.x + per_row(length) * self.norm.direction(w)  # lines 9 and 10
-        proposal = rows.project(rows.x + (1 + self.overshoot) * total)
+        move = to_plane(self.norm, answer.x, w, f - BEYOND)  # line 9
+        proposal = rows.project(answer.x + (1 + self.overshoot) * move)  # line 10
         stays = (proposal == answer.x).flatten(1).all(1)
         return proposal, {"stays": stays}
 
