@@ -41,8 +41,14 @@ class Asks:
     @property
     def forwards(self) -> int:
         """How many forward passes an answer takes, with a gradient or without."""
-        asked = self.victim.passes if self.attack.query == "jacobian" else self.gradients or self.victim.passes
+        jacobian = self.attack.query == "jacobian"
+        asked = self.victim.jacobian_passes if jacobian else self.gradients or self.victim.passes
         return asked + self._looks
+
+    @property
+    def exact(self) -> bool:
+        """Whether the logits at the points that were asked are float32 in every precision."""
+        return self.attack.query == "jacobian" and not self._looks and not self.victim.random
 
     @property
     def work(self) -> int:

@@ -36,13 +36,14 @@ from epsbench.harness.run.machine.memory import in_chunks
 # its network computes in another order than the victim's.
 SURE = 2.0**-16
 MARGIN = Margin()
+_BEYOND = (1.01, 1.03, 1.1, 1.3, 2.0)  # of the way to a point that half precision takes for fooling
 _KEPT = ("near", "sure")
 
 
 class NearestTurn(Turn):
     """`Turn` without ε: the nearest points that fool are kept.
 
-    ``near`` is the nearest point that may fool, by the precision's doubt, and ``sure`` the nearest one beyond doubt.
+    ``near`` is the nearest point that fools the victim, and ``sure`` the nearest one beyond the precision's doubt.
     """
 
     def _region(self, x: Tensor, eps: Tensor) -> State:
@@ -57,15 +58,15 @@ class NearestTurn(Turn):
         return (*_KEPT, *(f"{name}_size" for name in _KEPT), "x")
 
     def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
-        return self.victim.margin(logits, t["y"])
+        return lead_of(logits, t["y"]) if self.asks.exact else self.victim.margin(logits, t["y"])
 
     def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:
-        doubt = self.victim.doubt(logits)
+        doubt = 0.0 if self.asks.exact else self.victim.doubt(logits)
         size = self.norm.size(t["point"] - t["x"])
         surely = margin + 2 * doubt + SURE * logits.abs().amax(1) < 0
         new = {}
-        for name, fools in (("near", margin < 0), ("sure", surely)):
-            nearer = fools & (size < t[f"{name}_size"])
+        for name, fools in (("near", margin + doubt < 0), ("sure", surely)):
+            nearer = fools & (size < t[f"{name}_size"]) & (size > 0)  # the clean image does not fool the judge
             # Written in place, as it must never be the same tensor as the points: slots write into both.
             new[name] = hold(nearer, t["point"], t[name], owned=True)
             new[f"{name}_size"] = size.where(nearer, t[f"{name}_size"])
@@ -112,16 +113,17 @@ class Smallest(Stream):
         return nearest_on_the_line(judge, x, best, y, self.size, examples, leads)[0]
 
     def _margin(self, x: Tensor, y: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of the margin (N, C, H, W) and the lead (N,), counted; the lead is exact in every precision."""
-        (outcome,), victim, judge = self.ledger.outcomes, self.turn.victim, self.ledger.judge
+        """The gradient of the margin (N, C, H, W) and the lead (N,), counted; both in float32.
+
+        A gradient in half precision and the judge's verdict, which would tell the lead, take as long together.
+        """
+        (outcome,), victim = self.ledger.outcomes, self.turn.victim
         outcome.forwards, outcome.backwards = outcome.forwards + len(x), outcome.backwards + len(x)
         self.work += GRADIENT * len(x)
         leads: list[Tensor] = []
 
         def gradient(rows: slice) -> Tensor:
-            gradient, logits = victim.query(x[rows], MARGIN, y[rows])
-            exact = victim.precision == "float32"
-            logits = logits if exact else judge.logits(x[rows], self.size, examples[rows])
+            gradient, logits = victim.exact_query(x[rows], MARGIN, y[rows])
             leads.append(lead_of(logits, y[rows]))
             return gradient
 
@@ -130,21 +132,31 @@ class Smallest(Stream):
     def _nearest_that_fools(self, t: State, examples: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest kept or last point of each row that fools the judge, (N, C, H, W), and the `lead` there, (N,).
 
-        Where none does, it is the last point, and the lead ∞.
+        Where half precision alone takes the nearest one for fooling, a point a little beyond it may do: those on the
+        line through it are tried, too. Where none fools, it is the last point, and the lead ∞.
         """
         norm, judge = self.ledger.norm, self.ledger.judge
         best, size = t["point"].clone(), torch.full_like(t["near_size"], torch.inf)
         far = size.clone()
-        last = norm.size(t["point"] - t["x"])
-        for name, reached in (("sure", t["sure_size"]), ("near", t["near_size"]), ("point", last)):
+
+        def look(points: Tensor, reached: Tensor) -> None:
             rows = (reached < size).nonzero().flatten()
             if not len(rows):
-                continue
-            points, y = t[name][rows], t["y"][rows]
+                return
+            points, y = points[rows], t["y"][rows]
             logits, predicted = judge.verdict(points, y, self.size, examples[rows])
             fools = (predicted != y) & points.flatten(1).isfinite().all(1)
             best[rows[fools]], size[rows[fools]] = points[fools], reached[rows[fools]]
             far[rows[fools]] = lead_by(judge, logits, predicted, y)[fools]
+
+        look(t["sure"], t["sure_size"])
+        look(t["near"], t["near_size"])
+        look(t["point"], norm.size(t["point"] - t["x"]))
+        for share in _BEYOND:
+            if not bool((t["near_size"] < size).any()):
+                break
+            beyond = t["x"].lerp(t["near"], share).clamp_(0.0, 1.0)
+            look(beyond, norm.size(beyond - t["x"]).where(t["near_size"].isfinite(), torch.inf))
         return best, far
 
 

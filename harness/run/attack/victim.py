@@ -14,6 +14,7 @@ from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class, best_other
 from epsbench.harness.findings import Finding
 from epsbench.harness.run.attack.few_rows import alike
 from epsbench.harness.run.attack.gradient import loss_gradient, loss_jacobian
+from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
 
 # How far a precision's logits may be off, as a share of the largest: four units in the last place.
@@ -79,6 +80,9 @@ class Victim:
     graph: tuple[int, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None
     """`gradient` as a CUDA graph, and the only batch size that it is for."""
 
+    together: bool = True
+    """Whether the classes of a Jacobian go back together, as far as has been tried."""
+
     random = False
     """Whether the model answers at random, so that its draws depend on what was asked before."""
 
@@ -117,6 +121,17 @@ class Victim:
             return self.graph[1](x, inputs[0])
         return alike(partial(self._query, loss), x, *inputs)
 
+    def exact_query(self, x: Tensor, loss: Loss, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """`query` in float32, whatever the victim's precision."""
+        if self.precision == "float32":
+            return self.query(x, loss, *inputs)
+        self.forwards += len(x)
+        self.backwards += len(x)
+        return alike(lambda rows, *given: loss_gradient(self._exact_logits, rows, loss, given), x, *inputs)
+
+    def _exact_logits(self, x: Tensor) -> Tensor:
+        return self.network(self.laid_out(x)).float()
+
     def _query(self, loss: Loss, x: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         program = self.programs.get(loss)
         if program and len(x) > 1:
@@ -126,11 +141,31 @@ class Victim:
     def jacobian(self, x: Tensor, loss: Loss, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         """Gradients (N, K, C, H, W) at ``x`` of a loss towards each of K ``classes``, and the logits (N, K).
 
-        The gradient towards the label ``y`` (N,) is 0, and costs nothing.
+        The gradient towards the label ``y`` (N,) is 0, and costs nothing. In half precision the logits are those of one
+        more forward pass, in float32: whoever steps onto the boundary would end where rounding makes it out.
         """
-        self.forwards += len(x) * self.passes
+        self.forwards += len(x) * self.jacobian_passes
         self.backwards += len(x) * self.passes * (classes - 1)
-        return alike(lambda rows, labels: loss_jacobian(self.bare_logits, rows, loss, labels, classes), x, y)
+        gradients, logits = alike(partial(self._jacobian, loss, classes), x, y)
+        if self.jacobian_passes > self.passes:
+            with torch.no_grad():
+                logits = alike(self._exact_logits, x)
+        return gradients, logits
+
+    def _jacobian(self, loss: Loss, classes: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self.together:
+            try:
+                return loss_jacobian(self.bare_logits, x, loss, y, classes)
+            except Exception as error:  # what a model's own backward pass raises may be anything
+                if is_out_of_memory(error):
+                    raise
+                self.together = False
+        return loss_jacobian(self.bare_logits, x, loss, y, classes, together=False)
+
+    @property
+    def jacobian_passes(self) -> int:
+        """How many forward passes a `jacobian` takes."""
+        return self.passes + (self.precision != "float32" and not self.random)
 
     def respond(self, x: Tensor, loss: Loss, inputs: tuple[Tensor, ...], gradient: bool) -> Response:
         """`query`, or `scores` where no ``gradient`` is asked for."""
