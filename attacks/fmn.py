@@ -28,7 +28,7 @@ class _Default(NamedTuple):
 
 
 # The paper's, but for fewer steps where there is a polish, which finds the nearest point of the boundary they lead to.
-DEFAULTS = {"linf": _Default(20, 10.0), "l2": _Default(25, 4.0, 0.5), "l1": _Default(35, 4.0, 0.5)}
+DEFAULTS = {"linf": _Default(20, 10.0), "l2": _Default(25, 4.0, 0.5), "l1": _Default(32, 4.0, 0.5)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class FMN(Polished):
     loss = Margin()
 
     steps: int | None = None
-    """How many gradients are taken; None: 20 under L∞, 25 under L2, 35 under L1, 100 under L0."""
+    """How many gradients are taken; None: 20 under L∞, 25 under L2, 32 under L1, 100 under L0."""
 
     polish: int = field(default=8, metadata=LATER, repr=False)
     """As `Polished.polish`."""

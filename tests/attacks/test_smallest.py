@@ -50,7 +50,7 @@ ATTACKS: list[Attack] = [
     *(SigmaZero(steps=100, norm=NORMS[norm]) for norm in ("l0", "l0-pixels")),
 ]
 # The plain loop knows no polish.
-SHORT = [replace(attack, steps=min(attack.steps, 12), **{"searches": 3} if hasattr(attack, "searches") else {},
+SHORT = [replace(attack, steps=min(attack.budget(), 12), **{"searches": 3} if hasattr(attack, "searches") else {},
                  **{"polish": 0} if isinstance(attack, Polished) else {}) for attack in ATTACKS]  # fmt: skip
 
 
@@ -203,5 +203,5 @@ def test_steps_in_few_passes_are_those_of_the_norm():
 
 
 def test_fmn_takes_as_many_steps_as_suit_its_norm_unless_steps_are_given():
-    assert [FMN(norm=NORMS[n]).budget() for n in ("linf", "l2", "l1", "l0")] == [20, 25, 35, 100]
+    assert [FMN(norm=NORMS[n]).budget() for n in ("linf", "l2", "l1", "l0")] == [20, 25, 32, 100]
     assert FMN(steps=7).gradients(10) == 7
