@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 CONFIDENCE = 0.95
+EXACT = 200  # so many changes are counted in whole numbers, and SciPy is not loaded for them
 
 
 def normal_quantile(confidence: float = CONFIDENCE) -> float:
@@ -64,6 +65,8 @@ def mcnemar_exact(b: int, c: int) -> float:
         raise ValueError(f"counts of changes must not be negative, not {b} and {c}")
     if b == c:
         return 1.0
+    if b + c <= EXACT:
+        return min(1.0, sum(math.comb(b + c, k) for k in range(min(b, c) + 1)) / 2 ** (b + c - 1))
     from scipy import special
 
     return min(1.0, 2 * float(special.bdtr(min(b, c), b + c, 0.5)))

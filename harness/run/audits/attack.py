@@ -138,7 +138,8 @@ def audit_convergence(
     gradient, logits = victim.bare_query(x_adv, attack.loss, *inputs)
     proposal, _ = attack.step(rows, Answer(x_adv, y, logits, gradient, attack.loss, inputs), attack.start(rows)[1])
     further = rows.project(proposal)
-    outer = [victim.bare_gradient(images, y)[1] for images in (x, further)]
+    with torch.no_grad():
+        outer = [victim.bare_logits(images).float() for images in (x, further)]
     start, end, beyond = (float(log_odds(each, y).mean()) for each in (outer[0], logits, outer[1]))
     if beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start):
         share = (beyond - end) / (beyond - start)

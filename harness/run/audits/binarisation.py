@@ -31,8 +31,8 @@ from epsbench.harness.run.audits.points import some_of
 
 IMAGES, FEWEST = 32, 16  # images around which a classifier is built; with fewer there is no finding
 # The test begins with so many of them, and ends there where the attack finds so many. An attack that finds 40 % of all
-# examples finds so many of the first with a probability below 1 %, and one that finds 10 % once in a million times.
-SCREENED, ENOUGH = 8, 7
+# examples finds so many of the first with a probability of 1 % in either case, and one that finds 10 % once in 100,000.
+SCREENS = ((5, 5), (8, 7))
 AT_A_TIME = 64  # images in a pass
 INNER, WITHIN = 48, 0.95  # points of the first class, and how far they reach, as a share of ε
 CLOSE = 0.9  # where the boundary lies between the farthest inner point and the constructed example
@@ -84,13 +84,14 @@ def binarisation(
         if len(at) < FEWEST:
             raise NotApplicableError(f"there are fewer than {FEWEST} images")
         layer = readout(network, targets.pixels(at))  # of all images: where outputs agree by chance, one differs
-        first = at[:SCREENED]
-        constructed, keep = construct(network, layer, targets, first, attack.norm, eps)
-        if len(keep) >= ENOUGH:
-            reached, answers = _reached(constructed, parts, targets.subset(first[keep]), eps, ENOUGH)
-            if reached >= ENOUGH:
-                evidence |= {"images": len(keep), "found": reached, "answers": answers}
-                return
+        for screened, enough in SCREENS:
+            first = at[:screened]
+            constructed, keep = construct(network, layer, targets, first, attack.norm, eps)
+            if len(keep) >= enough:
+                reached, answers = _reached(constructed, parts, targets.subset(first[keep]), eps, enough)
+                if reached >= enough:
+                    evidence |= {"images": len(keep), "found": reached, "answers": answers}
+                    return
         constructed, keep = construct(network, layer, targets, at, attack.norm, eps)
         if len(keep) < FEWEST:
             raise NotApplicableError(

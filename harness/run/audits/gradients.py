@@ -49,7 +49,7 @@ def zero_gradients(shares: Mapping[str, float], precision: str) -> Iterator[Find
 def audit_gradients(probe: Probe, gradient: Tensor, logits: Tensor) -> list[Finding]:
     """Findings about the float32 ``gradient`` (N, C, H, W) and ``logits`` (N, classes) at the probe."""
     right = logits.argmax(1) == probe.y
-    return [*_shattered(probe, gradient, logits), *_masked(probe, right, logits.shape[1])]
+    return [*_shattered(probe, gradient, logits), *_masked(probe, right, gradient, logits.shape[1])]
 
 
 def _shattered(probe: Probe, gradient: Tensor, logits: Tensor) -> Iterator[Finding]:
@@ -64,20 +64,25 @@ def _shattered(probe: Probe, gradient: Tensor, logits: Tensor) -> Iterator[Findi
     shares = {}
     for size in STEPS:
         along, aside = (log_odds(probe.logits((x + size * way).clamp(0, 1)), y) - before for way in (ascent, chance))
-        shares[f"{size * 255:.0f}/255"] = float((along > aside).float().mean())
-    if max(shares.values()) < ASCENDS:
-        fact = f"a step along the gradient beats a random one on {max(shares.values()):.0%} of the examples at best"
-        yield finding("shattered", fact, **shares)
+        shares[f"{size * 255:.0f}/255"] = share = float((along > aside).float().mean())
+        if share >= ASCENDS:  # one length is enough
+            return
+    fact = f"a step along the gradient beats a random one on {max(shares.values()):.0%} of the examples at best"
+    yield finding("shattered", fact, **shares)
 
 
-def _masked(probe: Probe, right: Tensor, classes: int) -> Iterator[Finding]:
-    """Accuracy under sign steps that may go anywhere in [0, 1]: above chance only where gradients mislead."""
+def _masked(probe: Probe, right: Tensor, clean: Tensor, classes: int) -> Iterator[Finding]:
+    """Accuracy under sign steps that may go anywhere in [0, 1]: above chance only where gradients mislead.
+
+    ``clean`` (N, C, H, W) is the gradient at the probe, and ``right`` (N,) the images that are classified correctly.
+    """
     x, y = probe.x[right], probe.y[right]
     total = len(x)
     if total < FEWEST:
         return
-    for _ in range(UNBOUNDED_STEPS):
-        x = (x + UNBOUNDED_STEP * probe.gradient(x, y).sign()).clamp(0, 1)
+    for step in range(UNBOUNDED_STEPS):
+        gradient = probe.gradient(x, y) if step else clean[right]
+        x = (x + UNBOUNDED_STEP * gradient.sign()).clamp(0, 1)
         stands = probe.logits(x).argmax(1) == y
         x, y = x[stands], y[stands]
         if not len(x):

@@ -20,6 +20,9 @@ from epsbench.harness.statistics import mcnemar_exact
 
 IMAGES, FEWEST = 48, 16  # attacked; with fewer there is no finding
 STEPS, STEP = 15, 0.25  # the number of gradient steps and their size as a share of ε
+# After so many steps, which lead to the surface of the ball, those images leave that would not be fooled if each step
+# to come gained as much as the last ones did on average: along the surface, steps gain less and less.
+SETTLED, LAST = 5, 3
 SIGNIFICANT = 1e-3
 SATURATED, UNSURE = 1 - 1e-4, 0.5  # median probabilities of the predicted class
 MUCH = 0.15  # of the images; a smaller difference is not reported
@@ -83,13 +86,14 @@ class Reattacked:
         marked = self.nearest[rows[self.nearest]][:count]
         return torch.zeros_like(rows).index_fill_(0, marked, True)
 
-    def worth(self, attack: Tried, rows: Tensor) -> bool:
-        """Whether an attack fools enough of the nearest of ``rows`` (N,) to be tried on all of them.
+    def worth(self, attack: Tried, rows: Tensor, least: int) -> bool:
+        """Whether an attack fools enough of the nearest of ``rows`` (N,) to be tried on all, for ``least`` to fall.
 
         It is tried on the nearest half of these first.
         """
-        n = int(rows.sum())
-        if n > SCREENED and not attack(self.first(rows, SCREENED // 2)).any():
+        n, half = int(rows.sum()), SCREENED // 2
+        few = int(attack(self.first(rows, half)).sum())
+        if (n > SCREENED and not few) or few + max(0, n - half) < least:
             return False
         return int(attack(self.first(rows)).sum()) >= min(GO_ON, n)
 
@@ -162,12 +166,16 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
     """
     if len(fooled) < FEWEST:
         return
-    left = ~fooled
-    if result.worth(result.margin, left):
+    left, n = ~fooled, len(fooled)
+    enough = math.floor(max(MUCH * n, FEWEST / 4)) + 1
+    if int(left.sum()) < enough:  # too few for either finding
+        return
+    # What steps on the margin fool, the search is not tried on.
+    if result.worth(result.margin, left, 0):
         yield from _by_margin_alone(result, fooled, eps)
         left = result.standing(left)
-    if result.worth(result.search, left):
-        yield from _by_search_alone(result, fooled, left, eps)
+    if result.worth(result.search, left, enough):
+        yield from _by_search_alone(result, fooled, left, enough, eps)
 
 
 def _by_margin_alone(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[Finding]:
@@ -189,14 +197,14 @@ def _by_margin_alone(result: Reattacked, fooled: Tensor, eps: float) -> Iterator
                       confidence=confidence)  # fmt: skip
 
 
-def _by_search_alone(result: Reattacked, fooled: Tensor, left: Tensor, eps: float) -> Iterator[Finding]:
+def _by_search_alone(result: Reattacked, fooled: Tensor, left: Tensor, enough: int, eps: float) -> Iterator[Finding]:
     """``left`` (N,) are the images that neither the recorded attack nor the margin fools, as far as that is known."""
-    n, enough = len(fooled), max(MUCH * len(fooled), FEWEST / 4)
-    if not result.fools(result.search, left, math.floor(enough) + 1):
+    n = len(fooled)
+    if not result.fools(result.search, left, enough):
         return
     more = result.search(left)
     more &= ~result.margin(more) & ~result.cross_entropy(more)  # what gradients find is no sign of masking
-    if int(more.sum()) > enough:
+    if int(more.sum()) >= enough:
         shares = {"recorded": share_of(fooled), "search": share_of(more)}
         fact = (
             f"of {n} images, this attack fools {shares['recorded']:.0%}, and a short search without gradients "
@@ -228,11 +236,14 @@ def along_gradient(
     """Which images (N,) withstand projected steps along the gradient of ``loss``, at every step.
 
     The judge decides about the last point, and before that where the logits that come with the next gradient leave a
-    doubt. Also returns the highest `Margin` (N,) on the way.
+    doubt. Images that steps no longer move towards another class leave early. Also returns the highest `Margin` (N,)
+    on the way.
     """
     radius = x.new_full((len(x), 1, 1, 1), eps)
     x_adv, stands = x, torch.ones_like(y, dtype=torch.bool)
+    follows = stands.clone()
     reached = torch.full((len(x),), -math.inf, device=x.device)
+    after: list[Tensor] = []  # `reached` after each step
 
     def judged(at: Tensor, points: Tensor) -> None:
         """Ask the judge about ``points`` of the images at these positions."""
@@ -242,7 +253,10 @@ def along_gradient(
             reached[at] = torch.maximum(reached[at], MARGIN(logits, y[at]))
 
     for step in range(STEPS):
-        left = stands.nonzero().flatten()
+        if step >= SETTLED:
+            gained = (reached - after[-1 - LAST]) / LAST
+            follows &= ~(reached + gained * (STEPS + 1 - step) < 0)
+        left = (follows & stands).nonzero().flatten()
         if not len(left):
             break
         gradient, logits = attacked.query(loss, x_adv[left], y[left])
@@ -255,6 +269,7 @@ def along_gradient(
         moved = norm.into_ball(x[left], at + STEP * ball * norm.direction(gradient), ball)
         go_on = stands[left]
         x_adv = x_adv.index_copy(0, left[go_on], moved[go_on])
-    left = stands.nonzero().flatten()
+        after.append(reached.clone())
+    left = (follows & stands).nonzero().flatten()
     judged(left, x_adv[left])
     return stands, reached

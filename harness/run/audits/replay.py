@@ -53,22 +53,28 @@ class Replayed:
 
 
 def audit_replay(probe: Probe, original: nn.Module | None, replayed: Replayed) -> Iterator[Finding]:
-    """Judge the images again, in reverse order, unattended, and by a copy that saw nothing else.
+    """Judge the images again: in reverse order and in a thread of its own, and by a copy that saw nothing else.
 
     ``original`` is the user's own model. The recorded loss must come out, for what was recorded is what was measured.
     """
-    x, y = replayed.x, replayed.y
+    unattended = calls.in_thread(probe.judge.network)
     ways: list[tuple[str, Call]] = [
-        ("in reverse order", lambda images: probe.logits(images.flip(0)).flip(0)),
-        ("in a thread of its own", calls.in_thread(probe.judge.network)),
+        ("in reverse order, in a thread of its own", lambda images: unattended(images.flip(0)).flip(0))
     ]
     if original is not None and not any(each.dtype in _HALF for each in original.parameters()):
         ways.append(("by a copy that saw no other image", calls.fresh(original)))
-    for how, call in ways:
+    for number, (how, call) in enumerate(ways):
+        rows = slice(number, None, len(ways))  # no image twice
+        x, y, recorded = replayed.x[rows], replayed.y[rows], replayed.loss[rows]
+        if not len(x):
+            continue
         logits = call(x)
-        differs = (F.cross_entropy(logits, y, reduction="none") - replayed.loss).abs() > DIFFERS * spread(logits)
-        rows = int(differs.sum())
-        if rows >= FEWEST:
-            fact = f"judged again {how}, {rows} of {len(x)} adversarial images have another loss than the recorded one"
-            yield finding("verdict-not-repeated", fact, images=rows, of=len(x), call=how)
+        differs = int(
+            ((F.cross_entropy(logits, y, reduction="none") - recorded).abs() > DIFFERS * spread(logits)).sum()
+        )
+        if differs >= FEWEST:
+            fact = (
+                f"judged again {how}, {differs} of {len(x)} adversarial images have another loss than the recorded one"
+            )
+            yield finding("verdict-not-repeated", fact, images=differs, of=len(x), call=how)
             return

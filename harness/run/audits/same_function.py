@@ -22,8 +22,9 @@ from epsbench.harness.run.machine.copies import copy_of
 
 DIFFERS = 0.01  # of the spread of the logits; kernels for other batch sizes round differently, by far less
 FEWEST = 2  # images; a single one may lie on an edge of a network that rounds inside
-IMAGES = 16  # for each kind of call
-SIZES, LARGE = (1, 2, 3, 7), (33, 128)  # of batches; large ones hold images again and again, and are tried once
+CLEAN, MOVED = 4, 12  # images of each group, for each kind of call
+IMAGES = 16  # whose gradients are compared
+SIZES, LARGE = (1, 2, 3, 7), (33, 128)  # of batches, of moved images; large ones hold images again and again
 SAME_WAY = 0.5  # cosine of two gradients; low precision turns them by far less
 ROUNDING = 8.0  # what a low precision may change of the logits, in units of its doubt about them
 
@@ -34,12 +35,11 @@ def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.
     """Compare calls of the judge's network at the ``moved`` images, by name; ``original`` is the user's own model."""
     reported: set[str] = set()
     ways = _ways(probe.judge.network, original)
-    for name, x in moved.items():
-        few = x[:IMAGES]
-        expected = probe.logits_at(x)[:IMAGES]
+    groups = _groups(probe, moved)
+    for name, few, expected in groups:
         limit = DIFFERS * spread(expected)
-        large = _in_batches(probe.judge.network, LARGE) if name == list(moved)[-1] else []
-        for code, how, call in ways + large:
+        sizes = _in_batches(probe.judge.network, SIZES + LARGE) if name == groups[-1][0] else []
+        for code, how, call in ways + sizes:
             if code in reported:
                 continue
             rows = changed(call(few), expected, limit)
@@ -68,7 +68,6 @@ def _ways(network: nn.Module, original: nn.Module | None) -> list[tuple[str, str
             "with gradients on and an image without",
             calls.with_gradients(network, calls.plain),
         ),
-        *_in_batches(network, SIZES),
         ("caller-changes-output", "in a thread of its own", calls.in_thread(network)),
         ("caller-changes-output", "with channels last in memory", calls.laid_out(network, calls.channels_last)),
         ("caller-changes-output", "as part of more images", calls.laid_out(network, calls.slice_of_more)),
@@ -80,15 +79,30 @@ def _ways(network: nn.Module, original: nn.Module | None) -> list[tuple[str, str
     return ways
 
 
+def _groups(probe: Probe, moved: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor]]:
+    """What is asked about together: clean images, and images of all kinds that are moved, as many of each.
+
+    Each group has a name, images (N, C, H, W), and the logits (N, classes) that are expected. Clean images are apart:
+    a model may ask whether a whole batch has moved.
+    """
+    clean, *others = moved
+    groups = [(clean, moved[clean][:CLEAN], probe.logits_at(moved[clean])[:CLEAN])]
+    if others:
+        each = MOVED // len(others)
+        images = torch.cat([moved[name][:each] for name in others])
+        groups.append((", ".join(others), images, torch.cat([probe.logits_at(moved[name])[:each] for name in others])))
+    return groups
+
+
 def audit_same_as_judged(probe: Probe, attacked: Attacked, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
     """Compare the logits of the attacked form with the judge's at the ``moved`` images, by name.
 
     Before the attack they were compared at clean images alone. A low precision may be off by a multiple of its doubt.
     """
-    precision = attacked.victim.precision
+    precision, count = attacked.victim.precision, IMAGES // min(2, len(moved))
     for name, x in moved.items():
-        few, y = x[:IMAGES], probe.y[:IMAGES]
-        expected = probe.logits_at(x)[:IMAGES]
+        few, y = x[:count], probe.y[:count]
+        expected = probe.logits_at(x)[:count]
         limit = max(DIFFERS, ROUNDING * DOUBT[precision]) * spread(expected)
         for how, logits in (
             ("along with a gradient", attacked.logits_with_gradient(few, y)),

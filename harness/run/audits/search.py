@@ -17,7 +17,9 @@ TOWARDS, STRIPES, SQUARES = 8, 4, 120  # queries of each kind
 LARGEST, SMALLEST = 0.5, 0.15  # side of a square as a share of the image's
 # After so many squares, images leave where the search has come less than this share of the way that steps along the
 # gradient have come: each further query gains less than those before, and where gradients are masked, queries lead.
-EARLY, BEHIND = 24, 0.5
+BEHIND = {0: 0.25, 12: 0.4, 24: 0.5}
+# From so many squares on, those leave that would not come far enough if further queries gained as much as those before.
+EARLY, QUERIES = 24, TOWARDS + STRIPES + SQUARES
 MARGIN = Margin()
 
 
@@ -57,8 +59,10 @@ def score_search(
         signs = (noise.uniform(x.shape[1], 1, x.shape[3]) - 0.5).sign()
         offer(x + radius * norm.direction(signs.expand_as(x)))
     for step in range(SQUARES):
-        if step == EARLY and reached is not None:
-            searched &= ~(best_margin - start < BEHIND * (reached - start))
+        if step in BEHIND and reached is not None:
+            searched &= ~(best_margin - start < BEHIND[step] * (reached - start))
+        if step >= EARLY:
+            searched &= ~(start + (best_margin - start) * (QUERIES / (TOWARDS + STRIPES + step)) < 0)
         if not bool(searched.any()):
             break
         side = LARGEST + (SMALLEST - LARGEST) * step / SQUARES

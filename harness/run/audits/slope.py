@@ -16,6 +16,9 @@ SCALES = (3e-4, 1e-3, 1 / 255, 4 / 255, 16 / 255)  # several: a model may round 
 LOW, HIGH = 0.5, 2.0  # the rise that a step delivers, as a share of what the gradient promises
 RESOLVED = 2e-5  # of the spread of the logits; a smaller rise is lost in rounding
 AGREE, FEWEST = 0.6, 16  # share of images on which some scale agrees; with fewer images there is no finding
+# Moved places begin with so many images. Where steps deliver what gradients promise on all of these, the rest is not
+# asked about: if steps did so on 60 % of the images, they would on all of these twice in a thousand times.
+SCREENED = 12
 VANISHES = 0.25  # of the images: so many more gradients of exactly 0 at moved images than at clean ones
 
 
@@ -26,6 +29,8 @@ def audit_slope(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
     """
     shares: list[float] = []
     for name, x in moved.items():
+        if shares and len(x) > SCREENED and _as_promised(probe, x):
+            continue
         gradient = probe.slope(x, probe.y)
         broken = list(broken_gradients(gradient, name))
         if broken:
@@ -36,18 +41,26 @@ def audit_slope(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
             fact = f"{shares[-1]:.0%} of the gradients are exactly 0 ({name}) and {shares[0]:.0%} at clean images"
             yield finding("zero-gradient", fact, share=shares[-1], clean=shares[0], images=len(x), where=name)
             return
-        share, n = _agreement(probe, x, gradient)
+        share, n = _agreement(probe, x, probe.y, gradient, probe.logits_at(x))
         if n >= FEWEST and share < AGREE:
             fact = f"on {share:.0%} of {n} images a step along the gradient raises the loss as it promises ({name})"
             yield finding("decoy-gradient", fact, share=share, images=n, where=name)
             return
 
 
-def _agreement(probe: Probe, x: Tensor, gradient: Tensor) -> tuple[float, int]:
-    """On what share of the images some step delivers what the gradient promises, and how many promise anything."""
-    logits = probe.logits_at(x)
-    before, resolved = log_odds(logits, probe.y), RESOLVED * spread(logits)
-    agrees = torch.zeros_like(probe.y, dtype=torch.bool)
+def _as_promised(probe: Probe, x: Tensor) -> bool:
+    """Whether each of the first `SCREENED` images of a place (N, C, H, W) has a gradient that a step confirms."""
+    few, y = x[:SCREENED], probe.y[:SCREENED]
+    return _agreement(probe, few, y, probe.slope(few, y), probe.logits_at(x)[:SCREENED]) == (1.0, SCREENED)
+
+
+def _agreement(probe: Probe, x: Tensor, y: Tensor, gradient: Tensor, logits: Tensor) -> tuple[float, int]:
+    """On what share of the images some step delivers what the gradient promises, and how many promise anything.
+
+    ``logits`` (N, classes) are those of the images (N, C, H, W), and ``gradient`` is that of their log-odds.
+    """
+    before, resolved = log_odds(logits, y), RESOLVED * spread(logits)
+    agrees = torch.zeros_like(y, dtype=torch.bool)
     promising = torch.zeros_like(agrees)
     for size in SCALES:
         left = (~agrees).nonzero().flatten()  # one scale is enough
@@ -56,7 +69,7 @@ def _agreement(probe: Probe, x: Tensor, gradient: Tensor) -> tuple[float, int]:
         start, along = x[left], gradient[left]
         step = (start + size * along.sign()).clamp(0, 1) - start
         promised = (along.double() * step.double()).flatten(1).sum(1)
-        risen = log_odds(probe.logits(start + step), probe.y[left]) - before[left]
+        risen = log_odds(probe.logits(start + step), y[left]) - before[left]
         counts = promised > resolved
         agrees[left] = counts & (risen > LOW * promised) & (risen < HIGH * promised)
         promising[left] |= counts
