@@ -41,7 +41,7 @@ from epsbench.harness.run.audits.own_attacks import OwnAttacks
 from epsbench.harness.run.audits.points import points
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.remembered import Remembered, digest_of, failed, recall, remember
-from epsbench.harness.run.audits.replay import Replayed, audit_replay
+from epsbench.harness.run.audits.replay import Replayed, audit_as_before, audit_replay
 from epsbench.harness.run.audits.shared_images import audit_shared_images
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.guard import guarded
@@ -50,6 +50,7 @@ from epsbench.models.base import DataShape
 
 # The audits of a model look at one in 64 of the test images, at least at 32 and at most at 64.
 ONE_IN, FEWEST, IMAGES = 64, 32, 64
+REPEATED = 4  # clean images that are asked about before the attack and after all audits
 ROBUST_ON = 0.1  # an attack that leaves at least so large a share of the images is doubted, and others are tried
 
 
@@ -85,6 +86,7 @@ class Auditor:
         self._made = Made(original, data, recipe)
         self._in_depth_done = False
         self._clean_gradient: Tensor | None = None
+        self._before: Tensor | None = None
         self._memory = Remembered()
         self._recalled = False
         self._identity = digest_of(identity, probe.x, probe.y) if identity and not probe.judge.random else ""
@@ -99,6 +101,7 @@ class Auditor:
         with self._timed():
             self.findings = list(not_finite(logits)) if logits is not None else []
             if not self.findings:
+                self._before = self.probe.logits(self.probe.x[:REPEATED]) if not self.probe.judge.random else None
                 self._recall()
                 self.findings = list(self._memory.outputs) if self._recalled else self._of_outputs()
             if any(each.code == "not-finite" for each in self.findings):
@@ -251,6 +254,8 @@ class Auditor:
                     findings += guarded("verdicts", lambda: audit_replay(self.probe, self._made.original, replayed))
                 if self.shares and not voids(findings):
                     findings += self._by_attacks(engine, attack, outcome, replayed)
+                if self._before is not None and not voids(findings):
+                    findings += guarded("the model as before", partial(audit_as_before, self.probe, self._before))
         return findings
 
     def constructed(self, attack: Attack) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from epsbench.harness.statistics import mcnemar_exact
 IMAGES, FEWEST = 48, 16  # attacked; with fewer there is no finding
 STEPS, STEP = 15, 0.25  # the number of gradient steps and their size as a share of ε
 # After so many steps, which lead to the surface of the ball, those images leave that would not be fooled if each step
-# to come gained as much as the last ones did on average: along the surface, steps gain less and less.
-SETTLED, LAST = 5, 3
+# to come gained as much as the last ones did on average: along the surface, steps gain less and less. That holds where
+# the way to the surface was even, each step of it gaining at least a share of what the best one did. A model that masks
+# its gradients has plateaus, and jumps behind them.
+SETTLED, LAST, EVEN = 5, 3, 0.25
 SIGNIFICANT = 1e-3
 SATURATED, UNSURE = 1 - 1e-4, 0.5  # median probabilities of the predicted class
 MUCH = 0.15  # of the images; a smaller difference is not reported
@@ -243,7 +245,7 @@ def along_gradient(
     x_adv, stands = x, torch.ones_like(y, dtype=torch.bool)
     follows = stands.clone()
     reached = torch.full((len(x),), -math.inf, device=x.device)
-    after: list[Tensor] = []  # `reached` after each step
+    after: list[Tensor] = []  # `reached` at each step
 
     def judged(at: Tensor, points: Tensor) -> None:
         """Ask the judge about ``points`` of the images at these positions."""
@@ -254,8 +256,10 @@ def along_gradient(
 
     for step in range(STEPS):
         if step >= SETTLED:
+            way = torch.stack(after[:SETTLED]).diff(dim=0)
+            even = (way.amin(0) > 0) & (way.amin(0) >= EVEN * way.amax(0))
             gained = (reached - after[-1 - LAST]) / LAST
-            follows &= ~(reached + gained * (STEPS + 1 - step) < 0)
+            follows &= ~(even & (reached + gained * (STEPS + 1 - step) < 0))
         left = (follows & stands).nonzero().flatten()
         if not len(left):
             break

@@ -15,7 +15,7 @@ from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.audits import calls
 from epsbench.harness.run.audits.calls import Call
-from epsbench.harness.run.audits.points import spread
+from epsbench.harness.run.audits.points import changed, spread
 from epsbench.harness.run.audits.probe import Probe
 
 DIFFERS = 0.02  # of the spread of the logits: the loss of other kernels may differ by so much
@@ -78,3 +78,15 @@ def audit_replay(probe: Probe, original: nn.Module | None, replayed: Replayed) -
             )
             yield finding("verdict-not-repeated", fact, images=differs, of=len(x), call=how)
             return
+
+
+def audit_as_before(probe: Probe, before: Tensor) -> Iterator[Finding]:
+    """Compare logits (n, classes) of the first probed images, from the first call of the audits, with those of now.
+
+    Between the two lie the attack and all audits in depth, so a model that changes after some hundred calls shows it.
+    """
+    now = probe.logits(probe.x[: len(before)])
+    rows = changed(now, before, DIFFERS * spread(before))
+    if rows >= min(FEWEST, len(before)):
+        fact = f"after the attack and its audits, the logits of {rows} of {len(before)} clean images are not as before"
+        yield finding("not-deterministic", fact, images=rows, of=len(before))
