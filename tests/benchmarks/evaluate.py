@@ -3,7 +3,8 @@
     python -m tests.benchmarks.evaluate --cases conv6 smallcnn --images 1000 --rounds 3
 
 Each round of a case is two fresh processes, one for each way, in turns. Each process makes two calls on the same
-model: in the second, imports and what is remembered of the model are there already. The engine alone goes from the bare
+model: in the second, imports and what is remembered of the model are there already. The package's bytecode is written
+before, as an installation does. The engine alone goes from the bare
 model to the verdicts: the clean images are judged, the fast forms are tried, and images that are right are attacked.
 Seconds are those of the processor, user and system, with those of child processes; torch is imported before.
 """
@@ -11,6 +12,7 @@ Seconds are those of the processor, user and system, with those of child process
 from __future__ import annotations
 
 import argparse
+import compileall
 import multiprocessing
 import resource
 import statistics
@@ -172,6 +174,12 @@ def run(job: Job) -> list[dict[str, float]]:
     return calls
 
 
+def write_bytecode() -> None:
+    root = Path(__file__).parents[2]
+    for folder in ("attacks", "harness", "models", "tests/benchmarks"):
+        compileall.compile_dir(root / folder, quiet=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
@@ -181,6 +189,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a folder that keeps the trained weights; default: none")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    write_bytecode()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for name in given.cases:

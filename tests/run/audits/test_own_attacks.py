@@ -18,7 +18,7 @@ from lookups import Robust
 from memories import Remembers
 from zoo import CPU, codes, digits, measure, probe_of
 
-from epsbench.attacks.losses import CROSS_ENTROPY, Margin
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss, Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.harness.findings import Finding
 from epsbench.harness.isolation import global_state_kept
@@ -110,6 +110,40 @@ def test_steps_along_the_gradient_end_where_the_judge_says_so(honest):
     assert ((reached >= 0) == ~stands).all()
     low = Attacked(Victim(probe.judge.network, CPU, "bf16", "plain"), 64)
     assert (along_gradient(probe, low, x, y, linf, 0.1, Margin())[0] != stands).sum() <= 2
+
+
+class Counted(Attacked):
+    """Counts the images whose gradients it is asked for, and has margins of its own at each step."""
+
+    def __init__(self, attacked: Attacked, margins: list[list[float]]) -> None:
+        super().__init__(attacked.victim, attacked.batch)
+        object.__setattr__(self, "margins", margins)
+        object.__setattr__(self, "asked", [])
+
+    def query(self, loss: Loss, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images = (10 * x[:, 0, 0, 0]).round().long().tolist()  # no step moves an image
+        step = len(self.asked)
+        self.asked.append(images)
+        logits = torch.zeros(len(x), 10)
+        logits[torch.arange(len(x)), y] = torch.tensor([-self.margins[image][step] for image in images])
+        return torch.zeros_like(x), logits
+
+
+def test_images_leave_where_steps_gain_too_little_after_an_even_way_and_nowhere_else(honest):
+    """Masked gradients have plateaus and jumps: an image that met one is followed to the last step."""
+    even = [-9.0, -8.0, -7.0, -6.0, -5.0, -4.9, -4.8] + [-4.8] * 8  # it would come to -3.9
+    lively = [-9.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.5] + [-1.0] * 6
+    plateau = [-9.0, -9.0, -8.9, -6.0, -5.0] + [-5.0] * 10
+    still = [-9.0] * 15
+    probe = probe_of(honest)
+    x = (torch.arange(4) / 10).view(4, 1, 1, 1).expand(4, 1, 8, 8).clone()
+    attacked = Counted(
+        Attacked(Victim(probe.judge.network, CPU, "float32", "plain"), 64), [even, lively, plateau, still]
+    )
+    along_gradient(probe, attacked, x, torch.zeros(4, dtype=torch.long), NORMS["linf"], 0.1, Margin())
+    steps = [sum(image in asked for asked in attacked.asked) for image in range(4)]
+    assert 5 < steps[0] < 9 < steps[1] < 15
+    assert steps[2:] == [15, 15]
 
 
 def test_an_attack_goes_on_until_it_is_certain_whether_it_fools_enough():
@@ -248,6 +282,21 @@ def test_an_attack_that_fools_none_of_the_nearest_images_is_tried_on_no_others()
     tried = Reattacked(answers(none), answers(one, asked), answers(none), nearest, torch.ones(40))
     assert not list(audit_reattack(tried, none, 0.1))
     assert sorted(asked) == list(range(28, 40))
+
+
+def test_nothing_is_tried_where_too_few_images_are_left_for_a_finding():
+    everyone, asked, searched = torch.ones(48, dtype=torch.bool), [], []
+    nearest = torch.arange(48)
+    tried = Reattacked(
+        answers(everyone), answers(everyone, asked), answers(everyone, searched), nearest, torch.ones(48)
+    )
+    assert not list(audit_reattack(tried, nearest >= 7, 0.1))  # 7 are 15 %, and a finding needs more
+    assert (asked, searched) == ([], [])
+    none = torch.zeros(48, dtype=torch.bool)
+    few = torch.arange(48) % 6 == 0  # of 8 images 2: the others cannot make up for those of the first 6
+    tried = Reattacked(answers(none), answers(none), answers(few, searched), nearest, torch.ones(48))
+    assert not list(audit_reattack(tried, nearest >= 8, 0.1))
+    assert searched == list(range(6))
 
 
 @given(strategies.lists(strategies.tuples(*[strategies.booleans()] * 4), min_size=16, max_size=48))

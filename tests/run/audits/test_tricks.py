@@ -29,8 +29,8 @@ SOME_MORE_TRICKS = {
 }  # fmt: skip
 SOME_HALF_TRUTHS = {"overrules", "remembers half"}
 SOME_DISGUISES = {
-    "flag in the environment", "means of rows and columns", "median filter, decoy", "reduced", "second object",
-    "sum in bytes", "versions",
+    "flag in the environment", "hidden random state", "means of rows and columns", "median filter, decoy", "reduced",
+    "second object", "sum in bytes", "versions",
 }  # fmt: skip
 
 
