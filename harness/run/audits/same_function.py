@@ -24,7 +24,7 @@ DIFFERS = 0.01  # of the spread of the logits; kernels for other batch sizes rou
 FEWEST = 2  # images; a single one may lie on an edge of a network that rounds inside
 CLEAN, MOVED = 4, 12  # images of each group, for each kind of call
 IMAGES = 16  # whose gradients are compared
-SIZES, LARGE = (1, 2, 3, 7), (33, 128)  # of batches, of moved images; large ones hold images again and again
+SIZES, LARGE = (1, 2, 3, 7), (33, 128)  # of batches; large ones, of moved images alone, hold images again and again
 SAME_WAY = 0.5  # cosine of two gradients; low precision turns them by far less
 ROUNDING = 8.0  # what a low precision may change of the logits, in units of its doubt about them
 
@@ -38,7 +38,7 @@ def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.
     groups = _groups(probe, moved)
     for name, few, expected in groups:
         limit = DIFFERS * spread(expected)
-        sizes = _in_batches(probe.judge.network, SIZES + LARGE) if name == groups[-1][0] else []
+        sizes = _in_batches(probe.judge.network, SIZES + LARGE if name == groups[-1][0] else SIZES)
         for code, how, call in ways + sizes:
             if code in reported:
                 continue
