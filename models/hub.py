@@ -217,7 +217,15 @@ def _other_classes(logits: Any, data: DataShape) -> str:
     """What to do where a model has another number of classes than the data; empty where that is not the fault."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         return ""
-    return f"; the data has {data.classes} classes: where the model knows more, say classes = {logits.shape[1]} there"
+    if logits.shape[1] < data.classes:
+        return (
+            f"; the data has {data.classes} classes, with labels from 0 to {data.classes - 1}: correct the labels, or "
+            "take a model that knows all of these classes"
+        )
+    return (
+        f"; the data has {data.classes} classes: where the model knows more, say classes = {logits.shape[1]} there, "
+        f"as in --data test.npz:classes={logits.shape[1]}"
+    )
 
 
 def _set_mode(network: nn.Module, training: bool) -> None:

@@ -276,6 +276,9 @@ def _linear(classes: int = 10) -> nn.Module:
         (lambda x, y: (_linear().double(), x, y), "its weights are float64, and images are float32; call"),
         (lambda x, y: (Raises(), x, y), "no such layer"),
         (lambda x, y: (7, x, y), "model: is a int; give a torch.nn.Module"),
+        (lambda x, y: (_linear().state_dict(), x, y), "model: is a dict of weights; build the network, load them"),
+        (lambda x, y: (_linear(), Broken(), y), "y: labels come with x, which is a Broken; leave y out"),
+        (lambda x, y: (_linear(), DataLoader(Broken(), 2), y), "y: labels come with x, which is a DataLoader"),
         (lambda x, y: (_linear(), x[0], y), "x: images have the shape|labels"),
     ],
 )  # fmt: skip
@@ -296,6 +299,9 @@ def test_what_cannot_be_evaluated(x, y, arguments, wanted):
         ({"eps": "8/0"}, "eps[0]: ε '8/0' divides by zero"),
         ({"eps": 8}, "ε must not be above 1"),
         ({"norm": "linfty"}, "norm[0]: unknown norm 'linfty'; did you mean 'linf'"),
+        ({"batch_size": 0}, "batch_size: must be a whole number from 1 on, not 0"),
+        ({"batch_size": 2.5}, "batch_size: must be a whole number from 1 on, not 2.5"),
+        ({"compile": "yes"}, "compile: must be 'auto', 'on' or 'off', not 'yes'"),
     ],
 )
 def test_options_that_cannot_be(network, x, y, options, wanted):

@@ -63,6 +63,8 @@ def given_data(x: Any, y: Any, classes: int, class_names: tuple[str, ...]) -> tu
             raise InputError("y: is missing; give one label for each image, or a Dataset that returns both")
         decoder = Decoder(where, size_of(x, where))
         part, name = part_of(x, where, classes, decoder, "test"), type(x).__name__
+    elif isinstance(x, torch.utils.data.DataLoader | torch.utils.data.Dataset):
+        raise InputError(f"y: labels come with x, which is a {type(x).__name__}; leave y out")
     else:
         part, name = _of_arrays(x, y), "arrays"
     if len(class_names):
@@ -122,6 +124,10 @@ def given_model(model: Any, data: Entry, objects: Objects) -> tuple[Any, Objects
     if isinstance(model, str):
         return parsed(model), {}
     if isinstance(model, Mapping):
+        if any(isinstance(value, Tensor) for value in model.values()):
+            raise InputError(
+                "model: is a dict of weights; build the network, load them, and give it: model.load_state_dict(weights)"
+            )
         return dict(model), {}
     if isinstance(model, type) and issubclass(model, nn.Module):
         raise InputError(f"model: {model.__name__} is a class; give an object: {model.__name__}()")

@@ -57,6 +57,8 @@ def test_the_check_of_a_model_shows_them():
         verified(Returns(lambda z: (z,)), DIGITS, "Net")
     with pytest.raises(ValueError, match="the data has 10 classes: where the model knows more, say classes = 12 there"):
         verified(Returns(lambda z: z, 12), DIGITS, "Net")
+    with pytest.raises(ValueError, match="the data has 10 classes, with labels from 0 to 9: correct the labels, or"):
+        verified(Returns(lambda z: z, 7), DIGITS, "Net")
 
 
 @pytest.mark.parametrize("outputs", [None, "text", torch.zeros(3), [torch.zeros(4, 3)], {}])

@@ -31,7 +31,7 @@ def load_object(address: str, base: Path) -> Any:
     there or does not import.
     """
     place, _, attribute = address.rpartition(":")
-    module = _load_file(address, place, base) if place.endswith(".py") else _load_module(address, place)
+    module = _load_file(address, place, base) if place.endswith(".py") else _load_module(address, place, base)
     try:
         return reduce(getattr, attribute.split("."), module)
     except AttributeError:
@@ -50,16 +50,29 @@ def is_users(value: Any) -> bool:
     return own or any(is_users(getattr(value, field.name)) for field in fields(value))
 
 
-def _load_module(address: str, name: str) -> ModuleType:
+def _load_module(address: str, name: str, base: Path) -> ModuleType:
+    file = _file_of(name, base)
     if hint := _old_name(name):
-        raise InputError(f"{address!r}: {hint}")
+        raise InputError(f"{address!r}: {hint if not file else f'the file is {file}: give {_in_file(address, file)}'}")
     try:
         with importing():
             return importlib.import_module(name)
     except _IMPORT_FAILURES as error:
-        raise InputError(
-            f"{address!r}: cannot import {name!r} ({_reason(error)}); install it, or give path/to/file.py:Object"
-        ) from error
+        remedy = f"install it, or give {_in_file(address, file)}"
+        raise InputError(f"{address!r}: cannot import {name!r} ({_reason(error)}); {remedy}") from error
+
+
+def _file_of(name: str, base: Path) -> str:
+    """The file that a module would be below ``base``; empty where there is none."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        return ""
+    place = name.replace(".", "/")
+    return next((file for file in (f"{place}.py", f"{place}/__init__.py") if (base / file).is_file()), "")
+
+
+def _in_file(address: str, file: str) -> str:
+    """The address of the same object in a file of this name, where there is one."""
+    return f"{file}:{address.rpartition(':')[2]}" if file else "path/to/file.py:Object"
 
 
 def _load_file(address: str, place: str, base: Path) -> ModuleType:

@@ -140,3 +140,13 @@ def test_the_names_read_from_source_are_those_the_libraries_tell():
 
     assert set(timm.list_models()) <= model_names("timm")
     assert set(torchvision.models.list_models(module=torchvision.models)) == model_names("torchvision")
+
+
+@pytest.mark.parametrize(("name", "file"), [("nets.tiny:net", "nets/tiny.py"), ("models.tiny:net", "models/tiny.py")])
+def test_a_module_that_is_a_file_here_is_named_as_a_file(tmp_path, name, file):
+    """Many repositories keep their networks in a folder ``models``, which is not epsbench's."""
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text("net = None")
+    with pytest.raises(InputError, match=re.escape(f"give {file}:net")) as raised:
+        name_with_parameters("model", name, tmp_path)
+    assert "epsbench.models" not in str(raised.value)
