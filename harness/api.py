@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epsbench.harness.choices import Compile
 from epsbench.harness.errors import InputError
 from epsbench.harness.evaluation import Evaluation, evaluation_of
 from epsbench.harness.options import ALL, INTERRUPTED, Options
@@ -81,7 +80,7 @@ def evaluate(
     """
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise InputError(f"batch_size: must be a whole number from 1 on, not {batch_size!r}")
-    if compile not in list(Compile):
+    if compile not in ("auto", "on", "off"):
         raise InputError(f"compile: must be 'auto', 'on' or 'off', not {compile!r}")
     from epsbench.harness.run.given import attack_entries, device_of, given_data, given_model
     from epsbench.harness.run.runner import run_suite
