@@ -89,19 +89,19 @@ def test_the_logits_of_a_jacobian_and_of_an_exact_query_are_float32_in_half_prec
     ids=lambda attack: f"{type(attack).__name__}-{attack.norm.name}",
 )
 def test_in_half_precision_an_attack_reaches_the_images_that_it_reaches_in_float32(network, digits, attack):
-    found = {}
+    nearest = {}
     for precision in ("float32", "bf16"):
         targets = targets_of(network, digits, 40)
         engine = Engine(victim_of(network, precision), Judge(network, CPU), targets, 16, 0)
         engine.clean_logits()
         judged = engine.judge.forwards
         (outcome,) = engine.run(attack, [Fraction(1)], seed=0)
-        found[precision] = outcome.distances
+        nearest[precision] = outcome.distances
         assert (engine.victim.forwards, engine.victim.backwards) == (outcome.forwards, outcome.backwards)
         assert engine.judge.forwards - judged == outcome.judge_forwards
-    assert np.isfinite(found["float32"]).all()
-    assert np.isfinite(found["bf16"]).all()
-    assert np.median(found["bf16"]) <= 1.02 * np.median(found["float32"])
+    assert np.isfinite(nearest["float32"]).all()
+    assert np.isfinite(nearest["bf16"]).all()
+    assert np.median(nearest["bf16"]) <= 1.02 * np.median(nearest["float32"])
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
