@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,21 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("epsbench")
+
+
+@pytest.fixture
+def skip_without_libraries() -> Callable[[str], None]:
+    """Skips a test of the suite ``libraries`` where it cannot be read, because an extra is not installed."""
+
+    def skip(suite: str) -> None:
+        if suite != "libraries":
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those libraries' own
+            for name in ("torchattacks", "foolbox", "art.attacks.evasion", "adv_lib.attacks"):
+                pytest.importorskip(name, reason=f"of the extra of {name.partition('.')[0]}")
+
+    return skip
 
 
 @pytest.fixture

@@ -44,8 +44,6 @@ def test_the_patient_attacker_of_the_defenses_starts_over_ten_times():
 
 
 @pytest.mark.parametrize("name", shipped_suites())
-def test_every_suite_says_what_it_asks_in_one_line(name):
-    if name == "libraries":
-        pytest.importorskip("foolbox", reason="of the extra foolbox")
-        pytest.importorskip("art", reason="of the extra art")
+def test_every_suite_says_what_it_asks_in_one_line(name, skip_without_libraries):
+    skip_without_libraries(name)
     assert 20 < len(load_suite(name).description) <= 120

@@ -101,11 +101,8 @@ def test_options_stand_in_for_what_the_file_says(tmp_path, small):
 
 
 @pytest.mark.parametrize("name", shipped_suites())
-def test_shipped_suites_load_by_name(name):
-    if name == "libraries":
-        pytest.importorskip("foolbox", reason="of the extra foolbox")
-        pytest.importorskip("art", reason="of the extra art")
-        pytest.importorskip("adv_lib", reason="of the extra adv-lib")
+def test_shipped_suites_load_by_name(name, skip_without_libraries):
+    skip_without_libraries(name)
     suite = load_suite(name)
     assert suite.description
     assert suite.cells

@@ -42,7 +42,8 @@ def test_the_exports_are_the_same_byte_for_byte(contents, suite, fmt):
 
 
 @suites
-def test_check_gives_the_same_verdicts(suite):
+def test_check_gives_the_same_verdicts(suite, skip_without_libraries):
+    skip_without_libraries(suite)
     loaded, expected = load_suite(suite), EXPECTED[suite]["check"]
     if expected is None:
         with pytest.raises(InputError, match="no bounds"):

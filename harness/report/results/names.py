@@ -79,7 +79,7 @@ class Names:
         """``"pgd(steps=40)"``: the name, and in brackets some parameters and the further details.
 
         The parameters shown are those that vary over the set, `STRENGTHS`, and those of a model that differ from the
-        defaults of its name.
+        defaults of its name. A parameter that is left to the norm or to the attack itself has no value to show.
         """
         varying = self._varying.get((kind, named["name"]), set())
         if kind == "model":
@@ -88,7 +88,9 @@ class Names:
         shown = [
             f"{visible(key)}={scalar(value)}"
             for key, value in named.items()
-            if key != "name" and (key in varying or (key in STRENGTHS and value != STRENGTHS[key]))
+            if key != "name"
+            and value is not None
+            and (key in varying or (key in STRENGTHS and value != STRENGTHS[key]))
         ]
         in_brackets = ", ".join([*shown, *details])
         return visible(str(named["name"])) + (f"({in_brackets})" if in_brackets else "")

@@ -86,6 +86,11 @@ def test_a_label_says_what_is_not_the_default_and_not_what_all_cells_share(axes,
     assert Names([cell]).attack(cell) == label
 
 
+def test_a_number_of_steps_that_the_norm_decides_is_not_shown():
+    by_norm, more = ({**pgd(500).cell, "attack": {"name": "fmn", "steps": steps}} for steps in (None, 100))
+    assert [Names([by_norm, more]).attack(cell) for cell in (by_norm, more)] == ["fmn", "fmn(steps=100)"]
+
+
 def test_records_from_before_there_were_curves_are_each():
     old = pgd(500)
     old = old.model_copy(update={"cell": {k: v for k, v in old.cell.items() if k not in ("curve", "early_stop")}})
