@@ -200,7 +200,7 @@ def test_findings_lead_to_cells_and_cells_to_everything_known(browser, page_file
         link = page.url.partition("report.html")[2]
         page.keyboard.press("Escape")
         assert page.locator("dialog[open]").count() == 0
-        page.wait_for_function("!location.hash.includes('cell=')")
+        page.wait_for_url(lambda url: "cell=" not in url)
         page.locator("table.board").first.locator("a.cell").first.click()
         assert page.locator("dialog[open] [role=group] button").count() == 2  # its two seeds
     with opened(browser, page_file, link) as again:

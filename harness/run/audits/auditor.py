@@ -254,7 +254,8 @@ class Auditor:
                     findings += guarded("verdicts", lambda: audit_replay(self.probe, self._made.original, replayed))
                 if self.shares and not voids(findings):
                     findings += self._by_attacks(engine, attack, outcome, replayed)
-                if self._before is not None and not voids(findings):
+                # Also where the cell is void already: a model that changes has made the other findings.
+                if self._before is not None:
                     findings += guarded("the model as before", partial(audit_as_before, self.probe, self._before))
         return findings
 
