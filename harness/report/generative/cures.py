@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,13 +32,11 @@ def cure_tables(settings: Iterable[Setting]) -> list[Table]:
 
 def _table(settings: Sequence[Setting]) -> Table | None:
     recipes = {setting: _recipe(setting) for setting in settings}
-    common = {
-        key: value
-        for key, value in recipes[settings[0]].items()
-        if all(canonical(recipe.get(key)) == canonical(value) for recipe in recipes.values())
-    }
-    base = next((setting for setting, recipe in recipes.items() if recipe.keys() == common.keys()), None)
-    if base is None or len(settings) < 2:
+    usual = _usual(list(recipes.values()))
+    if usual is None or len(settings) < 2:
+        return None
+    base = next((setting for setting, recipe in recipes.items() if not _changed(recipe, usual)), None)
+    if base is None:
         return None
     measures = (
         Measure("test_bpd", "test bpd"),
@@ -55,7 +54,7 @@ def _table(settings: Sequence[Setting]) -> Table | None:
         ),
         tuple(
             (
-                Entry(_changes(recipes[row], common) or "as it is"),
+                Entry(_changes(recipes[row], usual) or "as it is"),
                 *(measure.entry(row) for measure in measures),
                 Entry(ABSENT) if row is base else _closed(row, base),
             )
@@ -70,8 +69,30 @@ def _recipe(setting: Setting) -> Mapping[str, Any]:
     return training if isinstance(training, Mapping) else {}
 
 
-def _changes(recipe: Mapping[str, Any], common: Mapping[str, Any]) -> str:
-    return ", ".join(f"{scalar(key)} {scalar(value)}" for key, value in recipe.items() if key not in common)
+def _usual(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """For every key the value that most recipes have, None where they lack it.
+
+    Of values that equally many have it is the one that is off. There is no usual recipe if none of them is.
+    """
+    usual = {}
+    for key in dict.fromkeys(key for recipe in recipes for key in recipe):
+        values = {canonical(recipe.get(key)): recipe.get(key) for recipe in recipes}
+        counts = Counter(canonical(recipe.get(key)) for recipe in recipes)
+        most = [value for text, value in values.items() if counts[text] == max(counts.values())]
+        chosen = most if len(most) == 1 else [value for value in most if not value]
+        if not chosen:
+            return None
+        usual[key] = chosen[0]
+    return usual
+
+
+def _changed(recipe: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """The keys in which a recipe is not as usual."""
+    return [key for key, value in usual.items() if canonical(recipe.get(key)) != canonical(value)]
+
+
+def _changes(recipe: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
+    return ", ".join(f"{scalar(key)} {scalar(recipe.get(key))}" for key in _changed(recipe, usual))
 
 
 def _gap(setting: Setting) -> float:

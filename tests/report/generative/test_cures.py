@@ -26,6 +26,13 @@ def test_shares_of_the_gap_are_relative_to_the_recipe_as_it_is():
     assert [text.partition(" [")[0] for text in column(table, "share of the gap closed")] == ["–", "75.0 %", "-25.0 %"]
 
 
+def test_a_key_that_every_record_has_may_be_what_a_recipe_changes():
+    """Records state ``average`` also where there is none."""
+    table = only(trained(0.016, average=0.999), trained(0.020, average=0.0), trained(0.018, average=0.0, clip=1.0))
+    assert column(table, "recipe") == ["as it is", "average 0.999", "clip 1.0"]
+    assert column(only(trained(0.016, average=0.999), trained(0.020, average=0.0)), "recipe")[0] == "as it is"
+
+
 def test_the_interval_is_that_of_a_ratio():
     """The delta method: of a/b with errors s and t, the variance is (s² + (a/b)² t²) / b²."""
     table = only(trained(0.02, 0.001), trained(0.01, 0.0005, encoder_noise=0.1))
