@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +79,7 @@ def evaluate(
     Raises:
         InputError: For an argument that cannot be used, and where the attack or the model raises.
     """
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise InputError(f"batch_size: must be a whole number from 1 on, not {batch_size!r}")
-    if compile not in ("auto", "on", "off"):
-        raise InputError(f"compile: must be 'auto', 'on' or 'off', not {compile!r}")
+    options = Options(batch_size=batch_size, quiet=not progress, compile=compile, keep_images=ALL, remember=True)
     from epsbench.harness.run.given import attack_entries, device_of, given_data, given_model
     from epsbench.harness.run.runner import run_suite
 
@@ -96,11 +94,8 @@ def evaluate(
             named, data, entries, norm or norms or "linf", _plain_numbers(eps), base=Path.cwd(), limit=limit,
             precision=precision, seed=seed, early_stop=early_stop, curve=curve, **random,
         )  # fmt: skip
-        options = Options(
-            device=str(device) if device is not None else device_of(model, x),
-            batch_size=batch_size, quiet=not progress, compile=compile, keep_images=ALL, remember=True,
-        )  # fmt: skip
-        if run_suite(suite, results, options) == INTERRUPTED:
+        on = str(device) if device is not None else device_of(model, x)
+        if run_suite(suite, results, replace(options, device=on)) == INTERRUPTED:
             raise KeyboardInterrupt
         known = describe(suite.cells[0].data)
         measured = [read_record(record_path(results, cell.id)) for cell in suite.cells]

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from epsbench.harness.errors import InputError
+
 INTERRUPTED = 130
 """The exit code of a run that Ctrl-C or SIGTERM stopped: the shell's own."""
 ALL = sys.maxsize
@@ -16,7 +18,10 @@ TIME_IS_UP = 3
 
 @dataclass(frozen=True)
 class Options:
-    """The command line's options of ``epsbench run``; for None the runner chooses."""
+    """The command line's options of ``epsbench run``; for None the runner chooses.
+
+    Raises `InputError` for a batch size below 1, and for another word than those of ``compile``.
+    """
 
     data_root: Path | None = None
     """The folder of data sets."""
@@ -48,3 +53,10 @@ class Options:
     """
     remember: bool = False
     """Whether what the audits found of a model is taken over from an earlier run of this process."""
+
+    def __post_init__(self) -> None:
+        size = self.batch_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise InputError(f"batch_size: must be a whole number from 1 on, not {size!r}")
+        if self.compile not in ("auto", "on", "off"):
+            raise InputError(f"compile: must be 'auto', 'on' or 'off', not {self.compile!r}")

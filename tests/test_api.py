@@ -343,6 +343,12 @@ def test_autoattack_as_an_object_is_the_one_of_a_suite():
     assert name_with_parameters("attack", entry, base) == name_with_parameters("attack", "autoattack", base)
 
 
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": True}, {"compile": "yes"}])
+def test_options_of_a_run_are_checked_as_those_of_evaluate_are(wrong):
+    with pytest.raises(InputError, match=f"^{next(iter(wrong))}: must be"):
+        epsbench.Options(**wrong)
+
+
 def test_a_trained_model_is_loaded(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text(

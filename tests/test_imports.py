@@ -119,6 +119,7 @@ MAY_IMPORT = {
     "harness.several": ("harness.plan", *SHARED),
     "harness.old_options": (),
     "harness.durations": (),
+    "harness.options": ("harness.errors",),
     "harness.testing": ("harness.api", RUN, "harness.plan", *SHARED, *ROBUST),
     "harness.quoted": ("harness.frames", "harness.records", "harness.errors", "harness.durations"),
     "harness.reference": ("harness.plan", "harness.errors", "harness.options"),

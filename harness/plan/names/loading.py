@@ -51,14 +51,14 @@ def is_users(value: Any) -> bool:
 
 
 def _load_module(address: str, name: str, base: Path) -> ModuleType:
-    file = _file_of(name, base)
     if hint := _old_name(name):
+        file = _file_of(name, base)
         raise InputError(f"{address!r}: {hint if not file else f'the file is {file}: give {_in_file(address, file)}'}")
     try:
         with importing():
             return importlib.import_module(name)
     except _IMPORT_FAILURES as error:
-        remedy = f"install it, or give {_in_file(address, file)}"
+        remedy = f"install it, or give {_in_file(address, _file_of(name, base))}"
         raise InputError(f"{address!r}: cannot import {name!r} ({_reason(error)}); {remedy}") from error
 
 
