@@ -33,7 +33,7 @@ SPEED: dict[str, Code] = {
         "warning", "No faster program could be traced from the model.", "numbers are unaffected, speed is"
     ),
     "not-compiled": Code("warning", "The model could not be compiled.", "numbers are unaffected, speed is"),
-    "not-graphed": Code("warning", "The step could not be captured as a CUDA graph.", "numbers are unaffected"),
+    "not-graphed": Code("warning", "A query could not be captured as a CUDA graph.", "numbers are unaffected"),
     "attacked-alone": Code(
         "warning", "Another process could not help with the attack.", "numbers are unaffected, speed is"
     ),

@@ -16,6 +16,7 @@ from epsbench.harness.run.attack.few_rows import alike
 from epsbench.harness.run.attack.gradient import loss_gradient, loss_jacobian
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
+from epsbench.harness.run.speed.graphs import Ladder
 
 # How far a precision's logits may be off, as a share of the largest: four units in the last place.
 DOUBT = {"bf16": 2.0**-6, "fp16": 2.0**-9, "float32": 0.0}
@@ -77,8 +78,8 @@ class Victim:
     fixed: tuple[int, Callable[[Tensor], Tensor]] | None = None
     """A compiled network, and the only batch size that it is for."""
 
-    graph: tuple[int, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] | None = None
-    """`gradient` as a CUDA graph, and the only batch size that it is for."""
+    graphs: dict[Loss | None, Ladder] = field(default_factory=dict)
+    """`query` of a loss, and under None `scores`, as CUDA graphs."""
 
     together: bool = True
     """Whether the classes of a Jacobian go back together, as far as has been tried."""
@@ -103,6 +104,8 @@ class Victim:
     def scores(self, x: Tensor) -> Tensor:
         """Logits (N, classes) for an attack that takes no gradient."""
         self.forwards += len(x) * self.passes
+        if (graphs := self.graphs.get(None)) and graphs.serves(len(x)):
+            return graphs(x)[0]
         return alike(self._scores, x)
 
     def _scores(self, x: Tensor) -> Tensor:
@@ -117,8 +120,9 @@ class Victim:
         """
         self.forwards += len(x) * self.passes
         self.backwards += len(x) * self.passes
-        if self.graph and self.graph[0] == len(x) and loss == CROSS_ENTROPY:
-            return self.graph[1](x, inputs[0])
+        if (graphs := self.graphs.get(loss)) and graphs.serves(len(x)):
+            gradient, logits = graphs(x, *inputs)
+            return gradient, logits
         return alike(partial(self._query, loss), x, *inputs)
 
     def exact_query(self, x: Tensor, loss: Loss, *inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.timing import seconds, synchronise
 from epsbench.harness.run.speed.compiling import compiled
-from epsbench.harness.run.speed.graphs import graphed
+from epsbench.harness.run.speed.graphs import Ladder, Query, steps_down
 from epsbench.harness.run.speed.program import UNTRACEABLE
 
 Step = Callable[..., tuple[Tensor, Tensor]]  # images and the loss's inputs to gradients and logits
@@ -66,7 +66,7 @@ class Work:
 def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted: str) -> None:
     """Find faster ways to the victim's answers for the ``work`` ahead; keep what is faster and computes the same.
 
-    On a CPU that is a program, on CUDA compilation and the step as a graph. ``wanted`` is "off" (none of it), "auto"
+    On a CPU that is a program, on CUDA compilation and graphs. ``wanted`` is "off" (none of it), "auto"
     (before a long run, what should pay for itself) or "on" (program and compilation at any price). Sets the victim's
     ``programs``, or its ``fixed`` network for exactly ``batch`` rows, its ``form`` and ``compile_seconds``. What is
     refused gives a finding.
@@ -85,7 +85,7 @@ def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted:
     if wanted == "on" or worth:
         _compile(victim, x, y)
     if kind == "cuda":
-        _capture(victim, x, y)
+        _capture(victim, x, y, work)
 
 
 def timings(rows: int, batch: int) -> int:
@@ -234,21 +234,44 @@ def _compile(victim: Victim, x: Tensor, y: Tensor) -> None:
         victim.form = victim.form.removesuffix(", program") + ", compiled"
 
 
-def _capture(victim: Victim, x: Tensor, y: Tensor) -> None:
-    expected, _ = victim.gradient(x, y)
-    try:
-        step = graphed(victim.bare_gradient, x, y)
-        gradient, _ = step(x, y)
-    except Exception as error:  # noqa: BLE001 - as above
-        victim.findings.append(slower("not-graphed", "the step cannot be captured as a CUDA graph", error))
-        return
-    if not _same(gradient, expected):
-        victim.findings.append(slower("not-graphed", "the captured step computes something else", None))
-        return
-    victim.graph = (len(x), step)
-    victim.form += ", CUDA graph"
+def _capture(victim: Victim, x: Tensor, y: Tensor, work: Work) -> None:
+    """Give the victim CUDA graphs of what the ``work`` asks, for the rows of ``x`` and fewer, where they are faster."""
+    x = victim.laid_out(x)
+    for loss in (*work.losses, *([None] if work.forwards else [])):
+        query, given = bare(victim, loss), graph_inputs(victim, loss, x, y)
+        try:
+            graphs = Ladder(query, given, steps_down(len(x)))
+            same = all(map(_same, graphs(*given), query(*given)))
+            graphs.keep(graphs.faster(victim.device) if same else ())
+        except Exception as error:  # noqa: BLE001 - as above
+            victim.findings.append(slower("not-graphed", "a query cannot be captured as a CUDA graph", error))
+            break
+        if not same:
+            victim.findings.append(slower("not-graphed", "the captured query computes something else", None))
+            break
+        if graphs.sizes:
+            victim.graphs[loss] = graphs
+    if victim.graphs:
+        victim.form += ", CUDA graph"
+
+
+def graph_inputs(victim: Victim, loss: Loss | None, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """What `bare` queries of a loss take, at images ``x`` (N, C, H, W) with labels ``y`` (N,)."""
+    return (x,) if loss is None else (x, *trial_inputs(victim, loss, x, y))
+
+
+def bare(victim: Victim, loss: Loss | None) -> Query:
+    """The victim's answer to a query of a loss, or without one its logits, without graphs and without being counted."""
+    if loss is not None:
+        return lambda x, *inputs: victim.bare_query(x, loss, *inputs)
+
+    def logits(x: Tensor) -> tuple[Tensor]:
+        with torch.no_grad():
+            return (victim.bare_logits(x),)
+
+    return logits
 
 
 def _same(gradient: Tensor, expected: Tensor) -> bool:
-    """Whether two gradients agree up to bf16 rounding; reordered sums may move them by some per cent."""
+    """Whether two gradients, or logits, agree up to bf16 rounding; reordered sums may move them by some per cent."""
     return float((gradient - expected).norm()) <= 0.1 * float(expected.norm())

@@ -13,9 +13,9 @@ from epsbench.attacks.losses import Loss
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
-from epsbench.harness.run.speed.accelerate import trial_inputs
+from epsbench.harness.run.speed.accelerate import bare, graph_inputs, trial_inputs
 from epsbench.harness.run.speed.compiling import compiled
-from epsbench.harness.run.speed.graphs import graphed
+from epsbench.harness.run.speed.graphs import Ladder, Size
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Chosen:
     compiled: bool
     """Whether the network is compiled for ``batch`` rows."""
 
-    graph: bool
-    """Whether the step is a CUDA graph."""
+    graphs: tuple[tuple[Loss | None, tuple[Size, ...]], ...]
+    """The losses whose gradient has CUDA graphs, and their numbers of rows; None: the logits alone."""
 
     channels_last: bool
     """Whether the judge's images lie channels-last."""
@@ -60,7 +60,7 @@ class Chosen:
             losses=tuple(victim.programs),
             forward=victim.forward_program is not None,
             compiled=victim.fixed is not None,
-            graph=victim.graph is not None,
+            graphs=tuple((loss, graphs.sizes) for loss, graphs in victim.graphs.items()),
             channels_last=judge.layout == torch.channels_last,
             judged=judge.batch,
             threads=torch.get_num_threads(),
@@ -78,8 +78,9 @@ class Chosen:
         x, y = targets.batch(self.batch)
         if self.compiled:
             victim.fixed = (self.batch, compiled(victim.network))
-        if self.graph:
-            victim.graph = (self.batch, graphed(victim.bare_gradient, x, y))
+        x = victim.laid_out(x)
+        for loss, sizes in self.graphs:
+            victim.graphs[loss] = Ladder(bare(victim, loss), graph_inputs(victim, loss, x, y), sizes)
 
     def _trace(self, victim: Victim, targets: Targets) -> None:
         # Imported here: it brings torch's compiler, which takes a second to import.

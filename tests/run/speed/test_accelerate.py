@@ -21,7 +21,6 @@ from epsbench.harness.run.speed.accelerate import Work, accelerate
 from epsbench.harness.run.speed.batch_size import find_batch, find_forward_batch
 from epsbench.harness.run.speed.chosen import Chosen
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
-from epsbench.harness.run.speed.graphs import graphed
 from epsbench.harness.run.speed.prepare import prepare
 
 CPU = torch.device("cpu")
@@ -337,15 +336,3 @@ def test_a_confident_model_is_not_taken_for_another_one(network, targets):
     victim = prepare(model, CPU, "float32", targets.pixels(torch.arange(64)), targets.labels[:64])
     assert victim.form == "folded, channels-last"
     assert not victim.findings
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_captured_step_gives_what_the_bare_step_gives(network, targets):
-    device = torch.device("cuda")
-    victim = Victim(frozen_copy(network, device), device, "float32", "plain")
-    x, y = targets.pixels(torch.arange(64)).to(device), targets.labels[:64].to(device)
-    step = graphed(victim.bare_gradient, x, y)
-    first = step(x, y)
-    step(1 - x, y)
-    for actual, expected in zip(first, victim.bare_gradient(x, y), strict=True):
-        torch.testing.assert_close(actual, expected)
