@@ -47,8 +47,8 @@ def loss_jacobian(
         logits = network(x).float()
         losses = torch.stack([loss(logits, y, target) for target in targets])
         gradients = logits.new_zeros(len(x), classes, *x.shape[1:])
-        for some in numbers.split(size):
-            last = int(some[-1]) == classes - 2
+        for first in range(0, classes - 1, size):  # numbers of the host: it need not wait for the device
+            some, last = numbers[first : first + size], first + size >= classes - 1
             gradient = _rows_of_jacobian(losses, x, some, together=together, retain=not last)
             gradients[everyone, targets[some]] = gradient.float()
     return gradients, logits.detach()

@@ -20,6 +20,7 @@ from epsbench.harness.run.attack.read_ahead import ReadAhead
 from epsbench.harness.run.attack.schedule import Each
 from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.turn import Turn
+from epsbench.harness.run.attack.turn_graphs import TurnGraphs
 from epsbench.harness.run.attack.watch import Unwatched, Watch
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.noise import NoiseAhead
@@ -41,6 +42,7 @@ class Stream:
         self.targets, self.clean = turn.targets, turn.asks.clean
         self.early_stop, self.steps = run.early_stop, turn.steps
         self.size, self.poll = slots, poll
+        self.turns = TurnGraphs(turn, schedule.settled.size * schedule.restarts * turn.steps / max(1, slots))
         asks = turn.asks
         self.answer_work, self.answer_forwards, self.answer_gradients = asks.work, asks.forwards, asks.gradients
         self.device = self.targets.labels.device
@@ -150,7 +152,7 @@ class Stream:
         exhausted = False
         while taken < count and not exhausted:
             try:
-                self.turn.take(self.slots.tensors, self.slots.shared, partial(self._noise, self.taken))
+                self.turns.take(self.slots.tensors, self.slots.shared, partial(self._noise, self.taken))
                 taken += 1
                 self.taken += 1
             except (RuntimeError, MemoryError) as error:

@@ -97,6 +97,14 @@ class Turn:
 
         ``shared`` are the names as `first` gives them; ``draw`` gives the noise of this step.
         """
+        t.update(self.after(t, shared, draw))
+
+    def after(self, t: State, shared: frozenset[str], draw: Callable[[], RowNoise] | None = None) -> State:
+        """The tensors that a turn changes, as they are after it; the arguments are those of `take`.
+
+        On CUDA nothing here waits for the device, so that all of it can be one CUDA graph. Without ``draw`` the noise
+        is computed anew, from the rows' keys.
+        """
         rows = self._rows(t, draw)
         answer, logits = self.asks.at(t["point"], rows)
         with unchanged(t["point"], t["x"], t["eps"], t["step"]):
@@ -121,8 +129,7 @@ class Turn:
             new = {name: hold(over, t[name], value) for name, value in (new | {"step": step}).items()}
         else:
             new["step"] = step
-        new |= self._kept(t, logits, margin)
-        t.update(new)
+        return new | self._kept(t, logits, margin)
 
     def _rows(self, tensors: State, draw: Callable[[], RowNoise] | None = None) -> Rows:
         """The rows as the attack sees them; ``draw`` gives their noise after the start."""

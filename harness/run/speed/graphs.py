@@ -74,10 +74,14 @@ class Ladder:
         self.sizes = tuple(sizes)
         self._graphs = {size.rows: self._graphs[size.rows] for size in sizes}
 
-    def faster(self, device: torch.device) -> tuple[Size, ...]:
-        """The sizes at which a graph is faster than the query without one, and from how many rows on."""
-        graph = {size.rows: seconds(self._graphs[size.rows], device) for size in self.sizes}
-        plain = {size.rows: seconds(partial(self._query, *self._first(size.rows)), device) for size in self.sizes}
+    def faster(self, device: torch.device, instead: Query | None = None) -> tuple[Size, ...]:
+        """The sizes at which a graph is faster than the query without one, and from how many rows on.
+
+        ``instead`` is what would compute the same without these graphs. Left out: the query that was captured.
+        """
+        other = instead or self._query
+        graph = {size.rows: seconds(partial(self, *self._first(size.rows)), device) for size in self.sizes}
+        plain = {size.rows: seconds(partial(other, *self._first(size.rows)), device) for size in self.sizes}
         faster, below = [], 0
         for rows in graph:
             least = least_rows(graph[rows], below, plain.get(below, 0.0), rows, plain[rows])

@@ -26,20 +26,10 @@ from epsbench.harness.run.speed import graphs
 from epsbench.harness.run.speed.accelerate import Work, bare
 from epsbench.harness.run.speed.chosen import Chosen
 from epsbench.harness.run.speed.graphs import Ladder, Size, least_rows, steps_down
+from tests.run.speed.imitation import imitated
 
 CPU = torch.device("cpu")
 PARTS = dict(AutoAttack().members(10))
-
-
-def imitated(query, inputs, pool):
-    outputs = tuple(each.clone() for each in query(*inputs))
-
-    def replay():
-        for own, new in zip(outputs, query(*inputs), strict=True):
-            own.copy_(new)
-        return outputs
-
-    return replay
 
 
 @pytest.fixture
@@ -50,7 +40,7 @@ def without_cuda(monkeypatch):
 
 @pytest.fixture
 def all_faster(without_cuda, monkeypatch):
-    monkeypatch.setattr(Ladder, "faster", lambda self, device: self.sizes)
+    monkeypatch.setattr(Ladder, "faster", lambda self, device, instead=None: self.sizes)
 
 
 @pytest.fixture
@@ -114,11 +104,10 @@ def test_a_graph_serves_fewer_rows_where_it_is_faster(graph, plain_below, plain,
 def test_only_sizes_that_are_faster_are_kept(without_cuda, monkeypatch):
     """The query takes 1 s and 0.1 s a row, a graph 0.2 s a row: at 25 rows it is no faster."""
     ladder = Ladder(shifted, (torch.zeros(40, 3), torch.zeros(40, dtype=torch.long)), [Size(9, 1), Size(40, 1)])
-    replays = set(ladder._graphs.values())
 
     def paced(call, device, repeats=3):
         rows = len(call()[1])
-        return 0.2 * rows if call in replays else 1 + 0.1 * rows
+        return 0.2 * rows if call.func is ladder else 1 + 0.1 * rows
 
     monkeypatch.setattr(graphs, "seconds", paced)
     ladder.keep(ladder.faster(CPU))
@@ -183,7 +172,7 @@ def test_a_graph_that_computes_something_else_is_refused(network, targets, all_f
 
 def test_another_process_captures_the_same_sizes(network, targets, without_cuda, monkeypatch):
     sizes = (Size(20, 15), Size(40, 25))
-    monkeypatch.setattr(Ladder, "faster", lambda self, device: sizes)
+    monkeypatch.setattr(Ladder, "faster", lambda self, device, instead=None: sizes)
     first, second = victim_of(network), victim_of(network)
     judge = Judge(network, CPU)
     tuning._capture(first, *targets.batch(40), Work(1, 1))
