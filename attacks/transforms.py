@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import exp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epsbench.attacks.norms.base import RowNoise
 
@@ -48,14 +48,16 @@ def smoothed(gradient: Tensor, side: int) -> Tensor:
     from torch.nn import functional as F
 
     channels = gradient.shape[1]
-    line = gradient.new_tensor(_gaussian(side))
+    line = _gaussian(side, gradient.device)
     kernel = (line[:, None] * line).expand(channels, 1, side, side)
     return F.conv2d(gradient, kernel, padding=side // 2, groups=channels)
 
 
 @cache
-def _gaussian(side: int) -> tuple[float, ...]:
-    """A Gaussian over three standard deviations to each side, as published; its sum is 1."""
+def _gaussian(side: int, device: Any) -> Tensor:
+    """A Gaussian over three standard deviations to each side, as published; (side,), its sum is 1."""
+    import torch
+
     middle = side // 2
     values = [exp(-(((at - middle) * 3 / max(middle, 1)) ** 2) / 2) for at in range(side)]
-    return tuple(value / sum(values) for value in values)
+    return torch.tensor([value / sum(values) for value in values], device=device)
