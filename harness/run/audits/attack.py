@@ -24,6 +24,8 @@ OUTSIDE = 1e-5
 UNMOVED, NO_OP = 0.01, 0.5  # shares of unchanged images: a warning above the first, void from the second on
 STILL_RISING = 0.2  # the share of the whole rise in loss that one more step adds; about 0 once converged
 FEWEST, MOST_STEPPED = 8, 32  # images that were not fooled; with fewer there is no finding, and more are not asked
+# One more step is first taken on so many of them, and on the rest where it adds more than this share of the rise.
+SCREENED, DOUBTED = 12, 0.1
 SHORT = 0.9  # share of those whose last gradient was not used
 FEW_LOST = 0.01  # share of images that were fooled on the way; fewer are not reported
 FEW_BEYOND, MOST = 0.01, 0.5  # shares of returned images that are beyond the ball, and that are no pixels
@@ -125,6 +127,21 @@ def audit_convergence(
         or outcome.eps == 0
     ):
         return []
+    for few in (chosen[:SCREENED], chosen):
+        start, end, beyond = _one_more_step(attack, outcome, victim, targets, few)
+        if not (beyond - start > 0 and beyond - end > DOUBTED * (beyond - start)):
+            return []
+    share = (beyond - end) / (beyond - start)
+    if share <= STILL_RISING:
+        return []
+    fact = f"after {attack.budget()} steps, one more step adds {share:.0%} of the whole rise in loss"
+    return [finding("unconverged", fact, start=start, end=end, one_more=beyond, images=len(chosen))]
+
+
+def _one_more_step(
+    attack: Attack, outcome: Outcome, victim: Victim, targets: Targets, chosen: Tensor
+) -> tuple[float, float, float]:
+    """The mean log-odds of the ``chosen`` images as they were, as the attack left them, and after one more step."""
     at = chosen.to(targets.labels.device)
     x, y, x_adv = targets.pixels(at), targets.labels[at], outcome.images[chosen].to(at.device)
     eps, first = x.new_full((len(x), 1, 1, 1), float(outcome.eps)), torch.zeros_like(y)
@@ -139,10 +156,7 @@ def audit_convergence(
     proposal, _ = attack.step(rows, Answer(x_adv, y, logits, gradient, attack.loss, inputs), attack.start(rows)[1])
     further = rows.project(proposal)
     with torch.no_grad():
-        outer = [victim.bare_logits(images).float() for images in (x, further)]
-    start, end, beyond = (float(log_odds(each, y).mean()) for each in (outer[0], logits, outer[1]))
-    if beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start):
-        share = (beyond - end) / (beyond - start)
-        fact = f"after {attack.budget()} steps, one more step adds {share:.0%} of the whole rise in loss"
-        return [finding("unconverged", fact, start=start, end=end, one_more=beyond, images=len(chosen))]
-    return []
+        clean = victim.bare_logits(x).float() if targets.logits is None else targets.logits[at]
+        beyond = victim.bare_logits(further).float()
+    start, end, onward = (float(log_odds(each, y).mean()) for each in (clean, logits, beyond))
+    return start, end, onward

@@ -96,10 +96,13 @@ class Auditor:
     def model(self, logits: Tensor | None = None, labels: Tensor | None = None) -> list[Finding]:
         """Audit the model's outputs and gradients.
 
-        ``logits`` (n, classes) and ``labels`` (n,) are those of all clean images, where they are known.
+        ``logits`` (n, classes) and ``labels`` (n,) are those of all clean images, where they are known; the probed
+        images are the first of them.
         """
         with self._timed():
             self.findings = list(not_finite(logits)) if logits is not None else []
+            if logits is not None and not self.probe.judge.random:
+                self.probe.know(self.probe.x, logits[: len(self.probe.x)])
             if not self.findings:
                 self._before = self.probe.logits(self.probe.x[:REPEATED]) if not self.probe.judge.random else None
                 self._recall()

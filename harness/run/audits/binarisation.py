@@ -35,6 +35,7 @@ IMAGES, FEWEST = 32, 16  # images around which a classifier is built; with fewer
 SCREENS = ((5, 5), (8, 7))
 AT_A_TIME = 64  # images in a pass
 INNER, WITHIN = 48, 0.95  # points of the first class, and how far they reach, as a share of ε
+FEW_INNER = 24  # points with which the test begins
 CLOSE = 0.9  # where the boundary lies between the farthest inner point and the constructed example
 AT_LEAST, MOST = 10, 200  # answers: an attack of fewer is weak by design, and one of more is cut short
 # The share of constructed examples that a working attack finds. On honest models of tests/run/audits PGD of ten steps
@@ -83,10 +84,11 @@ def binarisation(
         at = some_of(len(targets), IMAGES, targets.labels.device)
         if len(at) < FEWEST:
             raise NotApplicableError(f"there are fewer than {FEWEST} images")
-        layer = readout(network, targets.pixels(at))  # of all images: where outputs agree by chance, one differs
+        # Of many images: where outputs agree by chance, one differs.
+        layer = readout(network, targets.pixels(at[:FEWEST]))
         for screened, enough in SCREENS:
             first = at[:screened]
-            constructed, keep = construct(network, layer, targets, first, attack.norm, eps)
+            constructed, keep = construct(network, layer, targets, first, attack.norm, eps, FEW_INNER)
             if len(keep) >= enough:
                 reached, answers = _reached(constructed, parts, targets.subset(first[keep]), eps, enough)
                 if reached >= enough:
@@ -192,11 +194,11 @@ def features_of(network: nn.Module, layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def construct(
-    network: nn.Module, layer: nn.Linear, targets: Targets, at: Tensor, norm: Norm, eps: float
+    network: nn.Module, layer: nn.Linear, targets: Targets, at: Tensor, norm: Norm, eps: float, points: int = INNER
 ) -> tuple[Constructed, Tensor]:
     """The classifiers around the targets at these positions, and for which of them (N,) one could be built.
 
-    They read what goes into ``layer``, the network's last one (`readout`).
+    They read what goes into ``layer``, the network's last one (`readout`), at so many ``points`` of the first class.
 
     The readout is that of a linear discriminant: along the features' difference, less what varies inside the ball.
     """
@@ -205,9 +207,9 @@ def construct(
     noise = targets.noise(0, at, torch.zeros_like(at))
     example = norm.into_ball(x, x + radius * norm.direction(noise.normal(*x.shape[1:])), radius)
     with torch.no_grad():
-        near = (norm.into_ball(x, x + norm.start(noise, x, WITHIN * radius), WITHIN * radius) for _ in range(INNER))
-        points, inner = chain([x], near), []
-        while some := list(islice(points, max(1, AT_A_TIME // n))):
+        near = (norm.into_ball(x, x + norm.start(noise, x, WITHIN * radius), WITHIN * radius) for _ in range(points))
+        every, inner = chain([x], near), []
+        while some := list(islice(every, max(1, AT_A_TIME // n))):
             inner += features_of(network, layer, torch.cat(some)).split(n)
         known, constructed = torch.stack(inner, 1).double(), features_of(network, layer, example).double()
     mean = known.mean(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -46,16 +48,20 @@ def plain(x: Tensor) -> Tensor:
 
 
 def in_batches(network: nn.Module, size: int) -> Call:
-    """In batches of exactly ``size``; images are repeated where there are fewer."""
+    """In batches of exactly ``size``, all in the same memory; images are repeated where there are fewer.
+
+    So a model that takes images at one address for the same images is another one.
+    """
 
     def call(x: Tensor) -> Tensor:
         few = without_gradients(network)
         if size >= len(x):
             at = torch.arange(size, device=x.device) % len(x)
             return few(x[at])[: len(x)]
-        whole = len(x) // size * size
-        rest = few(x[-size:])[size - (len(x) - whole) :]
-        return torch.cat([in_chunks(lambda rows: few(x[rows]), whole, size), rest])
+        batch, whole = torch.empty_like(x[:size]), len(x) // size * size
+        logits = in_chunks(lambda rows: few(batch.copy_(x[rows])), whole, size)
+        rest = len(x) - whole
+        return torch.cat([logits, few(batch.copy_(x[-size:]))[-rest:]]) if rest else logits
 
     return call
 
@@ -118,3 +124,15 @@ def evaluated(model: nn.Module) -> Call:
                 module.training = training
 
     return call
+
+
+def count_up(network: nn.Module, x: Tensor, times: int) -> None:
+    """Call the network so many times with none of the images (N, C, H, W), in case it counts its calls.
+
+    A network may refuse an empty batch. Then this ends.
+    """
+    few = without_gradients(network)
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(times):
+            few(x[:0])

@@ -19,7 +19,8 @@ SHARE, FEWEST = 0.25, 16  # of the images; with fewer images there is no finding
 def audit_jumps(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
     """Halve the way from each probed image to its ``moved`` one, where the logits change more, until it is tiny.
 
-    A continuous function changes less and less on the way; one that jumps does not.
+    A continuous function changes less and less on the way; one that jumps does not. An image leaves where a half
+    changes no more than what counts as a jump.
     """
     if len(probe.x) < FEWEST:
         return
@@ -36,10 +37,12 @@ def audit_jumps(probe: Probe, moved: Mapping[str, Tensor]) -> Iterator[Finding]:
             image, row = first.view(-1, 1, 1, 1), first[:, None]
             start, end = torch.where(image, start, middle), torch.where(image, middle, end)
             at_start, at_end = torch.where(row, at_start, between), torch.where(row, between, at_end)
-            if int((_change(at_start, at_end) > limit).sum()) < SHARE * len(x):
+            left = _change(at_start, at_end) > limit
+            start, end, at_start, at_end = start[left], end[left], at_start[left], at_end[left]
+            if len(start) < SHARE * len(x):
                 break
         else:
-            rows = int((_change(at_start, at_end) > limit).sum())
+            rows = len(start)
             length = float((end - start).abs().max())
             fact = f"on the way of {rows} of {len(x)} images ({name}) the logits jump within {length:.1g}"
             yield finding("discontinuous", fact, images=rows, of=len(x), where=name, length=length)

@@ -21,14 +21,13 @@ from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.reattack import IMAGES, SCREENED, Reattacked, audit_reattack, reattack
 from epsbench.harness.run.audits.remembered import Remembered, digest_of
 from epsbench.harness.run.audits.replay import Replayed
-from epsbench.harness.run.audits.same_function import IMAGES as COMPARED
 from epsbench.harness.run.audits.same_function import audit_same_as_judged
 from epsbench.harness.run.audits.unseen import HALVES, TRAINING, UNDER_ATTACK, audit_robust_on_test_alone, halves_joined
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.guard import guarded
 
 NEAR = Fraction(3, 2)  # what holds at an ε is taken to hold up to so many times that ε
-FOLLOWED = 32  # adversarial images whose gradients must be finite
+COMPARED, FOLLOWED = 8, 8  # adversarial images whose logits are compared, and whose gradients must be finite
 OTHERS = 512  # training images that the search by scores knows
 
 

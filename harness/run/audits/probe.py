@@ -30,17 +30,26 @@ class Probe:
         """Float32 logits (N, classes)."""
         return self.judge.logits(x, self.batch)
 
-    def logits_at(self, x: Tensor) -> Tensor:
-        """`logits` of images that several audits look at: they are asked for once, until `forget`."""
+    def logits_at(self, x: Tensor, first: int | None = None) -> Tensor:
+        """`logits` of images that several audits look at: they are asked for once, until `forget`.
+
+        ``first``: of so many images alone; the others are not asked about for these.
+        """
         images, logits = self._known.get(id(x), (None, None))
         if images is not x or logits is None:
-            logits = self.logits(x)
-            self._known[id(x)] = x, logits
-        return logits
+            logits = self.logits(x[:first])
+            if first is None:
+                self.know(x, logits)
+        return logits[:first]
+
+    def know(self, x: Tensor, logits: Tensor) -> None:
+        """Take these for the logits (N, classes) of images (N, C, H, W), until `forget`."""
+        self._known[id(x)] = x, logits
 
     def forget(self) -> None:
-        """Keep no images of `logits_at` any longer."""
-        self._known.clear()
+        """Keep no images of `logits_at` any longer but `x`."""
+        for key in self._known.keys() - {id(self.x)}:
+            del self._known[key]
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """Float32 gradient of the cross-entropy, (N, C, H, W)."""

@@ -32,6 +32,9 @@ MUCH = 0.15  # of the images; a smaller difference is not reported
 # them. Where it would fool enough of all images for a finding, it fools more than that of these, and one of the nearest
 # half.
 SCREENED, GO_ON = 12, 3
+# Steps on the margin go on where they fool so many of the nearest half: they fool one of those of many honest models,
+# and nearly all where the cross-entropy is flat.
+OF_HALF = 2
 
 Masks = tuple[Tensor, Tensor]
 
@@ -88,16 +91,20 @@ class Reattacked:
         marked = self.nearest[rows[self.nearest]][:count]
         return torch.zeros_like(rows).index_fill_(0, marked, True)
 
-    def worth(self, attack: Tried, rows: Tensor, least: int) -> bool:
-        """Whether an attack fools enough of the nearest of ``rows`` (N,) to be tried on all, for ``least`` to fall.
+    def begins(self, attack: Tried, rows: Tensor, least: int, of_half: int = 1) -> bool:
+        """Whether an attack fools ``of_half`` of the nearest half of those of ``rows`` (N,) that are screened.
 
-        It is tried on the nearest half of these first.
+        ``least`` must be able to fall.
         """
         n, half = int(rows.sum()), SCREENED // 2
         few = int(attack(self.first(rows, half)).sum())
-        if (n > SCREENED and not few) or few + max(0, n - half) < least:
+        return (n <= SCREENED or few >= of_half) and few + max(0, n - half) >= least
+
+    def worth(self, attack: Tried, rows: Tensor, least: int, of_half: int = 1) -> bool:
+        """Whether an attack `begins`, and fools enough of the nearest of ``rows`` (N,) to be tried on all."""
+        if not self.begins(attack, rows, least, of_half):
             return False
-        return int(attack(self.first(rows)).sum()) >= min(GO_ON, n)
+        return int(attack(self.first(rows)).sum()) >= min(GO_ON, int(rows.sum()))
 
     def fools(self, attack: Tried, rows: Tensor, least: int) -> bool:
         """Whether an attack fools ``least`` of ``rows`` (N,); the nearest are attacked first, until that is certain."""
@@ -172,12 +179,13 @@ def audit_reattack(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[F
     enough = math.floor(max(MUCH * n, FEWEST / 4)) + 1
     if int(left.sum()) < enough:  # too few for either finding
         return
-    # What steps on the margin fool, the search is not tried on.
-    if result.worth(result.margin, left, 0):
+    if result.worth(result.margin, left, 0, OF_HALF):
         yield from _by_margin_alone(result, fooled, eps)
         left = result.standing(left)
-    if result.worth(result.search, left, enough):
-        yield from _by_search_alone(result, fooled, left, enough, eps)
+    if result.begins(result.search, left, enough):
+        left = result.standing(left)  # what steps on the margin fool, the search is not tried on
+        if result.worth(result.search, left, enough):
+            yield from _by_search_alone(result, fooled, left, enough, eps)
 
 
 def _by_margin_alone(result: Reattacked, fooled: Tensor, eps: float) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from epsbench.harness.run.audits.probe import Probe
 
 DIFFERS = 0.02  # of the spread of the logits: the loss of other kernels may differ by so much
 IMAGES = 64  # at most; a cell may keep those of all its images
+CALLS = 200  # without an image
 FEWEST = 2  # images; a single one may lie on an edge of a network that rounds inside
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -83,8 +84,10 @@ def audit_replay(probe: Probe, original: nn.Module | None, replayed: Replayed) -
 def audit_as_before(probe: Probe, before: Tensor) -> Iterator[Finding]:
     """Compare logits (n, classes) of the first probed images, from the first call of the audits, with those of now.
 
-    Between the two lie the attack and all audits in depth, so a model that changes after some hundred calls shows it.
+    Between the two lie the attack, all audits in depth, and calls without an image, which take hardly any time. So a
+    model that changes after some hundred calls shows it.
     """
+    calls.count_up(probe.judge.network, probe.x, CALLS)
     now = probe.logits(probe.x[: len(before)])
     rows = changed(now, before, DIFFERS * spread(before))
     if rows >= min(FEWEST, len(before)):

@@ -80,6 +80,7 @@ def test_the_search_ends_early_where_gradients_lead_further_and_nowhere_else(hon
     linf = NORMS["linf"]
 
     def searched(reached: torch.Tensor | None) -> tuple[torch.Tensor, int]:
+        probe.forget()
         before = probe.judge.forwards
         return score_search(probe, x, y, linf, 0.05, others, reached), probe.judge.forwards - before
 
@@ -278,10 +279,15 @@ def test_an_attack_that_fools_none_of_the_nearest_images_is_tried_on_no_others()
     recorded = torch.arange(40) >= 35  # images that the recorded attack fools are not attacked
     assert not list(audit_reattack(tried, recorded, 0.1))
     assert (min(asked), len(asked), len(set(asked))) == (29, 11, 11)
-    one, asked = torch.arange(40) == 36, []  # one of the nearest half: the other half is asked, and no more
-    tried = Reattacked(answers(none), answers(one, asked), answers(none), nearest, torch.ones(40))
-    assert not list(audit_reattack(tried, none, 0.1))
-    assert sorted(asked) == list(range(28, 40))
+    # Of the nearest half, steps on the margin must fool two and the search one: the other half is asked, and no more.
+    one, two = torch.arange(40) == 36, torch.arange(40) // 2 == 18
+    for margin, search, asked, searched in ((one, none, 6, 6), (two, none, 12, 6), (none, one, 12, 12)):
+        of_margin, of_search = [], []
+        others = answers(margin, of_margin), answers(search, of_search)
+        assert not list(audit_reattack(Reattacked(answers(none), *others, nearest, torch.ones(40)), none, 0.1))
+        assert sorted(of_margin) == list(range(40 - asked, 40))
+        # What steps on the margin fool is not searched once more than the nearest are asked about.
+        assert len(of_search) == searched
 
 
 def test_nothing_is_tried_where_too_few_images_are_left_for_a_finding():
