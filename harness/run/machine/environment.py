@@ -58,7 +58,7 @@ def describe(device: torch.device, *folders: Path) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": {"type": device.type, "name": _device_name(device)},
         "threads": torch.get_num_threads(),
-        "git": _git(Path(__file__).parent),
+        "git": dict(_own()[1]),
     } | arithmetic_flags(device)
     if under_test := next(filter(None, map(_under_test, dict.fromkeys(folders))), None):
         described["repository"] = under_test
@@ -153,17 +153,28 @@ def _device_name(device: torch.device) -> str:
 
 
 def _under_test(base: Path) -> dict[str, Any]:
-    """`_git` of the checkout that holds a folder of the user's; empty outside a checkout, and inside epsbench's own."""
-    top, own = (
-        _output("git", "-C", str(each), "rev-parse", "--show-toplevel") for each in (base, Path(__file__).parent)
-    )
-    return _git(base) if top is not None and top != own else {}
+    """The commit of the checkout that holds a folder of the user's; empty outside one, and inside epsbench's own."""
+    top, commit = _top_and_commit(base)
+    return _state(base, commit) if top != _own()[0] else {}
 
 
-def _git(folder: Path) -> dict[str, Any]:
-    """The commit of a folder's checkout and whether it has uncommitted changes; empty outside a checkout."""
-    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
-    if commit is None:
+@cache
+def _own() -> tuple[str, dict[str, Any]]:
+    """The folder and the commit of epsbench's own checkout, asked for once: the code runs as it was then."""
+    folder = Path(__file__).parent
+    top, commit = _top_and_commit(folder)
+    return top, _state(folder, commit)
+
+
+def _top_and_commit(folder: Path) -> tuple[str, str]:
+    """The checkout that holds a folder, and its commit; empty texts outside one, and before its first commit."""
+    top, _, commit = (_output("git", "-C", str(folder), "rev-parse", "--show-toplevel", "HEAD") or "").rpartition("\n")
+    return top, commit
+
+
+def _state(folder: Path, commit: str) -> dict[str, Any]:
+    """The commit of a folder's checkout and whether it has uncommitted changes; empty without a commit."""
+    if not commit:
         return {}
     return {"commit": commit, "dirty": bool(_output("git", "-C", str(folder), "status", "--porcelain", "-uno"))}
 

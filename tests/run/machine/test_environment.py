@@ -69,6 +69,23 @@ def test_a_suite_of_epsbench_is_no_repository_under_test(inside):
     assert "repository" not in describe(CPU, ROOT / inside)
 
 
+def test_git_is_asked_about_epsbench_once_a_process_and_about_other_checkouts_each_time(checkout, monkeypatch):
+    expected, asked, run = describe(CPU, checkout), [], subprocess.run
+
+    def counted(command, **more):
+        asked.append(command[2])
+        return run(command, **more)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    assert describe(CPU, checkout, ROOT) == expected
+    assert asked == [str(checkout), str(checkout)]  # the commit with the folder, and whether it is clean
+    asked.clear()
+    assert describe(CPU, ROOT)["git"] == expected["git"]
+    assert asked == [str(ROOT)]
+    git(checkout, "commit", "-q", "--allow-empty", "-m", "two")
+    assert describe(CPU, checkout)["repository"]["commit"] == git(checkout, "rev-parse", "HEAD")
+
+
 def test_outside_a_checkout_there_is_none(tmp_path):
     assert "repository" not in describe(CPU, tmp_path)
     assert "repository" not in describe(CPU, tmp_path / "gone")
