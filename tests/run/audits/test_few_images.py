@@ -72,6 +72,11 @@ class RefusesLayouts(Wrapped):
         return x
 
 
+class RefusesNothing(Wrapped):
+    def after(self, logits: Tensor) -> Tensor:
+        return logits - logits.max()
+
+
 def made() -> tuple[Probe, dict[str, Tensor]]:
     """A probe of an honest network, and its places."""
     probe = probe_of(Smooth(), N)
@@ -151,3 +156,23 @@ def test_steps_that_beat_random_ones_on_the_first_images_end_there():
     rows = asked(lambda: audit_gradients(probe, gradient, nobody))
     assert rows == 2 * STEPPED
     assert asked(lambda: audit_gradients(probe, gradient, logits)) >= rows
+
+
+def test_calls_without_an_image_count_and_may_be_refused():
+    network, x = Smooth(), probe_of(Smooth(), 4).x
+    before = Smooth.passes, Smooth.rows
+    calls.count_up(network, x, 50)
+    assert (Smooth.passes - before[0], Smooth.rows - before[1]) == (50, 0)
+    calls.count_up(RefusesNothing(network), x, 50)
+    assert Smooth.passes - before[0] == 51
+
+
+def test_logits_that_are_known_are_not_asked_for_again():
+    probe, moved = made()
+    logits = probe.logits(probe.x)
+    probe.know(probe.x, logits)
+    probe.logits_at(moved["one step"])
+    probe.forget()
+    assert asked(lambda: [] if probe.logits_at(probe.x, 5).equal(logits[:5]) else [0]) == 0
+    assert asked(lambda: [] if len(probe.logits_at(moved["one step"], 5)) == 5 else [0]) == 5
+    assert asked(lambda: [] if len(probe.logits_at(moved["one step"])) == N else [0]) == N
