@@ -24,7 +24,8 @@ OUTSIDE = 1e-5
 UNMOVED, NO_OP = 0.01, 0.5  # shares of unchanged images: a warning above the first, void from the second on
 STILL_RISING = 0.2  # the share of the whole rise in loss that one more step adds; about 0 once converged
 FEWEST, MOST_STEPPED = 8, 32  # images that were not fooled; with fewer there is no finding, and more are not asked
-# One more step is first taken on so many of them, and on the rest where it adds more than this share of the rise.
+# One more step is first taken on so many of them, and on all where it adds more than this share of the rise, or where
+# nothing has risen.
 SCREENED, DOUBTED = 12, 0.1
 SHORT = 0.9  # share of those whose last gradient was not used
 FEW_LOST = 0.01  # share of images that were fooled on the way; fewer are not reported
@@ -129,11 +130,11 @@ def audit_convergence(
         return []
     for few in (chosen[:SCREENED], chosen):
         start, end, beyond = _one_more_step(attack, outcome, victim, targets, few)
-        if not (beyond - start > 0 and beyond - end > DOUBTED * (beyond - start)):
+        if beyond - start > 0 and beyond - end <= DOUBTED * (beyond - start):
             return []
-    share = (beyond - end) / (beyond - start)
-    if share <= STILL_RISING:
+    if not (beyond - start > 0 and beyond - end > STILL_RISING * (beyond - start)):
         return []
+    share = (beyond - end) / (beyond - start)
     fact = f"after {attack.budget()} steps, one more step adds {share:.0%} of the whole rise in loss"
     return [finding("unconverged", fact, start=start, end=end, one_more=beyond, images=len(chosen))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from stateful import ByAddress
 from torch import Tensor, nn
 from zoo import probe_of
 
-from epsbench.harness.run.audits import calls, same_function
+from epsbench.attacks.pgd import PGD
+from epsbench.harness.run.audits import attack, calls, same_function
 from epsbench.harness.run.audits.gradients import SCREENED as STEPPED
 from epsbench.harness.run.audits.gradients import audit_gradients
 from epsbench.harness.run.audits.jumps import audit_jumps
@@ -176,3 +178,26 @@ def test_logits_that_are_known_are_not_asked_for_again():
     assert asked(lambda: [] if probe.logits_at(probe.x, 5).equal(logits[:5]) else [0]) == 0
     assert asked(lambda: [] if len(probe.logits_at(moved["one step"], 5)) == 5 else [0]) == 5
     assert asked(lambda: [] if len(probe.logits_at(moved["one step"])) == N else [0]) == N
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked_about", "finds"),
+    [
+        ([(0.0, 1.0, 1.05)], [12], False),  # converged
+        ([(0.0, 1.0, 1.5), (0.0, 1.0, 1.5)], [12, 32], True),
+        ([(0.0, 1.0, 1.5), (0.0, 1.0, 1.15)], [12, 32], False),  # less than a fifth on all
+        ([(0.0, 0.0, 0.0), (0.0, 0.1, 1.0)], [12, 32], True),  # nothing has risen on the first
+    ],
+)
+def test_one_more_step_is_taken_on_all_images_where_the_first_leave_a_doubt(monkeypatch, answers, asked_about, finds):
+    few: list[int] = []
+
+    def step(given: Any, outcome: Any, victim: Any, targets: Any, chosen: Tensor) -> tuple[float, float, float]:
+        few.append(len(chosen))
+        return answers[len(few) - 1]
+
+    monkeypatch.setattr(attack, "_one_more_step", step)
+    nothing: Any = None
+    outcome: Any = SimpleNamespace(eps=0.1)
+    found = attack.audit_convergence(PGD(), outcome, nothing, nothing, torch.arange(32))
+    assert (few, [each.code for each in found]) == (asked_about, ["unconverged"] * finds)
