@@ -283,3 +283,20 @@ def test_budgets_of_queries_are_an_axis_of_attacks_without_gradients(tmp_path):
     path.write_text(BUDGETS.replace("[50, 200]", "[0, 200]"), encoding="utf-8")
     with pytest.raises(InputError, match="queries"):
         load_suite(str(path))
+
+
+@pytest.mark.parametrize("attack", [Square(steps=100), SPSA(steps=300, pairs=4, relative_step_size=0.3)], ids=repr)
+def test_an_attack_by_scores_is_as_strong_in_low_precision(network, digits, attack):
+    """It compares logits that hardly differ, so it is asked in float32: no verdict and no pass depends on precision."""
+    x, y = digits
+    with torch.no_grad():
+        right = (network(x).argmax(1) == y).nonzero().flatten()[:60]
+    targets = Targets(lambda at: x[right][at], y[right], right)
+    outcomes = []
+    for precision in ("float32", "bf16"):
+        victim = Victim(frozen_copy(network, CPU), CPU, precision, "plain")
+        outcomes += Engine(victim, Judge(network, CPU), targets, 60).run(attack, [Fraction(1, 20)], seed=0)
+    exact, low = outcomes
+    assert 0 < exact.fooled.sum() < 60
+    assert (low.fooled == exact.fooled).all()
+    assert (low.forwards, low.judge_forwards) == (exact.forwards, exact.judge_forwards)

@@ -48,7 +48,7 @@ class Asks:
     @property
     def exact(self) -> bool:
         """Whether the logits at the points that were asked are float32 in every precision."""
-        return self.attack.query == "jacobian" and not self._looks and not self.victim.random
+        return (self.attack.query in ("jacobian", "logits") or self._looks > 0) and not self.victim.random
 
     @property
     def work(self) -> int:

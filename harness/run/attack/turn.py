@@ -19,6 +19,7 @@ from epsbench.attacks.rows import Answer, Rows
 from epsbench.harness.run.attack import cycles
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
+from epsbench.harness.run.attack.line_search import lead_of
 from epsbench.harness.run.attack.returned import checked_step
 from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.step import hold, unchanged
@@ -159,7 +160,9 @@ class Turn:
         """How far the true class leads at the points (N,), with the allowance of `Victim.margin`; ∞ out of the ball."""
         own = type(answer.objective) is Margin and answer.logits is logits  # the attack's loss, computed before
         if own and not self.victim.random:
-            margin = self.victim.allowed(-answer.loss, logits)
+            margin = -answer.loss if self.asks.exact else self.victim.allowed(-answer.loss, logits)
+        elif self.asks.exact:
+            margin = lead_of(logits, t["y"])
         else:
             margin = self.victim.margin(logits, t["y"])
         if self.roams:

@@ -119,7 +119,7 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -
             if _faster(partial(_laid_out, program, victim, given), partial(victim.query, x, loss, *given[1:]), victim):
                 victim.programs[loss] = program
         if work.forwards:
-            forward = ForwardProgram(victim.bare_logits, few_x)
+            forward = ForwardProgram(victim.exact_logits, few_x)
             if _pays(forward, victim, x):
                 victim.forward_program = forward
             _try_own_layouts(victim, few_x, x)
@@ -141,7 +141,7 @@ def _try_own_layouts(victim: Victim, few_x: Tensor, x: Tensor) -> None:
     if not torch.backends.mkldnn.is_available():
         return
     try:
-        forward = ForwardProgram(victim.bare_logits, few_x, own_layouts=True)
+        forward = ForwardProgram(victim.exact_logits, few_x, own_layouts=True)
         pays = _pays(forward, victim, x)
     except UNTRACEABLE as error:  # the library refuses a layer in these layouts: the victim keeps what it has
         if is_out_of_memory(error):
@@ -183,9 +183,9 @@ def trial_inputs(victim: Victim, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tens
 
 
 def gives_the_logits(victim: Victim, forward: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether a forward program gives the victim's logits, within the rounding of the victim's precision."""
+    """Whether a forward program gives the victim's float32 logits, within rounding."""
     with torch.no_grad():
-        return apart(forward(victim.laid_out(x)), victim.bare_logits(x)) <= SAME[victim.precision]
+        return apart(forward(victim.laid_out(x)), victim.exact_logits(x)) <= SAME["float32"]
 
 
 def computes_the_same(victim: Victim, program: Step, loss: Loss, x: Tensor) -> bool:
@@ -267,7 +267,7 @@ def bare(victim: Victim, loss: Loss | None) -> Query:
 
     def logits(x: Tensor) -> tuple[Tensor]:
         with torch.no_grad():
-            return (victim.bare_logits(x),)
+            return (victim.exact_logits(x),)
 
     return logits
 

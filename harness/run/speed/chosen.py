@@ -92,4 +92,4 @@ class Chosen:
             inputs = trial_inputs(victim, loss, x, y)
             victim.programs[loss] = Program(victim.bare_logits, x, *inputs, loss=loss)
         if self.forward:
-            victim.forward_program = ForwardProgram(victim.bare_logits, x, own_layouts=self.own_layouts)
+            victim.forward_program = ForwardProgram(victim.exact_logits, x, own_layouts=self.own_layouts)
