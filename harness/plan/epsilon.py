@@ -25,6 +25,11 @@ def too_large(eps: Fraction, norm: str, largest: float) -> str:
     return f"ε must not be above {limit}, not {format_epsilon(eps)}; {_REMEDY}"
 
 
+def below_one(eps: Fraction, norm: str) -> str:
+    """The message for an ε between 0 and 1 under a norm that counts: nothing may change within it."""
+    return f"ε must be at least 1 under {norm}, which counts changes, not {format_epsilon(eps)}; give a whole number"
+
+
 def parse_epsilon(value: object, largest: float = 1) -> Fraction:
     """The exact ε of ``"8/255"``, ``"0.3"``, ``0.3``, ``1`` or a `Fraction`, in pixel units, at most ``largest``.
 

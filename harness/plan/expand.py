@@ -14,7 +14,7 @@ from epsbench.harness.plan.assemble import Versions, generation_cell, robustness
 from epsbench.harness.plan.axes.budgets import with_budget
 from epsbench.harness.plan.axes.corruptions import settled, too_small
 from epsbench.harness.plan.axes.matching import matching, shown
-from epsbench.harness.plan.axes.radii import too_large_radii
+from epsbench.harness.plan.axes.radii import unusable_radii
 from epsbench.harness.plan.axes.recipes import with_changes
 from epsbench.harness.plan.axes.sources import SourceModel, SourceModels, resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, misfits
@@ -68,7 +68,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
     if not points and not problems:
         problems.append(f"{part.task}.exclude: leaves no cell; exclude less")
     problems += [
-        *too_large_radii(part, points, base),
+        *unusable_radii(part, points, base),
         *_misfits(part, points, base),
         *misfits(part.task, part.data, points),
         *_empty_subsets(part, points),

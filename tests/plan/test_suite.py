@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -119,13 +120,17 @@ def test_quickstart_shows_both_halves():
         ("linf", 1.5, "must not be above 1"),
         ("l2", 8, ""),
         ("l2", 8.5, "must not be above 8, the whole box under l2"),
+        ("l0", 64, ""),
+        ("l0", 65, "must not be above 64, the whole box under l0"),
+        ("l0", "8/255", "must be at least 1 under l0, which counts changes, not 8/255; give a whole number"),
+        ("l0-pixels", 0.9, "must be at least 1 under l0-pixels, which counts changes, not 0.9"),
     ],
 )
 def test_how_large_an_epsilon_may_be_is_for_its_norm_to_say(tmp_path, norm, eps, problem):
     suite = tmp_path / "radii.toml"
     suite.write_text(
         f'[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\nattack = "pgd"\n'
-        f'norm = "{norm}"\neps = [0.5, {eps}]\n'
+        f'norm = "{norm}"\neps = [0, {json.dumps(eps)}]\n'
     )
     if not problem:
         assert len(load_suite(suite).cells) == 2

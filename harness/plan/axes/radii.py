@@ -1,30 +1,42 @@
-"""Which ε are larger than their norms allow."""
+"""Which ε their norms do not allow: larger than the box, or too small to count one change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from epsbench.attacks.norms.base import Norm
+from epsbench.attacks.norms.l0 import L0
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.data import describe
-from epsbench.harness.plan.epsilon import too_large
+from epsbench.harness.plan.epsilon import below_one, too_large
 from epsbench.harness.plan.names.norms import norm_of
 
 
-def too_large_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
-    """A problem for every ε of a part that is larger than its norm allows, with its key."""
+def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
+    """A problem for every ε of a part that its norm does not allow, with its key."""
     if part.task != "robustness":
         return []
     shape = describe(part.data).shape
     tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
     problems: dict[str, None] = {}
     for eps, norm in dict.fromkeys((point["eps"], point["norm"]) for point in points):
-        if eps <= (largest := norm_of(norm, base).largest(shape)):
+        problem = _unusable(eps, norm_of(norm, base), norm, shape)
+        if not problem:
             continue
         for path, table in tables:
             given = list(getattr(table, "eps", []))
             if eps in given:
                 key = f"{part.task}.{path}.eps[{given.index(eps)}]"
-                problems[f"{key}: {too_large(eps, norm, largest)}"] = None
+                problems[f"{key}: {problem}"] = None
     return list(problems)
+
+
+def _unusable(eps: Fraction, norm: Norm, name: str, shape: Sequence[int]) -> str:
+    """What is wrong with an ε under a norm, for images of this shape; empty where nothing is."""
+    if eps > (largest := norm.largest(shape)):
+        return too_large(eps, name, largest)
+    # No image could change at all, so every model would be as robust as it is accurate.
+    return below_one(eps, name) if isinstance(norm, L0) and 0 < eps < 1 else ""
