@@ -106,7 +106,8 @@ def attack(model: Any, x: Any, y: Any = None, *, attack: Any = "pgd", norm: Any 
            **options: Any) -> Tensor:  # fmt: skip
     """Adversarial images (n, C, H, W) in [0, 1] for one attack at one ε, on the device of ``x`` where that is a tensor.
 
-    An image that the model gets wrong comes back as it is. Arguments as `evaluate`'s.
+    An image that the model gets wrong comes back as it is. So does one whose nearest adversarial image is beyond ε,
+    where the attack looks for the smallest distance. Arguments as `evaluate`'s.
     """
     import torch
 

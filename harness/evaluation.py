@@ -104,6 +104,14 @@ class Point:
         return self.record.verdicts.unpack()[0]
 
     @property
+    def distances(self) -> np.ndarray | None:
+        """The smallest distance of each image in the norm, whatever ε, (n,); None for an attack within one ε.
+
+        0 where the image is wrong without an attack, ∞ where no adversarial image was reached.
+        """
+        return None if self.record.distances is None else self.record.distances.unpack()
+
+    @property
     def robust_accuracy(self) -> Share:
         """The share of images that are right without and under the attack."""
         return Share.of(self.robust, self.void)
@@ -128,6 +136,7 @@ class Point:
         kept = {key: value for key, value in self.per_image.small().items() if key not in ("eps", "labels")}
         table: dict[str, Any] = {"label": self.per_image["labels"], **kept}
         table |= {"robust": self.robust, "fooled_by": self.fooled_by()}
+        table |= {} if self.distances is None else {"smallest_distance": self.distances}
         names = self.class_names
         for column in ("label", "clean_class", "adversarial_class") if names else ():
             called = [names[i] if i < len(names) else str(i) for i in table[column]]

@@ -394,3 +394,36 @@ def test_one_logit_and_a_class_in_place_of_a_model_say_what_to_do():
         epsbench.evaluate(single, x, y, attack="fgsm")
     with pytest.raises(InputError, match=r"model: Flatten is a class; give an object: Flatten\(\)"):
         epsbench.evaluate(nn.Flatten, x, y, attack="fgsm")
+
+
+class Brightness(nn.Module):
+    """Class 1 where the sum of 16 numbers is above 12; under L2 an even image of sum s is (12 − s) / 4 away from it."""
+
+    def forward(self, x):
+        total = x.flatten(1).sum(1)
+        return torch.stack([12 - total, total - 12], 1)
+
+
+def test_smallest_distances_do_not_end_at_epsilon():
+    x = torch.tensor([0.25, 0.5, 0.7, 0.25]).view(4, 1, 1, 1).expand(4, 1, 4, 4).contiguous()
+    y = torch.tensor([0, 0, 0, 1])  # the last is wrong without an attack
+    result = epsbench.evaluate(Brightness(), x, y, attack="ddn", norm="l2", eps=1)
+    exact = [2.0, 1.0, 0.2, 0.0]
+    np.testing.assert_allclose(result[0].distances, exact, rtol=1e-4)
+    frame = result.frame()
+    np.testing.assert_allclose(frame.smallest_distance, exact, rtol=1e-4)
+    assert frame.distance.isna().tolist() == [True, True, False, True]  # 1.00001 is beyond ε, too
+    assert np.array_equal(result.images[0], x[0].numpy())
+
+
+def test_the_smallest_distance_is_infinite_where_no_image_fools_and_unknown_within_a_ball(network, x, y):
+    class Stubborn(Brightness):
+        def forward(self, x):
+            return super().forward(x) + torch.tensor([100.0, 0.0])
+
+    result = epsbench.evaluate(Stubborn(), x[:3], y[:3] * 0, attack="fab-t:goal=smallest", norm="l1", eps=8)
+    assert np.isinf(result[0].distances).all()
+    assert result.robust_accuracy == 1
+    within = epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1)[0]
+    assert within.distances is None
+    assert "smallest_distance" not in within.frame()
