@@ -22,7 +22,8 @@ def any_epsilon(value: object) -> Fraction:
 def too_large(eps: Fraction, norm: str, largest: float) -> str:
     """The message for an ε above the largest change that a norm allows within the box."""
     limit = "1, the whole pixel range" if largest == 1 else f"{largest:.6g}, the whole box under {norm}"
-    return f"ε must not be above {limit}, not {format_epsilon(eps)}; {_REMEDY}"
+    shown = format_epsilon(eps)
+    return f"ε must not be above {limit}, not {shown if len(shown) < 12 else f'{float(eps):.8g}'}; {_REMEDY}"
 
 
 def below_one(eps: Fraction, norm: str) -> str:

@@ -120,6 +120,8 @@ def test_quickstart_shows_both_halves():
         ("linf", 1.5, "must not be above 1"),
         ("l2", 8, ""),
         ("l2", 8.5, "must not be above 8, the whole box under l2"),
+        ("l2", 8 * (1 + 1e-12), ""),
+        ("l2", 8.123456789012345, "must not be above 8, the whole box under l2, not 8.1234568;"),
         ("l0", 64, ""),
         ("l0", 65, "must not be above 64, the whole box under l0"),
         ("l0", "8/255", "must be at least 1 under l0, which counts changes, not 8/255; give a whole number"),

@@ -14,6 +14,8 @@ from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.epsilon import below_one, too_large
 from epsbench.harness.plan.names.norms import norm_of
 
+ROUNDED = 1e-9  # by which share an ε may be above the largest: somebody rounded it
+
 
 def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
     """A problem for every ε of a part that its norm does not allow, with its key."""
@@ -36,7 +38,7 @@ def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
 
 def _unusable(eps: Fraction, norm: Norm, name: str, shape: Sequence[int]) -> str:
     """What is wrong with an ε under a norm, for images of this shape; empty where nothing is."""
-    if eps > (largest := norm.largest(shape)):
+    if float(eps) > (largest := norm.largest(shape)) * (1 + ROUNDED):  # √d has no exact decimal to give
         return too_large(eps, name, largest)
     # No image could change at all, so every model would be as robust as it is accurate.
     return below_one(eps, name) if isinstance(norm, L0) and 0 < eps < 1 else ""
