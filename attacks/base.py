@@ -67,6 +67,9 @@ class Attack(Asking, ABC):
     """Of an attack along gradients that looks for the smallest distance: how many steps along the boundary the engine
     takes at most with the nearest point. 0: none. `Polished` makes it a field."""
 
+    creases = 0
+    """How many more steps it takes at most along creases of the boundary. `Polished` makes it a field."""
+
     same_every_step: ClassVar[bool] = False
     """Whether one more step may be taken from any point, without a history of steps: audits try one."""
 
@@ -198,10 +201,15 @@ class Polished(Attack, ABC):
     """How many steps along the boundary are taken at the end at most, each a gradient and about four verdicts; 0: none,
     for the attack as its paper has it. Under L0 there are none."""
 
+    creases: int = field(default=0, metadata=LATER, repr=False)
+    """How many steps along creases of the boundary follow the polish at most, each a gradient; 0: none. A ReLU
+    network's boundary is made of flat pieces, and often nearest where some of them meet."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.polish < 0:
-            raise ValueError(f"polish must be at least 0, not {self.polish}")
+        for name, count in (("polish", self.polish), ("creases", self.creases)):
+            if count < 0:
+                raise ValueError(f"{name} must be at least 0, not {count}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,11 @@ FIRST_THRESHOLD, THRESHOLD_STEP = 0.3, 0.01
 class SigmaZero(Attack):
     """σ-zero (Cinà et al., 2025, algorithm 1). It counts features: with the norm ``l0-pixels``, whole pixels.
 
-    The loss is max(z_y − max z_i, 0) + ‖δ‖₀ / d, where the count is smooth: Σ δ² / (δ² + σ) (eq. 5 and 6).
+    The loss is max(z_y − max z_i, 0) + ‖δ‖₀ / d, where the count is smooth: Σ δ² / (δ² + σ) (eq. 5 and 6). Of a pixel,
+    δ² is the sum over its channels, and d is the number of pixels.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     goal: ClassVar[str] = "smallest"  # type: ignore[misc]
 
@@ -53,7 +54,8 @@ class SigmaZero(Attack):
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
         delta = answer.x - rows.x
-        count = 2 * delta * self.sigma / (delta**2 + self.sigma) ** 2 / delta[0].numel()
+        squares = delta**2 if self.norm.name == "l0" else (delta**2).sum(1, keepdim=True)  # of what counts as one
+        count = 2 * delta * self.sigma / (squares + self.sigma) ** 2 / squares[0].numel()
         descent = count - answer.gradient * per_row((answer.loss < 0).float())  # lines 3 and 4
         descent = descent / per_row(LInf().size(descent)).clamp_min(1e-12)  # line 5
         mean, scale, moments = adam(descent, state, rows.step)

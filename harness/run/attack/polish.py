@@ -18,11 +18,11 @@ Ask = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """``ask(x, y, examples)``: the gradient of the margin max_{i≠y} z_i − z_y at images (N, C, H, W), and the lead of the
 true class there, (N,). The images have labels ``y`` and places in the split, (N,)."""
 
-_LEAST = 0.5 * CLOSE  # of the distance: what a step must promise by the plane
+LEAST = 0.5 * CLOSE  # of the distance: what a step must promise by the plane
 _POOR, _GOOD = 0.25, 0.75  # shares of what was promised: below the first a step was too long, above the other too short
 _LOOSE = 2e-3  # of the distance: how near to the change of class a point is brought, to begin at
 _NEAR = 0.5  # of the way to a point: how far the change of class may be from it, for the plane to be believed
-_BEYOND = 1e-4  # of the distance: how far beyond the expected change of class a point is tried
+BEYOND = 1e-4  # of the distance: how far beyond the expected change of class a point is tried
 _ALIKE = 0.02  # of the distance: where a point is expected to be less nearer than that, both are looked at
 
 
@@ -71,13 +71,13 @@ class Polish:
 
     def _first(
         self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, leads: tuple[Tensor, Tensor]
-    ) -> tuple[_Planes, Tensor, Tensor, Tensor]:
+    ) -> tuple[Planes, Tensor, Tensor, Tensor]:
         """The planes at ``best``, these points (N, C, H, W), the leads and how many gradients are left, (N,).
 
         Where a point's plane is not on the way to the clean image, as on the far side of a small class, the point
         moves to the boundary first.
         """
-        planes = _Planes.at(self.norm, x, best - x, *self.ask(best, y, examples))
+        planes = Planes.at(self.norm, x, best - x, *self.ask(best, y, examples))
         lost = planes.reach.isinf().nonzero().flatten()
         rounds = torch.full_like(y, self.rounds - 1)
         if not len(lost) or self.rounds == 1:
@@ -89,15 +89,15 @@ class Polish:
             (leads[0][lost], far[lost]), close=torch.full_like(far[lost], _LOOSE),
         )  # fmt: skip
         asked = self.ask(best[lost], y[lost], examples[lost])
-        planes.put(lost, _Planes.at(self.norm, x[lost], best[lost] - x[lost], *asked))
+        planes.put(lost, Planes.at(self.norm, x[lost], best[lost] - x[lost], *asked))
         return planes, best, far, rounds
 
-    def _along(self, x: Tensor, y: Tensor, examples: Tensor, first: _Planes, rounds: Tensor) -> _Planes:
+    def _along(self, x: Tensor, y: Tensor, examples: Tensor, first: Planes, rounds: Tensor) -> Planes:
         """The planes of the nearest points along the boundary from ``first`` on, by ``rounds`` gradients, (N,)."""
         rows, step = torch.arange(len(x), device=x.device), torch.ones_like(first.reach)
         last, current = first.take(rows), first
         for number in range(self.rounds - 1):
-            going = ((current.gain * step > _LEAST) & (number < rounds[rows])).nonzero().flatten()
+            going = ((current.gain * step > LEAST) & (number < rounds[rows])).nonzero().flatten()
             if not len(going):
                 break
             if len(going) < len(rows):
@@ -105,7 +105,7 @@ class Polish:
             start = x[rows]
             way = current.edge + per_row(step) * (current.aim - current.edge)
             point = (start + way).clamp_(0.0, 1.0)
-            new = _Planes.at(self.norm, start, point - start, *self.ask(point, y[rows], examples[rows]))
+            new = Planes.at(self.norm, start, point - start, *self.ask(point, y[rows], examples[rows]))
             share = (current.bound - new.bound) / (current.bound - current.reach * (1 - current.gain * step))
             nearer = share > 0
             step = (step * (1 - 0.5 * (share < _POOR) + (share > _GOOD))).clamp_max_(1.0)
@@ -114,7 +114,7 @@ class Polish:
         return last
 
     def _beyond(
-        self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, last: _Planes
+        self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor, last: Planes
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Points (N, C, H, W) nearer than ``best`` that fool the judge, a little beyond the boundary of ``last``.
 
@@ -122,11 +122,7 @@ class Polish:
         """
         fools, far = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(last.reach)
         guess, points, limit = torch.full_like(far, torch.nan), best.clone(), self.norm.size(best - x)
-        least = torch.full_like(far, 1 + _BEYOND)
-        more = torch.full_like(far, 1 + 10 * _BEYOND)
-        most = (1 + 100 * _BEYOND) * last.bound / last.reach
-        further = limit.where(last.gain > _BEYOND, 0.0)
-        for end, way, within in ((last.aim, more, further), (last.edge, least, limit), (last.edge, most, limit)):
+        for end, way, within in self._ends(last, limit):
             left = (~fools & (last.reach * way < within)).nonzero().flatten()
             if not len(left):
                 continue
@@ -137,9 +133,16 @@ class Polish:
             fools[now], points[now], far[now], guess[now] = True, point[there], reached[there], 1 / way[now]
         return fools, points, far, guess
 
+    def _ends(self, last: Planes, limit: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What `_beyond` tries: ends (N, C, H, W), by what they are lengthened, and below which distance, both (N,)."""
+        least, more = torch.full_like(limit, 1 + BEYOND), torch.full_like(limit, 1 + 10 * BEYOND)
+        most = (1 + 100 * BEYOND) * last.bound / last.reach
+        further = limit.where(last.gain > BEYOND, 0.0)
+        return [(last.aim, more, further), (last.edge, least, limit), (last.edge, most, limit)]
+
 
 @dataclass
-class _Planes:
+class Planes:
     """What the boundary is by the gradients at some points, each row on its own. All relative to the clean images."""
 
     edge: Tensor
@@ -162,7 +165,7 @@ class _Planes:
     """How much nearer the aim is, as a share of that, (N,)."""
 
     @classmethod
-    def at(cls, norm: Norm, x: Tensor, way: Tensor, normal: Tensor, lead: Tensor) -> _Planes:
+    def at(cls, norm: Norm, x: Tensor, way: Tensor, normal: Tensor, lead: Tensor) -> Planes:
         """At the points ``x + way`` (N, C, H, W), by the margin's gradient there and the true class's lead."""
         rise = (normal * way).flatten(1).sum(1)
         share = 1 + lead / rise
@@ -180,17 +183,17 @@ class _Planes:
             gain.where(usable, 0.0),
         )
 
-    def take(self, rows: Tensor) -> _Planes:
-        return _Planes(*(getattr(self, each.name)[rows] for each in fields(self)))
+    def take(self, rows: Tensor) -> Planes:
+        return Planes(*(getattr(self, each.name)[rows] for each in fields(self)))
 
-    def put(self, rows: Tensor, others: _Planes) -> None:
+    def put(self, rows: Tensor, others: Planes) -> None:
         for each in fields(self):
             getattr(self, each.name)[rows] = getattr(others, each.name)
 
-    def replaced(self, rows: Tensor, others: _Planes) -> _Planes:
+    def replaced(self, rows: Tensor, others: Planes) -> Planes:
         """The others in these rows (N,), bool."""
         if bool(rows.all()):
             return others
-        kept = _Planes(*(getattr(self, each.name).clone() for each in fields(self)))
+        kept = Planes(*(getattr(self, each.name).clone() for each in fields(self)))
         kept.put(rows, others.take(rows))
         return kept

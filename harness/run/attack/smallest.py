@@ -19,10 +19,11 @@ from epsbench.attacks.norms import Norm
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.rows import Answer
 from epsbench.harness.run.attack.asks import GRADIENT
+from epsbench.harness.run.attack.creases import Creases
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.kept_images import in_parts, let_go
 from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Ledger, Outcome, blank_outcome
-from epsbench.harness.run.attack.line_search import lead_by, lead_of, nearest_on_the_line
+from epsbench.harness.run.attack.line_search import lead, lead_by, lead_of, nearest_on_the_line
 from epsbench.harness.run.attack.polish import Polish, known
 from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.slots import Bundle
@@ -108,9 +109,15 @@ class Smallest(Stream):
         """
         judge, norm, attack = self.ledger.judge, self.ledger.norm, self.turn.attack
         follows_gradients = attack.query in ("gradient", "jacobian") and not self.turn.victim.random
-        if attack.polish and follows_gradients and known(norm):
-            return Polish(judge, self._margin, norm, attack.polish, self.size)(x, best, y, examples, leads)
-        return nearest_on_the_line(judge, x, best, y, self.size, examples, leads)[0]
+        kinds = (Polish, attack.polish), (Creases, attack.creases)
+        rounds = [(kind, most) for kind, most in kinds if most and follows_gradients and known(norm)]
+        if not rounds:
+            return nearest_on_the_line(judge, x, best, y, self.size, examples, leads)[0]
+        for number, (kind, most) in enumerate(rounds):
+            if number:
+                leads = leads[0], lead(judge, best, y, self.size, examples)
+            best = kind(judge, self._margin, norm, most, self.size)(x, best, y, examples, leads)
+        return best
 
     def _margin(self, x: Tensor, y: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of the margin (N, C, H, W) and the lead (N,), counted; both in float32.
