@@ -76,7 +76,9 @@ def test_the_distance_is_never_below_and_is_exact_where_all_classes_are_looked_a
 def test_sigma_zero_changes_as_few_numbers_or_pixels_as_it_must(norm):
     network, x, y = templates()
     exact = exact_distances(network, x, y, norm)
-    distances = next(engine_of(network, x, y).run(SigmaZero(steps=300, norm=NORMS[norm]), [Fraction(9)], seed=0)).distances
+    distances = next(
+        engine_of(network, x, y).run(SigmaZero(steps=300, norm=NORMS[norm]), [Fraction(9)], seed=0)
+    ).distances
     assert (distances >= exact).all(), (distances, exact)
     assert (distances <= exact + 1).all(), (distances, exact)
     assert (distances == exact).sum() >= 6, (distances, exact)

@@ -80,7 +80,7 @@ def meeting(norm: Norm, x: Tensor, one: Half, other: Half) -> tuple[Half, Tensor
     """The least changes of ``x`` (N, C, H, W) within the box that lie in both, and one half-space that says as much.
 
     The least change in a weighted sum of the two is never larger. It is as large for one weight (duality): there it is
-    in both. With more weight for one of them, it gets further into that. So the weight is found by halving. Under L1 and
+    in both. With more weight for one of them, it gets further into that. So halving finds the weight. Under L1 and
     L∞ the change jumps there, and a mixture of the two sides is in both.
     """
     low, high = torch.zeros_like(one.value), torch.ones_like(one.value)  # of the weight of ``one``
