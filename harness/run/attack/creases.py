@@ -30,7 +30,7 @@ class Creases(Polish):
         last = first.take(torch.arange(len(x), device=x.device))
         rows = first.reach.isfinite().nonzero().flatten()
         x, y, examples = x[rows], y[rows], examples[rows]
-        held, way = None, first.edge[rows]
+        kept, way = None, first.edge[rows]
         for number in range(self.rounds - 1):
             if not len(rows):
                 break
@@ -42,12 +42,12 @@ class Creases(Polish):
             rise = (normal * (point - x)).flatten(1).sum(1)
             cut = scaled(self.norm, Half(normal, -lead - rise))
             cut = Half(cut.normal, cut.value - _WITHIN * last.bound[rows])
-            held, way = meeting(self.norm, x, held or cut, cut)
+            kept, way = meeting(self.norm, x, kept or cut, cut)
             promised = 1 - self.norm.size(way) / last.bound[rows]
             usable = way.flatten(1).isfinite().all(1) & (number + 1 < rounds[rows])
             going = ((promised > LEAST) & usable).nonzero().flatten()
             rows, x, y, examples, way = rows[going], x[going], y[going], examples[going], way[going]
-            held = Half(held.normal[going], held.value[going])
+            kept = Half(kept.normal[going], kept.value[going])
         return last
 
     def _ends(self, last: Planes, limit: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
