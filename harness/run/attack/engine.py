@@ -152,7 +152,7 @@ class Engine:
             yield from ledger.outcomes
             return
         if attack.goal == "smallest":
-            yield from self._smallest(run, norm)
+            yield from self._smallest(run, norm, part)
             return
         stops = run.early_stop and attack.query != "own" and attack.budget() > 1
         price = (STEPS_WHERE_IT_FOOLS if stops else 1.0) / run.attempts
@@ -180,7 +180,7 @@ class Engine:
                 outcome.seconds += self.clean.seconds * outcome.shared_backwards / len(self.targets)
             yield outcome
 
-    def _smallest(self, run: AttackRun, norm: Norm) -> Iterator[Outcome]:
+    def _smallest(self, run: AttackRun, norm: Norm, part: str) -> Iterator[Outcome]:
         """One run without ε, which answers all of them."""
         if not self.white_box:
             raise ValueError("an attack that looks for the smallest distance needs the judged model, not a source")
@@ -191,7 +191,9 @@ class Engine:
         slots = min(self.batch, len(self.targets) * run.attempts)
         asks = Asks(run.attack, self.victim, self.clean, self.clean_logits)
         turn = NearestTurn(alone, asks, self.targets, norm)
+        self.watch.begin(part, len(self.targets) * run.attempts * _steps(run))
         stream = Smallest(alone, turn, ledger, schedule, slots=slots, poll=self.poll)
+        stream.watch = self.watch
         list(stream.run())
         if stream.size < slots:
             self.batch = min(self.batch, stream.size)

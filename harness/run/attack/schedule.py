@@ -63,6 +63,15 @@ class Each:
         self._push((rows[~over] + self.examples).tolist())
         self._decide(eps_index[over], example[over], fooled[over], size[over])
 
+    def rows_done(self) -> int:
+        """How many rows are over or not needed any more. A row in flight is not asked, nor about those before it."""
+        _, restart, _ = self.split(np.array(self._waiting, dtype=np.int64))
+        return int(self.settled.sum()) * self.restarts + int(restart.sum())
+
+    def rows_before(self, rows: np.ndarray) -> int:
+        """How many rows were over before these ones of the same examples began."""
+        return int(self.split(rows)[1].sum())
+
     def finished(self, eps_index: int) -> bool:
         """Whether every example has its verdict at this ε."""
         return bool(self.settled[eps_index].all())
@@ -147,6 +156,12 @@ class Every(Each):
         np.subtract.at(self._left, example, 1)
         self.fooled[0, example] |= fooled
         self.settled[0] = self._left == 0
+
+    def rows_done(self) -> int:
+        return int(self.examples * self.restarts - self._left.sum())
+
+    def rows_before(self, rows: np.ndarray) -> int:
+        return 0  # each is on its own
 
     def _first_rows(self) -> np.ndarray:
         return np.arange(self.examples * self.restarts)

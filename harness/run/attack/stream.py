@@ -88,11 +88,11 @@ class Stream:
     def _show(self) -> None:
         """Tell `watch` how much is done. What an early success or another ε made unnecessary counts as done."""
         steps = max(1, self.steps)
-        done = int(self.schedule.settled.sum()) * self.schedule.restarts * steps
-        if self._occupied():
-            _, attempt, _ = self.schedule.split(self.slots.rows)
-            behind = attempt * steps + self.slots.step
-            done += int(behind.sum() - behind[self.holes].sum())
+        occupied = np.delete(np.arange(len(self.slots)), self.holes)
+        flying = [(self.slots.rows[occupied], self.slots.step[occupied])]
+        flying += [(each.rows, each.step) for each in (*self.parked, *self.waiting)]
+        before = self.schedule.rows_done() + sum(self.schedule.rows_before(rows) for rows, _ in flying)
+        done = before * steps + sum(int(step.sum()) for _, step in flying)
         self.queries_done = max(self.queries_done, done)
         self.watch.at(self.queries_done)
 
