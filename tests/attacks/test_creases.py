@@ -75,7 +75,7 @@ def test_the_least_change_in_two_half_spaces_is_that_of_a_solver(norm):
     normals = torch.randn(2, 12, 1, 3, 3, generator=generator)
     normals[1, :3] = 0.5 * normals[0, :3]  # parallel planes, of which one is beyond the other
     one, other = (scaled(NORMS[norm], Half(n, -0.1 - 0.3 * torch.rand(12, generator=generator))) for n in normals)
-    held, change = meeting(NORMS[norm], x, one, other)
+    kept, change = meeting(NORMS[norm], x, one, other)
     assert ((x + change >= -1e-6) & (x + change <= 1 + 1e-6)).all()
     for i in range(12):
         a = torch.stack([one.normal[i], other.normal[i]]).flatten(1).double().numpy()
@@ -84,7 +84,7 @@ def test_the_least_change_in_two_half_spaces_is_that_of_a_solver(norm):
         if np.isfinite(exact):
             assert (a @ change[i].flatten().double().numpy() >= b - 1e-5).all()
             assert float(NORMS[norm].size(change[i : i + 1])) == pytest.approx(exact, rel=1e-4)
-            alone = held.normal[i].flatten().double().numpy()[None], -held.value[i : i + 1].double().numpy()
+            alone = kept.normal[i].flatten().double().numpy()[None], -kept.value[i : i + 1].double().numpy()
             assert least_change(norm, x[i].flatten().double().numpy(), *alone) == pytest.approx(exact, rel=1e-3)
 
 

@@ -106,8 +106,8 @@ WAYS: dict[str, Callable[[Differs, Tensor], bool]] = {
 def test_a_way_that_is_tried_together_with_another_is_named_alone(how):
     probe = probe_of(Differs(WAYS[how]), N)
     moved = points(probe, None)
-    found = list(same_function.audit_same_function(probe, moved, None))
-    assert [each.evidence["call"] for each in found] == [how]
+    findings = list(same_function.audit_same_function(probe, moved, None))
+    assert [each.evidence["call"] for each in findings] == [how]
 
 
 def test_ways_are_tried_together_where_a_model_is_the_same():
@@ -199,5 +199,5 @@ def test_one_more_step_is_taken_on_all_images_where_the_first_leave_a_doubt(monk
     monkeypatch.setattr(attack, "_one_more_step", step)
     nothing: Any = None
     outcome: Any = SimpleNamespace(eps=0.1)
-    found = attack.audit_convergence(PGD(), outcome, nothing, nothing, torch.arange(32))
-    assert (few, [each.code for each in found]) == (asked_about, ["unconverged"] * finds)
+    findings = attack.audit_convergence(PGD(), outcome, nothing, nothing, torch.arange(32))
+    assert (few, [each.code for each in findings]) == (asked_about, ["unconverged"] * finds)
