@@ -48,7 +48,8 @@ class Asks:
     @property
     def exact(self) -> bool:
         """Whether the logits at the points that were asked are float32 in every precision."""
-        return (self.attack.query in ("jacobian", "logits") or self._looks > 0) and not self.victim.random
+        alone = self.attack.query == "logits" or (self.attack.query == "jacobian" and not self._looks)
+        return alone and not self.victim.random
 
     @property
     def work(self) -> int:
@@ -66,7 +67,7 @@ class Asks:
             answer = self._answer(point, rows)
             return answer, answer.logits
         loss = self.attack.loss
-        seen = self.victim.respond(point, loss, rows.inputs(loss), gradient=False)
+        seen = self.victim.look(point, loss, rows.inputs(loss))
         logits = seen.logits
         if not self.attack.looks_first():
             return replace(self._answer(point, rows), logits=logits, mean_loss=seen.loss), logits

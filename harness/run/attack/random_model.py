@@ -147,6 +147,9 @@ class RandomVictim(Victim):
         losses = torch.stack([loss(each, *inputs) for each in logits])
         return Response(None, torch.stack(logits).mean(0), losses.mean(0))
 
+    def look(self, x: Tensor, loss: Loss, inputs: tuple[Tensor, ...]) -> Response:
+        return self.respond(x, loss, inputs, gradient=False)
+
     def bare_query(self, x: Tensor, loss: Loss, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         answer = self._respond(x, loss, inputs)
         assert answer.gradient is not None

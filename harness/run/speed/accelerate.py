@@ -123,6 +123,11 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -
             if _pays(forward, victim, x):
                 victim.forward_program = forward
             _try_own_layouts(victim, few_x, x)
+            if victim.precision != "float32":
+                look = ForwardProgram(victim.bare_logits, few_x)
+                with torch.no_grad():
+                    same = apart(look(victim.laid_out(x)), victim.bare_logits(x)) <= SAME[victim.precision]
+                victim.look_program = look if same else None
     except UNTRACEABLE as error:
         if is_out_of_memory(error):
             raise

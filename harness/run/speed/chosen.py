@@ -52,6 +52,9 @@ class Chosen:
     own_layouts: bool = False
     """Whether the program of logits alone computes in oneDNN's own layouts."""
 
+    look: bool = False
+    """Whether logits in low precision beside gradients are a program."""
+
     @classmethod
     def of(cls, victim: Victim, judge: Judge, batch: int, forward_batch: int = 0) -> Chosen:
         """The choices that were made about these."""
@@ -66,6 +69,7 @@ class Chosen:
             threads=torch.get_num_threads(),
             forward_batch=forward_batch,
             own_layouts=getattr(victim.forward_program, "own_layouts", False),
+            look=victim.look_program is not None,
         )
 
     def apply(self, victim: Victim, judge: Judge, targets: Targets) -> None:
@@ -73,7 +77,7 @@ class Chosen:
         if victim.device.type == "cpu":
             torch.set_num_threads(self.threads)
         judge.lay(torch.channels_last if self.channels_last else torch.contiguous_format, self.judged)
-        if self.losses or self.forward:
+        if self.losses or self.forward or self.look:
             self._trace(victim, targets)
         x, y = targets.batch(self.batch)
         if self.compiled:
@@ -93,3 +97,5 @@ class Chosen:
             victim.programs[loss] = Program(victim.bare_logits, x, *inputs, loss=loss)
         if self.forward:
             victim.forward_program = ForwardProgram(victim.exact_logits, x, own_layouts=self.own_layouts)
+        if self.look:
+            victim.look_program = ForwardProgram(victim.bare_logits, x)

@@ -53,7 +53,7 @@ class Tuned:
         self.chosen.apply(victim, judge, targets)
         if not self._same(victim, targets):
             victim.precision, victim.programs, victim.forward_program = precision, {}, None
-            victim.fixed, victim.graphs = None, {}
+            victim.fixed, victim.look_program, victim.graphs = None, None, {}
             return False
         victim.form, victim.findings = self.form, list(self.findings)
         victim.compile_seconds += time.perf_counter() - started
