@@ -7,12 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from epsbench.attacks.norms.base import Norm
-from epsbench.attacks.norms.l0 import L0
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.epsilon import below_one, too_large
 from epsbench.harness.plan.names.norms import norm_of
+
+COUNTS = ("l0", "l0-pixels")  # the norms here that are a number of changes
 
 ROUNDED = 1e-9  # by which share an ε may be above the largest: somebody rounded it
 
@@ -36,9 +36,9 @@ def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
     return list(problems)
 
 
-def _unusable(eps: Fraction, norm: Norm, name: str, shape: Sequence[int]) -> str:
+def _unusable(eps: Fraction, norm: Any, name: str, shape: Sequence[int]) -> str:
     """What is wrong with an ε under a norm, for images of this shape; empty where nothing is."""
     if float(eps) > (largest := norm.largest(shape)) * (1 + ROUNDED):  # √d has no exact decimal to give
         return too_large(eps, name, largest)
     # No image could change at all, so every model would be as robust as it is accurate.
-    return below_one(eps, name) if isinstance(norm, L0) and 0 < eps < 1 else ""
+    return below_one(eps, name) if name in COUNTS and 0 < eps < 1 else ""

@@ -10,8 +10,8 @@ from torch import Tensor
 from epsbench.attacks.base import State
 from epsbench.attacks.norms.base import RowNoise
 from epsbench.harness.findings import slower
+from epsbench.harness.run.attack.graphs import Ladder, Query, steps_down
 from epsbench.harness.run.attack.turn import Turn
-from epsbench.harness.run.speed.graphs import Ladder, Query, steps_down
 
 WORTH = 200  # turns; before so many, the few that a capture takes are a small part of the work
 SAME = 0.99  # of a tensor's entries: kernels that add up in another order may turn a sign

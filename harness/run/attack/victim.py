@@ -14,9 +14,9 @@ from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class, best_other
 from epsbench.harness.findings import Finding
 from epsbench.harness.run.attack.few_rows import alike
 from epsbench.harness.run.attack.gradient import loss_gradient, loss_jacobian
+from epsbench.harness.run.attack.graphs import Ladder
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
-from epsbench.harness.run.speed.graphs import Ladder
 
 # How far a precision's logits may be off, as a share of the largest: four units in the last place.
 DOUBT = {"bf16": 2.0**-6, "fp16": 2.0**-9, "float32": 0.0}

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss, wrong_logits
 from epsbench.harness.findings import slower
+from epsbench.harness.run.attack.graphs import Ladder, Query, steps_down
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.timing import seconds, synchronise
 from epsbench.harness.run.speed.compiling import compiled
-from epsbench.harness.run.speed.graphs import Ladder, Query, steps_down
 from epsbench.harness.run.speed.program import UNTRACEABLE
 
 Step = Callable[..., tuple[Tensor, Tensor]]  # images and the loss's inputs to gradients and logits

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 
 from epsbench.attacks.losses import Loss
+from epsbench.harness.run.attack.graphs import Ladder, Size
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.speed.accelerate import bare, graph_inputs, trial_inputs
 from epsbench.harness.run.speed.compiling import compiled
-from epsbench.harness.run.speed.graphs import Ladder, Size
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,14 @@ from epsbench.attacks.rows import Answer
 from epsbench.attacks.sigma_zero import SigmaZero
 from epsbench.attacks.sparse_rs import SparseRS
 from epsbench.attacks.spsa import SPSA
-from epsbench.harness.run.attack import turn_graphs
+from epsbench.harness.run.attack import graphs, turn_graphs
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.graphs import Ladder
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.smallest import NearestTurn
 from epsbench.harness.run.attack.turn import Turn
-from epsbench.harness.run.speed import graphs
-from epsbench.harness.run.speed.graphs import Ladder
 from tests.run.attack.engines import CPU, plain, targets_of
 from tests.run.speed.imitation import imitated
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def imitated(query, inputs, pool):
-    """In place of `epsbench.harness.run.speed.graphs.captured`: computes what the inputs hold at every call.
+    """In place of `epsbench.harness.run.attack.graphs.captured`: computes what the inputs hold at every call.
 
     As a graph's, its outputs are overwritten by the next call.
     """

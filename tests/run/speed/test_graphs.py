@@ -17,15 +17,15 @@ from torch import Tensor
 from epsbench.attacks import AutoAttack
 from epsbench.attacks.losses import CROSS_ENTROPY
 from epsbench.attacks.pgd import PGD
+from epsbench.harness.run.attack import graphs
 from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.graphs import Ladder, Size, least_rows, steps_down
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.speed import accelerate as tuning
-from epsbench.harness.run.speed import graphs
 from epsbench.harness.run.speed.accelerate import Work, bare
 from epsbench.harness.run.speed.chosen import Chosen
-from epsbench.harness.run.speed.graphs import Ladder, Size, least_rows, steps_down
 from tests.run.speed.imitation import imitated
 
 CPU = torch.device("cpu")
