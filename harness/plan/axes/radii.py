@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from epsbench.harness.plan.epsilon import below_one, too_large
 from epsbench.harness.plan.names.norms import norm_of
 
 COUNTS = ("l0", "l0-pixels")  # the norms here that are a number of changes
-
 ROUNDED = 1e-9  # by which share an ε may be above the largest: somebody rounded it
 
 
@@ -25,7 +24,7 @@ def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
     tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
     problems: dict[str, None] = {}
     for eps, norm in dict.fromkeys((point["eps"], point["norm"]) for point in points):
-        problem = _unusable(eps, norm_of(norm, base), norm, shape)
+        problem = _unusable(eps, norm, norm_of(norm, base).largest(shape))
         if not problem:
             continue
         for path, table in tables:
@@ -36,9 +35,9 @@ def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
     return list(problems)
 
 
-def _unusable(eps: Fraction, norm: Any, name: str, shape: Sequence[int]) -> str:
-    """What is wrong with an ε under a norm, for images of this shape; empty where nothing is."""
-    if float(eps) > (largest := norm.largest(shape)) * (1 + ROUNDED):  # √d has no exact decimal to give
-        return too_large(eps, name, largest)
+def _unusable(eps: Fraction, norm: str, largest: float) -> str:
+    """What is wrong with an ε under the norm of this name, whose ``largest`` is the box; empty where nothing is."""
+    if float(eps) > largest * (1 + ROUNDED):  # √d has no exact decimal to give
+        return too_large(eps, norm, largest)
     # No image could change at all, so every model would be as robust as it is accurate.
-    return below_one(eps, name) if name in COUNTS and 0 < eps < 1 else ""
+    return below_one(eps, norm) if norm in COUNTS and 0 < eps < 1 else ""

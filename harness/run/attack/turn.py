@@ -159,12 +159,8 @@ class Turn:
     def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
         """How far the true class leads at the points (N,), with the allowance of `Victim.margin`; ∞ out of the ball."""
         own = type(answer.objective) is Margin and answer.logits is logits  # the attack's loss, computed before
-        if own and not self.victim.random:
-            margin = -answer.loss if self.asks.exact else self.victim.allowed(-answer.loss, logits)
-        elif self.asks.exact:
-            margin = lead_of(logits, t["y"])
-        else:
-            margin = self.victim.margin(logits, t["y"])
+        lead = -answer.loss if own and not self.victim.random else lead_of(logits, t["y"])
+        margin = lead if self.asks.exact else self.victim.allowed(lead, logits)
         if self.roams:
             inside = self.norm.size(t["point"] - t["x"]) <= t["eps"].flatten() + ROUNDING
             margin = margin.masked_fill(~inside, torch.inf)

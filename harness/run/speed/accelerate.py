@@ -125,9 +125,7 @@ def _trace(victim: Victim, targets: Targets, x: Tensor, y: Tensor, work: Work) -
             _try_own_layouts(victim, few_x, x)
             if victim.precision != "float32":
                 look = ForwardProgram(victim.bare_logits, few_x)
-                with torch.no_grad():
-                    same = apart(look(victim.laid_out(x)), victim.bare_logits(x)) <= SAME[victim.precision]
-                victim.look_program = look if same else None
+                victim.look_program = look if gives_the_logits(victim, look, x, victim.precision) else None
     except UNTRACEABLE as error:
         if is_out_of_memory(error):
             raise
@@ -187,10 +185,13 @@ def trial_inputs(victim: Victim, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tens
     return tuple(known[name] for name in loss.inputs)
 
 
-def gives_the_logits(victim: Victim, forward: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether a forward program gives the victim's float32 logits, within rounding."""
+def gives_the_logits(
+    victim: Victim, forward: Callable[[Tensor], Tensor], x: Tensor, precision: str = "float32"
+) -> bool:
+    """Whether a forward program gives the victim's logits in float32, or in its own precision, within rounding."""
     with torch.no_grad():
-        return apart(forward(victim.laid_out(x)), victim.exact_logits(x)) <= SAME["float32"]
+        expected = victim.exact_logits(x) if precision == "float32" else victim.bare_logits(x)
+        return apart(forward(victim.laid_out(x)), expected) <= SAME[precision]
 
 
 def computes_the_same(victim: Victim, program: Step, loss: Loss, x: Tensor) -> bool:

@@ -63,8 +63,8 @@ class Tuned:
     def _same(victim: Victim, targets: Targets) -> bool:
         """Whether the programs give the network's gradients and logits, on a few images."""
         x, _ = targets.batch(FEW)
-        forward = victim.forward_program
-        if forward is not None and not gives_the_logits(victim, forward, x):
+        forwards = (victim.forward_program, "float32"), (victim.look_program, victim.precision)
+        if not all(gives_the_logits(victim, each, x, precision) for each, precision in forwards if each is not None):
             return False
         return all(computes_the_same(victim, program, loss, x) for loss, program in victim.programs.items())
 

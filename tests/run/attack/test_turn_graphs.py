@@ -38,7 +38,7 @@ from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.smallest import NearestTurn
 from epsbench.harness.run.attack.turn import Turn
 from tests.run.attack.engines import CPU, plain, targets_of
-from tests.run.speed.imitation import imitated
+from tests.run.attack.imitation import imitated
 
 LINF, L2, L1, L0 = (NORMS[name] for name in ("linf", "l2", "l1", "l0"))
 ATTACKS = {

@@ -82,6 +82,18 @@ def test_programs_are_compared_with_the_network(tuned):
     assert not remembered.Tuned._same(victim, targets)
 
 
+@pytest.mark.parametrize("name", ["forward_program", "look_program"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_programs_of_logits_alone_are_compared_too(name, precision):
+    model = Small().eval()
+    victim, targets = _victim(model)
+    victim.precision = precision
+    setattr(victim, name, victim.exact_logits if name == "forward_program" else victim.bare_logits)
+    assert remembered.Tuned._same(victim, targets)
+    setattr(victim, name, lambda x: torch.zeros(len(x), 4))
+    assert not remembered.Tuned._same(victim, targets)
+
+
 def _victim(model: nn.Module):
     from epsbench.harness.run.attack.targets import Targets
     from epsbench.harness.run.speed.prepare import prepare

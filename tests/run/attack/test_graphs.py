@@ -26,7 +26,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.speed import accelerate as tuning
 from epsbench.harness.run.speed.accelerate import Work, bare
 from epsbench.harness.run.speed.chosen import Chosen
-from tests.run.speed.imitation import imitated
+from tests.run.attack.imitation import imitated
 
 CPU = torch.device("cpu")
 PARTS = dict(AutoAttack().members(10))
