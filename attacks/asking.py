@@ -17,7 +17,7 @@ class Asking:
     query: ClassVar[str] = "gradient"
     """What a row asks for: ``gradient`` (with logits), ``logits``, or ``nothing``, when the start is all.
 
-    ``jacobian`` asks for the gradients of all classes at once: a forward pass, and a backward pass a wrong class.
+    ``jacobian`` asks for the gradients of several classes at once: a forward pass, and a backward pass a class.
     """
 
     loss = CROSS_ENTROPY
@@ -25,6 +25,13 @@ class Asking:
 
     samples = 1
     """Gradients that are averaged at each point, against a model that is random. A field where a suite may set it."""
+
+    def candidates(self, classes: int) -> int:
+        """How many wrong classes a ``jacobian`` has gradients of: those with the highest logits at the point.
+
+        ``classes`` is the number of the model's classes. Default: every wrong class.
+        """
+        return classes - 1
 
     def budget(self) -> int:
         """How many answers one attempt has at most."""
@@ -73,7 +80,7 @@ class Asking:
 
     def gradients(self, classes: int) -> int:
         """How many gradients it takes of one image at most; 0 where that is unknown."""
-        price = {"gradient": sum(self.views()), "jacobian": classes - 1}.get(self.query, 0)
+        price = {"gradient": sum(self.views()), "jacobian": self.candidates(classes)}.get(self.query, 0)
         return price * self.budget() * self.attempts(classes)
 
     def forwards(self, classes: int) -> int:

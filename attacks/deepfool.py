@@ -19,14 +19,14 @@ BEYOND = 1e-4  # of the margin, beyond the boundary, as in the authors' code
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(Polished):
-    """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a class.
+    """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a wrong class.
 
     The paper has no box. A step is the least one within the box that reaches the linearised boundary. The paper's own
     step, cut off at the box, does not reach it where many pixels are at their faces, as in digits, and may never get
     across. A row whose step moves nothing ends: every further one would be the same.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     query: ClassVar[str] = "jacobian"
 
@@ -43,12 +43,21 @@ class DeepFool(Polished):
     polish: int = field(default=8, metadata=LATER, repr=False)
     """As `Polished.polish`."""
 
+    classes: int = field(default=10, metadata=LATER, repr=False)
+    """How many classes a step looks at, the true one among them: those with the highest logits. The authors' code has
+    ten as well, because a gradient of each of a thousand classes takes too long."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(steps=self.steps)
+        if self.classes < 2:
+            raise ValueError(f"classes must be at least 2, the true one and another, not {self.classes}")
         if not self.overshoot >= 0:
             raise ValueError(f"overshoot must be at least 0, not {self.overshoot}")
         self.requires_norm("linf", "l2")
+
+    def candidates(self, classes: int) -> int:
+        return min(self.classes, classes) - 1
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         return rows.x, {"stays": rows.y < 0}

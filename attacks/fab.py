@@ -77,12 +77,14 @@ class FAB(Polished):
 
 
 def nearest_boundary(norm: Norm, answer: Answer) -> tuple[Tensor, Tensor]:
-    """Gradient (N, C, H, W) and value (N,) of z_k − z_y, for the class k whose linearised boundary is nearest."""
+    """Gradient (N, C, H, W) and value (N,) of z_k − z_y, for the class k whose linearised boundary is nearest.
+
+    It is one of the ``classes`` of the answer, to a ``jacobian``.
+    """
     assert answer.gradient is not None
-    values = answer.logits - answer.logits.gather(1, answer.y[:, None])
-    n, classes = values.shape
-    steepness = norm.dual(answer.gradient.flatten(0, 1)).view(n, classes)
-    distance = values.abs() / steepness.clamp_min(1e-30)
-    nearest = distance.scatter(1, answer.y[:, None], float("inf")).argmin(1)
+    assert answer.classes is not None
+    values = answer.logits.gather(1, answer.classes) - answer.logits.gather(1, answer.y[:, None])
+    steepness = norm.dual(answer.gradient.flatten(0, 1)).view_as(values)
+    nearest = (values.abs() / steepness.clamp_min(1e-30)).argmin(1)
     chosen = nearest.view(-1, 1, 1, 1, 1).expand(-1, 1, *answer.x.shape[1:])
     return answer.gradient.gather(1, chosen).squeeze(1), values.gather(1, nearest[:, None]).squeeze(1)

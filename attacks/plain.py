@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from epsbench.attacks.base import Attack
+from epsbench.attacks.losses import likeliest_others
 from epsbench.attacks.norms.base import RowNoise, per_row
 from epsbench.attacks.rows import Answer, Rows
 from epsbench.attacks.views import gradient_of_views
@@ -63,13 +64,32 @@ def path(
         if attack.looks_first():
             at = attack.gradient_at(now, point, ask(point, attack.loss, *inputs)[1])
         asked = partial(answer_at, now)
-        gradient, logits = gradient_of_views(attack, now, at, asked) if attack.query == "gradient" else asked(at)
+        classes: Tensor | None = None
+        if attack.query == "jacobian":
+            gradient, logits, classes = _jacobian(attack, ask, at, y)
+        else:
+            gradient, logits = gradient_of_views(attack, now, at, asked) if attack.query == "gradient" else asked(at)
         if not attack.views_the_point():
             _, logits = asked(at)
-        answer = Answer(at, y, logits, gradient, attack.loss, inputs)
+        answer = Answer(at, y, logits, gradient, attack.loss, inputs, classes=classes)
         proposal, state = attack.step(now, answer, state)
         moved = now.project(proposal, attack.radius(now, state))
         point = moved if over is None else point.where(per_row(over), moved)
         if (done := attack.done(now, answer, state)) is not None:
             over = done if over is None else over | done
     yield point if attack.goal == "smallest" or attack.radius(first, state) is None else first.project(point)
+
+
+def _jacobian(attack: Attack, ask: Ask, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients (N, M, C, H, W) of the loss towards each of the attack's candidates, logits, and these classes (N, M).
+
+    One class after the other: what is asked is a gradient and logits, as for every attack.
+    """
+    _, logits = ask(x, attack.loss, y, y)
+    classes = likeliest_others(logits, y, attack.candidates(logits.shape[1]))
+    gradients = x[:, None].repeat(1, classes.shape[1], 1, 1, 1)
+    for number in range(classes.shape[1]):
+        gradient, _ = ask(x, attack.loss, y, classes[:, number])
+        assert gradient is not None
+        gradients[:, number] = gradient
+    return gradients, logits, classes

@@ -102,7 +102,7 @@ class Answer:
     gradient: Tensor | None
     """The gradient of the attack's loss there, (N, C, H, W), float32; None where the attack asks for logits only.
 
-    For the query ``jacobian`` (N, K, C, H, W): of z_k − z_y, for every class k.
+    For the query ``jacobian`` (N, M, C, H, W): of z_k − z_y, for each class k of `classes`.
     """
 
     objective: Loss
@@ -113,6 +113,9 @@ class Answer:
 
     mean_loss: Tensor | None = None
     """The mean of the loss (N,) over several passes, of a model that is random; None: one pass."""
+
+    classes: Tensor | None = None
+    """The wrong classes (N, M) whose gradients a ``jacobian`` has, in rising order; None for other queries."""
 
     @cached_property
     def loss(self) -> Tensor:

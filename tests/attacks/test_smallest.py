@@ -82,9 +82,6 @@ def plain_distances(network, attack: Attack, targets: Targets) -> tuple[np.ndarr
     nearest, best = torch.full((len(x),), torch.inf), x.clone()
 
     def ask(point, loss, *inputs):
-        if attack.query == "jacobian":
-            answers = [loss_gradient(network, point, loss, (y, torch.full_like(y, k))) for k in range(10)]
-            return torch.stack([gradient for gradient, _ in answers], 1), answers[0][1]
         return loss_gradient(network, point, loss, inputs)
 
     with torch.no_grad():
@@ -145,13 +142,56 @@ def test_distances_do_not_depend_on_the_batch_or_on_the_radii_asked(network, dig
 def test_a_jacobian_is_one_forward_pass_and_a_backward_pass_a_wrong_class(network, digits):
     x, y = (each[:7] for each in digits)
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
-    gradients, logits = victim.jacobian(x, LogitDifference(), y, 10)
+    gradients, logits, classes = victim.jacobian(x, LogitDifference(), y, 9)
     assert (victim.forwards, victim.backwards) == (7, 63)
-    for k in range(10):
-        one, again = loss_gradient(network, x, LogitDifference(), (y, torch.full_like(y, k)))
+    wrong = torch.arange(9) + (torch.arange(9) >= y[:, None])
+    assert torch.equal(classes, wrong)
+    for k in range(9):
+        one, again = loss_gradient(network, x, LogitDifference(), (y, wrong[:, k]))
         torch.testing.assert_close(gradients[:, k], one, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logits, again)
     assert DeepFool(steps=2).gradients(10) == 18
+
+
+def test_a_jacobian_of_some_classes_has_the_most_likely_ones(network, digits):
+    x, y = (each[:7] for each in digits)
+    victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
+    every, logits, _ = victim.jacobian(x, LogitDifference(), y, 9)
+    victim.backwards = 0
+    gradients, _, classes = victim.jacobian(x, LogitDifference(), y, 3)
+    assert victim.backwards == 7 * 3
+    for row in range(7):
+        ranked = [k for k in logits[row].argsort(descending=True).tolist() if k != int(y[row])]
+        assert classes[row].tolist() == sorted(ranked[:3])
+        for place, k in enumerate(classes[row].tolist()):
+            expected = every[row, k - int(k > y[row])]
+            torch.testing.assert_close(gradients[row, place], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_deepfool_takes_no_more_gradients_of_a_thousand_classes_than_of_ten(digits):
+    x, y = (each[:6] for each in digits)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(x[0].numel(), 1000))
+    y = network(x).argmax(1)
+    attack = DeepFool(polish=0)
+    assert attack.gradients(1000) == attack.gradients(10) == 50 * 9
+    targets = targets_of(network, (x, y), 6)
+    engine = Engine(Victim(frozen_copy(network, CPU), CPU, "float32", "plain"), Judge(network, CPU), targets, 6)
+    (outcome,) = engine.run(attack, [Fraction(1)], seed=0)
+    # A linear model: the first step crosses the boundary of the nearest of the ten, the next answer sees it.
+    assert outcome.backwards == 6 * 9 * 2
+    weight = network[1].weight.detach()
+    with torch.no_grad():
+        for row in range(6):
+            logits = network(x[row : row + 1])[0]
+            near = [k for k in logits.topk(10).indices.tolist() if k != int(y[row])]
+            away = [float((logits[y[row]] - logits[k]) / (weight[k] - weight[y[row]]).norm()) for k in near]
+            # Without the box, it would be the least of these, or less where another class is on the way.
+            assert 0 < outcome.distances[row] < 1.2 * min(away) + 1e-3
+
+
+def test_deepfool_looks_at_two_classes_or_more():
+    with pytest.raises(ValueError, match="classes must be at least 2, the true one and another, not 1"):
+        DeepFool(classes=1)
 
 
 def test_a_source_is_refused(network, digits):

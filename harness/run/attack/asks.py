@@ -35,7 +35,7 @@ class Asks:
     def gradients(self) -> int:
         """How many gradients an answer takes."""
         if self.attack.query == "jacobian":
-            return (self.clean_logits().shape[1] - 1) * self.victim.passes
+            return self._candidates * self.victim.passes
         return sum(self.attack.views()) * self.victim.passes if self.attack.query == "gradient" else 0
 
     @property
@@ -55,6 +55,11 @@ class Asks:
     def work(self) -> int:
         """The work of an answer, in forward passes."""
         return (GRADIENT - FORWARD) * self.gradients + FORWARD * self.forwards
+
+    @property
+    def _candidates(self) -> int:
+        """How many classes a Jacobian has."""
+        return self.attack.candidates(self.clean_logits().shape[1])
 
     @property
     def _looks(self) -> int:
@@ -79,9 +84,8 @@ class Asks:
             seen = self.victim.respond(point, loss, inputs, gradient=False)
             return Answer(point, rows.y, seen.logits, None, loss, inputs, seen.loss)
         if self.attack.query == "jacobian":
-            classes = self.clean_logits().shape[1]
-            gradients, logits = self.victim.jacobian(point, loss, rows.y, classes)
-            return Answer(point, rows.y, logits, gradients, loss, inputs)
+            gradients, logits, classes = self.victim.jacobian(point, loss, rows.y, self._candidates)
+            return Answer(point, rows.y, logits, gradients, loss, inputs, classes=classes)
         responses: list[Response] = []
 
         def ask(view: Tensor) -> tuple[Tensor | None, Tensor]:

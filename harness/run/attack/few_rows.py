@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from epsbench.harness.run.machine.memory import is_out_of_memory
 # backward, up to 257 rows).
 FEWEST = 4
 
-T = TypeVar("T", Tensor, tuple[Tensor, Tensor])
+T = TypeVar("T", Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor])
 
 
 def alike(call: Callable[..., T], *given: Tensor) -> T:
@@ -28,7 +28,7 @@ def alike(call: Callable[..., T], *given: Tensor) -> T:
         return call(*given)
     try:
         result = call(*(each[torch.arange(FEWEST, device=each.device) % n] for each in given))
-        return result[:n] if isinstance(result, Tensor) else (result[0][:n], result[1][:n])
+        return result[:n] if isinstance(result, Tensor) else cast(T, tuple(each[:n] for each in result))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from epsbench.attacks.losses import CROSS_ENTROPY, Loss
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss, likeliest_others
 
 _ROWS_TOGETHER = 1152  # rows times classes in one backward pass; 128 images of ten classes
 
@@ -30,32 +30,31 @@ def loss_gradient(
 
 
 def loss_jacobian(
-    network: Callable[[Tensor], Tensor], x: Tensor, loss: Loss, y: Tensor, classes: int, *, together: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Gradients (N, K, C, H, W) at pixels ``x`` of a loss towards each of K classes, and the logits (N, K).
+    network: Callable[[Tensor], Tensor], x: Tensor, loss: Loss, y: Tensor, count: int, *, together: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients (N, M, C, H, W) at pixels ``x`` of a loss towards each of M classes, logits (N, K), and the classes.
 
-    One forward pass, and a backward pass for every class but the label ``y`` (N,), whose gradient is 0. Several classes
-    go back ``together``, each layer one call: up to twice as fast for few rows. Raises what torch raises, and a
-    `UserWarning`, where a layer's backward pass cannot take several: ask again class by class.
+    The classes (N, M) are the ``count`` most likely ones but the label ``y`` (N,). One forward pass, and a backward
+    pass a class. Several classes go back ``together``, each layer one call: up to twice as fast for few rows. Raises
+    what torch raises, and a `UserWarning`, where a layer's backward pass cannot take several: ask again class by class.
     """
     x = x.detach().requires_grad_(True)
-    numbers = torch.arange(classes - 1, device=x.device)
-    targets = numbers[:, None] + (numbers[:, None] >= y).long()  # (K - 1, N): every class but the label
-    everyone = torch.arange(len(x), device=x.device)
-    size = max(1, min(classes - 1, _ROWS_TOGETHER // max(1, len(x)))) if together else 1
+    numbers = torch.arange(count, device=x.device)
+    size = max(1, min(count, _ROWS_TOGETHER // max(1, len(x)))) if together else 1
     with torch.enable_grad():
         logits = network(x).float()
-        losses = torch.stack([loss(logits, y, target) for target in targets])
-        gradients = logits.new_zeros(len(x), classes, *x.shape[1:])
-        for first in range(0, classes - 1, size):  # numbers of the host: it need not wait for the device
-            some, last = numbers[first : first + size], first + size >= classes - 1
+        classes = likeliest_others(logits.detach(), y, count)
+        losses = torch.stack([loss(logits, y, target) for target in classes.unbind(1)])
+        gradients = logits.new_empty(len(x), count, *x.shape[1:])
+        for first in range(0, count, size):  # numbers of the host: it need not wait for the device
+            some, last = numbers[first : first + size], first + size >= count
             gradient = _rows_of_jacobian(losses, x, some, together=together, retain=not last)
-            gradients[everyone, targets[some]] = gradient.float()
-    return gradients, logits.detach()
+            gradients[:, first : first + size] = gradient.float().movedim(0, 1)
+    return gradients, logits.detach(), classes
 
 
 def _rows_of_jacobian(losses: Tensor, x: Tensor, some: Tensor, *, together: bool, retain: bool) -> Tensor:
-    """The gradients (k, N, C, H, W) of ``some`` (k,) of the losses (K, N)."""
+    """The gradients (k, N, C, H, W) of ``some`` (k,) of the losses (M, N)."""
     if not together:
         (gradient,) = torch.autograd.grad(losses[some[0]].sum(), x, retain_graph=retain)
         return gradient[None]

@@ -150,29 +150,30 @@ class Victim:
             return program(self.laid_out(x), *inputs)
         return self.bare_query(x, loss, *inputs)
 
-    def jacobian(self, x: Tensor, loss: Loss, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Gradients (N, K, C, H, W) at ``x`` of a loss towards each of K ``classes``, and the logits (N, K).
+    def jacobian(self, x: Tensor, loss: Loss, y: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients (N, M, C, H, W) at ``x`` of a loss towards each of M classes, the logits (N, K), and the classes.
 
-        The gradient towards the label ``y`` (N,) is 0, and costs nothing. In half precision the logits are those of one
-        more forward pass, in float32: whoever steps onto the boundary would end where rounding makes it out.
+        The classes (N, M) are the ``count`` most likely ones but the label ``y`` (N,). In half precision the logits are
+        those of one more forward pass, in float32: whoever steps onto the boundary would end where rounding makes it
+        out.
         """
         self.forwards += len(x) * self.jacobian_passes
-        self.backwards += len(x) * self.passes * (classes - 1)
-        gradients, logits = alike(partial(self._jacobian, loss, classes), x, y)
+        self.backwards += len(x) * self.passes * count
+        gradients, logits, classes = alike(partial(self._jacobian, loss, count), x, y)
         if self.jacobian_passes > self.passes:
             with torch.no_grad():
                 logits = alike(self.exact_logits, x)
-        return gradients, logits
+        return gradients, logits, classes
 
-    def _jacobian(self, loss: Loss, classes: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _jacobian(self, loss: Loss, count: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.together:
             try:
-                return loss_jacobian(self.bare_logits, x, loss, y, classes)
+                return loss_jacobian(self.bare_logits, x, loss, y, count)
             except Exception as error:  # what a model's own backward pass raises may be anything
                 if is_out_of_memory(error):
                     raise
                 self.together = False
-        return loss_jacobian(self.bare_logits, x, loss, y, classes, together=False)
+        return loss_jacobian(self.bare_logits, x, loss, y, count, together=False)
 
     @property
     def jacobian_passes(self) -> int:

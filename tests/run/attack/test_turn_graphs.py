@@ -22,7 +22,7 @@ from epsbench.attacks.ddn import DDN
 from epsbench.attacks.deepfool import DeepFool
 from epsbench.attacks.fmn import FMN
 from epsbench.attacks.hopskipjump import HopSkipJump
-from epsbench.attacks.losses import DLR, KLToClean, Margin
+from epsbench.attacks.losses import DLR, KLToClean, Margin, likeliest_others
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.pdpgd import PDPGD
 from epsbench.attacks.rows import Answer
@@ -141,14 +141,16 @@ class Gone:
         return torch.empty(1000, self.classes, device="cuda")
 
     def at(self, point, rows):
-        logits, gradient = torch.empty(len(point), self.classes, device="cuda"), None
+        logits, gradient, classes = torch.empty(len(point), self.classes, device="cuda"), None, None
         if self.attack.query == "gradient":
             views = self.attack.views()
             seen = [self.attack.view(rows, point, number) for number in range(sum(views))]  # torch has no fake backward
             gradient = torch.stack(seen[: len(views)], 1) if views[1:] else seen[0]
         elif self.attack.query == "jacobian":
-            gradient = torch.empty_like(point)[:, None].repeat(1, self.classes, 1, 1, 1)
-        return Answer(point, rows.y, logits, gradient, self.attack.loss, rows.inputs(self.attack.loss)), logits
+            classes = likeliest_others(logits, rows.y, self.attack.candidates(self.classes))
+            gradient = torch.empty_like(point)[:, None].repeat(1, classes.shape[1], 1, 1, 1)
+        loss = self.attack.loss
+        return Answer(point, rows.y, logits, gradient, loss, rows.inputs(loss), classes=classes), logits
 
 
 @pytest.mark.parametrize(("name", "early_stop"), WAYS)
