@@ -162,11 +162,6 @@ def wrong_logits(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], float("-inf"))
 
 
-def likeliest_others(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The ``count`` classes but ``y`` with the highest logits, in rising order of their numbers: (N, count)."""
-    return wrong_logits(logits, y).topk(count, 1).indices.sort(1).values
-
-
 def best_other(logits: Tensor, y: Tensor) -> Tensor:
     """The largest logit (N,) of any class but ``y``."""
     return wrong_logits(logits, y).amax(1)

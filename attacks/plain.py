@@ -10,9 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from epsbench.attacks.base import Attack
-from epsbench.attacks.losses import likeliest_others
 from epsbench.attacks.norms.base import RowNoise, per_row
-from epsbench.attacks.rows import Answer, Rows
+from epsbench.attacks.rows import Answer, Rows, likeliest_others
 from epsbench.attacks.views import gradient_of_views
 
 if TYPE_CHECKING:

@@ -126,3 +126,8 @@ class Answer:
     def wrong(self) -> Tensor:
         """Whether the model misclassifies the points, (N,)."""
         return self.logits.argmax(1) != self.y
+
+
+def likeliest_others(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """The ``count`` classes but ``y`` with the highest logits, in rising order of their numbers: (N, count)."""
+    return wrong_logits(logits, y).topk(count, 1).indices.sort(1).values

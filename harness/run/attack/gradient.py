@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from epsbench.attacks.losses import CROSS_ENTROPY, Loss, likeliest_others
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss
+from epsbench.attacks.rows import likeliest_others
 
 _ROWS_TOGETHER = 1152  # rows times classes in one backward pass; 128 images of ten classes
 

@@ -22,10 +22,10 @@ from epsbench.attacks.ddn import DDN
 from epsbench.attacks.deepfool import DeepFool
 from epsbench.attacks.fmn import FMN
 from epsbench.attacks.hopskipjump import HopSkipJump
-from epsbench.attacks.losses import DLR, KLToClean, Margin, likeliest_others
+from epsbench.attacks.losses import DLR, KLToClean, Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.pdpgd import PDPGD
-from epsbench.attacks.rows import Answer
+from epsbench.attacks.rows import Answer, likeliest_others
 from epsbench.attacks.sigma_zero import SigmaZero
 from epsbench.attacks.sparse_rs import SparseRS
 from epsbench.attacks.spsa import SPSA
