@@ -14,7 +14,7 @@ ROBUSTNESS_RECIPE: Mapping[str, Any] = {
 GENERATION_RECIPE: Mapping[str, Any] = {
     "optimizer": "adam", "weight_decay": 0.0, "momentum": 0.9, "clip": 0.0, "free_bits": 0.0,
     "beta_schedule": "constant", "warm_up_epochs": 10.0, "beta_cycles": 4, "encoder_batches": "none",
-    "encoder_noise": 0.0, "sample_epochs": (0, 10), "keep": "last",
+    "encoder_noise": 0.0, "moved_epochs": 0, "sample_epochs": (0, 10), "keep": "last",
 }  # fmt: skip
 """Keys of the recipe of a generative model, with their defaults."""
 

@@ -45,11 +45,7 @@ class RobustnessTraining(Part):
 
     @model_validator(mode="after")
     def _has_the_small_epochs(self) -> RobustnessTraining:
-        # One of both may be left to another table: `with_changes` puts both together.
-        if {"epochs", "small_epochs"} <= self.model_fields_set and self.small_epochs > self.epochs > 0:
-            raise ValueError(
-                f"small_epochs: {self.small_epochs} are more than the {self.epochs} epochs of the training"
-            )
+        _no_more_than_all(self, "small_epochs")
         return self
 
 
@@ -84,12 +80,31 @@ class GenerationTraining(Part):
     encoder_noise: float = Field(
         default=0.0, ge=0, description="standard deviation, in pixel units, of the noise on the images that it encodes"
     )
+    moved_epochs: int = Field(
+        default=0,
+        ge=0,
+        description="the first epochs, in which all parts learn from training images that are turned by up to 12 "
+        "degrees, shifted by up to 1.5 pixels, stretched by up to 10 % and slanted by up to 15 %",
+    )
     sample_epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(0, 10), description="samples are drawn after these epochs, and after the last"
     )
     keep: Literal["last", "best"] = Field(
         default="last", description="the weights after the last epoch, or after the one with the lowest validation bpd"
     )
+
+    @model_validator(mode="after")
+    def _has_the_moved_epochs(self) -> GenerationTraining:
+        _no_more_than_all(self, "moved_epochs")
+        return self
+
+
+def _no_more_than_all(training: RobustnessTraining | GenerationTraining, key: str) -> None:
+    """Raise `ValueError` where a key has more epochs than the whole training."""
+    # One of both may be left to another table: `with_changes` puts both together.
+    some: int = getattr(training, key)
+    if {"epochs", key} <= training.model_fields_set and some > training.epochs > 0:
+        raise ValueError(f"{key}: {some} are more than the {training.epochs} epochs of the training")
 
 
 @dataclass(frozen=True)

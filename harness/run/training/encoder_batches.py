@@ -8,18 +8,15 @@ data, decoder and prior, honest.
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from epsbench.harness.run.machine.precision import autocast
+from epsbench.harness.run.training.moved import SLIGHT, moved
 from epsbench.harness.run.training.trainee import Noise, follow, mirror
 from epsbench.models.vae import VAENetwork, bits_per_dimension
 
-SHIFT = 1.0  # pixels
-TURN = 5.0  # degrees
 FIXED = ("decoder", "prior", "likelihood")
 """The parts that do not learn from these batches."""
 
@@ -51,9 +48,9 @@ class EncoderBatches:
         if self._source == "samples":
             return self._sampled(len(x))
         if self._source == "augmented":
-            return moved(x, self._generator)
+            return moved(x, SLIGHT, self._generator)
         half = len(x) // 2
-        return torch.cat([self._sampled(half), moved(x[half:], self._generator)])
+        return torch.cat([self._sampled(half), moved(x[half:], SLIGHT, self._generator)])
 
     def _sampled(self, n: int) -> Tensor:
         with torch.no_grad(), autocast(self._generator.device, self._precision):
@@ -80,24 +77,6 @@ def with_noisy_input(vae: VAENetwork, deviation: float, generator: torch.Generat
     if not deviation:
         return vae
     return _replaced(vae, encoder=NoisyInput(vae.encoder, 2 * deviation, generator))
-
-
-def moved(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (N, C, H, W), each shifted and turned at random around its middle, by bilinear interpolation."""
-    n, _, height, width = x.shape
-    angle, down, right = (2 * torch.rand(3, n, generator=generator, device=x.device) - 1).unbind()
-    angle = angle * math.radians(TURN)
-    cosine, sine = angle.cos(), angle.sin()
-    # In units of half the image, as `affine_grid` has them; turning a wide image mixes both units.
-    matrix = torch.stack(
-        [
-            torch.stack([cosine, -sine * height / width, right * SHIFT * 2 / width], dim=1),
-            torch.stack([sine * width / height, cosine, down * SHIFT * 2 / height], dim=1),
-        ],
-        dim=1,
-    )
-    grid = F.affine_grid(matrix, [n, x.shape[1], height, width], align_corners=False)
-    return F.grid_sample(x, grid, align_corners=False)
 
 
 def _replaced(vae: VAENetwork, **parts: nn.Module) -> VAENetwork:

@@ -16,6 +16,7 @@ from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.harness.run.training.encoder_batches import EncoderBatches, with_noisy_input
 from epsbench.harness.run.training.loop import Course, Objective
+from epsbench.harness.run.training.moved import WIDE, moved
 from epsbench.harness.run.training.recipe import BETA_SCHEDULES, Recipe
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Settings, Training
@@ -37,9 +38,9 @@ def train_vae(
     """Train ``vae`` in place, on the device of ``data``.
 
     The loss is (distortion + β·rate) in bits per dimension with one sample of z an image (β-VAE: Higgins et al., 2017),
-    with what the recipe adds: free bits, a schedule of β, batches for the encoder alone. The curves ``train_bpd`` (over
-    the batches of the epoch) and ``validation_bpd``, with its parts ``validation_distortion_bpd`` and
-    ``validation_rate_bpd``, are the bound
+    with what the recipe adds: free bits, a schedule of β, batches for the encoder alone, epochs on images that are
+    moved. The curves ``train_bpd`` (over the batches of the epoch, as they were moved) and ``validation_bpd``, with its
+    parts ``validation_distortion_bpd`` and ``validation_rate_bpd``, are the bound
     itself, at β = 1, or the distortion of an autoencoder, as the model's own ``elbo`` computes it. With ``average`` in
     the recipe, the moving average of the weights is evaluated, pictured and left in ``vae``. With ``keep = "best"``,
     the weights of the epoch with the lowest ``validation_bpd`` are. A float32 training that is
@@ -104,6 +105,8 @@ class _Bound(Objective):
 
     def step(self, index: Tensor) -> tuple[Tensor, Tensor]:
         x = self._course.data.train.pixels(index)
+        if self._course.epochs < self._course.recipe.get("moved_epochs", 0):
+            x = moved(x, WIDE, self._course.generator)
         noise = Noise(len(x), self._course.generator).normal(self._vae.z_dim)
         # Filled on the device: a copy from the host in each step would make the host wait.
         beta = torch.full((), self._beta * self._share(self._course.now, self._course.recipe), device=x.device)

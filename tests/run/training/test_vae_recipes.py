@@ -9,7 +9,7 @@ import torch
 from small import flat
 from torch import Tensor, nn
 
-from epsbench.harness.run.training.encoder_batches import EncoderBatches, moved, with_noisy_input
+from epsbench.harness.run.training.encoder_batches import EncoderBatches, with_noisy_input
 from epsbench.harness.run.training.recipe import BETA_SCHEDULES, SCHEDULES
 from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.settings import Hooks, Settings
@@ -167,28 +167,6 @@ def test_an_encoder_gets_better_posteriors_for_new_images_from_batches_of_its_ow
         optimizer.step()
     assert bound() < before - 0.1
     assert torch.equal(flat(vae.decoder), decoder)
-
-
-def test_moved_images_in_closed_form():
-    """Of the middle of a smooth image: x(u) = a·u + b·v becomes that of the shifted and turned position."""
-    n, size = 256, 20
-    u, v = torch.meshgrid(torch.arange(size) - 9.5, torch.arange(size) - 9.5, indexing="xy")
-    x = (u * 0.01 + 0.5).expand(n, 1, size, size)
-    y = (v * 0.01 + 0.5).expand(n, 1, size, size)
-    columns = (moved(x, torch.Generator().manual_seed(0)) - 0.5) * 100
-    rows = (moved(y, torch.Generator().manual_seed(0)) - 0.5) * 100
-    middle = slice(5, 15)
-    at = columns[:, 0, middle, middle] + 1j * rows[:, 0, middle, middle]
-    grid = (u + 1j * v)[middle, middle]
-    slope = (at[:, 0, -1] - at[:, 0, 0]) / (grid[0, -1] - grid[0, 0])
-    assert slope.abs().tolist() == pytest.approx([1.0] * n, abs=1e-3), "turned, not stretched"
-    angle, offset = slope.angle().rad2deg(), at.mean((1, 2))
-    assert 4 < angle.abs().max() <= 5.0001
-    for shift in (offset.real, offset.imag):
-        assert 0.8 < shift.abs().max() <= 1.0001
-    # Each image has a motion of its own, symmetric around none.
-    assert abs(angle.mean().item()) < 0.6
-    assert len(angle.unique()) > 200
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.25])
