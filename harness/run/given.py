@@ -26,7 +26,7 @@ from epsbench.harness.plan.data.source import Part
 from epsbench.harness.plan.named import freeze
 from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.nested import named_default
-from epsbench.harness.plan.names.versions import code_version
+from epsbench.harness.plan.names.versions import code_version, part_version
 from epsbench.harness.plan.on_the_spot import Entry, parsed
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.models.outputs import remedy
@@ -142,7 +142,10 @@ def given_model(model: Any, data: Entry, objects: Objects) -> tuple[Any, Objects
         data["classes"] = _classes(logits, given.part)
     if is_module:
         name = type(model).__name__
-        structure = [repr(model), *sorted({code_version(type(module)) for module in model.modules()})]
+        structure = [
+            repr(model),
+            *sorted({part_version(kind) for kind in {type(module) for module in model.modules()}}),
+        ]
     else:
         name = getattr(model, "__name__", type(model).__name__).strip("<>")
         kind = model if inspect.isfunction(model) or inspect.isclass(model) else type(model)

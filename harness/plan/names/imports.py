@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 import os
-import site
 import sys
-import sysconfig
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from pathlib import Path
 
+from epsbench.harness.plan.names.installed import installed, is_installed
 from epsbench.harness.plan.names.repository import added_by
 from epsbench.harness.plan.names.roots import importable, is_own, roots_of
 from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
@@ -65,8 +62,7 @@ class Imports:
 def imports_of(path: Path) -> Imports:
     """What a file of a user's imports, directly or through other files of hers."""
     path = path.resolve()
-    # Without the folder of installed packages, where the file is in one of them.
-    roots = tuple(root for root in (*added_by(path), *roots_of(path)) if root not in installed())
+    roots = _roots(path)
     importlib.invalidate_caches()  # files may have come since Python last looked
     whole, pending = Imports({path}), [path]
     while pending:
@@ -77,6 +73,17 @@ def imports_of(path: Path) -> Imports:
         whole.files |= fresh
         pending += fresh
     return whole
+
+
+def _roots(path: Path) -> tuple[Path, ...]:
+    """Where a file's imports are looked up before Python's own places.
+
+    Of an installed package's file, only folders of that package: a project that its environment is in is none of it.
+    """
+    roots = tuple(dict.fromkeys((*added_by(path), *roots_of(path))))
+    if not is_installed(path):
+        return roots
+    return tuple(root for root in roots if is_installed(root) and root not in installed())
 
 
 def _imports(path: Path, roots: tuple[Path, ...]) -> Imports:
@@ -241,43 +248,3 @@ def _elsewhere(top: str, path: Path) -> tuple[str, ...] | None:
         if own_package or not any(place.is_relative_to(folder) for folder in installed()):
             return (str(place.parent if place.name != "__init__.py" else place.parent.parent),)
     return None
-
-
-def is_installed(path: Path) -> bool:
-    """Whether a file belongs to the standard library or to an installed package."""
-    return any(path.resolve().is_relative_to(folder) for folder in installed())
-
-
-@cache
-def installed() -> tuple[Path, ...]:
-    """The folders of the standard library and of installed packages."""
-    named = [sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
-    # Those of another environment, too, that a .pth file or PYTHONPATH adds to this one.
-    added = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
-    folders = (*named, *site.getsitepackages(), site.getusersitepackages(), *added)
-    return tuple(dict.fromkeys(Path(folder).resolve() for folder in folders))
-
-
-@cache
-def package_version(top: str) -> str:
-    """The version of the installed package that a top-level name belongs to; empty where there is none."""
-    try:
-        return version(top)
-    except (PackageNotFoundError, ValueError):  # the package may have another name than what it installs
-        names = [each.metadata["Name"] for each in distributions() if _installs(each, top)]
-    return ", ".join(version(name) for name in sorted(set(names)))
-
-
-def _installs(package: Distribution, top: str) -> bool:
-    """Whether an installed package brings a top-level name: as it declares, or by its files.
-
-    As `importlib.metadata.packages_distributions`, which takes 0.3 s: it splits the paths of all files of all packages.
-    """
-    if declared := (package.read_text("top_level.txt") or "").split():
-        return top in declared
-    if top not in (package.read_text("RECORD") or top):  # without that file, the paths come from another one
-        return False
-    return any(
-        (file.parts[0] if len(file.parts) > 1 else inspect.getmodulename(file.name)) == top
-        for file in package.files or ()
-    )

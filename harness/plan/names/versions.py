@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from epsbench.harness.plan.names.imports import imports_of, is_installed, package_version
+from epsbench.harness.plan.names.imports import imports_of
+from epsbench.harness.plan.names.installed import is_installed, package_files, package_version
 from epsbench.harness.plan.names.repository import data_of
 from epsbench.harness.plan.names.stamp import FileStamp, stamp_of
 
@@ -90,6 +91,19 @@ def code_version(obj: Any, *files: Path) -> str:
         parts |= {f"{top} {package_version(top)}" for top in imports.installed - _RECORDED}
     seen |= {data for path in seen for data in data_of(path)}
     return _digest("\n".join(sorted(parts | {file_digest(path) for path in seen})))
+
+
+def part_version(kind: type) -> str:
+    """The version of a class that a model handed over is made of.
+
+    Of an installed package it is a digest of the class's file and of the list of files that the installation wrote:
+    to read all that such a file imports takes seconds for torchvision and timm. Otherwise it is `code_version`.
+    """
+    path, top = _source_path(kind.__module__), kind.__module__.partition(".")[0]
+    installed = _declared(kind) is None and top not in _FOREIGN and path is not None and is_installed(path)
+    if path is None or not installed or not (files := package_files(top)):
+        return code_version(kind)
+    return _digest(f"{top} {package_version(top)} {files} {file_digest(path)}")
 
 
 def _typed(part: Any) -> str:

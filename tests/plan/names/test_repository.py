@@ -11,7 +11,8 @@ import pytest
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.names.imports import imports_of, installed, is_installed
+from epsbench.harness.plan.names.imports import imports_of
+from epsbench.harness.plan.names.installed import installed, is_installed
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.registry import name_with_parameters, versions
 
@@ -210,11 +211,12 @@ def test_a_broken_file_is_named_and_loads_once_it_is_mended(repo):
 
 
 def test_another_version_of_an_installed_package_she_imports_is_another_version(repo, monkeypatch):
-    from epsbench.harness.plan.names import imports, versions
+    from epsbench.harness.plan.names import installed as packages
+    from epsbench.harness.plan.names import versions
 
     write(repo, utils="import attacks.mine\nimport sklearn.datasets\nimport numpy\n")
     before = version(repo)
-    assert imports.package_version("sklearn") == metadata.version("scikit-learn")
+    assert packages.package_version("sklearn") == metadata.version("scikit-learn")
     monkeypatch.setattr(versions, "package_version", lambda top: "99")
     changed = version(repo)
     assert changed != before
@@ -266,7 +268,8 @@ def test_an_attack_in_an_installed_package_is_versioned_by_that_packages_files(t
         other__INIT="",
         plugin__attack="import other\nfrom plugin.base import SHARE\nfrom .base import SHARE as again\n",
     )
-    monkeypatch.setattr("epsbench.harness.plan.names.imports.installed", lambda: (site.resolve(),))
+    for module in ("imports", "installed"):
+        monkeypatch.setattr(f"epsbench.harness.plan.names.{module}.installed", lambda: (site.resolve(),))
     monkeypatch.syspath_prepend(str(site))
     imports = imports_of(site / "plugin" / "attack.py")
     assert {path.name for path in imports.files} == {"attack.py", "base.py", "__init__.py"}
