@@ -19,7 +19,7 @@ _STEPS = 40  # of the search for a threshold, at most; on images five to ten are
 class L1(Norm):
     """The sum of the absolute changes. The projection is on the ball and the box together."""
 
-    version: ClassVar[int | str] = 2
+    version: ClassVar[int | str] = 3
 
     name: ClassVar[str] = "l1"
 
@@ -56,10 +56,22 @@ class L1(Norm):
         x = region["x"]
         delta = point - x
         room = ((delta > 0).to(x.dtype) - x).abs().flatten(1)  # 1 - x upwards, x downwards
-        return (x + _shrunk(delta, delta.flatten(1).abs(), room, eps.flatten())).clamp_(0.0, 1.0)
+        shrunk = _shrunk(delta, delta.flatten(1).abs(), room, eps.flatten())
+        return _not_beyond(x, (x + shrunk).clamp_(0.0, 1.0), shrunk, eps)
 
     def largest(self, shape: Sequence[int]) -> float:
         return float(prod(shape))
+
+
+def _not_beyond(x: Tensor, point: Tensor, delta: Tensor, eps: Tensor) -> Tensor:
+    """``point``, which is x + δ rounded; where it lies out of the ball, pixels that rounding took further go back.
+
+    One threshold shortens all changes, so they may all be rounded the same way. On 224 x 224 pixels that adds up to
+    1.6e-3.
+    """
+    moved = (point - x).abs()
+    back = (moved > delta.abs()) & (moved.flatten(1).sum(1) > eps.flatten()).view(-1, 1, 1, 1)
+    return point.nextafter(x).where(back, point)
 
 
 def _shrunk(delta: Tensor, size: Tensor, room: Tensor, eps: Tensor) -> Tensor:

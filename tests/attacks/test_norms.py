@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from epsbench.attacks.norms import L0, L1, NORMS, L0Pixels
-from epsbench.attacks.norms.base import choose_rows, stuck
+from epsbench.attacks.norms.base import choose_rows, per_row, stuck
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 
@@ -46,6 +46,22 @@ def test_projection_is_on_ball_and_box_and_no_other_point_there_is_nearer(norm, 
         other = inside + share * (torch.rand(x.shape, generator=generator) - inside)
         other = norm.into_ball(x, other, eps)
         assert ((point - other).flatten(1).norm(dim=1) >= distance - 1e-4).all()
+
+
+@pytest.mark.parametrize("name", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("share", [1e-3, 1.0])
+def test_rounding_takes_no_image_of_many_pixels_out_of_its_ball(name, share):
+    """Changes that one number shortens may all be rounded the same way: by 1.5e-3 in sum, under L1."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (2, 3, 224, 224), generator=generator) / 255
+    change = torch.randn(x.shape, generator=generator) * (torch.rand(x.shape, generator=generator) < share)
+    for radius in {"linf": (4 / 255,), "l2": (0.5, 5.0), "l1": (5.0, 60.0)}[name]:
+        point = x + radius * 1.05 * change / per_row(NORMS[name].size(change))
+        inside = NORMS[name].into_ball(x, point, torch.full((2, 1, 1, 1), radius))
+        size = NORMS[name].size(inside.double() - x.double())
+        assert (size <= radius + 1e-6 * max(1, radius)).all()
+        if share == 1.0:
+            assert (size > 0.98 * radius).all()  # and the ball is used
 
 
 @settings(max_examples=40)

@@ -16,7 +16,7 @@ from epsbench.attacks.norms import Norm
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.kept_images import blank_images, let_go
 from epsbench.harness.run.attack.returned import Returned
-from epsbench.harness.run.attack.schedule import ROUNDING
+from epsbench.harness.run.attack.schedule import in_ball
 from epsbench.harness.run.attack.targets import Targets
 
 
@@ -202,12 +202,12 @@ class Ledger:
         confidence of its class is not known.
         """
         outcome = self.outcomes[eps_index]
-        outcome.fooled, radius = fooled.copy(), float(outcome.eps) + ROUNDING
+        outcome.fooled, radius = fooled.copy(), np.array(float(outcome.eps))
         implied = ~outcome.attacked
         outcome.predicted[implied] = self.targets.labels.cpu().numpy()[implied]
         from_other = np.full(len(fooled), -1)
         for number, other in enumerate(self.outcomes):
-            from_other[implied & fooled & other.attacked & other.fooled & (other.size <= radius)] = number
+            from_other[implied & fooled & other.attacked & other.fooled & in_ball(other.size, radius)] = number
         for number in np.unique(from_other[from_other >= 0]):
             at = from_other == number
             outcome.predicted[at] = self.outcomes[number].predicted[at]

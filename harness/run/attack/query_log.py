@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from epsbench.attacks.norms import Norm
-from epsbench.harness.run.attack.schedule import ROUNDING
+from epsbench.harness.run.attack.schedule import in_ball
 from epsbench.harness.run.attack.victim import Victim
 
 ROWS = 64  # of each batch are looked at; more would cost time and change no finding
@@ -75,7 +75,7 @@ class QueryLog(nn.Module):
         if len(x) != self._n:
             return
         at = x[:ROWS].detach()
-        inside = self._norm.size(at - self.x) <= self._eps + ROUNDING
+        inside = in_ball(self._norm.size(at - self.x), self._eps)
         inside &= (at.flatten(1).amin(1) >= 0) & (at.flatten(1).amax(1) <= 1)
         new = inside & (logits[:ROWS].argmax(1) != self.y) & ~self.seen
         self.candidate = torch.where(new.view(-1, 1, 1, 1), at, self.candidate)

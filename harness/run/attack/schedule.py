@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-# An image counts as inside a ball up to this distance outside. Rounding x + δ to float32 moves a pixel by at most 6e-8,
-# and an L2 norm adds up many of those. Verdicts depend on it: a bisection gives an image to the smallest ball it is in.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# An image counts as inside a ball up to this distance outside, or up to this part of its radius where that is above 1.
+# Rounding x + δ to float32 moves a pixel by at most 6e-8, and an L2 norm adds up many of those; a sum in float32 is off
+# by a part of itself. Verdicts depend on it: a bisection gives an image to the smallest ball it is in.
 ROUNDING = 1e-6
+
+Numbers = TypeVar("Numbers", "Tensor", np.ndarray)
+
+
+def in_ball(size: Numbers, eps: Numbers) -> Numbers:
+    """Whether changes of these sizes count as inside the balls of radius ``eps``, bool; both (N,)."""
+    return size <= eps + ROUNDING * eps.clip(1.0)
 
 
 class Each:
@@ -131,7 +143,8 @@ class Bisect(Each):
         return self._row(self.withstood[example] + self._step[untried], example)
 
     def _decide(self, eps_index: np.ndarray, example: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
-        holding = np.searchsorted(self.eps, size[fooled] - ROUNDING)  # the smallest ball that contains the image
+        least = size[fooled] - ROUNDING * size[fooled].clip(1.0)
+        holding = np.searchsorted(self.eps, least)  # the smallest ball that contains the image
         within = np.minimum(eps_index[fooled], holding)
         # No verdict changes later: an ε that was withstood stays withstood.
         self.broke[example[fooled]] = np.maximum(within, self.withstood[example[fooled]] + 1)

@@ -21,7 +21,7 @@ from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.line_search import lead_of
 from epsbench.harness.run.attack.returned import checked_step
-from epsbench.harness.run.attack.schedule import ROUNDING
+from epsbench.harness.run.attack.schedule import in_ball
 from epsbench.harness.run.attack.step import hold, unchanged
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.noise import KeyedNoise
@@ -162,7 +162,7 @@ class Turn:
         lead = -answer.loss if own and not self.victim.random else lead_of(logits, t["y"])
         margin = lead if self.asks.exact else self.victim.allowed(lead, logits)
         if self.roams:
-            inside = self.norm.size(t["point"] - t["x"]) <= t["eps"].flatten() + ROUNDING
+            inside = in_ball(self.norm.size(t["point"] - t["x"]), t["eps"].flatten())
             margin = margin.masked_fill(~inside, torch.inf)
         return margin
 

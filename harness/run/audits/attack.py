@@ -17,9 +17,9 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.probe import log_odds
 
-# An image further outside its ball or its box than this was not projected correctly. Rounding x + δ to float32 moves a
-# pixel by at most 6e-8, and an L2 norm adds up many of those. The limit is ten times `schedule.ROUNDING`, which decides
-# which ball an image counts for: a finding here voids the cell, so rounding alone must never reach it.
+# An image further outside its ball or its box than this, or than this part of a radius above 1, was not projected
+# correctly. The limit is ten times `schedule.ROUNDING`, which decides which ball an image counts for: a finding here
+# voids the cell, so rounding alone must never reach it.
 OUTSIDE = 1e-5
 UNMOVED, NO_OP = 0.01, 0.5  # shares of unchanged images: a warning above the first, void from the second on
 STILL_RISING = 0.2  # the share of the whole rise in loss that one more step adds; about 0 once converged
@@ -70,7 +70,7 @@ def _returned(outcome: Outcome) -> Iterator[Finding]:
 
 def _outside(outcome: Outcome) -> Iterator[Finding]:
     eps, farthest = float(outcome.eps), float(np.nanmax(outcome.size, initial=0.0))
-    if farthest > eps + OUTSIDE:
+    if farthest > eps + OUTSIDE * max(1.0, eps):
         yield finding("outside-ball", f"a perturbation of size {farthest:.6g} at ε = {eps:.6g}", size=farthest, eps=eps)
     low, high = float(np.nanmin(outcome.low, initial=0.0)), float(np.nanmax(outcome.high, initial=1.0))
     if low < -OUTSIDE or high > 1 + OUTSIDE:

@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epsbench.harness.run.attack.schedule import CURVES, Bisect, Each, Nested, _cheapest_steps
+from epsbench.harness.run.attack.schedule import CURVES, Bisect, Each, Nested, _cheapest_steps, in_ball
 
 
 def radii(count: int) -> list[float]:
@@ -119,3 +120,15 @@ def test_the_next_eps_is_the_one_that_costs_least(count, price):
     plans = itertools.product(*(range(1, n + 1) for n in range(1, count + 1)))
     chosen = tuple(_cheapest_steps(count, price)[1:].tolist())
     assert mean_cost(chosen) == pytest.approx(min(map(mean_cost, plans)))
+
+
+def test_what_a_sum_of_many_pixels_is_rounded_by_leaves_an_image_in_its_ball():
+    """A float32 near 60 is rounded by up to 2e-6, and by more after many additions."""
+    radii, beyond = [0.1, 60.0], {0.1: (5e-7, 5e-6), 60.0: (1.5e-5, 1e-3)}
+    for eps, (rounded, further) in beyond.items():
+        for size, inside in ((eps + rounded, True), (eps + further, False)):
+            assert bool(in_ball(np.array([size], dtype=np.float32), np.array([eps]))[0]) is inside
+            assert bool(in_ball(torch.tensor([size]), torch.tensor([eps]))[0]) is inside
+            schedule = Bisect([*radii, 200.0], 1, 1)
+            schedule._decide(np.array([2]), np.array([0]), np.array([True]), np.array([size], dtype=np.float32))
+            assert schedule.broke[0] == radii.index(eps) + (not inside)

@@ -210,14 +210,24 @@ def test_an_earlier_run_counts(honest, tmp_path):
     ],
 )  # fmt: skip
 def test_what_no_attack_can_reach_through_the_engine_is_caught_all_the_same(change, code):
-    def column(value: float) -> np.ndarray:
-        return np.full(10, value, dtype=np.float32)
-
-    values = {"size": 0.1, "low": 0.0, "high": 1.0, "loss": 2.0} | change
-    outcome = Outcome(
-        Fraction(1, 10), np.ones(10, bool), np.ones(10, bool), images=torch.zeros(0), predicted=np.zeros(10),
-        confidence=np.ones(10),
-        **{name: column(value) for name, value in values.items()},
-    )  # fmt: skip
-    findings = audit_outcome(outcome, column(1.0))
+    findings = audit_outcome(outcome_of(Fraction(1, 10), **change), column(1.0))
     assert [(finding.code, finding.severity) for finding in findings] == [(code, "void")]
+
+
+@pytest.mark.parametrize(("eps", "size", "broken"), [(60, 60.0001, []), (60, 60.01, ["outside-ball"]), (0, 1e-6, [])])
+def test_rounding_in_a_large_ball_is_no_broken_ball(eps, size, broken):
+    """A sum of 150,000 changes in float32 is off by a part of itself."""
+    assert [each.code for each in audit_outcome(outcome_of(Fraction(eps), size=size), column(1.0))] == broken
+
+
+def column(value: float) -> np.ndarray:
+    return np.full(10, value, dtype=np.float32)
+
+
+def outcome_of(eps: Fraction, **change: float) -> Outcome:
+    """What became of ten images that were fooled."""
+    values = {"size": 0.1, "low": 0.0, "high": 1.0, "loss": 2.0} | change
+    return Outcome(
+        eps, np.ones(10, bool), np.ones(10, bool), images=torch.zeros(0), predicted=np.zeros(10),
+        confidence=np.ones(10), **{name: column(value) for name, value in values.items()},
+    )  # fmt: skip
