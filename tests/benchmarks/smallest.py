@@ -105,7 +105,7 @@ WORKS = {
         "adv-lib": adv_lib("carlini_wagner_l2", max_iterations=100),
         "foolbox": foolbox("L2CarliniWagnerAttack", steps=100),
     }),
-    "pdpgd": Work(PDPGD(steps=500), {"adv-lib": adv_lib("pdpgd", norm=1, num_steps=500)}),
+    "pdpgd": Work(PDPGD(), {"adv-lib": adv_lib("pdpgd", norm=1, num_steps=500)}),
     "sigma-zero": Work(SigmaZero(steps=300), {"adv-lib": adv_lib("sigma_zero", num_steps=300)}),
     "fab-t": Work(FABT(goal="smallest", norm=NORMS["l2"]), {
         "adv-lib": adv_lib("fab", norm=2, n_iter=100, targeted_restarts=True),
