@@ -38,12 +38,15 @@ class HubNetwork(nn.Module):
         normalise: Normalise,
         size: tuple[int, int] | None = None,
         preprocessing: Preprocessing | None = None,
+        replaced: int = 0,
     ) -> None:
         """``size`` is the only (height, width) that the network takes; None: it takes the data's images as they are.
 
-        ``preprocessing`` is what the network's library says of its images.
+        ``preprocessing`` is what the network's library says of its images. ``replaced`` is the number of classes of a
+        trained last layer that an untrained one for the data's classes took the place of; 0: none did.
         """
         super().__init__()
+        self.replaced = replaced
         self.preprocessing = replace(preprocessing, scaled_to=size or ()) if preprocessing else None
         self.normalise = normalise
         self.network = network
@@ -73,7 +76,10 @@ def timm_classifier(name: str, data: DataShape, pretrained: bool) -> nn.Module:
 
     def prepared(network: nn.Module, size: tuple[int, int] | None = None) -> nn.Module:
         known = _of_timm(network.pretrained_cfg, channels)  # type: ignore[arg-type]
-        return verified(HubNetwork(network, Normalise(known.mean, known.std), size, known), data, f"timm:{name}")
+        of_weights = int(network.pretrained_cfg["num_classes"]) if pretrained else 0  # type: ignore[index]
+        replaced = of_weights if of_weights != data.classes else 0
+        whole = HubNetwork(network, Normalise(known.mean, known.std), size, known, replaced)
+        return verified(whole, data, f"timm:{name}")
 
     try:
         network = create(img_size=(height, width))
@@ -100,13 +106,14 @@ def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.M
     if name not in known:
         raise ValueError(f"torchvision has no classifier {name!r}{_near(name, known)}")
     weights = models.get_model_weights(name).DEFAULT
-    preprocessing = _of_torchvision(weights)
+    preprocessing, replaced = _of_torchvision(weights), 0
     if pretrained:
         with _weights_of("torchvision", name):
             network = models.get_model(name, weights=weights)
         _without_auxiliary_heads(network)
         if data.classes != len(weights.meta["categories"]):
-            _replace_head(network, len(weights.meta["categories"]), data.classes)
+            replaced = len(weights.meta["categories"])
+            _replace_head(network, replaced, data.classes)
     else:
         network = models.get_model(name, weights=None, num_classes=data.classes, **_AUXILIARY.get(name, {}))
     # The statistics have three channels: normalising by them broadcasts one grey channel to three.
@@ -114,10 +121,21 @@ def torchvision_classifier(name: str, data: DataShape, pretrained: bool) -> nn.M
         preprocessing = replace(preprocessing, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     normalise = Normalise(preprocessing.mean, preprocessing.std)
     try:
-        return verified(HubNetwork(network, normalise, None, preprocessing), data, f"torchvision:{name}")
+        return verified(HubNetwork(network, normalise, None, preprocessing, replaced), data, f"torchvision:{name}")
     except ValueError:  # images too small for its pooling, or not the one size that it takes
         size = (preprocessing.crop, preprocessing.crop)
-        return verified(HubNetwork(network, normalise, size, preprocessing), data, f"torchvision:{name}")
+        return verified(HubNetwork(network, normalise, size, preprocessing, replaced), data, f"torchvision:{name}")
+
+
+def require_trained_head(network: nn.Module, classes: int) -> None:
+    """Raise `ValueError` where the last layer took the place of a trained one, and nothing will train it."""
+    for module in network.modules():
+        if isinstance(module, HubNetwork) and module.replaced:
+            raise ValueError(
+                f"its pretrained weights are for {module.replaced} classes and the data has {classes}, so its last "
+                f"layer would be untrained; say which of the {module.replaced} classes the data has, as in data = "
+                '{ name = "folder", path = "photos", classes = "imagenet" }, or train it: set epochs'
+            )
 
 
 def published(library: str, name: str) -> Preprocessing | None:
@@ -223,8 +241,9 @@ def _other_classes(logits: Any, data: DataShape) -> str:
             "take a model that knows all of these classes"
         )
     return (
-        f"; the data has {data.classes} classes: where the model knows more, say classes = {logits.shape[1]} there, "
-        f"as in --data test.npz:classes={logits.shape[1]}"
+        f"; the data has {data.classes} classes: where the model knows more, say so there, as in --data "
+        f"test.npz:classes={logits.shape[1]}, or for a folder with a list of the model's classes, as in --data "
+        "folder:path=photos,classes=names.txt (or classes=imagenet)"
     )
 
 

@@ -54,7 +54,7 @@ def given_data(x: Any, y: Any, classes: int, class_names: tuple[str, ...]) -> tu
     if isinstance(x, str | Mapping):
         if y is not None:
             raise InputError("y: labels come with data that is named; leave y out")
-        return (parsed(x) if isinstance(x, str) else dict(x)), {}
+        return _named(parsed(x) if isinstance(x, str) else dict(x), classes, class_names), {}
     where = "x"
     if y is None and isinstance(x, torch.utils.data.DataLoader):
         part, name = _of_loader(x), type(x.dataset).__name__
@@ -72,6 +72,13 @@ def given_data(x: Any, y: Any, classes: int, class_names: tuple[str, ...]) -> tu
     data = Given(part, class_names)
     entry: dict[str, Any] = {"name": name} | ({"classes": classes} if classes else {})
     return entry, {("data", name): data}
+
+
+def _named(data: Entry, classes: int, class_names: tuple[str, ...]) -> Entry:
+    """Data by name, with the number of classes where the call says one."""
+    if class_names:
+        raise InputError("class_names: named data brings the names of its classes; leave class_names out")
+    return {**({"name": data} if isinstance(data, str) else data), "classes": classes} if classes else data
 
 
 def _of_arrays(x: Any, y: Any) -> Part:

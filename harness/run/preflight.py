@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from torch import nn
+
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
@@ -20,6 +22,7 @@ from epsbench.harness.run.norm_trial import norm_problem
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.training.trained import build
 from epsbench.harness.run.training.trial import Use, refusal
+from epsbench.models.hub import require_trained_head
 
 
 def preflight(jobs: Sequence[Job], context: Context) -> None:
@@ -98,7 +101,7 @@ def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[s
             seen.add(key)
             data = context.data(cell.data, cell.limit)
             use = Use(cell.seed, recipe["batch_size"], recipe["epochs"] > 0, precision, recipe, own)
-            problem = refusal(cell.model.label(), partial(build, cell, data, context), data, use)
+            problem = refusal(cell.model.label(), partial(_built, cell, data, context), data, use)
             yield from [problem] if problem else []
         name = cell.augmentation
         if recipe["epochs"] and name not in AUGMENTATIONS and (name, cell.data) not in seen:
@@ -108,6 +111,15 @@ def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[s
             with isolated(cell.seed):
                 problem = augmentation_problem(augmentation_of(name, context.base), batch, cell.seed)
             yield from [f"augmentation {name!r} cannot be used on {cell.data}: {problem}"] if problem else []
+
+
+def _built(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
+    """The network of a cell. Raises `ValueError` where it is measured as given, and its last layer is not."""
+    network = build(cell, data, context)
+    as_given = not dict(cell.training)["epochs"] and cell.start is None
+    if as_given and getattr(registry.make("model", cell.model, context.base), "pretrained", False):
+        require_trained_head(network, data.description.classes)
+    return network
 
 
 def _of_norms(job: Job, data: Data, context: Context, seen: set[object]) -> Iterator[str]:

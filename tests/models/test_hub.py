@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from epsbench.harness.plan.data import DATASETS
 from epsbench.models import hub
 from epsbench.models.catalogue import FromFile, SmallCNN, Timm, TorchVision
 from epsbench.models.checkpoints import load_state
-from epsbench.models.hub import HubNetwork
+from epsbench.models.hub import HubNetwork, require_trained_head
 
 CIFAR, DIGITS, MNIST = DATASETS["cifar10"], DATASETS["digits"], DATASETS["mnist"]
 
@@ -80,7 +81,11 @@ def test_a_pretrained_head_is_replaced_by_one_for_the_data(monkeypatch):
     original = torchvision.models.get_model
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: original(name, weights=None))
     for name in ("squeezenet1_1", "mobilenet_v3_small"):
-        assert TorchVision(name, pretrained=True).build(CIFAR).eval()(torch.rand(1, 3, 32, 32)).shape == (1, 10)
+        network = TorchVision(name, pretrained=True).build(CIFAR)
+        assert network.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 10)
+        with pytest.raises(ValueError, match="are for 1000 classes and the data has 10, so its last layer would be"):
+            require_trained_head(network, 10)
+        require_trained_head(TorchVision(name, pretrained=True).build(replace(CIFAR, classes=1000)), 1000)
 
 
 class _Harmful:

@@ -15,6 +15,7 @@ import numpy as np
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DataDescription
+from epsbench.harness.plan.data.class_list import ClassList, class_list
 from epsbench.harness.plan.data.decoded import Decoder
 from epsbench.harness.plan.data.decoding import Shaping, by_threads, of_one_size
 from epsbench.harness.plan.data.ids import chosen_names
@@ -46,7 +47,8 @@ class Folder(DataSource):
     Folders called ``train``, ``val`` and ``test`` are splits; without ``test``, ``val`` is measured on. ``resize``
     scales the shorter side to so many pixels and ``crop`` cuts a square out of the middle, both as torchvision does;
     0 leaves it out. ``channels`` is 3 or, for grey images, 1. ``ids`` is a text file that names the test images, one a
-    line. The test images are put into a random order that is always the same.
+    line. ``classes`` are those of a model that knows more than the folder has: `epsbench.harness.plan.data.class_list`.
+    The test images are put into a random order that is always the same.
     """
 
     path: str
@@ -55,6 +57,7 @@ class Folder(DataSource):
     interpolation: str = "bilinear"
     channels: int = 3
     ids: str = ""
+    classes: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -76,7 +79,7 @@ class Folder(DataSource):
     def describe(self) -> DataDescription:
         listed = self._listed
         files = [file.path for part in listed.values() for file in part]
-        files += [self.base / self.ids] if self.ids else []
+        files += [path for name in (self.ids, self.classes) if name and (path := self.base / name).is_file()]
 
         def read() -> DataDescription:
             digest = hashlib.sha256(repr((self.version, self._settings)).encode())
@@ -85,7 +88,7 @@ class Folder(DataSource):
             store(content, splits)
             return description_of(splits, self.label, Facts(0, tuple(self.mean), tuple(self.std)), content)
 
-        key = (self.version, str(self._root), self._settings, self.ids, self.mean, self.std, self.label)
+        key = (self.version, str(self._root), self._settings, self.ids, self.classes, self.mean, self.std, self.label)
         return described(f"folder {key}", files, f"data {self.label!r}", read)
 
     @property
@@ -96,7 +99,7 @@ class Folder(DataSource):
         return self._read(None)
 
     def content(self, splits: Splits) -> str:
-        for name in ("_scanned", "_listed", "_classes", "_shape"):  # the folder may hold other files by now
+        for name in ("_scanned", "_listed", "_classes", "_list", "_shape"):  # the folder may hold other files by now
             self.__dict__.pop(name, None)
         return super().content(splits)
 
@@ -126,7 +129,11 @@ class Folder(DataSource):
 
     @cached_property
     def _classes(self) -> tuple[str, ...]:
-        return self._scanned[0]
+        return self._list.names if self._list else self._scanned[0]
+
+    @cached_property
+    def _list(self) -> ClassList | None:
+        return class_list(self.classes, self.base) if self.classes else None
 
     @cached_property
     def _listed(self) -> dict[str, list[_File]]:
@@ -141,28 +148,33 @@ class Folder(DataSource):
 
     @cached_property
     def _scanned(self) -> tuple[tuple[str, ...], dict[str, list[_File]]]:
-        """The class names, and the files of each split by class and name."""
+        """The names of the class folders, and the files of each split by class and name."""
         folders = self._splits()
         classes = {split: _subfolders(folder) for split, folder in folders.items()}
         names = tuple(folder.name for folder in classes["test"])
         for split, of_split in classes.items():
-            if (others := tuple(folder.name for folder in of_split)) != names:
+            if not self._list and (others := tuple(folder.name for folder in of_split)) != names:
                 odd = sorted(set(others) ^ set(names))[:3]
                 raise InputError(
                     f"{folders[split]}: its classes are not those of {folders['test']} (such as "
-                    f"{', '.join(map(repr, odd))}); give every split the same class folders"
+                    f"{', '.join(map(repr, odd))}); give every split the same class folders, or set classes"
                 )
-        listed = {split: list(_files(folder, classes[split])) for split, folder in folders.items()}
+        listed = {split: self._files(folder, classes[split]) for split, folder in folders.items()}
         for split, files in listed.items():
             if not files:
                 raise InputError(f"{folders[split]}: holds no image ({', '.join(sorted(ENDINGS))})")
         used = {file.label for files in listed.values() for file in files}
-        if empty := [name for label, name in enumerate(names) if label not in used]:
+        if not self._list and (empty := [name for label, name in enumerate(names) if label not in used]):
             raise InputError(
                 f"{folders['test'] / empty[0]}: holds no image ({', '.join(sorted(ENDINGS))}); put images of the class "
                 "into it, or delete it"
             )
         return names, listed
+
+    def _files(self, folder: Path, classes: Sequence[Path]) -> list[_File]:
+        """The files of a split, class folder by class folder."""
+        labels = [self._list.label(of_class) if self._list else at for at, of_class in enumerate(classes)]
+        return [file for at, label in enumerate(labels) for file in _files(folder, classes[at], label)]
 
     def _splits(self) -> dict[str, Path]:
         """The folder of each split there is; of a folder without splits all is for testing."""
@@ -200,14 +212,13 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _files(folder: Path, classes: Sequence[Path]) -> list[_File]:
+def _files(folder: Path, of_class: Path, label: int) -> list[_File]:
+    images = [path for path in _below(of_class) if path.suffix.lower() in ENDINGS and not path.name.startswith(".")]
     files = []
-    for label, of_class in enumerate(classes):
-        images = [path for path in _below(of_class) if path.suffix.lower() in ENDINGS and not path.name.startswith(".")]
-        for path in sorted(images):
-            if not path.exists():
-                raise InputError(f"{path}: is a link to a file that is not there; restore the file, or delete the link")
-            files.append(_File(str(folder), path.relative_to(folder).as_posix(), label))
+    for path in sorted(images):
+        if not path.exists():
+            raise InputError(f"{path}: is a link to a file that is not there; restore the file, or delete the link")
+        files.append(_File(str(folder), path.relative_to(folder).as_posix(), label))
     return files
 
 

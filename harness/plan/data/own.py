@@ -36,7 +36,7 @@ class OwnData:
         return {"name": short_address(self.named.name), **given, **paths, "content": self.description.identity[:8]}
 
 
-PATHS = frozenset({"path", "train", "ids", "labels"})
+PATHS = frozenset({"path", "train", "ids", "labels", "classes"})
 """Parameters of sources that may be paths."""
 
 

@@ -49,8 +49,8 @@ def _packages(top: str) -> tuple[Distribution, ...]:
     try:
         return (distribution(top),)
     except (PackageNotFoundError, ValueError):  # the package may have another name than what it installs
-        installing = {each.metadata["Name"]: each for each in distributions() if _installs(each, top)}
-    return tuple(distribution(name) for name in sorted(installing))
+        named = {each.metadata["Name"]: each for each in distributions() if _installs(each, top)}
+    return tuple(distribution(name) for name in sorted(named))
 
 
 def _installs(package: Distribution, top: str) -> bool:

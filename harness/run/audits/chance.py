@@ -9,10 +9,13 @@ from epsbench.harness.statistics import wilson
 
 CONFIDENCE = 0.99
 CLEARLY_BETTER = 2.0  # times chance: the interval of a model at chance ends below it
+# Or below this accuracy: of 1,000 classes it takes thousands of images to tell chance from twice as much. A model of so
+# many classes that may be at chance, and is surely below this, is as useless.
+SURELY_LOW = 0.1
 
 
 def audit_chance(right: int, n: int, classes: int) -> Iterator[Finding]:
-    """A finding if ``right`` of ``n`` clean images is chance for so many classes, and surely not twice as much.
+    """A finding if ``right`` of ``n`` clean images may be chance for so many classes, and is surely little more.
 
     Few images never give a finding: their interval is too wide.
     """
@@ -20,7 +23,7 @@ def audit_chance(right: int, n: int, classes: int) -> Iterator[Finding]:
         return
     chance = 1 / classes
     low, high = wilson(right, n, CONFIDENCE)
-    if low <= chance and high < min(CLEARLY_BETTER * chance, (1 + chance) / 2):
+    if low <= chance and high < min(max(CLEARLY_BETTER * chance, SURELY_LOW), (1 + chance) / 2):
         fact = (
             f"the model is right on {right} of {n} clean images, and guessing among {classes} classes on {chance:.1%}"
         )
