@@ -20,7 +20,7 @@ def budget() -> int:
     """
     text = os.environ.get(VARIABLE, "")
     try:
-        return size_of(text) if text.strip() else _memory() // SHARE
+        return size_of(text) if text.strip() else machine_memory() // SHARE
     except ValueError as error:
         raise InputError(f"{VARIABLE}: {error}") from error
 
@@ -38,7 +38,7 @@ def size_of(text: str) -> int:
     return int(value)
 
 
-def _memory() -> int:
+def machine_memory() -> int:
     """The bytes of memory of the machine, or of the container that this process is in."""
     limits = [2**34]  # where the system does not say
     with suppress(OSError, ValueError, AttributeError):

@@ -22,7 +22,7 @@ from epsbench.harness.run.crew import Crew
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.machine.threads import chosen, shape_key
 from epsbench.harness.run.speed.accelerate import LONG, Work, accelerate, timings
-from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch, find_forward_batch
+from epsbench.harness.run.speed.batch_size import UNTRIED, find_batch, find_forward_batch, untried
 from epsbench.harness.run.speed.chosen import Chosen
 from epsbench.harness.run.speed.floor import Floor, Passes, Rates, measure_rates, uncounted_rates
 from epsbench.harness.run.speed.judging import lay_out
@@ -126,7 +126,7 @@ def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], w
         batch, forward_batch, rates = known.chosen.batch, known.chosen.forward_batch, known.rates
     else:
         prepared = victim.form
-        float32_where_faster(victim, subject.targets, UNTRIED[victim.device.type], work.rows)
+        float32_where_faster(victim, subject.targets, untried(victim, subject.targets), work.rows)
         batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
         batch, forward_batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
         if key:
@@ -169,7 +169,7 @@ def _share_cores(victim: Victim, subject: Subject, work: Work, shared: bool) -> 
     if subject.context.devices > 1 and victim.device.type == "cpu":
         most = subject.context.threads_of_an_attack
         torch.set_num_threads(most)
-    batch = min(subject.context.batch_size or UNTRIED[victim.device.type], len(subject.targets))
+    batch = min(subject.context.batch_size or untried(victim, subject.targets), len(subject.targets))
     if not victim.differentiable or not batch or work.rows < LONG * batch or victim.device.type != "cpu" or most <= 1:
         return subject.context.crew
     x, y = subject.targets.batch(batch)

@@ -45,6 +45,7 @@ from epsbench.harness.run.robustness.shards import Sharded, attack_in_shards
 from epsbench.harness.run.robustness.workbench import Setup
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.speed.chosen import Chosen
+from epsbench.harness.run.speed.fitting import rows_that_fit
 from epsbench.harness.run.speed.judging import lay_out_untimed
 from epsbench.harness.run.training.trained import trained
 from epsbench.harness.run.training.watch import FEWEST
@@ -98,11 +99,11 @@ class Bench:
         ]
         data = replace(data, test=data.test[: first.test_images])
         test = corrupted(data.test, first.corruption, first.severity) if first.severity else data.test
-        batch = min(context.batch_size or UNTRIED[context.device.type], len(test))
         identity = self._identity(first, data, training) if context.remember else ""
         judge = before.subject.judge if before else _judge(network, first, context)
         if not before:
             lay_out_untimed(judge, data.test.pixels(slice(0, 4)))
+        batch = min(context.batch_size or _untried(judge, test), len(test))
         logits, classes = _judged(judge, test, batch)
         positions = (classes == test.labels).nonzero().flatten()
         labels = test.labels[positions]
@@ -259,6 +260,13 @@ def _judge(network: nn.Module, cell: RobustnessCell, context: Context) -> Judge:
     if cell.randomness is None:
         return Judge(network, context.device)
     return VotingJudge(network, context.device, cell.randomness.votes, cell.seed)
+
+
+def _untried(judge: Judge, test: Examples) -> int:
+    """How many images the judge and the audits take at a time: `UNTRIED`, or as many as fit into a CPU's memory."""
+    largest = UNTRIED[judge.device.type]
+    fit = None if judge.random or not len(test) else rows_that_fit(judge.function, test.pixels(slice(0, 1)))
+    return min(largest, fit or largest)
 
 
 def _judged(judge: Judge, examples: Examples, batch: int) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,15 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.machine.timing import seconds
+from epsbench.harness.run.speed.fitting import rows_that_fit
 
 SMALLEST = 32
 LARGEST = {"cpu": 512, "cuda": 4096}
 UNTRIED = {"cpu": 128, "cuda": 1024}
 """The size used where trying would take too long."""
 TRIAL_SHARE = 0.01  # of the predicted work may go into finding the batch size
+
+FORWARD_ROWS = 4  # fit into the memory of one row's gradient, at least: nothing is kept for it
 
 _TRIALS = 3  # of each size, the median of which counts: a single one is easily disturbed
 
@@ -30,10 +33,21 @@ def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
     used.
     """
     kind = victim.device.type
-    most = min(LARGEST[kind], max(rows, 1))
+    fit = _fitting(victim, targets)
+    most = min(LARGEST[kind], max(rows, 1), fit or LARGEST[kind])
     if TRIAL_SHARE * rows < 4 * UNTRIED[kind] or not victim.differentiable:
         return min(UNTRIED[kind], most)
     return _fastest(victim, lambda size: partial(victim.gradient, *targets.batch(size)), most, rows)
+
+
+def untried(victim: Victim, targets: Targets) -> int:
+    """`UNTRIED`, or as many rows as fit into a CPU's memory."""
+    largest = UNTRIED[victim.device.type]
+    return min(largest, _fitting(victim, targets) or largest)
+
+
+def _fitting(victim: Victim, targets: Targets) -> int | None:
+    return rows_that_fit(victim.bare_logits, targets.batch(1)[0]) if len(targets) else None
 
 
 def find_forward_batch(victim: Victim, targets: Targets, batch: int, rows: int) -> int:
@@ -43,7 +57,9 @@ def find_forward_batch(victim: Victim, targets: Targets, batch: int, rows: int) 
     """
     if TRIAL_SHARE * rows < 4 * UNTRIED[victim.device.type]:
         return batch
-    most = LARGEST[victim.device.type]
+    largest = LARGEST[victim.device.type]
+    fit = _fitting(victim, targets)
+    most = min(largest, FORWARD_ROWS * fit) if fit else largest
     return _fastest(victim, lambda size: partial(victim.scores, targets.batch(size)[0]), most, rows)
 
 
