@@ -59,6 +59,25 @@ def test_classes_that_go_back_together_give_the_gradients_of_one_after_the_other
     assert not (classes == y[:, None]).any()
 
 
+def test_large_images_go_back_with_fewer_classes_at_a_time(network, digits, monkeypatch):
+    x, y = (each[:4] for each in digits)
+    call, seen = victim_of(network).bare_logits, []
+    expected = loss_jacobian(call, x, LogitDifference(), y, 9)
+    grad = torch.autograd.grad
+
+    def watched(*given, **options):
+        seen.append(len(given[2]))
+        return grad(*given, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    monkeypatch.setattr("epsbench.harness.run.attack.gradient._NUMBERS_TOGETHER", 4 * x.numel())
+    gradients, logits, classes = loss_jacobian(call, x, LogitDifference(), y, 9)
+    assert seen == [4, 4, 1]
+    torch.testing.assert_close(gradients, expected[0], rtol=1e-5, atol=1e-7)
+    assert torch.equal(logits, expected[1])
+    assert torch.equal(classes, expected[2])
+
+
 def test_a_layer_that_cannot_take_several_classes_gets_one_after_the_other(network, digits):
     x, y = (each[:5] for each in digits)
     victim = victim_of(OwnBackward(network))

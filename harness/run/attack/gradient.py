@@ -13,6 +13,7 @@ from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.rows import likeliest_others
 
 _ROWS_TOGETHER = 1152  # rows times classes in one backward pass; 128 images of ten classes
+_NUMBERS_TOGETHER = 1 << 24  # pixels of their gradients: 64 MiB, of which the layers in between take some multiples
 
 
 def loss_gradient(
@@ -41,7 +42,9 @@ def loss_jacobian(
     """
     x = x.detach().requires_grad_(True)
     numbers = torch.arange(count, device=x.device)
-    size = max(1, min(count, _ROWS_TOGETHER // max(1, len(x)))) if together else 1
+    size = (
+        max(1, min(count, _ROWS_TOGETHER // max(1, len(x)), _NUMBERS_TOGETHER // max(1, x.numel()))) if together else 1
+    )
     with torch.enable_grad():
         logits = network(x).float()
         classes = likeliest_others(logits.detach(), y, count)
