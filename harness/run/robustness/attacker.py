@@ -120,7 +120,9 @@ def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], w
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     work = _work(streams, images, subject.classes)
     crew = _share_cores(victim, subject, work, all(splits(stream, subject.classes) for stream in streams))
-    key = _key(subject, work, cells * images) if subject.identity and weights is None and crew is None else ""
+    # Where every image is wrong without an attack there is nothing to try the forms on.
+    own = subject.identity and weights is None and crew is None and images
+    key = _key(subject, work, cells * images) if own else ""
     known = recall(key, victim)
     if known is not None and known.apply(victim, subject.judge, subject.targets):
         batch, forward_batch, rates = known.chosen.batch, known.chosen.forward_batch, known.rates

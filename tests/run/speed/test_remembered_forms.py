@@ -112,3 +112,11 @@ def test_the_oldest_choices_are_forgotten(tuned):
         remembered.remember(str(number), what)
     assert key not in remembered._CHOICES
     assert len(remembered._CHOICES) == remembered.CHOICES
+
+
+def test_a_second_call_on_a_model_that_is_wrong_on_every_image_gives_the_same():
+    model, x = Small().eval(), torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    wrong = (model(x).argmax(1) + 1) % 4
+    for _ in range(2):
+        result = evaluate(model, x, wrong, attack=["pgd:steps=2", "fgsm"], eps=0.02)
+        assert result.clean_accuracy == result.robust_accuracy == 0
