@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from epsbench.attacks.apgd import APGD
@@ -11,7 +11,7 @@ from epsbench.attacks.base import Attack
 from epsbench.attacks.ensemble import Ensemble
 from epsbench.attacks.fab import FAB
 from epsbench.attacks.fab_t import FABT
-from epsbench.attacks.losses import DLR, Margin
+from epsbench.attacks.losses import DLR, LogitDifference, Margin
 from epsbench.attacks.square import Square
 
 VERSIONS = ("standard", "plus", "rand")
@@ -27,8 +27,9 @@ class AutoAttack(Ensemble):
 
     Under L1, standard has 5 starts of APGD and 5 targets of APGD-T (Croce and Hein, 2021, section 5).
 
-    With fewer than ten classes all wrong ones are targets. With two classes DLR is not defined: the margin takes its
-    place, and APGD on the margin that of APGD-T.
+    With fewer classes than targets all wrong ones are targets. Targeted DLR needs four classes: with three, APGD-T
+    follows the difference of the two logits. With two classes DLR is not defined either: the margin takes its place,
+    and APGD on the margin that of APGD-T.
     """
 
     record_version: ClassVar[int] = 2
@@ -47,7 +48,11 @@ class AutoAttack(Ensemble):
     def adapted(self, classes: int) -> dict[str, Any]:
         left_out = {"apgd-t": "apgd-margin", "apgd-dlr": "apgd-margin"} if classes == 2 else {}
         usual = dict.fromkeys(name for name, _ in self._members())
-        return super().adapted(classes) | {name: new for name, new in left_out.items() if name in usual}
+        loss = {"apgd-t": {"loss": "logit-difference"}} if classes == 3 and "apgd-t" in usual else {}
+        changed = super().adapted(classes)
+        return changed | {name: changed[name] | new for name, new in loss.items()} | {
+            name: new for name, new in left_out.items() if name in usual
+        }  # fmt: skip
 
     def members(self, classes: int) -> tuple[tuple[str, Attack], ...]:
         members: list[tuple[str, Attack]] = []
@@ -55,6 +60,9 @@ class AutoAttack(Ensemble):
             if classes == 2 and name in ("apgd-dlr", "apgd-t"):
                 restarts = part.restarts if isinstance(part, APGD) else 1
                 name, part = "apgd-margin", APGD(loss=Margin(), restarts=restarts, norm=self.norm)
+            elif isinstance(part, APGDT):
+                targets = None if part.targets and part.targets >= classes else part.targets  # None: all, and it is said
+                part = replace(part, targets=targets, loss=LogitDifference() if classes == 3 else part.loss)
             if name not in dict(members):
                 members.append((name, part))
         return tuple(members)

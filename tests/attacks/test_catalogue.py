@@ -18,6 +18,7 @@ from epsbench.attacks.bumps import bump
 from epsbench.attacks.checkpoints import checkpoints
 from epsbench.attacks.losses import DLR, LOSSES, CrossEntropy, KLToClean, Margin, TargetedDLR
 from epsbench.attacks.norms.l0 import L0
+from epsbench.attacks.norms.l1 import L1
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 from epsbench.attacks.plane import to_plane
@@ -112,6 +113,14 @@ def test_three_classes_take_the_untargeted_denominator():
     assert float(TargetedDLR()(z, y, t)) == pytest.approx(-2.0 / 3.0)
 
 
+def test_no_attack_follows_targeted_dlr_for_three_classes():
+    """Towards the least likely of three classes it would be constant, so that no step could follow it."""
+    for attack in (APGDT(), APGD(loss=DLR(), target=2), PGD(loss=DLR(), target="random")):
+        with pytest.raises(ValueError, match=r"TargetedDLR needs 4 classes.*logit-difference"):
+            attack.check(3)
+        attack.check(4)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -152,9 +161,38 @@ def test_autoattack_is_adapted_to_few_classes():
     assert names[10] == ["apgd-ce", "apgd-t", "fab-t", "square"] == names[3]
     assert names[2] == ["apgd-ce", "apgd-margin", "fab-t", "square"]
     assert AutoAttack().adapted(10) == {}
-    assert AutoAttack().adapted(3) == {"apgd-t": {"targets": 2, "denominator": "z1 - z3"}, "fab-t": {"targets": 2}}
-    for classes in (2, 3, 4, 10):
-        AutoAttack(version="plus").check(classes)
+    assert AutoAttack().adapted(3) == {
+        "apgd-t": {"targets": 2, "loss": "logit-difference"}, "fab-t": {"targets": 2}
+    }  # fmt: skip
+    assert AutoAttack().adapted(4) == {"apgd-t": {"targets": 3}, "fab-t": {"targets": 3}}
+    assert AutoAttack(version="rand").adapted(3) == {}
+    for version in ("standard", "plus", "rand"):
+        for norm in (LInf(), L2(), L1()):
+            for classes in (2, 3, 4, 5, 6, 10):
+                AutoAttack(version=version, norm=norm).check(classes)
+
+
+def test_autoattack_under_l1_aims_at_five_classes_or_at_all_there_are():
+    aims = {n: dict(AutoAttack(norm=L1()).members(n))["apgd-t"].attempts(n) for n in (3, 4, 5, 6, 10)}
+    assert aims == {3: 2, 4: 3, 5: 4, 6: 5, 10: 5}
+    assert AutoAttack(norm=L1()).adapted(5)["apgd-t"] == {"targets": 4}
+    assert "apgd-t" not in AutoAttack(norm=L1()).adapted(6)
+
+
+class LeastLikely(nn.Module):
+    """Three classes, of which only the least likely one can be reached."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        moved = 40 * (x.mean((1, 2, 3)) - 0.5)
+        return torch.stack([0 * moved, 0 * moved - 1, moved - 2], 1)
+
+
+def test_each_targeted_part_for_three_classes_reaches_the_least_likely_one():
+    x, y = torch.full((4, 1, 4, 4), 0.5), torch.zeros(4, dtype=torch.long)
+    parts = dict(AutoAttack().members(3))
+    for name in ("apgd-t", "fab-t"):
+        (outcome,) = engine_of(LeastLikely(), x, y).run(parts[name], [Fraction("0.06")], seed=0)
+        assert outcome.fooled.all(), name
 
 
 def test_the_cost_of_the_standard_version_is_the_published_one():
