@@ -33,6 +33,10 @@ FORMS = {
     "a map of one pixel": (lambda z: z[:, :, None, None], 10),
     "one logit": (lambda z: z[:, :1], 2),
     "one logit, squeezed": (lambda z: z[:, 0], 2),
+    "one logit, with features": (lambda z: (z[:, :1], z.repeat(1, 8)), 2),
+    "one logit in a dict": (lambda z: {"features": z.repeat(1, 8), "logit": z[:, 0]}, 2),
+    "one logit of an object": (lambda z: SimpleNamespace(logits=z[:, :1]), 2),
+    "a map of one pixel in a tuple": (lambda z: (z[:, :, None, None], z), 10),
 }
 
 
@@ -64,3 +68,17 @@ def test_the_check_of_a_model_shows_them():
 @pytest.mark.parametrize("outputs", [None, "text", torch.zeros(3), [torch.zeros(4, 3)], {}])
 def test_without_logits_there_is_no_advice(outputs):
     assert remedy(outputs, 4, 10) == ""
+
+
+@pytest.mark.parametrize("form", [lambda p: p, lambda p: p[:, 0], lambda p: (p, p.repeat(1, 8)), lambda p: {"y": p}])
+def test_outputs_of_a_sigmoid_are_to_be_logits_first(form):
+    logit = torch.tensor([[-3.0], [0.5], [4.0]])
+    advice = "where a sigmoid gives them, return what goes into it"
+    assert advice in remedy(form(logit.sigmoid()), 3, 2)
+    assert advice not in remedy(form(logit), 3, 2)
+
+
+def test_classes_are_no_logits():
+    text = remedy(torch.tensor([0, 1, 1]), 3, 2)
+    assert "argmax: return the logits" in text
+    assert "Logits(model)" not in text
