@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from epsbench.harness.by_class import by_class
+from epsbench.harness.by_class import lines as lines_by_class
 from epsbench.harness.errors import InputError
 from epsbench.harness.files import keep_archive
 from epsbench.harness.findings import Finding
@@ -230,10 +232,32 @@ class Evaluation:
         packed = self.points[index].record.predictions
         assert packed is not None  # `epsbench.evaluate` has just measured it
         answers = packed.unpack()
-        names = list(self.class_names) if len(self.class_names) >= packed.classes else list(range(packed.classes))
+        names = self._names()
         counts = np.zeros((len(names), len(names)), dtype=int)
         np.add.at(counts, (answers.labels, answers.adversarial), 1)
         return pd.DataFrame(counts, pd.Index(names, name="label"), pd.Index(names, name="adversarial class"))
+
+    def by_class(self) -> pd.DataFrame:
+        """One row a class that has images: how many, clean accuracy, and robust accuracy under all attacks and ε.
+
+        With 95 % intervals; what a finding makes void is NaN.
+        """
+        table = by_class(*self._verdicts(), self._names())
+        for share, columns in ((self.clean_accuracy, "clean"), (self.robust_accuracy, "robust")):
+            if math.isnan(share):
+                table.loc[:, [columns, f"{columns}_low", f"{columns}_high"]] = math.nan
+        return table
+
+    def _names(self) -> list[object]:
+        """What the classes are called, else their numbers, (K,)."""
+        packed = self.points[0].record.predictions
+        assert packed is not None  # `epsbench.evaluate` has just measured it
+        return list(self.class_names if len(self.class_names) >= packed.classes else range(packed.classes))
+
+    def _verdicts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The labels, and whether each image is right without and under every attack, all (n,)."""
+        robust = np.logical_and.reduce([point.robust for point in self.points])
+        return np.array(self.points[0].per_image["labels"]), self.points[0].right, robust
 
     def to_latex(self, model: str = "") -> str:
         """A table for a paper, with booktabs: accuracies in percent, and half the width of their 95 % intervals."""
@@ -261,6 +285,8 @@ class Evaluation:
         lines += [f"robust accuracy  {p.robust_accuracy}  {p.attack} {p.norm} ε {p.eps}" for p in self.points]
         if len(self.points) > 1:
             lines.append(f"robust accuracy  {self.robust_accuracy}  against all of them")
+        if not math.isnan(self.robust_accuracy):
+            lines += lines_by_class(*self._verdicts(), self._names())
         lines += [f"{each.severity:>7}  {each.code}: {each.message}" for each in self.findings]
         return "\n".join(lines)
 

@@ -132,6 +132,12 @@ MODEL: dict[str, Code] = {
         "The model is no better than guessing on clean images.",
         "check the weights file, the order of the labels, the channels and the range of the pixels",
     ),
+    "no-better-than-one-class": Code(
+        "warning",
+        "The classes are imbalanced, and the model is no more accurate than the most frequent class is.",
+        "look at the accuracy of each class (result.by_class(), or the report): weigh or sample the classes evenly "
+        "when it is trained",
+    ),
     "shared-images": Code(
         "warning",
         "Test images are training or validation images, too, equal at 256 levels: the accuracy is partly that of a "

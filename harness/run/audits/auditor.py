@@ -23,7 +23,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import audit_convergence, audit_outcome, stepped
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.bounds import audit_bounds
-from epsbench.harness.run.audits.chance import audit_chance
+from epsbench.harness.run.audits.chance import audit_chance, audit_one_class
 from epsbench.harness.run.audits.constructed import ConstructedExamples
 from epsbench.harness.run.audits.ensemble import audit_ensemble
 from epsbench.harness.run.audits.fresh_process import Recipe
@@ -111,7 +111,9 @@ class Auditor:
                 return self.findings
             if logits is not None and labels is not None:
                 right = int((logits.argmax(1) == labels).sum())
-                self.findings += [] if voids(self.findings) else audit_chance(right, len(labels), self.shape.classes)
+                if not voids(self.findings):
+                    classes, guessed = self.shape.classes, audit_chance(right, len(labels), self.shape.classes)
+                    self.findings += list(guessed) or audit_one_class(labels.cpu().numpy(), right, classes)
             if (data := self._made.data) is not None:
                 self.findings += guarded("the data", lambda: audit_shared_images(data))
         return self.findings

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.statistics import wilson
 
@@ -28,3 +30,17 @@ def audit_chance(right: int, n: int, classes: int) -> Iterator[Finding]:
             f"the model is right on {right} of {n} clean images, and guessing among {classes} classes on {chance:.1%}"
         )
         yield finding("at-chance", fact, right=right, images=n, chance=chance)
+
+
+def audit_one_class(labels: np.ndarray, right: int, classes: int) -> Iterator[Finding]:
+    """A finding if ``right`` clean images are no more than a constant answer gets right, where that is above chance.
+
+    ``labels`` (n,) are those of all clean images. Where they are about balanced, or all the same, nothing is found.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    largest, n = int(counts.argmax()), len(labels)
+    most = int(counts[largest])
+    if classes < 2 or most == n or right > most or wilson(most, n, CONFIDENCE)[0] <= 1 / classes:
+        return
+    fact = f"the model is right on {right} of {n} clean images, and always answering class {largest} on {most}"
+    yield finding("no-better-than-one-class", fact, right=right, images=n, always=most, answer=largest)

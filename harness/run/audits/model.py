@@ -113,6 +113,8 @@ def _normalisation(probe: Probe, logits: Tensor, shape: DataShape) -> Iterator[F
             if int((probe.logits(x[wrong]).argmax(1) == probe.y[wrong]).sum()) <= BETTER * len(right):
                 continue
             better = probe.logits(x).argmax(1) == probe.y
+            if int(better.sum()) <= int(probe.y.bincount().max()):
+                continue  # no better than one answer for all images, which is much where one class is frequent
             gained, lost = int((better & ~right).sum()), int((right & ~better).sum())
             if gained - lost > BETTER * len(right) and mcnemar_exact(gained, lost) < SIGNIFICANT:
                 before, after = float(right.float().mean()), float(better.float().mean())

@@ -72,7 +72,8 @@ OUR_OWN = frozenset({
     "gradient-mode-changes-output", "copy-differs-under-attack", "answers-by-call-order", "caller-changes-output",
     "verdict-not-repeated", "differs-in-fresh-process", "off-grid", "discontinuous", "knows-test-images", "train-mode",
     "normalised-twice", "not-normalised", "other-preprocessing", "adapted-to-few-classes", "not-differentiable",
-    "writes-input", "optimises-at-inference", "at-chance", "shared-images", "few-classes",
+    "writes-input", "optimises-at-inference", "at-chance", "no-better-than-one-class",
+    "shared-images", "few-classes",
     # a generative model
     "loss-is-no-bound", "not-normalised-likelihood", "prior-draws-differ", "sees-the-image", "trained-on-test-images",
     "memorised-images", "degenerate-posterior", "decoder-gradient", "constant-dimensions", "likelihood-at-floor",
