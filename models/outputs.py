@@ -12,8 +12,11 @@ _WRAPPER = "class Logits(torch.nn.Sequential): forward = lambda self, x: {}"
 _INSIDE = "super(Logits, self).forward(x)"
 
 
-def remedy(outputs: Any, n: int, classes: int) -> str:
-    """What to do where the outputs of ``n`` images hold the logits somewhere; empty where no wrapper is known."""
+def remedy(outputs: Any, n: int, classes: int, function: bool = False) -> str:
+    """What to do where the outputs of ``n`` images hold the logits somewhere; empty where no wrapper is known.
+
+    ``function``: the model is a plain function, which no module can hold.
+    """
     if type(outputs).__module__ == "numpy":
         return "; compute the logits with torch: an array has no gradient, and torch.from_numpy(logits) gives none back"
     for form in (_logits, _one_logit):
@@ -24,8 +27,10 @@ def remedy(outputs: Any, n: int, classes: int) -> str:
                 return f"; its outputs are {value.dtype}, as those of argmax: return the logits that it is taken of"
             between = form is _one_logit and bool(((value >= 0) & (value <= 1)).all())
             first = "its outputs lie between 0 and 1: where a sigmoid gives them, return what goes into it, and then "
-            lines = f"`{_WRAPPER.format(expression)}` and `model = Logits(model)`"
-            return f"; {first if between else ''}mend it in two lines: {lines}"
+            lines = f"two lines: `{_WRAPPER.format(expression)}` and `model = Logits(model)`"
+            if function:
+                lines = f"a line: `model = lambda x, model=model: {expression.replace(_INSIDE, 'model(x)')}`"
+            return f"; {first if between else ''}mend it in {lines}"
     return ""
 
 

@@ -427,3 +427,16 @@ def test_the_smallest_distance_is_infinite_where_no_image_fools_and_unknown_with
     within = epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1)[0]
     assert within.distances is None
     assert "smallest_distance" not in within.frame()
+
+
+@pytest.mark.parametrize(
+    "form", [lambda z: z[:, :1] - z[:, 1:], lambda z: z[:, 0] - z[:, 1], lambda z: (z, z), lambda z: {"logits": z}]
+)
+def test_the_line_that_mends_a_plain_function_works(form):
+    x, y = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1] * 4)
+    weight = torch.linspace(-1, 1, 32).reshape(16, 2)
+    scope = {"torch": torch, "model": lambda x: form(x.flatten(1) @ weight)}
+    with pytest.raises(epsbench.InputError, match="mend it in a line") as raised:
+        epsbench.evaluate(scope["model"], x, y, attack="fgsm", eps=0.01)
+    exec(str(raised.value).split("`")[1], scope)
+    assert epsbench.evaluate(scope["model"], x, y, attack="fgsm", eps=0.01).clean_accuracy.n == 8

@@ -108,7 +108,10 @@ MAY_IMPORT = {
     f"{REPORT}.known": (f"{REPORT}.results", *SHARED),
     f"{REPORT}.glossary": (),
     "testing": ("harness.testing",),
-    "harness.evaluation": ("harness.plan.epsilon", "harness.plan.data.budget", "harness.kept_images", *SHARED),
+    "harness.evaluation": (
+        "harness.plan.epsilon", "harness.plan.data.budget", "harness.kept_images", "harness.by_class", *SHARED
+    ),
+    "harness.by_class": ("harness.statistics",),
     "harness.kept_images": ("harness.errors", "harness.files"),
     "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),
     "harness.evaluate_verb": ("harness.evaluation", "harness.plan", *SHARED),
@@ -150,9 +153,9 @@ TORCH_FREE = (
     "models.base", "models.catalogue", "models.generative", "models.defenses", "harness.records", "harness.options",
     "harness.choices", "harness.files", "harness.statistics", "harness.listing", "harness.cli", "harness.reference",
     "harness.findings", "harness.finding_codes", "harness.api", "harness.evaluation", "harness.evaluate_verb",
-    "harness.measuring", "harness.several", "harness.completion", "harness.hardware", "harness.waiting",
-    "harness.report_verbs", "harness.gate_verbs", "harness.run_verbs", "harness.list_verbs", "models.preprocessing",
-    "models.file_kinds",
+    "harness.by_class", "harness.measuring", "harness.several", "harness.completion", "harness.hardware",
+    "harness.waiting", "harness.report_verbs", "harness.gate_verbs", "harness.run_verbs", "harness.list_verbs",
+    "models.preprocessing", "models.file_kinds",
 )  # fmt: skip
 
 

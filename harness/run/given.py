@@ -144,9 +144,12 @@ def given_model(model: Any, data: Entry, objects: Objects) -> tuple[Any, Objects
     if is_module:
         _usable(model)
     given = objects.get(("data", data["name"])) if isinstance(data, dict) else None
-    logits = None if given is None else _probed(model, given.part)
+    outputs = None if given is None else _probed(model, given.part)
+    logits = outputs if given is not None and _are_logits(outputs, given.part) else None
     if isinstance(data, dict) and given is not None and logits is not None and "classes" not in data:
-        data["classes"] = _classes(logits, given.part)
+        data["classes"] = _classes(logits, given.part, not is_module)
+    elif isinstance(data, dict) and given is not None and outputs is not None and not is_module:
+        _require_logits(outputs, given.part, data.get("classes", max(2, int(given.part.labels.max()) + 1)))
     if is_module:
         name = type(model).__name__
         structure = [
@@ -182,26 +185,40 @@ class _Copies:
         return copied(self._network)
 
 
-def _probed(model: Any, part: Part) -> Tensor | None:
-    """The logits of the first images; None where there are none: then the run says what is wrong with the model."""
+def _probed(model: Any, part: Part) -> Any:
+    """What the model returns for the first images; None where it raises: then the run says what is wrong with it."""
     device = torch.device(device_of(model, None) or "cpu")
     x = torch.from_numpy(part.images[:PROBED]).to(device)
     x = x.float() / (255 if part.images.dtype == "uint8" else 1)
     try:
         with isolated(0), torch.no_grad():
             network = copied(model).eval() if isinstance(model, nn.Module) else model
-            logits = network(x)
+            outputs = network(x)
     except (Exception, SystemExit):  # noqa: BLE001 - the preflight tries it again and says what it raises
         return None
-    fits = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(x) and logits.is_floating_point()
-    return logits.float().cpu() if fits else None
+    return outputs.float().cpu() if _are_logits(outputs, part) else outputs
 
 
-def _classes(logits: Tensor, part: Part) -> int:
+def _are_logits(outputs: Any, part: Part) -> bool:
+    """Whether outputs for the first images have the form of logits, of any number of classes."""
+    n = min(PROBED, len(part.labels))
+    return isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == n and outputs.is_floating_point()
+
+
+def _require_logits(outputs: Any, part: Part, classes: int) -> None:
+    """Raise `InputError` where a plain function returns something else than logits, and a line mends it."""
+    n = min(PROBED, len(part.labels))
+    if not _are_logits(outputs, part) and (advice := remedy(outputs, n, classes, function=True)):
+        kind = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise InputError(f"model: gives {kind} for {n} images; logits of shape ({n}, {classes}) are needed{advice}")
+
+
+def _classes(logits: Tensor, part: Part, function: bool) -> int:
     classes, largest = logits.shape[1], int(part.labels.max())
     if classes == 1:
         raise InputError(
-            f"model: gives one logit an image, and a logit for each class is needed{remedy(logits, len(logits), 2)}"
+            "model: gives one logit an image, and a logit for each class is needed"
+            f"{remedy(logits, len(logits), 2, function)}"
         )
     if largest >= classes:
         raise InputError(
