@@ -61,9 +61,8 @@ class AutoAttack(Ensemble):
                 restarts = part.restarts if isinstance(part, APGD) else 1
                 name, part = "apgd-margin", APGD(loss=Margin(), restarts=restarts, norm=self.norm)
             elif isinstance(part, APGDT):
-                targets = (
-                    None if part.targets and part.targets >= classes else part.targets
-                )  # None: all, and it is said
+                # All wrong classes where there are not more of them; `adapted` says so.
+                targets = part.targets if part.targets and part.targets < classes else None
                 part = replace(part, targets=targets, loss=LogitDifference() if classes == 3 else part.loss)
             if name not in dict(members):
                 members.append((name, part))
