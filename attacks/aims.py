@@ -38,16 +38,6 @@ def require_class(target: str | int | None, classes: int) -> None:
         raise ValueError(f"target = {target} is no class: the data has classes 0 to {classes - 1}")
 
 
-def fewest_classes(loss: Loss) -> int:
-    """The fewest classes with which an attack can follow a loss.
-
-    `TargetedDLR` needs four. Of three, its denominator z_π1 − z_π3 is z_y − z_t where the target is the least likely
-    class: the loss is constant there, and no step follows it.
-    """
-    # Not in the loss itself: its file is part of the ids of records.
-    return 4 if isinstance(loss, TargetedDLR) else loss.classes
-
-
 def targeted_form(loss: Loss) -> Loss:
     """The loss that rises towards the target class. Raises `ValueError` where a loss has no such form."""
     if "target" in loss.inputs:

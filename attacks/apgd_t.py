@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from epsbench.attacks.apgd import APGD
-from epsbench.attacks.losses import TARGETED_DLR, Loss
+from epsbench.attacks.losses import TARGETED_DLR, Loss, TargetedDLR
 from epsbench.attacks.targets import Targeted
 
 
@@ -23,3 +23,7 @@ class APGDT(Targeted, APGD):
         super().__post_init__()
         if "target" not in self.loss.inputs:
             raise ValueError(f'its loss {type(self.loss).__name__} has no target; use apgd, or loss = "dlr-targeted"')
+
+    def adapted(self, classes: int) -> dict[str, Any]:
+        untargeted = classes == 3 and isinstance(self.loss, TargetedDLR)
+        return super().adapted(classes) | ({"denominator": "z1 - z3"} if untargeted else {})

@@ -27,9 +27,9 @@ class AutoAttack(Ensemble):
 
     Under L1, standard has 5 starts of APGD and 5 targets of APGD-T (Croce and Hein, 2021, section 5).
 
-    With fewer classes than targets all wrong ones are targets. Targeted DLR needs four classes: with three, APGD-T
-    follows the difference of the two logits. With two classes DLR is not defined either: the margin takes its place,
-    and APGD on the margin that of APGD-T.
+    With fewer classes than targets all wrong ones are targets. Targeted DLR is constant towards the least likely of
+    three: there APGD-T follows the difference of the two logits. With two classes DLR is not defined: the margin takes
+    its place, and APGD on the margin that of APGD-T.
     """
 
     record_version: ClassVar[int] = 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from epsbench.attacks.aims import aimed_at, fewest_classes, require_aim, require_class, targeted_form
+from epsbench.attacks.aims import aimed_at, require_aim, require_class, targeted_form
 from epsbench.attacks.asking import Asking
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms import NORMS
@@ -147,10 +147,10 @@ class Attack(Asking, ABC):
                 f"it defines view(), which changes where a gradient is taken, and its query is {self.query!r}; leave "
                 "view out, or ask for gradients"
             )
-        if self.query != "own" and classes < (fewest := fewest_classes(self.loss)):
+        if self.query != "own" and classes < self.loss.classes:
             other = "logit-difference" if "target" in self.loss.inputs else "margin"
             raise ValueError(
-                f"its loss {type(self.loss).__name__} needs {fewest} classes, and the data has {classes}; "
+                f"its loss {type(self.loss).__name__} needs {self.loss.classes} classes, and the data has {classes}; "
                 f'choose another loss, such as loss = "{other}"'
             )
 

@@ -70,8 +70,8 @@ class DLR(Loss):
 class TargetedDLR(Loss):
     """The targeted difference of logits ratio (Croce and Hein, 2020, eq. 7) towards the class ``target``.
 
-    −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2). Of three classes, the denominator is that of `DLR`, and
-    the loss is −1 towards the least likely one whatever the image: `epsbench.attacks.aims.fewest_classes` asks for 4.
+    −(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2). Of three classes, the denominator is that of `DLR`, and the loss is −1
+    towards the least likely one whatever the image: `LogitDifference` leads there.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("y", "target")

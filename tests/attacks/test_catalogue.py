@@ -16,7 +16,7 @@ from torch import nn
 from epsbench.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, Ensemble, Noise, Square
 from epsbench.attacks.bumps import bump
 from epsbench.attacks.checkpoints import checkpoints
-from epsbench.attacks.losses import DLR, LOSSES, CrossEntropy, KLToClean, Margin, TargetedDLR
+from epsbench.attacks.losses import DLR, LOSSES, CrossEntropy, KLToClean, LogitDifference, Margin, TargetedDLR
 from epsbench.attacks.norms.l0 import L0
 from epsbench.attacks.norms.l1 import L1
 from epsbench.attacks.norms.l2 import L2
@@ -113,12 +113,14 @@ def test_three_classes_take_the_untargeted_denominator():
     assert float(TargetedDLR()(z, y, t)) == pytest.approx(-2.0 / 3.0)
 
 
-def test_no_attack_follows_targeted_dlr_for_three_classes():
-    """Towards the least likely of three classes it would be constant, so that no step could follow it."""
-    for attack in (APGDT(), APGD(loss=DLR(), target=2), PGD(loss=DLR(), target="random")):
-        with pytest.raises(ValueError, match=r"TargetedDLR needs 4 classes.*logit-difference"):
-            attack.check(3)
-        attack.check(4)
+def test_targeted_dlr_is_constant_towards_the_least_likely_of_three_classes():
+    """A plain apgd-t says what its loss became; AutoAttack takes another loss."""
+    z = torch.tensor([[3.0, 1.0, 0.0], [5.0, 4.0, -7.0]])
+    y, t = torch.zeros(2, dtype=torch.long), torch.full((2,), 2)
+    assert TargetedDLR()(z, y, t).tolist() == pytest.approx([-1.0, -1.0])
+    assert APGDT().adapted(3) == {"targets": 2, "denominator": "z1 - z3"}
+    APGDT().check(3)
+    assert "denominator" not in APGDT(loss=LogitDifference()).adapted(3)
 
 
 @pytest.mark.parametrize(
