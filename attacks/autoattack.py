@@ -46,13 +46,12 @@ class AutoAttack(Ensemble):
         self.requires_norm("linf", "l2", "l1")
 
     def adapted(self, classes: int) -> dict[str, Any]:
-        left_out = {"apgd-t": "apgd-margin", "apgd-dlr": "apgd-margin"} if classes == 2 else {}
-        usual = dict.fromkeys(name for name, _ in self._members())
-        loss = {"apgd-t": {"loss": "logit-difference"}} if classes == 3 and "apgd-t" in usual else {}
-        changed = super().adapted(classes)
-        return changed | {name: changed[name] | new for name, new in loss.items()} | {
-            name: new for name, new in left_out.items() if name in usual
-        }  # fmt: skip
+        changed, usual = super().adapted(classes), {name for name, _ in self._members()}
+        if classes == 2:
+            changed |= {name: "apgd-margin" for name in ("apgd-t", "apgd-dlr") if name in usual}
+        elif classes == 3 and "apgd-t" in usual:
+            changed["apgd-t"] |= {"loss": "logit-difference"}
+        return changed
 
     def members(self, classes: int) -> tuple[tuple[str, Attack], ...]:
         members: list[tuple[str, Attack]] = []

@@ -84,7 +84,7 @@ def proximal(x: Tensor, moved: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
     """
     largest = per_row(scale.flatten(1).amax(1))
     rate, threshold = scale / largest, per_row(weight) / largest
-    z, going = moved, weight > float("-inf")
+    z, going = moved, weight >= 0  # all of them
     for _ in range(SUB_STEPS):
         towards = z + rate * (moved - z)
         shrunk = towards.sign() * (towards.abs() - threshold).clamp_min(0.0)

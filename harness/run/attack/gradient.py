@@ -42,9 +42,8 @@ def loss_jacobian(
     """
     x = x.detach().requires_grad_(True)
     numbers = torch.arange(count, device=x.device)
-    size = (
-        max(1, min(count, _ROWS_TOGETHER // max(1, len(x)), _NUMBERS_TOGETHER // max(1, x.numel()))) if together else 1
-    )
+    most = min(count, _ROWS_TOGETHER // max(1, len(x)), _NUMBERS_TOGETHER // max(1, x.numel())) if together else 1
+    size = max(1, most)
     with torch.enable_grad():
         logits = network(x).float()
         classes = likeliest_others(logits.detach(), y, count)

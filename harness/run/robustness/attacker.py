@@ -119,7 +119,8 @@ def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], w
     victim = prepare(network, subject.context.device, subject.precision, *subject.probe)
     cells, images = sum(len(stream.cells) for stream in streams), len(subject.targets)
     work = _work(streams, images, subject.classes)
-    crew = _share_cores(victim, subject, work, all(splits(stream, subject.classes) for stream in streams))
+    rows = untried(victim, subject.targets)
+    crew = _share_cores(victim, subject, work, rows, all(splits(stream, subject.classes) for stream in streams))
     # Where every image is wrong without an attack there is nothing to try the forms on.
     own = subject.identity and weights is None and crew is None and images
     key = _key(subject, work, cells * images) if own else ""
@@ -128,7 +129,7 @@ def _prepared(network: nn.Module, subject: Subject, streams: Sequence[Stream], w
         batch, forward_batch, rates = known.chosen.batch, known.chosen.forward_batch, known.rates
     else:
         prepared = victim.form
-        float32_where_faster(victim, subject.targets, untried(victim, subject.targets), work.rows)
+        float32_where_faster(victim, subject.targets, rows, work.rows)
         batch = subject.context.batch_size or find_batch(victim, subject.targets, max(work.gradients, images))
         batch, forward_batch, rates = _tuned(victim, subject, max(1, min(batch, images)), work, cells * images)
         if key:
@@ -161,17 +162,17 @@ def _random(network: nn.Module, subject: Subject, randomness: Randomness, keep: 
     return Attacker(engine, None, weights or "")
 
 
-def _share_cores(victim: Victim, subject: Subject, work: Work, shared: bool) -> Crew | None:
+def _share_cores(victim: Victim, subject: Subject, work: Work, rows: int, shared: bool) -> Crew | None:
     """Compute with as many threads as the victim's gradient is fastest with, where the work is long enough to try.
 
     Where several processes share the CPU, each has its part of the threads. Returns those that attack along, if the
-    work can be ``shared``.
+    work can be ``shared``. ``rows`` are tried at a time, unless the run says how many.
     """
     most = subject.context.most_threads
     if subject.context.devices > 1 and victim.device.type == "cpu":
         most = subject.context.threads_of_an_attack
         torch.set_num_threads(most)
-    batch = min(subject.context.batch_size or untried(victim, subject.targets), len(subject.targets))
+    batch = min(subject.context.batch_size or rows, len(subject.targets))
     if not victim.differentiable or not batch or work.rows < LONG * batch or victim.device.type != "cpu" or most <= 1:
         return subject.context.crew
     x, y = subject.targets.batch(batch)

@@ -45,7 +45,7 @@ from epsbench.harness.run.robustness.shards import Sharded, attack_in_shards
 from epsbench.harness.run.robustness.workbench import Setup
 from epsbench.harness.run.speed.batch_size import UNTRIED
 from epsbench.harness.run.speed.chosen import Chosen
-from epsbench.harness.run.speed.fitting import rows_that_fit
+from epsbench.harness.run.speed.fitting import as_many_as_fit
 from epsbench.harness.run.speed.judging import lay_out_untimed
 from epsbench.harness.run.training.trained import trained
 from epsbench.harness.run.training.watch import FEWEST
@@ -264,9 +264,8 @@ def _judge(network: nn.Module, cell: RobustnessCell, context: Context) -> Judge:
 
 def _untried(judge: Judge, test: Examples) -> int:
     """How many images the judge and the audits take at a time: `UNTRIED`, or as many as fit into a CPU's memory."""
-    largest = UNTRIED[judge.device.type]
-    fit = None if judge.random or not len(test) else rows_that_fit(judge.function, test.pixels(slice(0, 1)))
-    return min(largest, fit or largest)
+    usual = UNTRIED[judge.device.type]
+    return usual if judge.random else as_many_as_fit(usual, judge.function, test.pixels(slice(0, 1)))
 
 
 def _judged(judge: Judge, examples: Examples, batch: int) -> tuple[Tensor, Tensor]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
+from torch import Tensor
+
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
 from epsbench.harness.run.machine.timing import seconds
-from epsbench.harness.run.speed.fitting import rows_that_fit
+from epsbench.harness.run.speed.fitting import as_many_as_fit, rows_that_fit
 
 SMALLEST = 32
 LARGEST = {"cpu": 512, "cuda": 4096}
@@ -33,8 +36,7 @@ def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
     used.
     """
     kind = victim.device.type
-    fit = _fitting(victim, targets)
-    most = min(LARGEST[kind], max(rows, 1), fit or LARGEST[kind])
+    most = as_many_as_fit(min(LARGEST[kind], max(rows, 1)), victim.bare_logits, _one(targets))
     if TRIAL_SHARE * rows < 4 * UNTRIED[kind] or not victim.differentiable:
         return min(UNTRIED[kind], most)
     return _fastest(victim, lambda size: partial(victim.gradient, *targets.batch(size)), most, rows)
@@ -42,12 +44,12 @@ def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
 
 def untried(victim: Victim, targets: Targets) -> int:
     """`UNTRIED`, or as many rows as fit into a CPU's memory."""
-    largest = UNTRIED[victim.device.type]
-    return min(largest, _fitting(victim, targets) or largest)
+    return as_many_as_fit(UNTRIED[victim.device.type], victim.bare_logits, _one(targets))
 
 
-def _fitting(victim: Victim, targets: Targets) -> int | None:
-    return rows_that_fit(victim.bare_logits, targets.batch(1)[0]) if len(targets) else None
+def _one(targets: Targets) -> Tensor:
+    """One image (1, C, H, W) of the targets; none where there are none."""
+    return targets.pixels(torch.arange(min(1, len(targets)), device=targets.labels.device))
 
 
 def find_forward_batch(victim: Victim, targets: Targets, batch: int, rows: int) -> int:
@@ -57,8 +59,7 @@ def find_forward_batch(victim: Victim, targets: Targets, batch: int, rows: int) 
     """
     if TRIAL_SHARE * rows < 4 * UNTRIED[victim.device.type]:
         return batch
-    largest = LARGEST[victim.device.type]
-    fit = _fitting(victim, targets)
+    largest, fit = LARGEST[victim.device.type], rows_that_fit(victim.bare_logits, _one(targets))
     most = min(largest, FORWARD_ROWS * fit) if fit else largest
     return _fastest(victim, lambda size: partial(victim.scores, targets.batch(size)[0]), most, rows)
 

@@ -20,7 +20,7 @@ def rows_that_fit(network: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
 
     Only on a CPU: another device raises when its memory runs out, and the batch is halved.
     """
-    if x.device.type != "cpu" or x[0].numel() < WORTH:
+    if x.device.type != "cpu" or not len(x) or x[0].numel() < WORTH:
         return None
     try:
         few, more = (_saved(network, x[torch.arange(rows) % len(x)]) for rows in _TRIED)
@@ -29,6 +29,11 @@ def rows_that_fit(network: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
         return None
     each = (more - few) // (_TRIED[1] - _TRIED[0])
     return max(FEWEST, machine_memory() // SHARE // each) if each > 0 else None
+
+
+def as_many_as_fit(most: int, network: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """``most``, or `rows_that_fit` of images like ``x`` (N, C, H, W) where these are fewer."""
+    return min(most, rows_that_fit(network, x) or most)
 
 
 def _saved(network: Callable[[Tensor], Tensor], x: Tensor) -> int:
