@@ -7,7 +7,7 @@ from typing import Any
 
 ROBUSTNESS_RECIPE: Mapping[str, Any] = {
     "average": 0.0, "nesterov": False, "label_smoothing": 0.0, "clip": 0.0, "keep": "last",
-    "small_epochs": 0, "small_scale": 0.75,
+    "small_epochs": 0, "small_scale": 0.75, "unsmoothed_epochs": 0,
 }  # fmt: skip
 """Keys of the recipe of a classifier, with their defaults."""
 

@@ -31,6 +31,9 @@ class RobustnessTraining(Part):
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="of the cross-entropy trained on: the share given to all classes alike"
     )
+    unsmoothed_epochs: int = Field(
+        default=0, ge=0, description="of label_smoothing: the last epochs, in which labels are not smoothed"
+    )
     clip: float = Field(
         default=0.0, ge=0, description="the largest norm of the gradient of all weights; 0: no clipping"
     )
@@ -44,8 +47,9 @@ class RobustnessTraining(Part):
     )
 
     @model_validator(mode="after")
-    def _has_the_small_epochs(self) -> RobustnessTraining:
+    def _has_the_epochs(self) -> RobustnessTraining:
         _no_more_than_all(self, "small_epochs")
+        _no_more_than_all(self, "unsmoothed_epochs")
         return self
 
 

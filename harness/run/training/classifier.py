@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -149,8 +150,7 @@ class _Classification(Objective):
         return call
 
     def take(self, form: Form) -> None:
-        smoothing = self._course.recipe.get("label_smoothing", 0.0)
-        self._trainee = ClassifierInTraining(self._course.network, self._generator, self._precision, smoothing)
+        self._trainee = ClassifierInTraining(self._course.network, self._generator, self._precision)
         if form.compiled:
             self._trainee.compile()
 
@@ -158,6 +158,7 @@ class _Classification(Objective):
         x, y = self._augment(self._train.pixels(index), self._generator), self._train.labels[index]
         if is_small(self._course.epochs, self._course.recipe):
             x = smaller(x, self._course.recipe)
+        self._trainee.label_smoothing = label_smoothing(self._course.epochs, self._course.recipe)
         loss = self._defense.loss(self._trainee, x, y)
         return loss, loss.detach()
 
@@ -180,6 +181,16 @@ class _Classification(Objective):
         self._course.network.train()
         loss = self._defense.loss(self._trainee, x, y)
         return loss, loss.detach()
+
+
+def label_smoothing(epoch: int, recipe: Mapping[str, Any]) -> float:
+    """The label smoothing in an epoch, counted from 0: that of the recipe, and none in its ``unsmoothed_epochs``.
+
+    A network that learns from smoothed labels to the end has small gradients of the cross-entropy, which misleads
+    attacks that follow it.
+    """
+    ends = epoch >= recipe["epochs"] - recipe.get("unsmoothed_epochs", 0)
+    return 0.0 if ends else recipe.get("label_smoothing", 0.0)
 
 
 def weight_gradient(network: nn.Module, x: Tensor) -> Tensor:

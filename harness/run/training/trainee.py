@@ -47,7 +47,7 @@ class ClassifierInTraining:
     def __init__(
         self, network: nn.Module, generator: torch.Generator, precision: str, label_smoothing: float = 0.0
     ) -> None:
-        self._smoothing = label_smoothing
+        self.label_smoothing = label_smoothing
         self.network, self.generator, self.precision = network, generator, precision
         self._trained: Forward = network
         self._crafting: Forward = network
@@ -70,7 +70,7 @@ class ClassifierInTraining:
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """The mean cross-entropy of logits (N, classes), with the label smoothing of the recipe."""
-        return F.cross_entropy(logits, y, label_smoothing=self._smoothing)
+        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
 
     def logits(self, x: Tensor, y: Tensor) -> Tensor:
         """Float32 logits (N, classes) of the network in train mode. They are compared with ``y`` for `accuracy`."""

@@ -99,6 +99,8 @@ def test_a_wrong_value_is_named(load, recipes, message):
 def test_what_two_tables_say_together_is_checked(load):
     with pytest.raises(InputError, match=r"robustness\.training: small_epochs: 7 are more than the 5 epochs"):
         load(ROBUSTNESS.format(recipes="{ small_epochs = 7 }"))
+    with pytest.raises(InputError, match=r"robustness\.training: unsmoothed_epochs: 7 are more than the 5 epochs"):
+        load(ROBUSTNESS.format(recipes="{ unsmoothed_epochs = 7 }"))
 
 
 def test_a_key_that_no_recipe_has_is_named_in_where(load):

@@ -109,6 +109,25 @@ def test_label_smoothing_reaches_every_defense_and_no_attack():
     assert torch.equal(defense.perturb(plain, x), defense.perturb(smooth, x))
 
 
+def test_the_last_epochs_alone_have_labels_as_they_are(data):
+    class Notes(NoDefense):
+        def loss(self, trainee, x, y):
+            seen.append(trainee.label_smoothing)
+            return super().loss(trainee, x, y)
+
+    seen: list[float] = []
+    recipe = RECIPE | {"epochs": 3, "label_smoothing": 0.2, "unsmoothed_epochs": 1}
+    network = SmallCNN(width=4).build(data.description)
+    train_classifier(network, data, Method(Notes(), "none", recipe), Settings(seed=0, precision="float32"))
+    steps = len(data.train) // recipe["batch_size"]
+    assert seen[-3 * steps :] == [0.2] * 2 * steps + [0.0] * steps
+
+
+def test_a_recipe_has_at_least_as_many_epochs_as_unsmoothed_ones():
+    with pytest.raises(ValueError, match="unsmoothed_epochs: 3 are more than the 2 epochs"):
+        RobustnessTraining(epochs=2, unsmoothed_epochs=3)
+
+
 def test_nesterov_in_closed_form():
     """v ← μv + g; θ ← θ − r·(g + μv): two steps on θ²/2, whose gradient is θ."""
     recipe = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": True}
