@@ -207,13 +207,19 @@ def _tuned(victim: Victim, subject: Subject, batch: int, work: Work, verdicts: i
     while True:
         exhausted = False
         try:
-            accelerate(victim, targets, batch, work, subject.context.compile)
+            gradient = accelerate(victim, targets, batch, work, subject.context.compile)
             forward_batch = batch if fixed else find_forward_batch(victim, targets, batch, work.forwards)
             if work.rows < LONG * batch or not victim.differentiable:
                 return batch, forward_batch, None
             lay_out(judge, targets, batch, verdicts)
             repeats = timings(work.rows, batch)
-            return batch, forward_batch, measure_rates(victim, judge, targets, batch, repeats, forward_batch)
+            return (
+                batch,
+                forward_batch,
+                measure_rates(
+                    victim, judge, targets, batch, repeats, forward_batch, gradient=gradient, forwards=work.forwards > 0
+                ),
+            )
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):
                 raise

@@ -16,7 +16,7 @@ from epsbench.harness.run.attack.graphs import Ladder, Query, steps_down
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.memory import is_out_of_memory
-from epsbench.harness.run.machine.timing import seconds, synchronise
+from epsbench.harness.run.machine.timing import both_seconds, seconds, synchronise
 from epsbench.harness.run.speed.compiling import compiled
 from epsbench.harness.run.speed.program import UNTRACEABLE
 
@@ -63,20 +63,23 @@ class Work:
         return self.gradients + self.forwards // 3
 
 
-def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted: str) -> None:
+def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted: str) -> float | None:
     """Find faster ways to the victim's answers for the ``work`` ahead; keep what is faster and computes the same.
 
     On a CPU that is a program, on CUDA compilation and graphs. ``wanted`` is "off" (none of it), "auto"
     (before a long run, what should pay for itself) or "on" (program and compilation at any price). Sets the victim's
     ``programs``, or its ``fixed`` network for exactly ``batch`` rows, its ``form`` and ``compile_seconds``. What is
     refused gives a finding.
+
+    Returns the seconds, by the clock, of a gradient of ``batch`` rows where the victim stays as it is; None where it
+    does not, or was not timed.
     """
     if len(targets) == 0 or wanted == "off" or not victim.differentiable:
-        return
+        return None
     if wanted == "auto" and work.rows < LONG * batch:
-        return
+        return None
     x, y = targets.batch(batch)
-    eager = seconds(lambda: victim.gradient(x, y), victim.device, timings(work.rows, batch))
+    eager, by_clock = both_seconds(lambda: victim.gradient(x, y), victim.device, timings(work.rows, batch))
     kind, ahead = victim.device.type, work.rows / batch * eager
     served = work.losses or work.forwards  # a Jacobian has no program
     if kind == "cpu" and served and (wanted == "on" or _program_pays(victim, eager, ahead)):
@@ -86,6 +89,7 @@ def accelerate(victim: Victim, targets: Targets, batch: int, work: Work, wanted:
         _compile(victim, x, y)
     if kind == "cuda":
         _capture(victim, x, y, work)
+    return None if victim.programs or victim.fixed is not None or victim.graphs else by_clock
 
 
 def timings(rows: int, batch: int) -> int:

@@ -11,7 +11,6 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.timing import seconds
 
 MOST_TRIALS = 3
-_RATES = ("gradient", "verdict", "forward")
 
 
 @dataclass(frozen=True)
@@ -24,12 +23,19 @@ class Rates:
     verdict: float
     """Of a float32 forward of the judge."""
 
-    forward: float
-    """Of a bare forward at the victim's precision, and at the batch of attacks without gradients."""
+    forward: float | None
+    """Of a bare forward at the victim's precision, at the batch of attacks without gradients; None: not measured."""
 
     def floor(self, passes: Passes) -> float:
         """The least seconds an attack of so many passes can take on this device."""
-        return passes.gradients * self.gradient + passes.verdicts * self.verdict + passes.forwards * self.forward
+        alone = passes.forwards * self.forward if passes.forwards and self.forward is not None else 0.0
+        return passes.gradients * self.gradient + passes.verdicts * self.verdict + alone
+
+    def least(self, other: Rates) -> Rates:
+        """The lower one of each rate."""
+        known = [each.forward for each in (self, other) if each.forward is not None]
+        gradient, verdict = min(self.gradient, other.gradient), min(self.verdict, other.verdict)
+        return Rates(gradient, verdict, min(known, default=None))
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,11 @@ class Floor:
         """
         for trial in range(MOST_TRIALS + 1):
             share = self.rates.floor(passes) / seconds
-            if share <= 1:
+            known = not passes.forwards or self.rates.forward is not None
+            if known and share <= 1:
                 return share
             if trial < MOST_TRIALS:
-                again = self.measure()
-                self.rates = Rates(*(min(getattr(self.rates, name), getattr(again, name)) for name in _RATES))
+                self.rates = self.rates.least(self.measure())
         return None
 
 
@@ -84,16 +90,29 @@ def uncounted_rates(
 
 
 def measure_rates(
-    victim: Victim, judge: Judge, targets: Targets, batch: int, repeats: int = 3, forward_batch: int = 0
+    victim: Victim,
+    judge: Judge,
+    targets: Targets,
+    batch: int,
+    repeats: int = 3,
+    forward_batch: int = 0,
+    *,
+    gradient: float | None = None,
+    forwards: bool = True,
 ) -> Rates:
     """The rates at this batch, each from so many bare calls; of forward passes alone at ``forward_batch``, if given.
 
-    By the clock, as the seconds of an attack: a machine that is shared slows both alike.
+    By the clock, as the seconds of an attack: a machine that is shared slows both alike. ``gradient`` are the seconds
+    of a batch's gradients, where they are known. Forward passes alone are left out without ``forwards``.
     """
+
+    def taken(call: Callable[[], object]) -> float:
+        return seconds(call, victim.device, repeats, by_clock=True)
+
     x, y = targets.batch(batch)
-    gradient = seconds(lambda: victim.gradient(x, y), victim.device, repeats, by_clock=True)
+    of_gradients = taken(lambda: victim.gradient(x, y)) if gradient is None else gradient
     judged, _ = targets.batch(max(batch, judge.batch))
-    verdict = seconds(lambda: judge.logits(judged, batch), victim.device, repeats, by_clock=True)
+    verdict = taken(lambda: judge.logits(judged, batch))
     alone, _ = targets.batch(forward_batch or batch)
-    forward = seconds(lambda: victim.scores(alone), victim.device, repeats, by_clock=True)
-    return Rates(gradient / len(x), verdict / len(judged), forward / len(alone))
+    forward = taken(lambda: victim.scores(alone)) / len(alone) if forwards else None
+    return Rates(of_gradients / len(x), verdict / len(judged), forward)

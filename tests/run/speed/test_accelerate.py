@@ -101,6 +101,10 @@ def test_the_floor_is_gradients_and_verdicts_at_their_bare_rates(network, target
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     rates = measure_rates(victim, Judge(network, CPU), targets, 64)
     assert rates.gradient > rates.verdict > 0
+    counts = victim.forwards, victim.backwards
+    known = measure_rates(victim, Judge(network, CPU), targets, 64, gradient=128.0, forwards=False)
+    assert (known.gradient, known.forward) == (2.0, None)
+    assert (victim.forwards, victim.backwards) == counts  # what is known is not measured again
 
 
 def test_a_floor_above_the_time_taken_is_measured_again(network, targets):
@@ -110,6 +114,11 @@ def test_a_floor_above_the_time_taken_is_measured_again(network, targets):
     assert floor.rates is slow  # a share that is possible is kept
     assert floor.share(Passes(10, 0), 10.0) == 0.5
     assert (floor.rates.gradient, floor.rates.verdict) == (0.5, 0.0)
+    unknown = Floor(Rates(gradient=1.0, verdict=1.0, forward=None), lambda: fast)
+    assert unknown.share(Passes(10, 10), 40.0) == 0.5
+    assert unknown.rates.forward is None  # no pass has asked for it
+    assert unknown.share(Passes(10, 10, 5), 40.0) == 0.5
+    assert (unknown.rates.gradient, unknown.rates.verdict, unknown.rates.forward) == (0.5, 1.0, 1.0)
     trials = []
     stuck = Floor(slow, lambda: trials.append(1) or slow)
     assert stuck.share(Passes(10, 0), 10.0) is None
@@ -236,8 +245,12 @@ class StraightThrough(Around):
 def test_a_program_that_is_no_faster_is_not_used(network, targets, monkeypatch):
     monkeypatch.setattr(tuning, "_faster", lambda *args: False)
     victim = prepare(network, CPU, "float32", targets.pixels(torch.arange(8)), targets.labels[:8])
-    accelerate(victim, targets, 64, Work(10**9), "auto")
+    seconds = accelerate(victim, targets, 64, Work(10**9), "auto")
     assert (victim.program, victim.form, victim.findings) == (None, "folded, channels-last", [])
+    assert seconds > 0  # what was timed is what attacks ask
+    monkeypatch.setattr(tuning, "_faster", lambda *args: True)
+    assert accelerate(victim, targets, 64, Work(10**9), "auto") is None
+    assert victim.program is not None
 
 
 class Strides(nn.Module):
