@@ -35,7 +35,7 @@ IMAGES, FEWEST = 32, 16  # images around which a classifier is built; with fewer
 SCREENS = ((5, 5), (8, 7))
 AT_A_TIME = 64  # images in a pass
 INNER, WITHIN = 48, 0.95  # points of the first class, and how far they reach, as a share of ε
-FEW_INNER = 24  # points with which the test begins
+FEW_INNER = 16  # points with which the test begins
 CLOSE = 0.9  # where the boundary lies between the farthest inner point and the constructed example
 AT_LEAST, MOST = 10, 200  # answers: an attack of fewer is weak by design, and one of more is cut short
 # The share of constructed examples that a working attack finds. On honest models of tests/run/audits PGD of ten steps
