@@ -28,7 +28,6 @@ DIRECTIONS = 8  # images whose gradients are compared
 # Of batches. The large one holds moved images again and again. Larger ones are those in which the engine judges: clean
 # images, and the adversarial ones that are judged again in smaller batches.
 SIZES, LARGE = (1, 2, 7), (65,)
-BATCHED = 4  # images at least that are asked about in batches of another size; as many as fill one of them
 SAME_WAY = 0.5  # cosine of two gradients; low precision turns them by far less
 ROUNDING = 8.0  # what a low precision may change of the logits, in units of its doubt about them
 
@@ -52,17 +51,16 @@ def audit_same_function(probe: Probe, moved: Mapping[str, Tensor], original: nn.
     groups = _groups(probe, moved)
     for name, few, expected in groups:
         limit = DIFFERS * spread(expected)
-        sizes = _in_batches(network, len(few), SIZES + LARGE if name == groups[-1][0] else SIZES)
+        sizes = _in_batches(network, SIZES + LARGE if name == groups[-1][0] else SIZES)
         alike = {how for call, hows in together if _alike(call, few, expected, limit) for how in hows}
-        everything = torch.arange(len(few), device=few.device)
-        for code, how, call, at in [(*each, everything) for each in ways] + sizes:
+        for code, how, call in ways + sizes:
             if code in reported or how in alike:
                 continue
-            rows = changed(call(few[at]), expected[at], limit)
-            if rows >= min(FEWEST, len(at)):
+            rows = changed(call(few), expected, limit)
+            if rows >= min(FEWEST, len(few)):
                 reported.add(code)
-                fact = f"{how}, logits of {rows} of {len(at)} images differ ({name})"
-                yield finding(code, fact, images=rows, of=len(at), where=name, call=how)
+                fact = f"{how}, logits of {rows} of {len(few)} images differ ({name})"
+                yield finding(code, fact, images=rows, of=len(few), where=name, call=how)
 
 
 def _alike(call: Call, x: Tensor, expected: Tensor, limit: float) -> bool:
@@ -74,18 +72,8 @@ def _alike(call: Call, x: Tensor, expected: Tensor, limit: float) -> bool:
         return False
 
 
-def _in_batches(network: nn.Module, n: int, sizes: Sequence[int]) -> list[tuple[str, str, Call, Tensor]]:
-    """Code, what is different, the call, and the positions of those of ``n`` images that it is made for: some of all
-    kinds, for images of one kind lie side by side."""
-    return [
-        (
-            "batch-dependent",
-            f"in batches of {size}",
-            calls.in_batches(network, size),
-            torch.linspace(0, n - 1, min(n, max(BATCHED, size))).round().long(),
-        )
-        for size in sizes
-    ]
+def _in_batches(network: nn.Module, sizes: Sequence[int]) -> list[tuple[str, str, Call]]:
+    return [("batch-dependent", f"in batches of {size}", calls.in_batches(network, size)) for size in sizes]
 
 
 def _together(network: nn.Module, twice: nn.Module) -> list[tuple[Call, tuple[str, str]]]:

@@ -116,8 +116,7 @@ def test_ways_are_tried_together_where_a_model_is_the_same():
         probe.logits_at(x)
     before = Smooth.passes
     assert not list(same_function.audit_same_function(probe, moved, None))
-    asked_in_batches = {size: max(size, same_function.BATCHED) for size in same_function.SIZES}
-    batches = sum(-(-min(images, n) // size) for images in (4, 12) for size, n in asked_in_batches.items())
+    batches = sum(-(-images // size) for images in (4, 12) for size in same_function.SIZES)
     assert Smooth.passes - before == 2 * 4 + batches + 1  # three pairs, a thread, and the large batch
     assert SLICE in {how for _, hows in same_function._together(Smooth(), Smooth()) for how in hows}
 
