@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 from epsbench.attacks.base import Aimed, State, at_least_one
 from epsbench.attacks.bumps import bumps, grid, placed, tiles
 from epsbench.attacks.losses import Margin
-from epsbench.attacks.norms.base import Norm, choose, per_row
+from epsbench.attacks.norms.base import Norm, choose, choose_rows, laid_out_as, per_row
 from epsbench.attacks.rows import Answer, Rows
 from epsbench.attacks.windows import level, square_window, window
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+BEYOND = 2.0  # in pixel units: from anywhere in the box to outside of it, and so of any ball
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +61,18 @@ class Square(Aimed):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         better = (answer.loss > state["best_loss"]) | answer.wrong
-        best = choose(per_row(better), answer.x, state["best"])
+        best = choose_rows(better, answer.x, state["best"])
         best_loss = answer.loss.where(better, state["best_loss"])
         propose = self._window_linf if self.norm.name == "linf" else self._windows_l2
         return propose(rows, best), {"best": best, "best_loss": best_loss}
 
     def _window_linf(self, rows: Rows, best: Tensor) -> Tensor:
-        """Algorithm 2: ±ε in one window, a sign a channel."""
+        """Algorithm 2: ±ε in one window, a sign a channel. It goes beyond the box, so the projection leaves ±ε."""
         channels, height, width = best.shape[1:]
         random = rows.noise.uniform(2 + channels)
         signs = _signs(random[:, 2:]).view(-1, channels, 1, 1)
-        square = square_window(self.p, height, width, level(rows.step), random[:, :2])
-        return choose(square, rows.x + rows.eps * signs, best)
+        down, across = square_window(self.p, height, width, level(rows.step), random[:, :2])
+        return best.addcmul(down, laid_out_as(best, across * signs), value=BEYOND)
 
     def _windows_l2(self, rows: Rows, best: Tensor) -> Tensor:
         """Algorithm 3: the mass of a second window moves into the first, as a bump of random sign a channel."""

@@ -21,12 +21,15 @@ def level(step: Tensor) -> Tensor:
     return torch.bucketize(step, _halvings(step.device))
 
 
-def square_window(p: float, height: int, width: int, halved: Tensor, corner: Tensor) -> Tensor:
-    """As `window`, for the squares of L∞ whose area was halved so often (N,); the first covers a share ``p``."""
+def square_window(p: float, height: int, width: int, halved: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+    """Two factors of `window`, (N, 1, H, 1) and (N, 1, 1, W), for the squares of L∞.
+
+    Their area was halved so often (N,); the first covers a share ``p`` of the image.
+    """
     places, down, across = _lines(p, height, width, halved.device)
     place = (corner * places[halved]).long()
     rows, columns = down[halved, place[:, 0]], across[halved, place[:, 1]]
-    return rows.view(-1, 1, height, 1) * columns.view(-1, 1, 1, width)
+    return rows.view(-1, 1, height, 1), columns.view(-1, 1, 1, width)
 
 
 def window(corner: Tensor, side: Tensor, x: Tensor) -> Tensor:

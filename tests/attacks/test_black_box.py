@@ -21,6 +21,7 @@ from epsbench.attacks.hopskipjump import HopSkipJump
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
+from epsbench.attacks.plain import path
 from epsbench.attacks.sparse_rs import SparseRS
 from epsbench.attacks.spsa import SPSA
 from epsbench.harness.errors import InputError
@@ -29,6 +30,7 @@ from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.noise import KeyedNoise
 
 CPU = torch.device("cpu")
 # Each of these takes seconds: they run with EPSBENCH_FULL=1.
@@ -300,3 +302,44 @@ def test_an_attack_by_scores_is_as_strong_in_low_precision(network, digits, atta
     assert 0 < exact.fooled.sum() < 60
     assert (low.fooled == exact.fooled).all()
     assert (low.forwards, low.judge_forwards) == (exact.forwards, exact.judge_forwards)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("eps", [0.05, 1.0])
+def test_a_query_of_the_square_attack_is_the_best_point_with_one_square_at_plus_or_minus_eps(layout, eps):
+    """Algorithm 2, written out: every pixel is as far as ε and the box let it, and one square differs from the best."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(6, 3, 8, 9, generator=generator).contiguous(memory_format=layout)
+    y, zero = torch.zeros(6, dtype=torch.long), torch.zeros(6, dtype=torch.long)
+    weight = torch.randn(x[0].numel(), 2, generator=generator)
+    weight[:, 0] += 3  # nothing is misclassified, so the best point is the one with the highest loss
+    asked = []
+
+    def ask(point, loss, *inputs):
+        asked.append(point)
+        return None, point.flatten(1) @ weight
+
+    def draw(step):
+        return KeyedNoise(0, torch.arange(6), zero, step)
+
+    *_, _ = path(Square(steps=60), ask, x, y, torch.full((6, 1, 1, 1), eps), zero, draw, lambda: x.flatten(1) @ weight)
+    low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+    best, best_margin = asked[0], _margins(asked[0], weight)
+    for point in asked:
+        assert torch.equal(torch.where((point - low).abs() < (point - high).abs(), low, high), point)
+        for row in range(6):
+            differs = (point[row] != best[row]).any(0)
+            down, across = differs.any(1), differs.any(0)
+            inside = differs[down][:, across]  # a pixel that had the sign before does not show
+            if inside.numel():
+                side = [int(line.nonzero().max() - line.nonzero().min()) + 1 for line in (down, across)]
+                assert max(side) <= round(math.sqrt(0.8 * 8 * 9))
+        margin = _margins(point, weight)
+        best = point.where((margin > best_margin).view(-1, 1, 1, 1), best)
+        best_margin = margin.maximum(best_margin)
+    assert (best_margin > _margins(asked[0], weight)).all()  # it has come nearer to another class
+
+
+def _margins(point, weight):
+    z = point.flatten(1) @ weight
+    return z[:, 1] - z[:, 0]

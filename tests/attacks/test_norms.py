@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from epsbench.attacks.norms import L0, L1, NORMS, L0Pixels
-from epsbench.attacks.norms.base import choose_rows, per_row, stuck
+from epsbench.attacks.norms.base import choose_rows, laid_out_as, per_row, stuck
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
 
@@ -124,6 +124,17 @@ def test_whole_rows_are_chosen_as_where_chooses_them(chosen):
     assert torch.equal(actual.isnan().flatten(1).all(1), rows)
     assert torch.equal(actual[~rows], before[~rows])
     assert torch.equal(no, before)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_chosen_rows_keep_their_layout(layout):
+    """Another one costs every later operation several times its time."""
+    yes, no = (torch.rand(4, 3, 5, 6).contiguous(memory_format=layout) for _ in range(2))
+    for count in range(5):
+        assert choose_rows(torch.arange(4) < count, yes, no).stride() == no.stride()
+    line = laid_out_as(no, torch.rand(4, 3, 1, 6))
+    assert no.addcmul(torch.rand(4, 1, 5, 1), line).stride() == no.stride()
+    assert line.stride(3) == (3 if layout == torch.channels_last else 1)
 
 
 @given(st.sampled_from([NORMS[name] for name in ("l1", "l0", "l0-pixels")]), deltas, st.integers(0, 2**31))
