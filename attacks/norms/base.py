@@ -121,10 +121,12 @@ def laid_out_as(images: Tensor, x: Tensor) -> Tensor:
 
     An operation on both takes a sixth of the time then (128 images of 3 x 32 x 32, AMD EPYC, one thread, torch 2.14).
     """
-    import torch
+    return x.movedim(1, 3).contiguous().movedim(3, 1) if channels_last(images) else x
 
-    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+def channels_last(images: Tensor) -> bool:
+    """Whether the channels of images (N, C, H, W) lie side by side in memory, and there are several."""
+    return images.shape[1] > 1 and images.stride(1) == 1
 
 
 def cosine(step: Tensor, steps: int, first: float, last: float) -> Tensor:

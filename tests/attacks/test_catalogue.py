@@ -74,6 +74,18 @@ def test_the_least_move_onto_a_plane_is_exact_within_the_box(seed, norm):
         assert (norm.size(other)[on & feasible] >= norm.size(move)[on & feasible] - 1e-4).all()
 
 
+@pytest.mark.parametrize("norm", [LInf(), L2(), L1()], ids=lambda norm: norm.name)
+def test_the_least_move_is_laid_out_as_the_images_and_does_not_depend_on_that(norm):
+    generator = torch.Generator().manual_seed(0)
+    x, w = torch.rand(4, 3, 5, 6, generator=generator), torch.randn(4, 3, 5, 6, generator=generator)
+    f, last = torch.tensor([0.3, -0.3, 1e4, 5.0]), torch.channels_last
+    expected = to_plane(norm, x, w, f)
+    for gradient in (w, w.contiguous(memory_format=last)):
+        move = to_plane(norm, x.contiguous(memory_format=last), gradient, f)
+        assert move.is_contiguous(memory_format=last)
+        torch.testing.assert_close(move, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("norm", [LInf(), L2()], ids=lambda norm: norm.name)
 def test_the_least_move_of_a_row_does_not_depend_on_rows_that_reach_no_plane(norm):
     generator = torch.Generator().manual_seed(0)
