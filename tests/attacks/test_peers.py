@@ -43,7 +43,7 @@ CASES = [
     (DeepFool(), "df", {"norm": float("inf")}),
     (DeepFool(norm=NORMS["l2"]), "df", {"norm": 2}),
     *((FABT(goal="smallest", norm=NORMS[norm]), "fab", {"norm": P[norm], "n_iter": 100}) for norm in ("l2", "linf")),
-    (CW(steps=100), "carlini_wagner_l2", {"max_iterations": 100}),
+    (CW(), "carlini_wagner_l2", {"max_iterations": 100}),
     (APGDTSearch(norm=NORMS["l2"]), "ddn", {"steps": 100, "levels": None}),
 ]  # fmt: skip
 

@@ -45,7 +45,8 @@ ATTACKS: list[Attack] = [
     *(APGDSearch(loss=Margin(), searches=10, norm=NORMS[norm]) for norm in ("linf", "l2")),
     *(FABT(goal="smallest", steps=20, norm=NORMS[norm]) for norm in ("linf", "l2", "l1")),
     *(FAB(goal="smallest", steps=20, norm=NORMS[norm]) for norm in ("linf", "l2", "l1")),
-    CW(steps=100),
+    CW(),
+    CW(steps=100, searches=9, learning_rate=0.01, first_weight=1e-3),
     PDPGD(steps=100),
     *(SigmaZero(steps=100, norm=NORMS[norm]) for norm in ("l0", "l0-pixels")),
 ]

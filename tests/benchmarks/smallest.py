@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.smallest --images 64 --rounds 3 --threads 1
 
-Everyone attacks the same images, which the model has right: the libraries with the steps of the papers, epsbench's ddn,
-fmn and deepfool with those that it takes by default, the others with as many. The seconds include the verdicts, and
+Everyone attacks the same images, which the model has right: the libraries with the steps of the papers, or fewer,
+epsbench's ddn, fmn, cw and deepfool with those that it takes by default, the others with as many. The seconds include the verdicts, and
 epsbench's the preparation of the model, too. The ratio is that to the fastest library of the same round; a second line
 an attack has the fewest steps, of those tried, with which epsbench comes as near as the nearest library at its median.
 """
@@ -101,9 +101,14 @@ WORKS = {
     "deepfool-linf": Work(DeepFool(norm=NORMS["linf"]), {
         "adv-lib": adv_lib("df", steps=50, norm=math.inf), "foolbox": foolbox("LinfDeepFoolAttack", steps=50),
     }),
-    "cw": Work(CW(steps=100), {
+    "cw": Work(CW(), {
         "adv-lib": adv_lib("carlini_wagner_l2", max_iterations=100),
         "foolbox": foolbox("L2CarliniWagnerAttack", steps=100),
+    }),
+    # With the step size of their papers, 100 steps leave black and white pixels where they are.
+    "cw-large-steps": Work(CW(), {
+        "adv-lib": adv_lib("carlini_wagner_l2", max_iterations=100, learning_rate=0.1),
+        "foolbox": foolbox("L2CarliniWagnerAttack", steps=100, stepsize=0.1),
     }),
     "pdpgd": Work(PDPGD(), {"adv-lib": adv_lib("pdpgd", norm=1, num_steps=500)}),
     "sigma-zero": Work(SigmaZero(steps=300), {"adv-lib": adv_lib("sigma_zero", num_steps=300)}),
