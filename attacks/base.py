@@ -199,7 +199,7 @@ class Polished(Attack, ABC):
 
     polish: int = field(default=POLISH, metadata=LATER, repr=False)
     """How many steps along the boundary are taken at the end at most, each a gradient and about four verdicts; 0: none,
-    for the attack as its paper has it. Under L0 there are none."""
+    for the attack as its paper has it. Under L0 changes are exchanged for others instead."""
 
     creases: int = field(default=0, metadata=LATER, repr=False)
     """How many steps along creases of the boundary follow the polish at most, each a gradient; 0: none. A ReLU

@@ -50,9 +50,9 @@ class CW(Polished):
     learning_rate: float = 0.4
 
     first_weight: float | None = None
-    """The first c; every search then begins at the image, as in the paper. None: the c with which the sum would be least
-    at the boundary if the margin were linear, 2m / ‖g‖² for the margin m at the image and its gradient g. A search then
-    goes on where the one before ended; only Adam begins anew."""
+    """The first c; every search then begins at the image, as in the paper. None: the c with which the sum would be
+    least at the boundary if the margin were linear, 2m / ‖g‖² for the margin m at the image and its gradient g. A
+    search then goes on where the one before ended; only Adam begins anew."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,8 +67,8 @@ class CW(Polished):
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         w, none = _to_tanh(rows.x), rows.x.new_zeros(len(rows.x))
         return _from_tanh(w), adam_start(w) | {
-            "w": w, "c": none + (self.first_weight or 0.0), "low": none, "high": none + float("inf"), "fooled": none > 0,
-            "at": rows.y.new_zeros(len(rows.y)), "search": rows.y.new_zeros(len(rows.y)),
+            "w": w, "c": none + (self.first_weight or 0.0), "low": none, "high": none + float("inf"),
+            "fooled": none > 0, "at": rows.y.new_zeros(len(rows.y)), "search": rows.y.new_zeros(len(rows.y)),
             "checked": none + float("inf"),
         }  # fmt: skip
 

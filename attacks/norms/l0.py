@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 class L0(Norm):
     """The number of features that change: each channel of a pixel is one. σ-zero and FMN count these."""
 
-    version: ClassVar[int | str] = 2
+    version: ClassVar[int | str] = 3
 
     name: ClassVar[str] = "l0"
     shrinks: ClassVar[bool] = False
 
-    def _units(self, values: Tensor) -> Tensor:
-        """Values (N, C, H, W), 0 or more, added up over what counts as one: (N, units)."""
+    def units(self, values: Tensor) -> Tensor:
+        """Values (N, C, H, W) added up over what counts as one: (N, units)."""
         return values.flatten(1)
 
-    def _spread(self, units: Tensor, like: Tensor) -> Tensor:
-        """The opposite of `_units`: a value a unit for every number of an image."""
+    def spread(self, units: Tensor, like: Tensor) -> Tensor:
+        """The opposite of `units`: a value a unit for every number of an image."""
         return units.view_as(like)
 
     def size(self, delta: Tensor) -> Tensor:
-        return (self._units(delta.abs()) > 0).sum(1).to(delta.dtype)
+        return (self.units(delta.abs()) > 0).sum(1).to(delta.dtype)
 
     def start(self, noise: RowNoise, x: Tensor, eps: Tensor) -> Tensor:
         # ε random features, each changed to a random value.
-        units = self._units(x)
+        units = self.units(x)
         order = noise.uniform(units.shape[1]).argsort(1).argsort(1)
-        chosen = self._spread((order < eps.flatten()[:, None]).to(x.dtype), x)
+        chosen = self.spread((order < eps.flatten()[:, None]).to(x.dtype), x)
         return (noise.uniform(*x.shape[1:]) - x) * chosen
 
     def direction(self, gradient: Tensor) -> Tensor:
-        gain = self._units(gradient.abs())
+        gain = self.units(gradient.abs())
         best = gain.new_zeros(gain.shape).scatter(1, gain.argmax(1, keepdim=True), 1.0)
-        return gradient.sign() * self._spread(best, gradient)
+        return gradient.sign() * self.spread(best, gradient)
 
     def ascent(self, x: Tensor, gradient: Tensor) -> Tensor:
         return self.direction(movable(x, gradient, NEAR))
@@ -60,8 +60,8 @@ class L0(Norm):
 
     def _largest_units(self, values: Tensor, eps: Tensor) -> Tensor:
         """1 for the numbers of the ⌊ε⌋ units with the largest sum of values, 0 for others, (N, C, H, W)."""
-        order = self._units(values).sort(1, descending=True).indices.argsort(1)
-        return self._spread((order < eps.flatten().floor()[:, None]).to(values.dtype), values)
+        order = self.units(values).sort(1, descending=True).indices.argsort(1)
+        return self.spread((order < eps.flatten().floor()[:, None]).to(values.dtype), values)
 
     def largest(self, shape: Sequence[int]) -> float:
         return float(prod(shape))
@@ -73,10 +73,10 @@ class L0Pixels(L0):
 
     name: ClassVar[str] = "l0-pixels"
 
-    def _units(self, values: Tensor) -> Tensor:
+    def units(self, values: Tensor) -> Tensor:
         return values.sum(1).flatten(1)
 
-    def _spread(self, units: Tensor, like: Tensor) -> Tensor:
+    def spread(self, units: Tensor, like: Tensor) -> Tensor:
         return units.view(len(like), 1, *like.shape[2:]).expand_as(like)
 
     def largest(self, shape: Sequence[int]) -> float:

@@ -39,7 +39,7 @@ CASES = [
     *((FMN(norm=NORMS[norm]), "fmn", {"steps": 100, "norm": P[norm], **({"α_init": 10.0} if norm == "linf" else {})})
       for norm in ("l0", "l1", "l2", "linf")),
     (PDPGD(), "pdpgd", {"norm": 1, "num_steps": 500}),
-    (SigmaZero(steps=300), "sigma_zero", {"num_steps": 300}),
+    (SigmaZero(), "sigma_zero", {"num_steps": 300}),
     (DeepFool(), "df", {"norm": float("inf")}),
     (DeepFool(norm=NORMS["l2"]), "df", {"norm": 2}),
     *((FABT(goal="smallest", norm=NORMS[norm]), "fab", {"norm": P[norm], "n_iter": 100}) for norm in ("l2", "linf")),

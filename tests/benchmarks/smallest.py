@@ -3,9 +3,9 @@
     python -m tests.benchmarks.smallest --images 64 --rounds 3 --threads 1
 
 Everyone attacks the same images, which the model has right: the libraries with the steps of the papers, or fewer,
-epsbench's ddn, fmn, cw and deepfool with those that it takes by default, the others with as many. The seconds include the verdicts, and
-epsbench's the preparation of the model, too. The ratio is that to the fastest library of the same round; a second line
-an attack has the fewest steps, of those tried, with which epsbench comes as near as the nearest library at its median.
+epsbench with those that it takes by default. The seconds include the verdicts, and epsbench's the preparation of the
+model, too. The ratio is that to the fastest library of the same round; a second line an attack has the fewest steps, of
+those tried, with which epsbench comes as near as the nearest library at its median.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ WORKS = {
         "foolbox": foolbox("L2CarliniWagnerAttack", steps=100, stepsize=0.1),
     }),
     "pdpgd": Work(PDPGD(), {"adv-lib": adv_lib("pdpgd", norm=1, num_steps=500)}),
-    "sigma-zero": Work(SigmaZero(steps=300), {"adv-lib": adv_lib("sigma_zero", num_steps=300)}),
+    "sigma-zero": Work(SigmaZero(), {"adv-lib": adv_lib("sigma_zero", num_steps=300)}),
     "fab-t": Work(FABT(goal="smallest", norm=NORMS["l2"]), {
         "adv-lib": adv_lib("fab", norm=2, n_iter=100, targeted_restarts=True),
     }),

@@ -17,9 +17,11 @@ from epsbench.attacks.base import State
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.attacks.norms.base import per_row
+from epsbench.attacks.norms.l0 import L0
 from epsbench.attacks.rows import Answer
 from epsbench.harness.run.attack.asks import GRADIENT
 from epsbench.harness.run.attack.creases import Creases
+from epsbench.harness.run.attack.fewer import Fewer
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.kept_images import in_parts, let_go
 from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Ledger, Outcome, blank_outcome
@@ -95,6 +97,9 @@ class Smallest(Stream):
             clean = self.turn.asks.clean_logits()[at[rows]]
             leads = lead_of(clean, t["y"][rows]), far[rows]
             best[rows] = self._nearer(t["x"][rows], best[rows], t["y"][rows], examples[rows], leads)
+        elif bool(fooled.any()):
+            rows = fooled.nonzero().flatten()
+            best[rows] = self._fewer(t["x"][rows], best[rows], t["y"][rows], examples[rows])
         verdicts = self.ledger.verdicts(at, best, self.size)
         self.ledger.note(np.zeros_like(example), example, verdicts, best)
         self.schedule.settle(bundle.rows, verdicts[0] > 0, verdicts[1])
@@ -108,9 +113,8 @@ class Smallest(Stream):
         ``leads`` are the leads (N,) at ``x`` and at ``best``.
         """
         judge, norm, attack = self.ledger.judge, self.ledger.norm, self.turn.attack
-        follows_gradients = attack.query in ("gradient", "jacobian") and not self.turn.victim.random
         kinds = (Polish, attack.polish), (Creases, attack.creases)
-        rounds = [(kind, most) for kind, most in kinds if most and follows_gradients and known(norm)]
+        rounds = [(kind, most) for kind, most in kinds if most and self._follows_gradients and known(norm)]
         if not rounds:
             return nearest_on_the_line(judge, x, best, y, self.size, examples, leads)[0]
         for number, (kind, most) in enumerate(rounds):
@@ -118,6 +122,17 @@ class Smallest(Stream):
                 leads = leads[0], lead(judge, best, y, self.size, examples)
             best = kind(judge, self._margin, norm, most, self.size)(x, best, y, examples, leads)
         return best
+
+    def _fewer(self, x: Tensor, best: Tensor, y: Tensor, examples: Tensor) -> Tensor:
+        """Points that fool the judge, (N, C, H, W), with fewer changes from ``x`` than those that do, ``best``."""
+        judge, norm, most = self.ledger.judge, self.ledger.norm, self.turn.attack.polish
+        if not (most and self._follows_gradients and isinstance(norm, L0)):
+            return best
+        return Fewer(judge, self._margin, norm, most, self.size)(x, best, y, examples)
+
+    @property
+    def _follows_gradients(self) -> bool:
+        return self.turn.attack.query in ("gradient", "jacobian") and not self.turn.victim.random
 
     def _margin(self, x: Tensor, y: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of the margin (N, C, H, W) and the lead (N,), counted; both in float32.
