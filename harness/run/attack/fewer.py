@@ -84,7 +84,7 @@ class Fewer:
         return best, left
 
     def _gains(self, x: Tensor, point: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """What each unit's change gains, (N, units), ∞ where it is none, and the least gains in rising order, (N, k)."""
+        """What each unit's change gains, (N, units), ∞ where it is none, and the least gains in order, (N, k)."""
         delta = point - x
         changed = self._changed(delta)
         gain = self.norm.units(normal * delta).masked_fill(~changed, torch.inf)
