@@ -80,7 +80,8 @@ def evaluate(
         InputError: For an argument that cannot be used, and where the attack or the model raises.
     """
     options = Options(batch_size=batch_size, quiet=not progress, compile=compile, keep_images=ALL, remember=True)
-    from epsbench.harness.run.given import attack_entries, device_of, given_data, given_model
+    from epsbench.harness.run.given import device_of, given_data, given_model
+    from epsbench.harness.run.given_attacks import attack_entries
     from epsbench.harness.run.runner import run_suite
 
     with ExitStack() as stack:

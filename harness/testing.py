@@ -14,13 +14,20 @@ from torch import Tensor, nn
 
 from epsbench.attacks.base import Attack
 from epsbench.attacks.norms import NORMS
-from epsbench.harness.errors import InputError, summary
+from epsbench.harness.errors import InputError
 from epsbench.harness.findings import voids
 from epsbench.harness.plan.epsilon import any_epsilon
+from epsbench.harness.plan.names.attacks import check_attack as check_plans
+from epsbench.harness.plan.names.declared import ignored
+from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
+from epsbench.harness.run.attack.asks import Asks
+from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.ledger import Outcome
+from epsbench.harness.run.attack.smallest import NearestTurn
 from epsbench.harness.run.attack.targets import Targets
+from epsbench.harness.run.attack.turn import Turn
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.training.trainee import ClassifierInTraining
@@ -34,6 +41,8 @@ def check_attack(
     attack: Attack, *, eps: Any = "8/255", model: nn.Module | None = None, x: Tensor | None = None
 ) -> None:
     """Check that an attack stays in ball and box, is finite, treats rows on their own, and repeats itself.
+
+    Rows of different steps lie side by side in a run, and so they do here.
 
     Args:
         attack: The attack, with its norm.
@@ -50,17 +59,22 @@ def check_attack(
     with torch.no_grad():
         labels = network(images).argmax(1)
     name, n = type(attack).__name__, len(images)
-    state = torch.get_rng_state()
+    if problem := ignored(type(attack)):
+        raise AssertionError(problem)
+    try:
+        check_plans(attack, name, int(labels.max()) + 1 if model is not None else CLASSES, "these images")
+    except InputError as error:
+        raise AssertionError("; ".join(error.messages)) from error
     whole = _tried(name, lambda: _attacked(attack, network, images, labels, radius, n))
-    if not torch.equal(torch.get_rng_state(), state):
-        raise AssertionError(f"{name} uses torch's global generator; draw from `noise`, which is keyed by image")
+    if whole.returned.unkeyed:
+        raise AssertionError(f"{name} uses a global random generator; draw from `noise`, which is keyed by image")
     if not bool(whole.images.isfinite().all()):
         raise AssertionError(f"{name} makes pixels that are NaN or infinite")
     if whole.returned.beyond_ball or whole.returned.no_pixels:
         count = max(whole.returned.beyond_ball, whole.returned.no_pixels)
         raise AssertionError(
-            f"{name} returns {count} of {n} images outside the ball or the box; project with self.norm.into_ball(x, "
-            "images, eps)"
+            f"{name} returns {count} of {n} images outside the ball or the box; project with "
+            "self.norm.into_ball(x, images, eps)"
         )
     if not bool((whole.images != images).any()):
         raise AssertionError(f"{name} changes no pixel at ε {radius}: it returns the images as they are")
@@ -76,21 +90,64 @@ def _rows_are_independent(
     """An image's adversarial image must not depend on the batch that it is in."""
     for size in (1, 5):
         apart = _attacked(attack, network, x, y, radius, size).images
-        moved = (apart - whole.images).flatten(1).abs().amax(1) > max(_CLOSE, 0.01 * float(radius))
+        moved = _moved(apart, whole.images, radius)
         # One sign of a gradient that is nearly 0 may turn with rounding; a dependence moves most rows.
-        if int(moved.sum()) * 4 > len(x):
+        if moved * 4 > len(x):
             raise AssertionError(
-                f"{name} gives {int(moved.sum())} of {len(x)} images another result in batches of {size}: a row "
+                f"{name} gives {moved} of {len(x)} images another result in batches of {size}: a row "
                 "depends on the other rows; use sums and means over each row only, and never over the batch"
             )
 
+    if attack.query in ("gradient", "jacobian", "logits"):
+        engine = _engine(network, x, y, len(x))
+        asks = Asks(attack, engine.victim, engine.clean, engine.clean_logits)
+        of_goal = NearestTurn if attack.goal == "smallest" else Turn
+        turn = of_goal(AttackRun(attack, (radius,), 0, early_stop=False), asks, engine.targets, attack.norm)
+        here, there = torch.arange(0, len(x), 2), torch.arange(1, len(x), 2)
+        for ahead in sorted({1, attack.budget() // 2, attack.budget() - 2} & set(range(1, attack.budget()))):
+            apart = torch.cat([_turned(turn, [(here, ahead)]), _turned(turn, [(there, 0)])])
+            moved = _moved(apart, _turned(turn, [(here, ahead), (there, 0)]), radius)
+            if moved * 4 > len(x):
+                raise AssertionError(
+                    f"{name} gives {moved} of {len(x)} images another result beside rows of other steps, as they are "
+                    "in a run; every row has a step, an ε and a state of its own: choose with torch.where, and not "
+                    "with `if`"
+                )
+
+
+def _turned(turn: Turn, groups: list[tuple[Tensor, int]]) -> Tensor:
+    """The points (N, C, H, W) after two turns of rows that lie side by side.
+
+    ``groups`` are positions (k,) and how many steps these rows have taken before, apart.
+    """
+    bundles: list[dict[str, Tensor]] = []
+    names: frozenset[str] = frozenset()
+    for at, steps in groups:
+        zero = torch.zeros_like(at)
+        tensors, names, taken = turn.first(zero, zero, at)
+        for _ in range(steps - taken):
+            tensors |= turn.after(tensors, names)
+        bundles.append(tensors)
+    beside = {name: torch.cat([each[name] for each in bundles]) for name in bundles[0]}
+    for _ in range(2):
+        beside |= turn.after(beside, names)
+    return beside["point"]
+
+
+def _moved(one: Tensor, other: Tensor, radius: Fraction) -> int:
+    """How many images differ by more than rounding."""
+    return int(((one - other).flatten(1).abs().amax(1) > max(_CLOSE, 0.01 * float(radius))).sum())
+
 
 def _attacked(attack: Attack, network: nn.Module, x: Tensor, y: Tensor, eps: Fraction, batch: int) -> Outcome:
+    (outcome,) = _engine(network, x, y, batch).run(attack, [eps], seed=0, early_stop=False)
+    return outcome
+
+
+def _engine(network: nn.Module, x: Tensor, y: Tensor, batch: int) -> Engine:
     victim = Victim(frozen_copy(network, x.device), x.device, "float32", "plain")
     targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
-    engine = Engine(victim, Judge(network, x.device), targets, batch, keep=len(x))
-    (outcome,) = engine.run(attack, [eps], seed=0, early_stop=False)
-    return outcome
+    return Engine(victim, Judge(network, x.device), targets, batch, keep=len(x))
 
 
 def check_model(
@@ -179,9 +236,8 @@ def _tried(name: str, call: Callable[[], Any]) -> Any:
     """What a user's code returns; what it raises becomes the check's message."""
     try:
         return call()
-    # It may raise anything.
-    except Exception as error:
-        raise AssertionError(f"{name} raises {summary(error)}") from error
+    except FAILURES as error:
+        raise AssertionError(f"{name} raises {what_was_raised(error)}") from error
 
 
 def _small(shape: tuple[int, int, int] = SHAPE, classes: int = CLASSES) -> nn.Module:

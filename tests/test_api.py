@@ -6,6 +6,7 @@ import copy
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import epsbench
-from epsbench.attacks import PGD, AutoAttack, GradientAttack
+from epsbench.attacks import PGD, AutoAttack, BatchAttack, GradientAttack
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.names.registry import name_with_parameters
 from epsbench.harness.plan.on_the_spot import parsed
-from epsbench.harness.run.given import attack_entries
+from epsbench.harness.run.given_attacks import attack_entries
 
 N = 80
 
@@ -334,6 +335,55 @@ def test_an_ensemble_says_which_part_fooled_which_image(network, x, y):
     assert set(point.fooled_by()[fooled]) <= names
     assert set(point.fooled_by()[~fooled]) <= {""}
     assert "\\pm" in result.to_latex()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps(GradientAttack):
+    size: float = 0.5
+
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + self.size * eps * gradient.sign()
+
+
+class Drawn(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + eps * torch.rand_like(gradient) * gradient.sign()
+
+
+class DrawnInALoop(BatchAttack):
+    def perturb(self, victim, x, y, eps, noise):
+        return (x + eps * (2 * torch.from_numpy(np.random.random_sample(x.shape)).float() - 1)).clamp(0, 1)
+
+
+class Keyed(GradientAttack):
+    def start(self, rows):
+        return rows.x + rows.eps * (2 * rows.noise.uniform(*rows.x.shape[1:]) - 1), {}
+
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + eps * gradient.sign()
+
+
+@pytest.mark.parametrize(("kind", "warns"), [(Drawn, True), (DrawnInALoop, True), (Keyed, False)])
+def test_an_attack_that_draws_from_a_global_generator_gets_a_finding(network, x, y, kind, warns):
+    for attack in (kind(), {"name": "ensemble", "parts": ["fgsm", kind()]}):
+        findings = epsbench.evaluate(network, x, y, attack=attack, eps=0.02).findings
+        assert [each.code for each in findings if each.code == "unkeyed-noise"] == ["unkeyed-noise"] * warns
+
+
+def test_the_parts_in_a_table_may_be_objects(network, x, y):
+    by_table = epsbench.evaluate(
+        network, x, y, attack={"name": "ensemble", "parts": ["fgsm", Steps(size=1.0)]}, eps=0.1
+    )
+    (entry,), objects, _ = attack_entries({"name": "ensemble", "parts": ["fgsm", Steps(size=0.25)]})
+    assert [part.name for part in by_table[0].record.parts] == ["fgsm", "steps(size=1.0)"]
+    assert entry["parts"][1]["size"] == 0.25
+    assert objects == {("attack", "Steps"): Steps}
+
+
+def test_two_classes_of_one_name_are_not_taken_for_each_other(network, x, y):
+    other = dataclass(frozen=True, kw_only=True)(type("Steps", (Steps,), {}))
+    with pytest.raises(InputError, match="attack: two classes are called Steps; give one of them another name"):
+        epsbench.evaluate(network, x, y, attack=[Steps(), other()], eps=0.1)
 
 
 def test_autoattack_as_an_object_is_the_one_of_a_suite():

@@ -8,7 +8,7 @@ from torch import nn
 
 import epsbench
 import epsbench.testing
-from epsbench.attacks import APGD, FGSM, PGD, BatchAttack, GradientAttack, Noise
+from epsbench.attacks import APGD, FGSM, PGD, Attack, BatchAttack, GradientAttack, Noise
 from epsbench.attacks.norms import NORMS
 from epsbench.models.defenses import NFGSM, TRADES, Defense, FGSMLoss, NoDefense, PGDBatch, PGDReplace
 
@@ -50,11 +50,103 @@ class Breaks(GradientAttack):
         raise KeyError("step")
 
 
+class GlobalInALoop(BatchAttack):
+    def perturb(self, victim, x, y, eps, noise):
+        return (x + eps * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+
+
+class AnyRow(GradientAttack):
+    """Halves the steps of all rows once one of them has taken a step: rows of one batch are in step, those of a run
+    are not."""
+
+    def budget(self):
+        return 4
+
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + eps / (8 if bool((step > 1).any()) else 4) * gradient.sign()
+
+
+class AnyRowNearby(Attack):
+    """The same for the smallest distance."""
+
+    goal = "smallest"
+
+    def budget(self):
+        return 4
+
+    def step(self, rows, answer, state):
+        return answer.x + (0.01 if bool((rows.step > 1).any()) else 0.1) * answer.gradient.sign(), state
+
+
+class AsksIf(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + eps * gradient.sign() if step > 0 else x_adv
+
+
+class Exits(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        raise SystemExit(0)
+
+
+class AsksForNothing(GradientAttack):
+    query = "logit"
+
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv
+
+
+class WithAState(GradientAttack):
+    def budget(self):
+        return 3
+
+    def update(self, x_adv, gradient, eps, step):
+        raise NotImplementedError
+
+
+class NewState(WithAState):
+    def move(self, x_adv, gradient, eps, step, state):
+        velocity = state.get("velocity", 0) + gradient
+        return x_adv + eps * velocity.sign(), {"velocity": velocity}
+
+
+class LostState(WithAState):
+    def state(self, x):
+        return {"velocity": torch.zeros_like(x)}
+
+    def move(self, x_adv, gradient, eps, step, state):
+        return x_adv + eps * gradient.sign(), {}
+
+
+class OtherState(WithAState):
+    def state(self, x):
+        return {"velocity": x.new_zeros(len(x), 1, 1, 1)}
+
+    def move(self, x_adv, gradient, eps, step, state):
+        return x_adv + eps * gradient.sign(), {"velocity": (state["velocity"] + gradient).double()}
+
+
+class NoDecorator(GradientAttack):
+    steps: int = 5
+
+    def update(self, x_adv, gradient, eps, step):
+        return x_adv + eps * gradient.sign()
+
+
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
+        (GlobalInALoop(), "GlobalInALoop uses a global random generator"),
+        (AnyRow(), "AnyRow gives 6 of 12 images another result beside rows of other steps"),
+        (AnyRowNearby(), "AnyRowNearby gives 6 of 12 images another result beside rows of other steps"),
+        (AsksIf(), r"ambiguous \(test_testing.py, line \d+\); a Python `if` asks for one truth value"),
+        (Exits(), r"Exits raises SystemExit: 0 \(test_testing.py, line \d+\)"),
+        (AsksForNothing(), 'its query must be "gradient", "logits" or "jacobian", not \'logit\''),
+        (NewState(), "has state 'velocity' after a step and not before the first one"),
+        (LostState(), "leaves out state 'velocity' after a step"),
+        (OtherState(), r"from \(N, \*\(1, 1, 1\)\) torch.float32 to \(N, \*\(3, 8, 8\)\) torch.float64"),
+        (NoDecorator(), r"NoDecorator has fields \(steps\) and is no dataclass, so they are ignored: put @dataclass"),
         (OverTheBatch(), "a row depends on the other rows"),
-        (Global(), "uses torch's global generator"),
+        (Global(), "uses a global random generator"),
         (Nothing(), "changes no pixel"),
         (Outside(), "12 of 12 images outside the ball"),
         (NotFinite(), "NaN or infinite"),

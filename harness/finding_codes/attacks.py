@@ -42,6 +42,11 @@ ATTACK: dict[str, Code] = {
         "The attack computes a gradient at the images that it returns, and does not take the last step.",
         "return the images after the last update",
     ),
+    "unkeyed-noise": Code(
+        "warning",
+        "The attack draws from a global random generator: verdicts depend on the batch size and on what ran before.",
+        "draw from rows.noise, or from the noise that perturb gets: it is keyed by image",
+    ),
     "lost-iterate": Code(
         "warning",
         "An earlier iterate fooled the model, and the image that the attack returned does not.",

@@ -31,6 +31,13 @@ class Table(tuple[tuple[str, Any], ...]):
     __slots__ = ()
 
 
+class HashableDict(dict[str, Any]):
+    """A dict as a parameter of an object that is compared with others."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(freeze(self))
+
+
 def freeze(value: Any) -> Any:
     """A JSON value as a hashable one: lists become tuples, tables become `Table`, fractions become text.
 

@@ -14,6 +14,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.named import digest
+from epsbench.harness.plan.names.attacks import check_attack
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients
 from epsbench.harness.plan.recorded import RecordIndex
@@ -45,10 +46,7 @@ class Stream:
         cells = tuple(cells)
         first = cells[0]
         attack = make("attack", first.attack, base, norm=first.norm)
-        try:
-            attack.check(describe(first.data).classes)
-        except ValueError as error:
-            raise InputError(f"{first.attack.name}: on {first.data}, {error}") from error
+        check_attack(attack, first.attack.name, describe(first.data).classes, str(first.data))
         if attack.goal == "smallest" and first.source:
             raise InputError(
                 f"{first.attack.name}: looks for the smallest distance, which only the judged model has; leave out its "

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from epsbench.attacks.base import Attack
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.names.content import what_was_raised
 from epsbench.harness.plan.names.loading import is_users
+from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.targets import Targets

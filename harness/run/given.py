@@ -9,23 +9,18 @@ import hashlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epsbench.attacks.base import Attack
 from epsbench.harness.errors import InputError, summary
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.data.checks import as_array, checked_images, checked_labels
 from epsbench.harness.plan.data.decoded import Decoder
 from epsbench.harness.plan.data.own_code import Given, as_label, part_of, size_of
 from epsbench.harness.plan.data.source import Part
-from epsbench.harness.plan.named import freeze
-from epsbench.harness.plan.names.kinds import KINDS
-from epsbench.harness.plan.names.nested import named_default
 from epsbench.harness.plan.names.versions import code_version, part_version
 from epsbench.harness.plan.on_the_spot import Entry, parsed
 from epsbench.harness.run.machine.copies import copy_of
@@ -243,53 +238,3 @@ def _usable(model: nn.Module) -> None:
     devices = {str(tensor.device) for tensor in tensors}
     if len(devices) > 1:
         raise InputError(f"model: its weights are on {' and '.join(sorted(devices))}; move them to one device")
-
-
-def attack_entries(attack: Any) -> tuple[list[Entry], Objects, list[str]]:
-    """The entries of a suite for attacks by name, as tables or as objects; the objects, and the norms they have."""
-    entries: list[Entry] = []
-    objects: Objects = {}
-    norms: list[str] = []
-    for each in attack if isinstance(attack, list | tuple) else [attack]:
-        if isinstance(each, str):
-            entries.append(parsed(each))
-        elif isinstance(each, Mapping):
-            entries.append(dict(each))
-        elif isinstance(each, Attack):
-            entry, own = _entry_of(each)
-            entries.append(entry)
-            objects |= own
-            norms += [each.norm.name] if each.norm.name not in norms else []
-        elif isinstance(each, type) and issubclass(each, Attack):
-            raise InputError(f"attack: {each.__name__} is a class; give an object: {each.__name__}()")
-        else:
-            raise InputError(
-                f"attack: is a {type(each).__name__}; give a name such as 'pgd:steps=40', a table, or an Attack"
-            )
-    if not entries:
-        raise InputError("attack: is empty; give at least one")
-    return entries, objects, norms
-
-
-def _entry_of(attack: Attack) -> tuple[dict[str, Any], Objects]:
-    kind = type(attack)
-    address = f"{kind.__module__}:{kind.__qualname__}"
-    known = {place: name for name, place in KINDS["attack"].built_in.items()}
-    name, objects = (known[address], {}) if address in known else (kind.__name__, {("attack", kind.__name__): kind})
-    entry: dict[str, Any] = {"name": name}
-    for field in fields(attack):
-        if not field.init or field.name in KINDS["attack"].hidden:
-            continue
-        value = named_default(getattr(attack, field.name))
-        if isinstance(value, tuple) and value and all(isinstance(part, Attack) for part in value):
-            inner = [_entry_of(part) for part in value]
-            value = [part for part, _ in inner]
-            for _, own in inner:
-                objects |= own
-        try:
-            freeze(value)
-        except TypeError as error:
-            raise InputError(f"attack {kind.__name__}: {field.name} is a {type(value).__name__}, which no record can "
-                             "hold; use numbers, texts, losses and attacks") from error  # fmt: skip
-        entry[field.name] = list(value) if isinstance(value, tuple) else value
-    return entry, objects

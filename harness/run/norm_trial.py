@@ -7,7 +7,7 @@ from torch import Tensor
 
 from epsbench.attacks.norms.base import Norm, per_row
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.names.content import what_was_raised
+from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.run.audits.attack import OUTSIDE
 from epsbench.harness.run.noise import KeyedNoise
 

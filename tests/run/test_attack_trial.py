@@ -126,7 +126,7 @@ def test_what_an_attack_returns_is_refused_before_training_all_at_once(outcome):
         "Squeezes": r"for one image, it raises IndexError: .*\(att.py, line \d+\)",
         "Points": r"attack Own returned a Tensor; start and step must return \(points, state\)",
         "OneForAll": r"attack Own returned a tensor of shape \(1, 1, 8, 8\); its next points must be",
-        "State": "attack Own has a int as state 'count'; it must be a tensor with 2 rows",
+        "State": "attack Own has an int as state 'count'; it must be a tensor with 2 rows",
         "Rows": r"attack Own has a tensor of shape \(10,\) as state 'mean'",
         "Later": "attack Own returned a list of 2; its next points must be",
         "Typo": r"for 2 images, it raises AttributeError: .*'signs'.*\(att.py, line \d+\)",

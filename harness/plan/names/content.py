@@ -24,9 +24,9 @@ from epsbench.harness.plan.cell import Cell
 from epsbench.harness.plan.data import DataDescription, describe
 from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names.packages import package_of, without_package
+from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.plan.names.reads import noted
 from epsbench.harness.plan.names.registry import in_memory, make
-from epsbench.harness.plan.names.repository import raised_at
 from epsbench.harness.plan.names.roots import project_of
 from epsbench.harness.plan.names.versions import file_digest
 from epsbench.models.parts import has_own_parts
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _FACTS = "; a model of your own gets the data's shape, classes or num_classes where its signature names them"
 _TYPES = "; let forward() convert the images, which are float32, to the type of its weights"
 _LOW = ("Half", "BFloat16", "double")
-_LONGEST = 300  # characters of an exception's message
 _LARGEST_SHARE = 0.5  # of a model's numbers that may be fixed without its being a model that brings weights
 
 
@@ -136,12 +135,6 @@ def why_not_built(name: str, data: str, error: BaseException) -> str:
     else:
         remedy = "correct the code, or the parameters that the suite gives it"
     return f"model {name!r} cannot be built for {data}: {what_was_raised(error)}; {remedy}"
-
-
-def what_was_raised(error: BaseException) -> str:
-    """``KeyError: 3 (victim.py, line 12)``: type, message and the place in the user's code, on one line."""
-    text = " ".join(str(error).split())[:_LONGEST]
-    return f"{type(error).__name__}{': ' if text else ''}{text}{raised_at(error)}"
 
 
 def _raiser(error: BaseException) -> tuple[str, str]:

@@ -14,11 +14,10 @@ from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.isolation import importing
 from epsbench.harness.plan.names import finders as finders  # whose import makes users' packages importable
 from epsbench.harness.plan.names.places import unreadable
+from epsbench.harness.plan.names.raised import FAILURES, raised_at
 from epsbench.harness.plan.names.repository import repository_of
 from epsbench.harness.plan.names.roots import OWN_FOLDERS, OWN_ROOT, is_own
 
-# Importing a user's module runs it: it may raise anything through no fault of epsbench, or even try to exit.
-_IMPORT_FAILURES = (Exception, SystemExit)
 _OWN_MODULES = tuple(f"epsbench.{folder}." for folder in sorted(OWN_FOLDERS))
 _KNOWN = {"builtins", "epsbench", "fractions", "torch"}
 
@@ -57,7 +56,7 @@ def _load_module(address: str, name: str, base: Path) -> ModuleType:
     try:
         with importing():
             return importlib.import_module(name)
-    except _IMPORT_FAILURES as error:
+    except FAILURES as error:
         remedy = f"install it, or give {_in_file(address, _file_of(name, base))}"
         raise InputError(f"{address!r}: cannot import {name!r} ({_reason(error)}); {remedy}") from error
 
@@ -92,7 +91,7 @@ def _load_file(address: str, place: str, base: Path) -> ModuleType:
             "at the root of its project it is found where that has a .git, a pyproject.toml or a README.md"
         )
         raise InputError(f"{address!r}: {path} does not import ({_reason(error)}); {remedy}") from error
-    except _IMPORT_FAILURES as error:
+    except FAILURES as error:
         raise InputError(f"{address!r}: {path} does not import ({_reason(error)}); correct the file") from error
 
 
@@ -114,4 +113,5 @@ def _old_name(name: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    """What an import raised, and the line of the user's code, where the message does not name one."""
+    return f"{type(error).__name__}: {error}{'' if isinstance(error, SyntaxError) else raised_at(error)}"

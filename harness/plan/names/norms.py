@@ -10,6 +10,7 @@ from epsbench.attacks.norms import NORMS, Norm
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.places import file_of, in_one_spelling
+from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
 from epsbench.harness.plan.names.versions import code_version
 
 
@@ -47,6 +48,8 @@ def norm_of(name: str, base: Path) -> Norm:
         norm: Norm = kind()
     except (TypeError, ValueError) as error:
         raise InputError(f"{name!r} cannot be made without arguments ({error})") from error
+    except FAILURES as error:
+        raise InputError(f"{name!r}: making it raises {what_was_raised(error)}; correct the file") from error
     return norm
 
 

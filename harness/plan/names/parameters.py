@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.plan.named import freeze
+from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,20 @@ def _fields(factory: Any) -> list[Parameter]:
     parameters = []
     for field in fields(factory):
         if field.init:
-            default = field.default_factory() if field.default_factory is not MISSING else field.default
+            default = field.default if field.default_factory is MISSING else _made(field, factory)
             required, later = default is MISSING, bool(field.metadata.get("later"))
             parameters.append(Parameter(field.name, _text(field.type), default, required, later))
     return parameters
+
+
+def _made(field: Field[Any], factory: Any) -> Any:
+    """The default that a field makes. Raises `InputError` with what the user's code raises."""
+    try:
+        return field.default_factory()  # type: ignore[operator]
+    except FAILURES as error:
+        raise InputError(
+            f"{factory.__name__}: making the default of {field.name} raises {what_was_raised(error)}; correct the file"
+        ) from error
 
 
 def _signature(factory: Callable[..., Any]) -> list[Parameter]:

@@ -9,15 +9,16 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from epsbench.attacks.norms.base import Norm
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.data import SUBSETS
-from epsbench.harness.plan.named import Named, Table, digest, thaw
+from epsbench.harness.plan.named import HashableDict, Named, Table, digest, thaw
 from epsbench.harness.plan.names.aliases import ALIASES, without_alias
+from epsbench.harness.plan.names.declared import ignored
 from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.kinds import KINDS, Kind, entry_points_of, known_names
 from epsbench.harness.plan.names.loading import load_object
@@ -25,8 +26,12 @@ from epsbench.harness.plan.names.nested import built, is_nested, named_default, 
 from epsbench.harness.plan.names.norms import norm_of
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
 from epsbench.harness.plan.names.places import file_of, in_one_spelling, require_weights
+from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
 from epsbench.harness.plan.names.versions import code_version
 from epsbench.models.parts import NEEDS, OwnPart, Part
+
+_COMPARED = ("attack", "loss", "defense")
+"""Kinds whose objects are looked up among others: what was tried, what is compiled."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
         return make(inner, nested, base)
 
     arguments = {
-        key: built(known[key], thaw(value) if isinstance(value, Table) or is_nested(known[key]) else value, make_one)
+        key: built(known[key], _argument(value, is_nested(known[key])), make_one)
         for key, value in named.params
         if key in known
     }
@@ -168,10 +173,35 @@ def make(kind: str, named: Named, base: Path, norm: Norm | str | None = None) ->
     factory = _wrapped(source.factory) if kind == "model" else source.factory
     if kind in NEEDS and not (isinstance(factory, type) and issubclass(factory, Part)):
         return OwnPart(kind, factory, tuple(sorted(arguments.items())))
+    return _called(kind, named.name, partial(factory, **dict(source.fixed), **arguments))
+
+
+def _called(kind: str, name: str, factory: Callable[[], Any]) -> Any:
+    """What a factory makes. Raises `InputError` where it refuses its arguments, and with what else it raises."""
     try:
-        return factory(**dict(source.fixed), **arguments)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{named.name}: {error}") from error
+        made = factory()
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:  # how a class of ours or of the user's refuses a value
+        raise InputError(f"{name}: {error}") from error
+    except FAILURES as error:
+        raise InputError(f"{name}: making it raises {what_was_raised(error)}; correct the file") from error
+    if kind in _COMPARED:
+        try:
+            hash(made)
+        except TypeError as error:
+            raise InputError(
+                f"{name}: it cannot be compared with another {KINDS[kind].noun} ({error}); let its fields be numbers, "
+                "texts, tuples and dicts of such, and make arrays and sets in start() or in a property"
+            ) from error
+    return made
+
+
+def _argument(value: Any, nested: bool) -> Any:
+    """A frozen value as an object takes it: a table as a dict that can be hashed, since objects are compared."""
+    if nested:
+        return thaw(value)
+    return HashableDict(thaw(value)) if isinstance(value, Table) else value
 
 
 def _own_architecture(entry: Any, base: Path) -> Any:
@@ -247,6 +277,11 @@ def _checked(kind: Kind, name: str, factory: Any) -> Any:
     if bases and not (isinstance(factory, type) and issubclass(factory, bases)):
         wanted = " or ".join(kind.bases).replace(":", ".")
         raise InputError(f"{name!r} is no {kind.noun}: it must be a class derived from {wanted}")
+    if inspect.isabstract(factory):
+        missing = " and ".join(f"{each}()" for each in sorted(factory.__abstractmethods__))
+        raise InputError(f"{name!r} does not define {missing}, which every {kind.noun} of its kind needs")
+    if problem := ignored(factory):
+        raise InputError(f"{name!r}: {problem}")
     for method, remedy in kind.uncalled.items():
         if inspect.isfunction(getattr(factory, method, None)):
             raise InputError(f"{name!r} defines {method}(), which nothing calls: {remedy}, or rename the method")

@@ -19,12 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from traceback import walk_tb
 from types import CodeType, ModuleType
 from typing import Any
 
 from epsbench.harness.isolation import importing
-from epsbench.harness.plan.names.packages import PARENT, Borrowed, encoded, package_of, without_package
+from epsbench.harness.plan.names.packages import PARENT, Borrowed, encoded, without_package
 from epsbench.harness.plan.names.reads import Reads, noted
 from epsbench.harness.plan.names.roots import OWN_FOLDERS, importable, is_own, is_package, project_of, roots_of
 from epsbench.harness.plan.names.stamp import Reading
@@ -245,16 +244,6 @@ def added_by(path: Path) -> tuple[Path, ...]:
     """The folders that the files of a file's repository have put on ``sys.path`` while they were loaded."""
     known = _CURRENT.get(roots_of(path))
     return tuple(map(Path, known.added)) if known else ()
-
-
-def raised_at(error: BaseException) -> str:
-    """`` (victim.py, line 12)``: the innermost line of a user's code that an error passed through; or nothing."""
-    hers = [
-        (Path(frame.f_code.co_filename).name, line)
-        for frame, line in walk_tb(error.__traceback__)
-        if package_of(str(frame.f_globals.get("__name__", ""))) in REPOSITORIES
-    ]
-    return f" ({hers[-1][0]}, line {hers[-1][1]})" if hers else ""
 
 
 class Source(SourceFileLoader):

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from epsbench.attacks.base import BatchAttack
 from epsbench.harness.isolation import isolated
+from epsbench.harness.plan.names.loading import is_users
 from epsbench.harness.run.attack.attack_run import AttackRun
+from epsbench.harness.run.attack.global_draws import GlobalDraws
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Ledger, Outcome
 from epsbench.harness.run.attack.query_log import QueryLog
@@ -24,6 +26,8 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.attack.watch import Unwatched, Watch
 from epsbench.harness.run.machine.memory import is_out_of_memory, release
+
+SEEDS = 2**32  # NumPy takes no larger seed, and those of an ensemble's parts are larger
 
 
 class Batches:
@@ -43,6 +47,7 @@ class Batches:
         self.victim, self.judge, self.targets, self.ledger, self.schedule = victim, judge, targets, ledger, schedule
         self.size = size
         self.watch: Watch = Unwatched()
+        self.draws = GlobalDraws(watched=is_users(run.attack))
 
     def run(self) -> Iterator[Outcome]:
         """Outcomes in order of ε, each as soon as its last verdict is in."""
@@ -85,8 +90,9 @@ class Batches:
         eps = torch.full((len(x), 1, 1, 1), float(outcome.eps), device=device)
         log = QueryLog(self.victim, x, y, eps, self.ledger.norm)
         # Other libraries draw from the global generators: seeded for each batch, and put back.
-        with unchanged(x, y, eps), isolated(self.seed * 1_000_003 + int(rows[0])):
+        with unchanged(x, y, eps), isolated((self.seed * 1_000_003 + int(rows[0])) % SEEDS), self.draws:
             images = self.attack.perturb(log, x, y, eps, self.targets.noise(self.seed, at, again))
+        outcome.returned.unkeyed = self.draws.count
         images = checked_images(self.attack, images, x)
         outcome.returned.note(images, x, eps, self.ledger.norm)
         x_adv = self.attack.norm.into_ball(x, images, eps)

@@ -178,6 +178,7 @@ class Engine:
                 # Priced as if it had been attacked alone: the shared gradient in full, and its time.
                 outcome.shared_backwards = int(outcome.attacked.sum())
                 outcome.seconds += self.clean.seconds * outcome.shared_backwards / len(self.targets)
+            outcome.returned.unkeyed = turn.draws.count
             yield outcome
 
     def _smallest(self, run: AttackRun, norm: Norm, part: str) -> Iterator[Outcome]:
@@ -201,6 +202,7 @@ class Engine:
         for eps in run.eps:
             outcome = ledger.at(eps)
             outcome.radii = len(run.eps)
+            outcome.returned.unkeyed = turn.draws.count
             yield outcome
 
     def _batches(self, run: AttackRun, ledger: Ledger, schedule: Each) -> Iterator[Outcome]:

@@ -21,10 +21,12 @@ def checked_images(attack: Attack, images: Any, x: Tensor) -> Tensor:
     return _images(type(attack).__name__, images, x, wanted)
 
 
-def checked_step(attack: Attack, returned: Any, x: Tensor) -> tuple[Tensor, State]:
+def checked_step(attack: Attack, returned: Any, x: Tensor, before: State | None = None) -> tuple[Tensor, State]:
     """The points, as ``x`` (N, C, H, W) in type and device, and the state of a start or a step.
 
-    Raises `ValueError`, naming the attack, for anything that is none.
+    ``before`` is the state that a step was given. The new one must have the same names, shapes and types: rows of
+    different steps lie side by side, and a name that a row does not have yet would not be handed on. Raises
+    `ValueError`, naming the attack, for anything that is none.
     """
     name, n = type(attack).__name__, len(x)
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
@@ -37,12 +39,34 @@ def checked_step(attack: Attack, returned: Any, x: Tensor) -> tuple[Tensor, Stat
             raise ValueError(
                 f"attack {name} has {kind} as state {key!r}; it must be a tensor with {n} rows, one an image"
             )
+    if before is not None:
+        _require_alike(name, before, state)
     return points, {key: value.detach() if value.requires_grad else value for key, value in state.items()}
 
 
+def _require_alike(name: str, before: State, after: State) -> None:
+    for key in sorted(before.keys() | after.keys()):
+        if key not in before:
+            raise ValueError(
+                f"attack {name} has state {key!r} after a step and not before the first one; give every row its value "
+                "at the start, in state(x) or start(rows)"
+            )
+        if key not in after:
+            raise ValueError(f"attack {name} leaves out state {key!r} after a step; return all of the state each time")
+        old, new = ((tuple(each.shape[1:]), str(each.dtype)) for each in (before[key], after[key]))
+        if old != new:
+            raise ValueError(
+                f"attack {name} changes state {key!r} from (N, *{old[0]}) {old[1]} to (N, *{new[0]}) {new[1]}; keep "
+                "its shape and type from the start on"
+            )
+
+
 def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
     size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
-    return f"a {type(value).__name__}{size}"
+    name = type(value).__name__
+    return f"a{'n' if name[0].lower() in 'aeio' else ''} {name}{size}"
 
 
 def _images(name: str, images: Any, x: Tensor, wanted: str) -> Tensor:
@@ -69,6 +93,9 @@ class Returned:
 
     no_pixels: int = 0
     """Of those: with values that no step of about ε makes of pixels in [0, 1], such as 255 or normalised values."""
+
+    unkeyed: int = 0
+    """Of a user's own attack, with a loop or without: calls that drew from a global random generator."""
 
     def note(self, images: Tensor, x: Tensor, eps: Tensor, norm: Norm) -> None:
         """Count images (N, C, H, W) that an attack returned for ``x`` at ``eps`` (N, 1, 1, 1)."""

@@ -16,9 +16,11 @@ from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import Norm
 from epsbench.attacks.norms.base import RowNoise, per_row
 from epsbench.attacks.rows import Answer, Rows
+from epsbench.harness.plan.names.loading import is_users
 from epsbench.harness.run.attack import cycles
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
+from epsbench.harness.run.attack.global_draws import GlobalDraws
 from epsbench.harness.run.attack.line_search import lead_of
 from epsbench.harness.run.attack.returned import checked_step
 from epsbench.harness.run.attack.schedule import in_ball
@@ -49,6 +51,7 @@ class Turn:
         # A random model's would depend on who asked first.
         self.from_clean = run.attack.starts_clean() and asks.clean.fits() and not may_be_done and not self.victim.random
         self._region_names: tuple[str, ...] = ()
+        self.draws = GlobalDraws(watched=is_users(run.attack))
 
     def first(self, eps_index: Tensor, attempt: Tensor, position: Tensor) -> tuple[State, frozenset[str], int]:
         """Rows (N,) before their first question, or after the shared answer at the clean image.
@@ -72,12 +75,16 @@ class Turn:
         tensors["target"] = self.attack.aim(self._rows(tensors))
         rows = self._rows(tensors)
         with unchanged(x, tensors["eps"]):
-            point, state = checked_step(self.attack, self.attack.start(rows), x)
+            with self.draws:
+                started = self.attack.start(rows)
+            point, state = checked_step(self.attack, started, x)
         taken = int(self.from_clean)
         if self.from_clean:
             with unchanged(x, tensors["eps"], tensors["step"]):
                 answer = self.asks.at_clean(position, rows)
-                point, state = checked_step(self.attack, self.attack.step(rows, answer, state), x)
+                with self.draws:
+                    stepped = self.attack.step(rows, answer, state)
+                point, state = checked_step(self.attack, stepped, x, state)
             tensors["step"] = tensors["step"] + 1
         tensors["point"] = self._projected(rows, point, state)
         # A row goes to the judge when its margin is below its threshold. If the judge disagrees, the threshold drops
@@ -110,7 +117,9 @@ class Turn:
         answer, logits = self.asks.at(t["point"], rows)
         with unchanged(t["point"], t["x"], t["eps"], t["step"]):
             remembered = {name[6:]: t[name] for name in shared}
-            proposal, state = checked_step(self.attack, self.attack.step(rows, answer, remembered), t["x"])
+            with self.draws:
+                stepped = self.attack.step(rows, answer, remembered)
+            proposal, state = checked_step(self.attack, stepped, t["x"], remembered)
         new = {"point": self._projected(rows, proposal, state)}
         new |= {f"state.{name}": value for name, value in state.items()}
         margin = self._margin(t, logits, answer)

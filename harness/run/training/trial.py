@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from epsbench.harness.errors import summary
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.names.content import what_was_raised, why_not_built
+from epsbench.harness.plan.names.content import why_not_built
+from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.run.attack.judge import in_float32
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.copies import copy_of

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from epsbench.attacks.base import Attack
+from epsbench.attacks.ensemble import Ensemble
+from epsbench.attacks.fgsm import FGSM
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
@@ -19,14 +21,22 @@ from epsbench.harness.run.attack.victim import Victim
 CPU = torch.device("cpu")
 
 
-def run(network: nn.Module, digits, attack: Attack, n: int = 40, batch: int = 64, eps: Fraction = Fraction(1, 10)):
+def run(
+    network: nn.Module,
+    digits,
+    attack: Attack,
+    n: int = 40,
+    batch: int = 64,
+    eps: Fraction = Fraction(1, 10),
+    seed: int = 0,
+):
     x, y = digits
     with torch.no_grad():
         right = (network(x).argmax(1) == y).nonzero().flatten()[:n]
     x, y = x[right], y[right]
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     engine = Engine(victim, Judge(network, CPU), Targets(lambda at: x[at], y, right), batch, keep=n)
-    (outcome,) = engine.run(attack, [eps], seed=0)
+    (outcome,) = engine.run(attack, [eps], seed=seed)
     return outcome
 
 
@@ -41,12 +51,22 @@ def returning(make):
     return Odd()
 
 
+@pytest.mark.parametrize("seed", [5_000, 2**32 - 1])
+def test_every_seed_of_a_suite_will_do_alone_and_in_an_ensemble(network, digits, seed):
+    """Global generators are seeded for a batch, and NumPy's takes no seed above 2³² - 1."""
+    alone = returning(lambda x, eps: (x + eps * torch.rand_like(x)).clamp(0, 1))
+    for attack in (alone, Ensemble(parts=(FGSM(), alone))):
+        first, again = (run(network, digits, attack, eps=Fraction(1, 100), seed=seed) for _ in range(2))
+        assert torch.equal(first.images, again.images)
+        assert not first.fooled.all()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda x, eps: (x, x, x), "returned a tuple of 3"),
         (lambda x, eps: x.numpy(), "returned a ndarray"),
-        (lambda x, eps: None, "returned a NoneType"),
+        (lambda x, eps: None, "returned None"),
         (lambda x, eps: x[:1], r"shape \(1, 1, 8, 8\)"),
         (lambda x, eps: x.flatten(1), r"shape \(40, 64\)"),
         (lambda x, eps: (255 * x).to(torch.uint8), "returned torch.uint8 images"),
