@@ -23,6 +23,9 @@ from epsbench.harness.plan.schema import SuiteFile, json_schema
 __all__ = ["Expectation", "Suite", "json_schema", "load_suite", "schema_text", "shipped_suites"]
 
 _DEEPEST = 12
+_PLAIN = {"a valid tuple": "a list", "a valid list": "a list", "a valid dictionary": "a table"}
+"""What pydantic calls a thing → what TOML calls it."""
+
 LARGEST_SUITE = 1 << 20
 
 
@@ -212,6 +215,7 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "too_long":
         return f"{where}: has more than {error['ctx']['max_length']:,} entries; give fewer, or split the suite"
     wish = error["msg"].removeprefix("Input should be ")
+    wish = next((plain for jargon, plain in _PLAIN.items() if wish.startswith(jargon)), wish)
     shown = repr(error["input"])
     return f"{where}: must be {wish}, not {shown if len(shown) <= 60 else shown[:60] + '…'}"
 

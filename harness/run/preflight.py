@@ -20,9 +20,11 @@ from epsbench.harness.run.data.augmentation import AUGMENTATIONS, augmentation_o
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.norm_trial import norm_problem
 from epsbench.harness.run.speed.batch_size import UNTRIED
+from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.trained import build
 from epsbench.harness.run.training.trial import Use, refusal
 from epsbench.models.hub import require_trained_head
+from epsbench.models.parts import has_own_parts
 
 
 def preflight(jobs: Sequence[Job], context: Context) -> None:
@@ -47,6 +49,7 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
             continue
         if not isinstance(cell, RobustnessCell):
             problems += _too_few_images(job, data)
+            problems += [problem for problem in _of_priors(job, data, context) if problem not in problems]
             continue
         faults = [*_of_classifiers(job, context, seen), *_of_norms(job, data, context, seen)]
         faults = faults or list(_of_attacks(job, data, context, seen))
@@ -80,6 +83,19 @@ def _too_few_images(job: Job, data: Data) -> list[str]:
         except InputError as error:
             problems.extend(error.messages)
     return problems
+
+
+def _of_priors(job: Job, data: Data, context: Context) -> Iterator[str]:
+    """What is wrong with the user's own priors of a job's generative cells, which draw samples after the training."""
+    from epsbench.harness.run.generative_trial import prior_problem  # classifiers need nothing of it
+
+    for cell in job.cells:
+        model = registry.make("model", cell.model, context.base)
+        if isinstance(cell, GenerationCell) and (is_users(model) or has_own_parts(model)):
+            vae = seeded(partial(model.build, data.description, cell.z_dim), cell.seed).to(context.device)
+            problem = prior_problem(vae, cell.seed)
+            if problem:
+                yield f"the prior of model {cell.model.label()!r} cannot be used: {problem}"
 
 
 def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[str]:

@@ -394,3 +394,17 @@ def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path):
     text = '[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\nattack = "fgsm"\neps = 0.1\n'
     path.write_text(text, encoding="utf-8-sig")
     assert load_suite(str(path)).cells
+
+
+def test_the_epochs_of_the_samples_are_a_list(tmp_path):
+    path = tmp_path / "suite.toml"
+    path.write_text(
+        '[generation]\ndata = "digits"\ntraining = { sample_epochs = [0, 2] }\n[generation.matrix]\nmodel = "vae"\n'
+    )
+    (cell,) = load_suite(str(path)).cells
+    assert dict(cell.training)["sample_epochs"] == (0, 2)
+    (cell,) = load_suite(str(path), changes=["generation.training.sample_epochs=[0, 10]"]).cells
+    path.write_text(path.read_text().replace(recipe, ""))
+    assert [each.id for each in load_suite(str(path)).cells] == [cell.id]
+    with pytest.raises(InputError, match=r"sample_epochs: must be a list, not 3 \(from --set"):
+        load_suite(str(path), changes=["generation.training.sample_epochs=3"])

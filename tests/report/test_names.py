@@ -42,3 +42,12 @@ def test_text_fits_any_width_and_interprets_no_markup(content, width, colour):
         assert max(map(len, written.splitlines())) <= width
     if width == 300 and not colour:
         assert MARKUP.partition("<b>")[0] in written
+
+
+def test_a_part_of_a_model_is_named_with_its_parameters(tmp_path):
+    model = {"name": "vae", "encoder": {"name": "mine.py:Encoder", "hidden": 16}, "prior": "mine.py:Laplace"}
+    other = model | {"encoder": {"name": "mine.py:Encoder", "hidden": 32}}
+    records = [factory.generation(0.5, model=each, epochs=2) for each in (model, other)]
+    written = text(Content(load_results(factory.write(tmp_path, *records))), width=300)
+    assert "encoder=mine.py:Encoder(hidden=16)" in written
+    assert '{"' not in written

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     PlainValidator,
     ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import core_schema
 
@@ -48,6 +49,15 @@ class Part(BaseModel):
     """A table of a suite. It refuses unknown keys, wrong types, NaN and infinities."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_tuples(cls, table: Any) -> Any:
+        """TOML has lists, and a frozen value holds them as tuples."""
+        if not isinstance(table, dict):
+            return table
+        held = {key for key, field in cls.model_fields.items() if get_origin(field.annotation) is tuple}
+        return {key: tuple(item) if key in held and isinstance(item, list) else item for key, item in table.items()}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.isolation import importing
 from epsbench.harness.plan.names import finders as finders  # whose import makes users' packages importable
+from epsbench.harness.plan.names.packages import package_of
 from epsbench.harness.plan.names.places import unreadable
 from epsbench.harness.plan.names.raised import FAILURES, raised_at
 from epsbench.harness.plan.names.repository import repository_of
@@ -44,7 +45,8 @@ def is_users(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(map(is_users, value))
     if not is_dataclass(value):
-        return type(value).__module__.partition(".")[0] not in _KNOWN
+        module = type(value).__module__
+        return bool(package_of(module)) or module.partition(".")[0] not in _KNOWN
     own = not type(value).__module__.startswith(_OWN_MODULES)
     return own or any(is_users(getattr(value, field.name)) for field in fields(value))
 

@@ -9,7 +9,7 @@ from typing import Any
 from epsbench.harness.plan.cell import models_of_record
 from epsbench.harness.plan.names.registry import built_in_defaults
 from epsbench.harness.report.results.cells import Cell, canonical, curve, start_label
-from epsbench.harness.report.results.units import data_name, defense_name, norm_name, scalar, visible
+from epsbench.harness.report.results.units import data_name, defense_name, norm_name, parameter, scalar, visible
 
 NAMED = ("model", "defense", "attack")
 STRENGTHS = {"steps": 1, "restarts": 1}
@@ -86,7 +86,7 @@ class Names:
             usual = built_in_defaults(kind, str(named["name"]))
             varying = varying | {key for key, value in named.items() if key in usual and value != usual[key]}
         shown = [
-            f"{visible(key)}={scalar(value)}"
+            f"{visible(key)}={parameter(value)}"
             for key, value in named.items()
             if key != "name"
             and value is not None

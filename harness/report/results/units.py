@@ -134,6 +134,16 @@ def scalar(value: Any) -> str:
     return visible(value) if isinstance(value, str) else visible(json.dumps(value, ensure_ascii=False, default=str))
 
 
+def parameter(value: Any) -> str:
+    """A parameter's value as text. One that is a name with parameters is written ``mine.py:Encoder(hidden=16)``."""
+    if isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+        return "+".join(map(parameter, value))
+    if not (isinstance(value, Mapping) and isinstance(value.get("name"), str)):
+        return scalar(value)
+    shown = [f"{visible(str(key))}={parameter(each)}" for key, each in value.items() if key != "name"]
+    return visible(value["name"]) + (f"({', '.join(shown)})" if shown else "")
+
+
 def data_name(data: Any) -> str:
     """A data set by its name; a user's own by its file or folder and the digest of its content."""
     if not isinstance(data, Mapping):

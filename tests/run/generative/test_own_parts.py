@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,38 @@ def test_a_name_or_parameter_that_does_not_exist_is_refused_with_the_suite(suite
 def test_a_part_that_cannot_be_used_is_refused_with_the_suite(suite, kind, name, message):
     with pytest.raises(InputError, match=message):
         suite(f'{{ name = "vae", {kind} = "mine.py:{name}" }}')
+
+
+PRIORS = """
+class Prior(nn.Module):
+    def __init__(self, z_dim):
+        super().__init__()
+        self.z_dim = z_dim
+    def log_prob(self, z):
+        return torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1) {density}
+    def draw(self, noise):
+        return {draw}
+"""
+
+
+@pytest.mark.parametrize(
+    ("draw", "density", "message"),
+    [
+        ("torch.zeros(4, self.z_dim)", "", "returns a tensor of shape (4, 4) for 3 rows; it must be (3, 4), as noise"),
+        ("[0.0] * self.z_dim", "", "draw(noise) returns list; a tensor (N, 4) is needed"),
+        ("noise.normals(self.z_dim)", "", "it raises AttributeError: 'KeyedNoise' object has no attribute 'normals' ("),
+        ("torch.randn_like(noise.normal(self.z_dim))", "", "draw(noise) uses a global random generator"),
+        ("noise.normal(self.z_dim) / 0", "", "draw(noise) returns NaN or infinity"),
+        ("noise.normal(self.z_dim)", "* float('nan')", "log_prob(z) is NaN or infinite at codes that draw(noise) made"),
+    ],
+)
+def test_a_prior_that_cannot_draw_is_refused_before_training(suite, tmp_path, draw, density, message):
+    with (tmp_path / "mine.py").open("a", encoding="utf-8") as file:
+        file.write(PRIORS.format(draw=draw, density=density))
+    with pytest.raises(InputError, match=re.escape(message)) as raised:
+        run(suite('{ name = "vae", prior = "mine.py:Prior" }'), tmp_path / "out")
+    assert "the prior of model 'vae(prior=mine.py:Prior)' cannot be used: " in str(raised.value)
+    assert not list((tmp_path / "out").glob("weights/*"))
 
 
 def test_a_vae_of_ones_own_that_cheats_is_void(suite, tmp_path):
