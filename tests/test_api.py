@@ -399,6 +399,20 @@ def test_options_of_a_run_are_checked_as_those_of_evaluate_are(wrong):
         epsbench.Options(**wrong)
 
 
+def test_models_that_differ_in_a_parameter_are_told_apart(tmp_path):
+    path = tmp_path / "two.toml"
+    path.write_text(
+        '[robustness]\ndata = "digits"\ntraining = { epochs = 1 }\n[robustness.matrix]\nattack = "none"\neps = 0\n'
+        'model = ["smallcnn", { name = "smallcnn", width = 8 }]\n',
+        encoding="utf-8",
+    )
+    epsbench.run_suite(epsbench.load_suite(str(path), 60), tmp_path / "out", epsbench.Options(quiet=True, device="cpu"))
+    with pytest.raises(InputError, match=r"model=\{'name': 'smallcnn', 'width': 16\}.*'width': 8\}") as raised:
+        epsbench.load_model(tmp_path / "out")
+    assert "hidden" not in str(raised.value)  # a parameter in which they are alike
+    assert epsbench.load_model(tmp_path / "out", model={"name": "smallcnn", "width": 8}).layers[0].out_channels == 8
+
+
 def test_a_trained_model_is_loaded(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text(

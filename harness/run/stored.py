@@ -89,7 +89,8 @@ def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
         return next(iter(matching.values()))
     named = [cells[record.id] for record in (matching.values() or records)]
     differs = {key for key in named[0]["training"] if len({repr(cell["training"].get(key)) for cell in named}) > 1}
-    lines = sorted({_shown(cell, differs) for cell in named})
+    parameters = {key: _differing([cell[key] for cell in named if isinstance(cell.get(key), Mapping)]) for key in SHOWN}
+    lines = sorted({_shown(cell, differs, parameters) for cell in named})
     what = "several models match" if matching else "no model matches"
     listed = "; ".join(lines[:6]) + ("; …" if len(lines) > 6 else "")
     raise InputError(f"{folder}: {what}; choose one by its values: {listed}")
@@ -107,10 +108,29 @@ def _is(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def _shown(cell: Mapping[str, Any], recipe: Collection[str]) -> str:
-    """What tells a cell's model from others; ``recipe`` are the keys of the training that do."""
-    values = {key: cell[key] for key in SHOWN if key in cell}
-    plain = {key: value.get("name") if isinstance(value, Mapping) else value for key, value in values.items()}
+def _differing(tables: list[Mapping[str, Any]]) -> set[str]:
+    """The parameters that tables of one name have with different values."""
+    first: dict[Any, Mapping[str, Any]] = {}
+    differs: set[str] = set()
+    for table in tables:
+        usual = first.setdefault(table.get("name"), table)
+        differs |= {key for key in {*table, *usual} if table.get(key) != usual.get(key)}
+    return differs
+
+
+def _shown(cell: Mapping[str, Any], recipe: Collection[str], parameters: Mapping[str, Collection[str]]) -> str:
+    """What tells a cell's model from others.
+
+    ``recipe`` are the keys of the training that do, ``parameters`` those of a model or a defense, by its key.
+    """
+    plain: dict[str, Any] = {}
+    for key in SHOWN:
+        value = cell.get(key)
+        if isinstance(value, Mapping):
+            shown = {each: value[each] for each in value if each == "name" or each in parameters[key]}
+            plain[key] = shown if len(shown) > 1 else value.get("name")
+        elif key in cell:
+            plain[key] = value
     plain |= {"training": {key: cell["training"].get(key) for key in sorted(recipe)}} if recipe else {}
     return ", ".join(f"{key}={value!r}" for key, value in plain.items())
 

@@ -398,9 +398,8 @@ def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path):
 
 def test_the_epochs_of_the_samples_are_a_list(tmp_path):
     path = tmp_path / "suite.toml"
-    path.write_text(
-        '[generation]\ndata = "digits"\ntraining = { sample_epochs = [0, 2] }\n[generation.matrix]\nmodel = "vae"\n'
-    )
+    recipe = "training = { sample_epochs = [0, 2] }"
+    path.write_text(f'[generation]\ndata = "digits"\n{recipe}\n[generation.matrix]\nmodel = "vae"\n')
     (cell,) = load_suite(str(path)).cells
     assert dict(cell.training)["sample_epochs"] == (0, 2)
     (cell,) = load_suite(str(path), changes=["generation.training.sample_epochs=[0, 10]"]).cells
