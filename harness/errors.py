@@ -40,5 +40,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     # Two letters that changed places are the likelier mistake: difflib finds "pdpgd" nearer to "pdg" than "pgd" is.
     turned = [other for other in names if other != name and sorted(other) == sorted(name)]
-    near = turned or get_close_matches(name, names, n=1, cutoff=0.6)
+    same = [other for other in names if other.casefold() == name.casefold()]
+    near = same or turned or get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"

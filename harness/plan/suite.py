@@ -23,7 +23,10 @@ from epsbench.harness.plan.schema import SuiteFile, json_schema
 __all__ = ["Expectation", "Suite", "json_schema", "load_suite", "schema_text", "shipped_suites"]
 
 _DEEPEST = 12
-_PLAIN = {"a valid tuple": "a list", "a valid list": "a list", "a valid dictionary": "a table"}
+_PLAIN = {
+    "a valid tuple": "a list", "a valid list": "a list", "a valid dictionary": "a table", "a valid string": "a string",
+    "a valid boolean": "true or false", "a valid integer": "an integer", "a valid number": "a number",
+}  # fmt: skip
 """What pydantic calls a thing → what TOML calls it."""
 
 LARGEST_SUITE = 1 << 20
@@ -217,7 +220,16 @@ def _explain(error: ErrorDetails) -> str:
     wish = error["msg"].removeprefix("Input should be ")
     wish = next((plain for jargon, plain in _PLAIN.items() if wish.startswith(jargon)), wish)
     shown = repr(error["input"])
-    return f"{where}: must be {wish}, not {shown if len(shown) <= 60 else shown[:60] + '…'}"
+    remedy = _remedy(wish, where, path, error["input"])
+    return f"{where}: must be {wish}, not {shown if len(shown) <= 60 else shown[:60] + '…'}{remedy}"
+
+
+def _remedy(wish: str, where: str, path: tuple[str | int, ...], value: Any) -> str:
+    """What to write instead, where a table and a list, or a number and a bound, were mixed up; else nothing."""
+    if wish == "a list" and isinstance(value, dict):
+        return f"; each entry is a table: write [[{where}]] in double brackets"
+    bound = "expect" in path and not isinstance(value, bool) and isinstance(value, int | float)
+    return f"; write {path[-1]} = {{ min = {value} }}, or max" if wish == "a table" and bound else ""
 
 
 def _known_keys(path: tuple[str | int, ...]) -> list[str]:

@@ -62,7 +62,7 @@ def test_a_table_that_the_file_leaves_out_is_made_and_a_name_alone_gets_paramete
         ("generation.training.epoch=3", "training.epoch: unknown key; did you mean 'generation.training.epochs'?"),
         ("generatoin.training.epochs=3", "--set generatoin.training.epochs: unknown key; did you mean 'generation."),
         ("generation.training.epochs=abc",
-         "generation.training.epochs: must be a valid integer, not 'abc' (from --set generation.training.epochs=abc)"),
+         "generation.training.epochs: must be an integer, not 'abc' (from --set generation.training.epochs=abc)"),
         ("robustness.matrix.eps[9]=1", "robustness.matrix.eps has 3 entries, the last is robustness.matrix.eps[2]"),
         ("robustness.matrix.attack.steps=3", "is a list; say which entry: robustness.matrix.attack[0].steps"),
         ("robustness.matrix.attack[2].stepz=3", "unknown parameter 'stepz'; did you mean 'steps'? (from --set robust"),

@@ -173,7 +173,7 @@ def test_the_committed_schema_is_the_generated_one():
         (
             "[robustness.matrix]",
             '[robustness.matrix]\nseed = [0, "1"]',
-            "robustness.matrix.seed[1]: must be a valid integer",
+            "robustness.matrix.seed[1]: must be an integer",
         ),
         ("[robustness.matrix]", "[robustness.matrix]\nseed = -1", "robustness.matrix.seed[0]: must be greater than"),
         ("[robustness.matrix]", '[robustness.matrix]\nnorm = "l7"', "robustness.matrix.norm[0]: unknown norm 'l7'"),
@@ -407,3 +407,24 @@ def test_the_epochs_of_the_samples_are_a_list(tmp_path):
     assert [each.id for each in load_suite(str(path)).cells] == [cell.id]
     with pytest.raises(InputError, match=r"sample_epochs: must be a list, not 3 \(from --set"):
         load_suite(str(path), changes=["generation.training.sample_epochs=3"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('attack = "PGD"', "attack[0]: unknown attack 'PGD'; did you mean 'pgd'?"),
+        ('norm = "L2"', "norm[0]: unknown norm 'L2'; did you mean 'l2'?"),
+        ("[[robustness.expect]]\nrobust_accuracy = 0.5",
+         "robust_accuracy: must be a table, not 0.5; write robust_accuracy = { min = 0.5 }, or max"),
+        ("[robustness.expect]\nrobust_accuracy = { min = 0.5 }",
+         "expect: must be a list, not {'robust_accuracy': {'min': 0.5}}; each entry is a table: write "
+         "[[robustness.expect]] in double brackets"),
+        ('[[robustness.expect]]\nrobust_accuracy = { min = 0.5 }\nstrict = "yes"', "must be true or false, not 'yes'"),
+    ],
+)  # fmt: skip
+def test_usual_slips_are_answered_with_what_to_write(tmp_path, line, message):
+    path = tmp_path / "suite.toml"
+    attack = "" if line.startswith("attack") else 'attack = "fgsm"\n'
+    path.write_text(f'[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\n{attack}eps = 0.1\n{line}\n')
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_suite(str(path))
