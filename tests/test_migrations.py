@@ -112,7 +112,7 @@ def two_cells(tmp_path, request):
     path = tmp_path / "two.toml"
     path.write_text(SUITE)
     suite, results = load_suite(str(path)), tmp_path / "results"
-    metric = {"clean_accuracy": {"value": 0.9, "low": 0.85, "high": 0.95, "n": 8}}
+    metric = {"clean_accuracy": {"value": 1.0, "low": 0.85, "high": 1.0, "n": 8}}
     verdicts = {"n": 8, "clean": "/w==", "robust": "8A=="}
     for cell in suite.cells:
         fields = {"id": cell.id, "cell": cell.canonical(), "code": cell.code, "metrics": metric, "verdicts": verdicts}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import epsbench
 from epsbench.harness.errors import InputError
 from epsbench.harness.findings import Finding
 from epsbench.harness.frames import flatten, frame
@@ -38,8 +40,8 @@ def record(**fields) -> Record:
         "id": "0123456789abcdef",
         "status": "ok",
         "cell": {"task": "robustness", "attack": {"name": "pgd", "steps": 10}, "eps": "8/255"},
-        "metrics": {"robust_accuracy": Metric(value=0.5, low=0.4, high=0.6, n=9)},
-        "verdicts": Verdicts.pack(np.ones(9, dtype=bool), np.arange(9) < 4),
+        "metrics": {"robust_accuracy": Metric(value=0.5, low=0.4, high=0.6, n=8)},
+        "verdicts": Verdicts.pack(np.ones(8, dtype=bool), np.arange(8) < 4),
     }
     return Record(**(given_fields | fields))
 
@@ -199,7 +201,7 @@ def test_pictures_come_back_and_damage_is_reported(tmp_path):
 def test_flat_rows_hold_numbers_as_numbers():
     row = flatten(record())
     assert row["attack"] == "pgd"
-    assert (row["robust_accuracy"], row["robust_accuracy_n"]) == (0.5, 9)
+    assert (row["robust_accuracy"], row["robust_accuracy_n"]) == (0.5, 8)
     table = frame([record(), record(id="aaaaaaaa")])
     assert len(table) == 2
     assert table["robust_accuracy"].mean() == 0.5
@@ -268,3 +270,22 @@ def test_messages_carry_nothing_that_a_terminal_acts_on(tmp_path):
 )  # fmt: skip
 def test_a_number_in_a_record_is_finite_or_none(value, number):
     assert finite_number(value) == number
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (Metric(value=0.99, low=0.4, high=0.6, n=8), "robust_accuracy is 0.99, outside its interval from 0.4 to 0.6"),
+        (Metric(value=0.55, low=0.4, high=0.6, n=8), "robust_accuracy is 0.55, and its verdicts say 0.5"),
+        (Metric(value=0.99), "robust_accuracy is 0.99, and its verdicts say 0.5"),
+    ],
+)
+def test_a_number_that_was_edited_is_named(tmp_path, metric, message):
+    path = write_record(tmp_path, record(metrics={"robust_accuracy": metric}))
+    with pytest.raises(InputError, match=f"{path}: was changed after it was written: {message}; delete the file and"):
+        read_record(path)
+
+
+def test_every_committed_record_agrees_with_itself():
+    folders = [cells.parent for cells in (Path(epsbench.__file__).parent / "results" / "reference").glob("*/cells")]
+    assert sum(len(read_records(folder)) for folder in folders) > 800

@@ -27,6 +27,7 @@ LARGEST_RECORD = 32 << 20
 LARGEST_PICTURES = 512 << 20
 
 
+_ROUNDING = 1e-6  # of an accuracy: a share of at most some millions of examples
 ALIKE = ("code", "training", "evaluation", "curves", "environment")
 """Fields in which many records of a folder are equal."""
 PACKED = ("verdicts", "distances", "predictions")
@@ -101,7 +102,27 @@ def read_record(path: Path) -> Record:
                 _require_as_many(packed.n, record)
         except ValueError as error:
             raise InputError(f"{path}: not a record: {name}: {error}; {remedy}") from error
+    try:
+        _require_agreement(record)
+    except ValueError as error:
+        raise InputError(f"{path}: was changed after it was written: {error}; {remedy}") from error
     return record
+
+
+def _require_agreement(record: Record) -> None:
+    """Raise `ValueError` for an accuracy that is not the one of the verdicts, or a number outside its own interval.
+
+    A record is not signed: this finds what was edited by hand or by mistake, and no forgery.
+    """
+    for name, metric in record.metrics.items():
+        low, high = (metric.value if end is None else end for end in (metric.low, metric.high))
+        if not low - _ROUNDING <= metric.value <= high + _ROUNDING:
+            raise ValueError(f"{name} is {metric.value:g}, outside its interval from {low:g} to {high:g}")
+    if record.verdicts is None or not record.verdicts.n:
+        return
+    for name, verdicts in zip(("clean_accuracy", "robust_accuracy"), record.verdicts.unpack(), strict=True):
+        if name in record.metrics and abs(record.metrics[name].value - verdicts.mean()) > _ROUNDING:
+            raise ValueError(f"{name} is {record.metrics[name].value:g}, and its verdicts say {verdicts.mean():g}")
 
 
 def _require_as_many(n: int, record: Record) -> None:

@@ -425,6 +425,8 @@ def test_the_epochs_of_the_samples_are_a_list(tmp_path):
 def test_usual_slips_are_answered_with_what_to_write(tmp_path, line, message):
     path = tmp_path / "suite.toml"
     attack = "" if line.startswith("attack") else 'attack = "fgsm"\n'
-    path.write_text(f'[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\n{attack}eps = 0.1\n{line}\n')
+    path.write_text(
+        f'[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\n{attack}eps = 0.1\n{line}\n'
+    )
     with pytest.raises(InputError, match=re.escape(message)):
         load_suite(str(path))
