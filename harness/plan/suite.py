@@ -7,7 +7,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -46,6 +46,8 @@ class Suite:
     """Every cell, classifiers first, in the order of the axes."""
     expectations: tuple[Expectation, ...]
     """The bounds of ``epsbench check``, in the order of the file."""
+    arguments: tuple[str, ...] = ()
+    """The options of the command line that changed it: ``("--limit", "100")``."""
 
     @property
     def base(self) -> Path:
@@ -84,7 +86,9 @@ def load_suite(
     if wanted and isinstance(document.get("description", ""), str):
         made = ", ".join(f"{change.key} = {change.text.partition('=')[2].strip()}" for change in wanted)
         document["description"] = f"{document.get('description', '')} (changed: {made})".strip()
-    return made_suite(document, path, limit, precision, lambda problem: f"{path}: {problem}{_from(problem, wanted)}")
+    suite = made_suite(document, path, limit, precision, lambda problem: f"{path}: {problem}{_from(problem, wanted)}")
+    given = [("--limit", limit), ("--precision", precision), *(("--set", change.text) for change in wanted)]
+    return replace(suite, arguments=tuple(str(each) for pair in given if pair[1] is not None for each in pair))
 
 
 def suite_text(name_or_path: str, changes: Iterable[str] = ()) -> str:

@@ -23,7 +23,7 @@ def suite_of(*records, bounds: dict[str, Bound], strict: bool = False, name: str
     expectation = SimpleNamespace(
         task=records[0].cell["task"], where={}, bounds=bounds, strict=strict, cells=cells, label="all"
     )
-    return SimpleNamespace(name=name, path=Path("gate.toml"), cells=cells, expectations=(expectation,))
+    return SimpleNamespace(name=name, path=Path("gate.toml"), cells=cells, expectations=(expectation,), arguments=())
 
 
 def robust(share: float, n: int = 1000, **axes):

@@ -56,8 +56,8 @@ class Part(BaseModel):
         """TOML has lists, and a frozen value holds them as tuples."""
         if not isinstance(table, dict):
             return table
-        held = {key for key, field in cls.model_fields.items() if get_origin(field.annotation) is tuple}
-        return {key: tuple(item) if key in held and isinstance(item, list) else item for key, item in table.items()}
+        tuples = {key for key, field in cls.model_fields.items() if get_origin(field.annotation) is tuple}
+        return {key: tuple(item) if key in tuples and isinstance(item, list) else item for key, item in table.items()}
 
 
 @dataclass(frozen=True)

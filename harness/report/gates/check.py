@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,7 @@ def _measured(
     record: Record | None, name: str, bound: Bound, suite: Suite, results: Path, *, strict: bool
 ) -> tuple[Verdict, str]:
     if record is None:
-        again = f"epsbench run {visible(str(suite.path))} --out {visible(str(results))}"
+        again = visible(shlex.join(["epsbench", "run", str(suite.path), *suite.arguments, "--out", str(results)]))
         return "not measured", f"there is no record of this cell and the present code; `{again}` measures it"
     if record.status != "ok":
         return "not measured", f"the cell is {record.status}: {_reason(record)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -117,7 +118,7 @@ def load_results(*folders: Path) -> Results:
 
 def _read(folder: Path) -> list[Record]:
     """The checked records of one folder."""
-    how = f"`epsbench run SUITE --out {folder}` measures a suite into it"
+    how = f"`epsbench run SUITE --out {shlex.quote(str(folder))}` measures a suite into it"
     if not is_there(folder) or not folder.is_dir():
         raise InputError(f"{folder}: no such results folder; {how}")
     records = read_records(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from xml.etree import ElementTree
 
 import factory
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.bounds import GenerationExpect, RobustnessExpect, Share
+from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import Metric, record_path
 from epsbench.harness.report.gates.check import SHARES, check_suite, judge
 from epsbench.harness.report.gates.junit import Case, junit, write_junit
@@ -150,3 +152,24 @@ def test_check_writes_junit_and_says_so_when_it_cannot(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="--junit"):
         check_suite(suite, tmp_path, tmp_path / "folder")
+
+
+def test_the_command_for_a_missing_cell_can_be_pasted(tmp_path):
+    """With quotes around spaces, and with the options that the suite was read with: other ones measure other cells."""
+    folder = tmp_path / "my föld"
+    folder.mkdir()
+    path = folder / "gate 1.toml"
+    path.write_text(
+        '[robustness]\ndata = "digits"\n[robustness.matrix]\nmodel = "smallcnn"\nattack = "fgsm"\neps = 0.1\n'
+        "[[robustness.expect]]\nclean_accuracy = { min = 0.5 }\n",
+        encoding="utf-8",
+    )
+    suite = load_suite(str(path), 20, "float32", ["robustness.matrix.seed=[2]"])
+    _, text = check_suite(suite, folder / "out")
+    command = text.partition("`")[2].partition("`")[0]
+    _, verb, name, *options = shlex.split(command)
+    assert (verb, options[-2:]) == ("run", ["--out", str(folder / "out")])
+    assert options[:-2] == ["--limit", "20", "--precision", "float32", "--set", "robustness.matrix.seed=[2]"]
+    assert [cell.id for cell in load_suite(name, int(options[1]), options[3], [options[5]]).cells] == [
+        cell.id for cell in suite.cells
+    ]
