@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from types import FunctionType
@@ -39,7 +41,7 @@ def _ignored(factory: type) -> Iterator[str]:
                 f"{_DECORATOR} above the class"
             )
         inherited = {field.name: field.type for base in kind.__bases__ if is_dataclass(base) for field in fields(base)}
-        for name in sorted(inherited.keys() & vars(kind).keys() - vars(kind).get("__annotations__", {}).keys()):
+        for name in sorted(inherited.keys() & vars(kind).keys() - _annotations(kind).keys()):
             value = vars(kind)[name]
             if not isinstance(value, FunctionType | property | classmethod | staticmethod):
                 yield (
@@ -50,8 +52,17 @@ def _ignored(factory: type) -> Iterator[str]:
 
 def _declared(kind: type) -> list[str]:
     """The names that a class gives a type and a default, apart from those of the class alone."""
-    types = vars(kind).get("__annotations__", {})
-    return [name for name, annotation in types.items() if name in vars(kind) and not _of_class(annotation)]
+    types = _annotations(kind).items()
+    return [name for name, annotation in types if name in vars(kind) and not _of_class(annotation)]
+
+
+def _annotations(kind: type) -> dict[str, Any]:
+    """The types that a class itself gives its attributes, by name."""
+    if sys.version_info >= (3, 14):  # they are computed when they are asked for, and may name what is not imported
+        import annotationlib
+
+        return annotationlib.get_annotations(kind, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(kind)
 
 
 def _of_class(annotation: Any) -> bool:
