@@ -27,6 +27,8 @@ _TRIALS = 3  # of each size, the median of which counts: a single one is easily 
 # What a turn of the engine takes besides its query, whatever the number of rows: about 100 small operations of an
 # attack's step (AutoAttack's parts on smallcnn, one AMD EPYC core, torch 2.14).
 TURN_SECONDS = {"cpu": 5e-4, "cuda": 0.0}
+# The same of an attack without gradients: Square at 64 to 512 rows (smallcnn on MNIST, the same core).
+FORWARD_TURN_SECONDS = {"cpu": 1e-3, "cuda": 0.0}
 
 
 def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
@@ -39,7 +41,8 @@ def find_batch(victim: Victim, targets: Targets, rows: int) -> int:
     most = as_many_as_fit(min(LARGEST[kind], max(rows, 1)), victim.bare_logits, _one(targets))
     if TRIAL_SHARE * rows < 4 * UNTRIED[kind] or not victim.differentiable:
         return min(UNTRIED[kind], most)
-    return _fastest(victim, lambda size: partial(victim.gradient, *targets.batch(size)), most, rows)
+    turn = TURN_SECONDS[kind]
+    return _fastest(victim, lambda size: partial(victim.gradient, *targets.batch(size)), most, rows, turn)
 
 
 def untried(victim: Victim, targets: Targets) -> int:
@@ -61,18 +64,19 @@ def find_forward_batch(victim: Victim, targets: Targets, batch: int, rows: int) 
         return batch
     largest, fit = LARGEST[victim.device.type], rows_that_fit(victim.bare_logits, _one(targets))
     most = min(largest, FORWARD_ROWS * fit) if fit else largest
-    return _fastest(victim, lambda size: partial(victim.scores, targets.batch(size)[0]), most, rows)
+    turn = FORWARD_TURN_SECONDS[victim.device.type]
+    return _fastest(victim, lambda size: partial(victim.scores, targets.batch(size)[0]), most, rows, turn)
 
 
-def _fastest(victim: Victim, query: Callable[[int], Callable[[], object]], most: int, rows: int) -> int:
-    """The size up to ``most`` with the most rows of a query a second, the rest of a turn included."""
+def _fastest(victim: Victim, query: Callable[[int], Callable[[], object]], most: int, rows: int, turn: float) -> int:
+    """The size up to ``most`` with the most rows of a query a second, the ``turn`` seconds of the rest included."""
     kind, budget = victim.device.type, TRIAL_SHARE * rows
     best, best_rate, batch, spent = min(UNTRIED[kind], most), 0.0, SMALLEST, 0
     while batch <= most and spent + (1 + _TRIALS) * batch <= budget:
         call = query(batch)
         try:
             call()  # the first call at a new shape chooses kernels
-            rate = batch / (seconds(call, victim.device, _TRIALS) + TURN_SECONDS[kind])
+            rate = batch / (seconds(call, victim.device, _TRIALS) + turn)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

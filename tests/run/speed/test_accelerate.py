@@ -94,6 +94,9 @@ def test_small_operations_count_for_the_batch(network, targets, monkeypatch):
     assert find_batch(quick, targets, 10**6) == 512
     slow = paced(network, monkeypatch, {size: size * 1e-3 for size in (32, 64, 128, 256, 512)})
     assert find_batch(slow, targets, 10**6) == 32
+    between = paced(network, monkeypatch, {size: size * 4e-5 for size in (32, 64, 128, 256, 512)})
+    assert find_batch(between, targets, 10**6) == 256
+    assert find_forward_batch(between, targets, 32, 10**6) == 512  # the rest of such a turn takes twice as long
 
 
 def test_the_floor_is_gradients_and_verdicts_at_their_bare_rates(network, targets):
