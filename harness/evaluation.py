@@ -21,41 +21,10 @@ from epsbench.harness.latex import escape
 from epsbench.harness.plan.data.budget import budget
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.records import Record, images_path, unpack_bits
-from epsbench.harness.statistics import wilson
+from epsbench.harness.share import Share
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Share(float):
-    """A share in [0, 1] with its 95 % interval; a float, so it compares and formats as one. NaN: it means nothing."""
-
-    low: float
-    """The lower end of the interval."""
-    high: float
-    """The upper end."""
-    n: int
-    """The number of images behind it."""
-
-    def __new__(cls, value: float, low: float, high: float, n: int) -> Share:
-        share = super().__new__(cls, value)
-        share.low, share.high, share.n = low, high, n
-        return share
-
-    @classmethod
-    def of(cls, bits: np.ndarray, void: bool = False) -> Share:
-        """The share of true values among ``bits`` (n,), with Wilson's interval."""
-        if void:
-            return cls(math.nan, math.nan, math.nan, len(bits))
-        return cls(float(bits.mean()), *wilson(int(bits.sum()), len(bits)), len(bits))
-
-    def __str__(self) -> str:
-        if math.isnan(self):
-            return "void"
-        return f"{100 * self:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-
-    def __repr__(self) -> str:
-        return f"<{self} of {self.n:,}>"
 
 
 @dataclass(frozen=True)
@@ -262,16 +231,16 @@ class Evaluation:
     def to_latex(self, model: str = "") -> str:
         """A table for a paper, with booktabs: accuracies in percent, and half the width of their 95 % intervals."""
         name = escape(model or str(self.points[0].record.cell["model"]["name"]))
-        heads, values = ["Model", "Clean"], [name, _latex_share(self.clean_accuracy)]
+        heads, values = ["Model", "Clean"], [name, self.clean_accuracy.latex()]
         for point in self.points:
             last = escape(f"{point.attack} {point.norm} {point.eps}")
             for part in point.record.parts[:-1]:
                 heads.append(escape(part.name))
                 low, high = part.robust_accuracy.low or 0.0, part.robust_accuracy.high or 1.0
                 n = part.robust_accuracy.n or 0
-                values.append("void" if point.void else _latex_share(Share(part.robust_accuracy.value, low, high, n)))
+                values.append("void" if point.void else Share(part.robust_accuracy.value, low, high, n).latex())
             heads.append(last)
-            values.append(_latex_share(point.robust_accuracy))
+            values.append(point.robust_accuracy.latex())
         rows = [f"\\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", "\\toprule", f"{' & '.join(heads)} \\\\",
                 "\\midrule", f"{' & '.join(values)} \\\\", "\\bottomrule", "\\end{tabular}"]  # fmt: skip
         return "\n".join(rows)
@@ -333,9 +302,3 @@ def save_images(points: Sequence[Point], path: Path) -> list[Path]:
         keep_archive(own, {"images": point.per_image.chunked(), **others}, compressed=True)
         written.append(own)
     return written
-
-
-def _latex_share(share: Share) -> str:
-    if math.isnan(share):
-        return "void"
-    return f"${100 * share:.1f} \\pm {50 * (share.high - share.low):.1f}$"
