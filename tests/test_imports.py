@@ -109,8 +109,10 @@ MAY_IMPORT = {
     f"{REPORT}.glossary": (),
     "testing": ("harness.testing",),
     "harness.evaluation": (
-        "harness.plan.epsilon", "harness.plan.data.budget", "harness.kept_images", "harness.by_class", *SHARED
+        "harness.plan.epsilon", "harness.plan.data.budget", "harness.kept_images", "harness.by_class", "harness.share",
+        *SHARED,
     ),
+    "harness.share": ("harness.statistics",),
     "harness.by_class": ("harness.statistics",),
     "harness.kept_images": ("harness.errors", "harness.files"),
     "harness.api": ("harness.evaluation", RUN, "harness.plan", "harness.report", *SHARED),

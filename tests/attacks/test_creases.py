@@ -113,8 +113,13 @@ def test_steps_along_creases_are_counted_and_never_lead_farther(network, digits)
 
 def test_changes_that_are_counted_take_no_steps_along_creases(network, digits):
     x, y = (each[:10] for each in digits)
-    attack = FMN(steps=5, norm=NORMS["l0"], creases=20)
+    attack = FMN(steps=5, norm=NORMS["l0"], creases=20, polish=0)
     assert next(engine_of(network, x, y).run(attack, [Fraction(5)], seed=0)).backwards == 50
+    without, along = (
+        next(engine_of(network, x, y).run(replace(attack, polish=8, creases=c), [Fraction(5)], seed=0)).backwards
+        for c in (0, 20)
+    )
+    assert without == along > 50
 
 
 def test_a_negative_number_of_steps_along_creases_is_refused():

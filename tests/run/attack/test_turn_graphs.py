@@ -33,6 +33,7 @@ from epsbench.harness.run.attack import graphs, turn_graphs
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.engine import Engine
+from epsbench.harness.run.attack.global_draws import GlobalDraws
 from epsbench.harness.run.attack.graphs import Ladder
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.smallest import NearestTurn
@@ -169,6 +170,7 @@ def test_on_cuda_no_turn_waits_for_the_device(network, digits, no_tables_kept, n
     everyone = torch.arange(8)
     tensors, shared, _ = turn.first(torch.zeros_like(everyone), torch.zeros_like(everyone), everyone)
     turn.asks = Gone(asks)
+    turn.draws = GlobalDraws(watched=False)  # a fake tensor has no bytes; the host's generators wait for no device
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake = {
             key: torch.empty_strided(each.shape, each.stride(), dtype=each.dtype, device="cuda")
