@@ -28,7 +28,7 @@ def test_the_page_of_questions_has_the_numbers_of_the_records():
             "{{transfer: robust_accuracy, model=smallcnn, subset=first-half, source.model=, attack=pgd, eps=0.1}}",
             "42.8 %",
         ),
-        ("{{resnet18-clean: training_seconds, attack=fgsm}}", "1 h 19 min"),
+        ("{{resnet18-clean: training_seconds, attack=fgsm, training.unsmoothed_epochs=}}", "1 h 19 min"),
         ("no quotation, {one} pair of braces", "no quotation, {one} pair of braces"),
     ],
 )
