@@ -139,8 +139,7 @@ class Evaluation:
     @property
     def robust_accuracy(self) -> Share:
         """The share of images that are classified correctly under every attack and ε evaluated, and without one."""
-        robust = np.logical_and.reduce([point.robust for point in self.points])
-        return Share.of(robust, any(point.void for point in self.points))
+        return Share.of(self._robust, any(point.void for point in self.points))
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -225,8 +224,12 @@ class Evaluation:
 
     def _verdicts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The labels, and whether each image is right without and under every attack, all (n,)."""
-        robust = np.logical_and.reduce([point.robust for point in self.points])
-        return np.array(self.points[0].per_image["labels"]), self.points[0].right, robust
+        return np.array(self.points[0].per_image["labels"]), self.points[0].right, self._robust
+
+    @property
+    def _robust(self) -> np.ndarray:
+        """Whether each image is right under every attack and ε, and without one, (n,)."""
+        return np.logical_and.reduce([point.robust for point in self.points])
 
     def to_latex(self, model: str = "") -> str:
         """A table for a paper, with booktabs: accuracies in percent, and half the width of their 95 % intervals."""

@@ -86,16 +86,16 @@ def _too_few_images(job: Job, data: Data) -> list[str]:
 
 
 def _of_priors(job: Job, data: Data, context: Context) -> Iterator[str]:
-    """What is wrong with the user's own priors of a job's generative cells, which draw samples after the training."""
+    """What is wrong with the user's own prior of a job's generative model, which draws samples after the training."""
     from epsbench.harness.run.generative_trial import prior_problem  # classifiers need nothing of it
 
-    for cell in job.cells:
-        model = registry.make("model", cell.model, context.base)
-        if isinstance(cell, GenerationCell) and (is_users(model) or has_own_parts(model)):
-            vae = seeded(partial(model.build, data.description, cell.z_dim), cell.seed).to(context.device)
-            problem = prior_problem(vae, cell.seed)
-            if problem:
-                yield f"the prior of model {cell.model.label()!r} cannot be used: {problem}"
+    cell = job.cells[0]  # all cells of a job share one model
+    model = registry.make("model", cell.model, context.base)
+    if isinstance(cell, GenerationCell) and (is_users(model) or has_own_parts(model)):
+        vae = seeded(partial(model.build, data.description, cell.z_dim), cell.seed).to(context.device)
+        problem = prior_problem(vae, cell.seed)
+        if problem:
+            yield f"the prior of model {cell.model.label()!r} cannot be used: {problem}"
 
 
 def _of_classifiers(job: Job, context: Context, seen: set[object]) -> Iterator[str]:

@@ -9,7 +9,8 @@ from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any, ClassVar, get_origin
 
-_OWN = ("epsbench.attacks.", "epsbench.harness.", "epsbench.models.")
+from epsbench.harness.plan.names.roots import OWN_MODULES
+
 _DECORATOR = "@dataclass(frozen=True, kw_only=True)"
 
 
@@ -27,7 +28,7 @@ def ignored(factory: Any) -> str | None:
 
 def _ignored(factory: type) -> Iterator[str]:
     for kind in factory.__mro__:
-        if not is_dataclass(kind) or kind.__module__.startswith(_OWN):
+        if not is_dataclass(kind) or kind.__module__.startswith(OWN_MODULES):
             continue
         declared, decorated = _declared(kind), "__dataclass_fields__" in vars(kind)
         if "__init__" in vars(kind) and not decorated:

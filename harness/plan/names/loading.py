@@ -17,9 +17,8 @@ from epsbench.harness.plan.names.packages import package_of
 from epsbench.harness.plan.names.places import unreadable
 from epsbench.harness.plan.names.raised import FAILURES, raised_at
 from epsbench.harness.plan.names.repository import repository_of
-from epsbench.harness.plan.names.roots import OWN_FOLDERS, OWN_ROOT, is_own
+from epsbench.harness.plan.names.roots import OWN_FOLDERS, OWN_MODULES, OWN_ROOT, is_own
 
-_OWN_MODULES = tuple(f"epsbench.{folder}." for folder in sorted(OWN_FOLDERS))
 _KNOWN = {"builtins", "epsbench", "fractions", "torch"}
 
 
@@ -47,7 +46,7 @@ def is_users(value: Any) -> bool:
     if not is_dataclass(value):
         module = type(value).__module__
         return bool(package_of(module)) or module.partition(".")[0] not in _KNOWN
-    own = not type(value).__module__.startswith(_OWN_MODULES)
+    own = not type(value).__module__.startswith(OWN_MODULES)
     return own or any(is_users(getattr(value, field.name)) for field in fields(value))
 
 

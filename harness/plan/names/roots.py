@@ -17,6 +17,10 @@ OWN_FOLDERS = frozenset({"attacks", "harness", "models", "suites"})
 """Folders of epsbench that were importable by these names before there was one package."""
 
 
+OWN_MODULES = tuple(f"epsbench.{folder}." for folder in sorted(OWN_FOLDERS))
+"""What the names of epsbench's own modules begin with."""
+
+
 PROJECT_MARKS = ("pyproject.toml", ".git")
 # What the root of a repository has that was downloaded as an archive; other folders may have it as well.
 WEAK_MARKS = ("setup.py", "setup.cfg", "requirements.txt", "environment.yml", "README.md")

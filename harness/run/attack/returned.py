@@ -45,10 +45,6 @@ def checked_step(attack: Attack, returned: Any, x: Tensor, before: State | None 
 
 
 def _require_alike(name: str, before: State, after: State) -> None:
-    if before.keys() == after.keys() and all(
-        old.dtype == after[key].dtype and old.shape[1:] == after[key].shape[1:] for key, old in before.items()
-    ):
-        return
     for key in sorted(before.keys() | after.keys()):
         if key not in before:
             raise ValueError(
@@ -57,11 +53,11 @@ def _require_alike(name: str, before: State, after: State) -> None:
             )
         if key not in after:
             raise ValueError(f"attack {name} leaves out state {key!r} after a step; return all of the state each time")
-        old, new = ((tuple(each.shape[1:]), str(each.dtype)) for each in (before[key], after[key]))
-        if old != new:
+        old, new = before[key], after[key]
+        if old.dtype != new.dtype or old.shape[1:] != new.shape[1:]:
+            was, now = (f"(N, *{tuple(each.shape[1:])}) {each.dtype}" for each in (old, new))
             raise ValueError(
-                f"attack {name} changes state {key!r} from (N, *{old[0]}) {old[1]} to (N, *{new[0]}) {new[1]}; keep "
-                "its shape and type from the start on"
+                f"attack {name} changes state {key!r} from {was} to {now}; keep its shape and type from the start on"
             )
 
 

@@ -40,10 +40,10 @@ def audit_outcome(outcome: Outcome, clean_loss: np.ndarray | None) -> list[Findi
     """
     if not outcome.attacked.any():
         return []
-    broken = list(_not_finite(outcome))
-    return broken or [
+    findings = list(_not_finite(outcome)) or [
         *_returned(outcome), *_outside(outcome), *_no_op(outcome, clean_loss), *_wasted(outcome)
     ]  # fmt: skip
+    return [*findings, *_unkeyed(outcome)]
 
 
 def _not_finite(outcome: Outcome) -> Iterator[Finding]:
@@ -66,6 +66,15 @@ def _returned(outcome: Outcome) -> Iterator[Finding]:
     elif returned.beyond_ball > FEW_BEYOND * returned.images:
         fact = f"{returned.beyond_ball} of {returned.images} returned images are further than ε from the original"
         yield finding("beyond-ball", fact, images=returned.beyond_ball, of=returned.images)
+
+
+def _unkeyed(outcome: Outcome) -> Iterator[Finding]:
+    if calls := outcome.returned.unkeyed:
+        fact = (
+            "the attack draws from a global random generator, so its verdicts depend on the batch and on what ran "
+            "before"
+        )
+        yield finding("unkeyed-noise", fact, calls=calls)
 
 
 def _outside(outcome: Outcome) -> Iterator[Finding]:

@@ -213,13 +213,10 @@ def _tuned(victim: Victim, subject: Subject, batch: int, work: Work, verdicts: i
                 return batch, forward_batch, None
             lay_out(judge, targets, batch, verdicts)
             repeats = timings(work.rows, batch)
-            return (
-                batch,
-                forward_batch,
-                measure_rates(
-                    victim, judge, targets, batch, repeats, forward_batch, gradient=gradient, forwards=work.forwards > 0
-                ),
+            rates = measure_rates(
+                victim, judge, targets, batch, repeats, forward_batch, gradient=gradient, forwards=work.forwards > 0
             )
+            return batch, forward_batch, rates
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):
                 raise

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.findings import Finding, finding, voids
+from epsbench.harness.findings import Finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.plan.plan import Job, Stream
 from epsbench.harness.plan.recorded import model_key
@@ -243,19 +243,12 @@ class Bench:
         self, cell: RobustnessCell, stream: Stream, attacker: Attacker, outcome: Outcome, cost: dict[str, Any]
     ) -> list[Finding]:
         findings = [*self.auditor.cell(attacker.engine, stream.attack, outcome, self.clean_loss), *self.overfitted]
-        findings += _unkeyed(outcome)
         if cell.source is None and not cell.severity and not voids(findings):
             codes = {finding.code for finding in findings}
             seen = Seen.of(cell.id, cell.canonical(), cost, self.classifier.right, self.classifier.robust(outcome))
             findings += [finding for finding in self.auditor.among(seen) if finding.code not in codes]
             findings += self.auditor.doubt(attacker.engine, stream.attack, outcome)
         return findings
-
-
-def _unkeyed(outcome: Outcome) -> list[Finding]:
-    calls = outcome.returned.unkeyed
-    fact = "the attack draws from a global random generator, so its verdicts depend on the batch and on what ran before"
-    return [finding("unkeyed-noise", fact, calls=calls)] if calls else []
 
 
 def _keys(sources: Sequence[RobustnessCell]) -> tuple[str, ...]:

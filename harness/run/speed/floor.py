@@ -28,8 +28,8 @@ class Rates:
 
     def floor(self, passes: Passes) -> float:
         """The least seconds an attack of so many passes can take on this device."""
-        alone = passes.forwards * self.forward if passes.forwards and self.forward is not None else 0.0
-        return passes.gradients * self.gradient + passes.verdicts * self.verdict + alone
+        alone = self.forward or 0.0
+        return passes.gradients * self.gradient + passes.verdicts * self.verdict + passes.forwards * alone
 
     def least(self, other: Rates) -> Rates:
         """The lower one of each rate."""
