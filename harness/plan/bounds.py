@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from epsbench.harness.plan.axes.base import Part
 from epsbench.harness.plan.axes.values import (
     GenerationReference,
     GenerationWhere,
-    Part,
     RobustnessReference,
     RobustnessWhere,
 )

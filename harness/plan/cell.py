@@ -142,7 +142,11 @@ class RobustnessCell(_Cell):
     def model_axes(self) -> dict[str, Any]:
         """The axes that decide the weights, as records hold them: subset and start only when a suite sets them."""
         subset = {} if self.subset == "all" else {"subset": self.subset}
-        start = {"start": {"data": data_entry(self.start.data), **self.start.model_axes}} if self.start else {}
+        start = {}
+        if self.start:
+            other = recipe(self.start.training, ROBUSTNESS_RECIPE)
+            own = {} if self.start.training == self.training else {"training": other}
+            start = {"start": {"data": data_entry(self.start.data), **self.start.model_axes, **own}}
         return {
             "model": without_places(self.model.as_dict()),
             "defense": without_places(self.defense.as_dict()),

@@ -7,11 +7,12 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.explaining import tables_of
 from epsbench.harness.plan.schema import SuiteFile
 
 Place = tuple[str | int, ...]
@@ -123,7 +124,7 @@ def _check_key(change: Change) -> None:
             continue
         if part not in table.model_fields:
             raise change.error(f"unknown key{_nearest(change, table, change.place[:depth])}")
-        table = next(_tables(table.model_fields[part].annotation), None)
+        table = next(tables_of(table.model_fields[part].annotation), None)
 
 
 def _nearest(change: Change, table: type[BaseModel], before: Place) -> str:
@@ -143,17 +144,9 @@ def _nearest(change: Change, table: type[BaseModel], before: Place) -> str:
 def _all_places(table: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in table.model_fields.items():
         yield f"{prefix}{name}"
-        inner = next(_tables(field.annotation), None)
+        inner = next(tables_of(field.annotation), None)
         if inner is not None:
             yield from _all_places(inner, f"{prefix}{name}.")
-
-
-def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The table that a key holds, alone or in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _tables(argument)
 
 
 def as_toml(document: Mapping[str, Any]) -> str:

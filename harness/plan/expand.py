@@ -193,8 +193,8 @@ def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:
     if not describe(part.data).sizes[0]:
         return []  # without training the training split need not exist: the run says so where a model needs it
     data, examples = describe(part.data), describe(part.data).training_images(part.limit)
-    starts = (start.point(point) for point in points if isinstance(start := point.get("start"), Start))
-    subsets = dict.fromkeys(point.get("subset", "all") for point in [*points, *starts])
+    starts = (dict(start.axes) for point in points if isinstance(start := point.get("start"), Start))
+    subsets = dict.fromkeys(axes["subset"] for axes in [*points, *starts] if "subset" in axes)
     empty = [subset for subset in subsets if not data.training_images(part.limit, subset)]
     return [
         f"{part.task}.limit: {examples} leaves {subset!r} no example to train on; give at least 2" for subset in empty

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from epsbench.harness.plan.axes.base import LONGEST, Part
 from epsbench.harness.plan.axes.corruptions import Corruption
 from epsbench.harness.plan.axes.randomness import Randomness
 from epsbench.harness.plan.axes.recipes import (
@@ -25,7 +26,6 @@ from epsbench.harness.plan.axes.recipes import (
 )
 from epsbench.harness.plan.axes.values import (
     GENERATION_AXES,
-    LONGEST,
     ROBUSTNESS_AXES,
     Attacks,
     Augmentations,
@@ -39,7 +39,6 @@ from epsbench.harness.plan.axes.values import (
     Latents,
     Models,
     Norms,
-    Part,
     RobustnessWhere,
     Seeds,
     Severities,

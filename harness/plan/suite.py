@@ -9,12 +9,12 @@ import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.explaining import explain, key_path
 from epsbench.harness.plan.cell import Cell
 from epsbench.harness.plan.changes import Change, apply_changes, as_toml, read_changes
 from epsbench.harness.plan.expand import Expectation, expand
@@ -23,12 +23,6 @@ from epsbench.harness.plan.schema import SuiteFile, json_schema
 __all__ = ["Expectation", "Suite", "json_schema", "load_suite", "schema_text", "shipped_suites"]
 
 _DEEPEST = 12
-_PLAIN = {
-    "a valid tuple": "a list", "a valid list": "a list", "a valid dictionary": "a table", "a valid string": "a string",
-    "a valid boolean": "true or false", "a valid integer": "an integer", "a valid number": "a number",
-}  # fmt: skip
-"""What pydantic calls a thing → what TOML calls it."""
-
 LARGEST_SUITE = 1 << 20
 
 
@@ -129,7 +123,7 @@ def made_suite(
     try:
         parsed = SuiteFile.model_validate(document, context={"base": path.parent, "largest": _largest(document)})
     except ValidationError as error:
-        raise InputError([name(_explain(each)) for each in error.errors()]) from error
+        raise InputError([name(explain(each, SuiteFile)) for each in error.errors()]) from error
     cells: list[Cell] = []
     expectations: list[Expectation] = []
     problems: list[str] = []
@@ -198,58 +192,6 @@ def _unusable(value: Any, path: tuple[str | int, ...]) -> list[str]:
     if not isinstance(value, str | int | float):
         return [f"{key_path(path)}: a date or time has no place in a suite; give a string or a number"]
     return []
-
-
-def key_path(path: tuple[str | int, ...]) -> str:
-    """``robustness.matrix.attack[1]`` of ``("robustness", "matrix", "attack", 1)``."""
-    text = ""
-    for part in path:
-        plain = isinstance(part, str) and part.replace("-", "_").isidentifier() and part.isascii()
-        text += f"[{part}]" if isinstance(part, int) else f".{part if plain else repr(part)}"
-    return text.removeprefix(".")
-
-
-def _explain(error: ErrorDetails) -> str:
-    """A pydantic error as one line: the key, what is wrong with it, and what to write instead."""
-    path = error["loc"]
-    where = key_path(path) or "the suite"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key{did_you_mean(str(path[-1]), _known_keys(path[:-1]))}"
-    if error["type"] == "missing":
-        return f"{where}: is missing; add it"
-    if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}"
-    if error["type"] == "too_long":
-        return f"{where}: has more than {error['ctx']['max_length']:,} entries; give fewer, or split the suite"
-    wish = error["msg"].removeprefix("Input should be ")
-    wish = next((plain for jargon, plain in _PLAIN.items() if wish.startswith(jargon)), wish)
-    shown = repr(error["input"])
-    remedy = _remedy(wish, where, path, error["input"])
-    return f"{where}: must be {wish}, not {shown if len(shown) <= 60 else shown[:60] + '…'}{remedy}"
-
-
-def _remedy(wish: str, where: str, path: tuple[str | int, ...], value: Any) -> str:
-    """What to write instead, where a table and a list, or a number and a bound, were mixed up; else nothing."""
-    if wish == "a list" and isinstance(value, dict):
-        return f"; each entry is a table: write [[{where}]] in double brackets"
-    bound = "expect" in path and not isinstance(value, bool) and isinstance(value, int | float)
-    return f"; write {path[-1]} = {{ min = {value} }}, or max" if wish == "a table" and bound else ""
-
-
-def _known_keys(path: tuple[str | int, ...]) -> list[str]:
-    """The keys of the table at a path of the suite."""
-    table: type[BaseModel] = SuiteFile
-    for part in path:
-        if isinstance(part, str) and part in table.model_fields:
-            table = next(_tables(table.model_fields[part].annotation), table)
-    return list(table.model_fields)
-
-
-def _tables(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _tables(argument)
 
 
 def _largest(document: dict[str, Any]) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.axes.values import Axis, Part
+from epsbench.harness.plan.axes.base import Axis, Part
+from epsbench.harness.plan.axes.explaining import explain
 
 
 class RobustnessTraining(Part):
@@ -122,6 +124,10 @@ class Changes:
         """``"encoder_batches = samples, epochs = 20"``; empty where nothing is changed."""
         return ", ".join(f"{key} = {value}" for key, value in self.items)
 
+    def has(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether these keys are changed to these values."""
+        return _has(dict(self.items), wanted)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -136,11 +142,19 @@ class Recipe:
 
     def has(self, wanted: Mapping[str, Any]) -> bool:
         """Whether these keys have these values."""
-        values = self.values.model_dump()
-        return all(
-            key in values and values[key] == (tuple(value) if isinstance(value, list) else value)
-            for key, value in wanted.items()
-        )
+        return _has(self.values.model_dump(), wanted)
+
+    def changed(self, changes: Changes, path: str) -> Recipe:
+        """This recipe with further changes. Raises `InputError`, with the key ``path``."""
+        says_epochs = self.says_epochs or "epochs" in dict(changes.items)
+        return replace(with_changes(self.values, changes, path), says_epochs=says_epochs)
+
+
+def _has(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(
+        key in values and values[key] == (tuple(value) if isinstance(value, list) else value)
+        for key, value in wanted.items()
+    )
 
 
 def with_changes(own: RobustnessTraining | GenerationTraining, changes: Changes, path: str) -> Recipe:
@@ -162,6 +176,16 @@ def check_keys(wanted: Mapping[str, Any]) -> None:
 
 def _changed(table: Part) -> Changes:
     return Changes(tuple(sorted((key, getattr(table, key)) for key in table.model_fields_set)))
+
+
+def read_changes(value: Any, base: Path) -> Changes:
+    """The changes that a table inside another axis makes. Raises `ValueError` for anything else."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"must be a table of changes of the recipe, such as {{ epochs = 20 }}, not {value!r}")
+    try:
+        return _changed(RobustnessTraining.model_validate(value))
+    except ValidationError as error:
+        raise ValueError("; ".join(explain(each, RobustnessTraining) for each in error.errors())) from error
 
 
 RobustnessRecipes = Annotated[list[Annotated[RobustnessTraining, AfterValidator(_changed)]], Axis()]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.axes.tables import OtherModel, Point, TableAxis
 from epsbench.harness.plan.data import DataDescription, describe
 from epsbench.harness.plan.data.own import OwnData
@@ -17,18 +18,25 @@ SCRATCH = "scratch"
 class Start(OtherModel):
     """A model trained from scratch, whose weights another training begins with.
 
-    It has the cell's architecture, seed and recipe. A table may name other data, and what is done with them.
+    It has the cell's architecture, seed and recipe. A table may name other data, what is done with them, and changes of
+    the recipe.
     """
 
     def point(self, point: Point) -> Point:
-        """The point of the model whose weights a cell at ``point`` begins with."""
-        return point | dict(self.axes) | {"start": SCRATCH}
+        """The point of the model whose weights a cell at ``point`` begins with.
+
+        Raises `InputError` where the changes of the recipe do not go with the recipe.
+        """
+        axes = dict(self.axes)
+        if "training" in axes:
+            axes["training"] = point["training"].changed(axes["training"], "training")
+        return point | axes | {"start": SCRATCH}
 
 
 START = TableAxis(
     default=SCRATCH,
     example='{ subset = "first-half" }',
-    axes=("data", "defense", "augmentation", "subset"),
+    axes=("data", "defense", "augmentation", "subset", "training"),
     refused={
         "model": "is the cell's own, for weights fit no other architecture",
         "seed": "is the cell's own, for it seeds both trainings",
@@ -38,10 +46,16 @@ START = TableAxis(
 
 
 def misfits(task: str, data: str | OwnData, points: Iterable[Point]) -> Iterator[str]:
-    """A problem for every data set whose weights do not fit models of ``data``."""
-    starts = (point.get("start") for point in points)
-    others = dict.fromkeys(dict(start.axes).get("data", data) for start in starts if isinstance(start, Start))
-    for other in others:
+    """A problem for every recipe that cannot be, and for every data set whose weights do not fit models of ``data``."""
+    started = [(start, point) for point in points if isinstance(start := point.get("start"), Start)]
+    problems: dict[str, None] = {}
+    for start, point in started:
+        try:
+            start.point(point)
+        except InputError as error:
+            problems |= {f"{task}.matrix.start.{message}": None for message in error.messages}
+    yield from problems
+    for other in dict.fromkeys(dict(start.axes).get("data", data) for start, _ in started):
         if _form(describe(other)) != _form(describe(data)):
             yield (
                 f"{task}.matrix.start: weights trained on {str(other)!r} ({_label(describe(other))}) fit no model for "

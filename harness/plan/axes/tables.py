@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.recipes import Changes, read_changes
 from epsbench.harness.plan.named import Items, Named
 from epsbench.harness.plan.names.augmentations import read_augmentation
 from epsbench.harness.plan.names.data import read_data
@@ -106,9 +107,10 @@ READERS: dict[str, Callable[[Any, Path], Any]] = {
     "augmentation": read_augmentation,
     "subset": partial(_plain, "subset"),
     "seed": _seed,
+    "training": read_changes,
 }
 """How one value of an axis is read inside a table: axis → function of the value and the suite's folder."""
 
 
 def _label(value: Any) -> str:
-    return value.label() if isinstance(value, Named) else str(value)
+    return value.label() if isinstance(value, Named | Changes) else str(value)

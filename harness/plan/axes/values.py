@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     PlainValidator,
     ValidationInfo,
     WithJsonSchema,
-    model_validator,
 )
-from pydantic_core import core_schema
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.base import Axis
 from epsbench.harness.plan.axes.corruptions import LEAST_SIDE, MOST_SEVERE, Corruption, read_corruption
+from epsbench.harness.plan.axes.recipes import RobustnessTraining
 from epsbench.harness.plan.axes.sources import SOURCE, SourceModel, SourceModels
 from epsbench.harness.plan.axes.starts import START, Start
 from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, TableAxis, read_named
@@ -37,64 +33,10 @@ from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.norms import NORMS, read_norm
 from epsbench.harness.plan.names.registry import check_plain
 
-# More values than any suite needs on one axis. A typing mistake gets a message before it fills the memory.
-LONGEST = 1_000
 ROBUSTNESS_AXES = (
     *MODEL_AXES, "start", "training", "source", "attack", "norm", "eps", "corruption", "severity", "queries",
 )  # fmt: skip
 GENERATION_AXES = ("model", "z_dim", "beta", "training", "seed")
-
-
-class Part(BaseModel):
-    """A table of a suite. It refuses unknown keys, wrong types, NaN and infinities."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_tuples(cls, table: Any) -> Any:
-        """TOML has lists, and a frozen value holds them as tuples."""
-        if not isinstance(table, dict):
-            return table
-        tuples = {key for key, field in cls.model_fields.items() if get_origin(field.annotation) is tuple}
-        return {key: tuple(item) if key in tuples and isinstance(item, list) else item for key, item in table.items()}
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Marks a list of different values that may also be written as a single value."""
-
-    item: dict[str, Any] | None = None
-    """The JSON Schema of one value; None: as its type gives it."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        several = core_schema.no_info_after_validator_function(_distinct, handler(source))
-        return core_schema.no_info_before_validator_function(_as_list, several)
-
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
-        item = self.item or handler(schema)["items"]
-        return {
-            "anyOf": [
-                item,
-                {"type": "array", "items": item, "minItems": 1, "maxItems": LONGEST, "uniqueItems": True},
-            ]
-        }
-
-
-def _as_list(value: Any) -> Any:
-    if isinstance(value, list) and len(value) > LONGEST:
-        raise ValueError(f"lists {len(value):,} values; at most {LONGEST:,} are allowed")
-    return value if isinstance(value, list) else [value]
-
-
-def _distinct(values: list[Any]) -> list[Any]:
-    if not values:
-        raise ValueError("is empty; give at least one value, or leave the key out")
-    first: dict[Any, int] = {}
-    for position, value in enumerate(values):
-        if first.setdefault(value, position) != position:
-            raise ValueError(f"entry {position} repeats entry {first[value]}; give every value once")
-    return values
 
 
 def _typed_epsilons(values: Any) -> Any:
@@ -186,6 +128,12 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
     "augmentation": _AUGMENTATION,
     "subset": {"enum": list(SUBSETS)},
     "seed": _SEED_SCHEMA,
+    "training": {
+        "type": "object",
+        "properties": RobustnessTraining.model_json_schema()["properties"],
+        "additionalProperties": False,
+        "minProperties": 1,
+    },
 }
 
 

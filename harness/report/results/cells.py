@@ -89,6 +89,11 @@ def start_label(axes: Cell) -> str:
     parts = [start[key] for key in ("data", "subset", "augmentation") if key in start and start[key] != axes.get(key)]
     if start["defense"] != axes["defense"]:
         parts.append(defense_name(start["defense"]["name"]))
+    recipe = start.get("training")
+    if recipe and (epochs := recipe.get("epochs")) != axes.get("training", {}).get("epochs"):
+        parts.append(f"{epochs} epochs")
+    elif recipe:
+        parts.append("another recipe")
     return " + ".join(map(data_name, parts)) or "the same training"
 
 

@@ -26,6 +26,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "z_dim": int,
     "beta": (int, float),
     "evaluation": dict,
+    "training": dict,
     "early_stop": bool,
     "curve": str,
     "curve_eps": list,

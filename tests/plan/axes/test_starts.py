@@ -67,6 +67,46 @@ clean_accuracy = { min = 0.5 }
     assert [{cell.start is None for cell in each.cells} for each in suite.expectations] == [{True}, {False}]
 
 
+FINE_TUNED = """
+[robustness]
+data = "mnist"
+training = { epochs = 2, learning_rate = 0.05, small_epochs = 1 }
+[robustness.matrix]
+model = "smallcnn"
+defense = ["none", { name = "n-fgsm", eps = 0.1 }]
+start = { defense = "none", training = { epochs = 18, learning_rate = 0.2 } }
+attack = "fgsm"
+eps = 0.1
+[[robustness.expect]]
+where = { start = { training = { epochs = 18 } } }
+clean_accuracy = { min = 0.5 }
+"""
+
+
+def test_a_start_may_change_the_recipe(load):
+    suite = load(FINE_TUNED)
+    for cell in suite.cells:
+        own, first = dict(cell.training), dict(cell.start.training)
+        assert {key for key in own if own[key] != first[key]} == {"epochs", "learning_rate"}
+        assert (own["epochs"], first["epochs"], first["small_epochs"]) == (2, 18, 1)
+        assert cell.canonical()["start"]["training"]["learning_rate"] == 0.2
+    assert len({cell.start.weights_key for cell in suite.cells}) == 1
+    assert suite.expectations[0].cells == suite.cells
+    whole = FINE_TUNED.replace("epochs = 2, learning_rate = 0.05", "epochs = 18, learning_rate = 0.2")
+    alone = load(whole.replace("start = {", "#").partition("[[")[0], "alone")
+    assert alone.cells[0].weights_key == suite.cells[0].start.weights_key
+
+
+def test_a_start_with_the_cells_recipe_is_the_same_cell_as_one_without(load):
+    one = load(FINE_TUNED.replace("epochs = 18, learning_rate = 0.2", "epochs = 2").partition("[[")[0])
+    other = load(
+        FINE_TUNED.replace(", training = { epochs = 18, learning_rate = 0.2 }", "").partition("[[")[0], "other"
+    )
+    assert [cell.id for cell in one.cells] == [cell.id for cell in other.cells]
+    both = FINE_TUNED.replace("start = {", 'start = [{ defense = "none" }, {', 1).replace("= 0.2 } }", "= 0.2 } }]")
+    assert len({cell.id for cell in load(both, "both").cells}) == 4
+
+
 @pytest.mark.parametrize(
     ("start", "message"),
     [
@@ -78,6 +118,15 @@ clean_accuracy = { min = 0.5 }
         ("{ seed = 1 }", "seed: is the cell's own"),
         ('{ subset = "first" }', "subset: unknown subset 'first'; did you mean 'first-half'?"),
         ('{ attack = "fgsm" }', "attack: unknown key"),
+        ("{ training = {} }", "training: must be a table of changes of the recipe, such as { epochs = 20 }, not {}"),
+        ("{ training = 3 }", "training: must be a table of changes"),
+        ("{ training = { epochs = -1 } }", "training: epochs: must be greater than or equal to 0, not -1"),
+        ("{ training = { epoch = 3 } }", "training: epoch: unknown key; did you mean 'epochs'?"),
+        ('{ training = { epochs = "3" } }', "training: epochs: must be an integer, not '3'"),
+        (
+            "{ training = { small_epochs = 11 } }",
+            "robustness.matrix.start.training: small_epochs: 11 are more than the 10 epochs of the training",
+        ),
         ("{}", 'must be "scratch" or a table'),
         ('"fashion-mnist"', 'must be "scratch" or a table'),
         (

@@ -117,6 +117,16 @@ def test_weights_of_an_undefended_training_are_called_that():
     assert start_label(cell | {"data": "mnist"}) == "undefended"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "label"),
+    [({"epochs": 18}, "mnist + 18 epochs"), ({"epochs": 10, "learning_rate": 0.2}, "mnist + another recipe")],
+)
+def test_weights_of_another_recipe_are_called_that(recipe, label):
+    start = {"data": "mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
+    cell = trained(90, 10, start=start | {"training": recipe}, training={"epochs": 10}).cell
+    assert start_label(cell | {"data": "cifar10"}) == label
+
+
 def test_seeds_of_a_model_that_began_with_other_weights_are_one_row():
     """Though each began with weights of its own seed."""
     start = {"data": "fashion-mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none"}

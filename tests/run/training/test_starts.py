@@ -77,6 +77,24 @@ def test_with_nothing_more_to_learn_the_starts_weights_are_kept(tmp_path, monkey
     assert all(torch.equal(source[name], moved[name]) for name in source)
 
 
+def test_a_start_with_a_recipe_of_its_own_is_trained_by_it(tmp_path):
+    """Its weights are those of a suite with that recipe, bit for bit."""
+    longer = SUITE.replace('["scratch", { subset = "first-half" }]', "{ training = { epochs = 2, batch_size = 10 } }")
+    whole = SUITE.replace("batch_size = 20", "batch_size = 10").replace("start = [", "# [")
+    suites = {}
+    for name, text, epochs in (("tuned", longer, 1), ("alone", whole, 2)):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text.replace("EPOCHS", str(epochs)), encoding="utf-8")
+        suites[name] = load_suite(str(path))
+        assert run_suite(suites[name], tmp_path / name, Options(quiet=True, device="cpu")) == 0
+    (tuned,), (alone,) = suites["tuned"].cells, suites["alone"].cells
+    assert tuned.start.weights_key == alone.weights_key
+    first, again = (load_file(weights_path(tmp_path / name / "weights", alone.weights_key)) for name in suites)
+    assert all(torch.equal(first[name], again[name]) for name in again)
+    (record,) = read_records(tmp_path / "tuned")
+    assert (record.cell["training"]["epochs"], record.cell["start"]["training"]["epochs"]) == (1, 2)
+
+
 def test_weights_of_a_run_load_as_a_model_from_a_file(tmp_path):
     suite, records = run(tmp_path, 1)
     cell = suite.cells[0]

@@ -82,13 +82,8 @@ def _training(record: Record) -> Iterator[Sentence]:
     if how in ("", AS_GIVEN):
         yield Sentence(f"We evaluate {model}{size} on {data}, with the weights that it came with", cites)
         return
-    recipe = cell["training"]
-    settings = ", ".join(
-        f"{key.replace('_', ' ')} {scalar(value)}"
-        for key, value in recipe.items()
-        if value not in (None, 0.0, False) and not _is_idle(key, recipe)
-    )
-    yield Sentence(f"We train {model}{size} on {data} for {how} ({settings}; seed {scalar(cell['seed'])})", cites)
+    settings = f"{_settings(cell['training'])}; seed {scalar(cell['seed'])}"
+    yield Sentence(f"We train {model}{size} on {data} for {how} ({settings})", cites)
     defense = cell.get("defense", {"name": "none"})
     if defense["name"] != "none":
         yield Sentence(
@@ -100,10 +95,22 @@ def _training(record: Record) -> Iterator[Sentence]:
     if "subset" in cell:
         yield Sentence(f"Only the {scalar(cell['subset'])} of the training images is used")
     if "start" in cell:
+        start = cell["start"]
+        recipe = start.get("training", {})
+        other = f" for {scalar(recipe['epochs'])} epochs ({_settings(recipe)})" if "epochs" in recipe else ""
         yield Sentence(
-            f"Training begins with weights that were trained on {data_name(cell['start']['data'])}",
-            works_of_models(cell["start"]),
+            f"Training begins with weights that were trained on {data_name(start['data'])}{other}",
+            works_of_models(start),
         )
+
+
+def _settings(recipe: Mapping[str, Any]) -> str:
+    """The settings of a recipe that have an effect: ``"batch size 128, learning rate 0.1"``."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {scalar(value)}"
+        for key, value in recipe.items()
+        if value not in (None, 0.0, False) and not _is_idle(key, recipe)
+    )
 
 
 IDLE = {"gamma": ("schedule", "step"), "step_epochs": ("schedule", "step"), "momentum": ("optimizer", "sgd")}
