@@ -117,16 +117,20 @@ class Estimator:
 
     def jobs(self, jobs: Iterable[Job]) -> Estimate:
         """Some jobs of the plan, with the trainings that they still need."""
-        total = Estimate()
-        for job in jobs:
-            total += self.training(job)
-            for cell in job.cells:
-                total += self.cell(cell)
-        return total
+        cells = [cell for job in jobs for cell in job.cells]
+        return self._trainings(cells) + sum(map(self.cell, cells), Estimate())
 
     def training(self, job: Job) -> Estimate:
-        """The training of a job's model; nothing where its weights are there already."""
-        cell = job.cells[0]
+        """The trainings that a job needs: of its own model and of those that it starts from and follows."""
+        return self._trainings(job.cells)
+
+    def _trainings(self, cells: Iterable[Cell]) -> Estimate:
+        """The trainings that cells need, each once."""
+        models = {each.weights_key: each for cell in cells for each in _models(cell)}
+        return sum(map(self._training, models.values()), Estimate())
+
+    def _training(self, cell: Cell) -> Estimate:
+        """One training; nothing where its weights are there already."""
         epochs = int(dict(cell.training)["epochs"])
         if not epochs or (self._weights / f"{cell.weights_key}.safetensors").is_file():
             return Estimate()
@@ -160,6 +164,10 @@ class Estimator:
             image, gradient = (statistics.median(table[each]) if each in table else None for table, each in tables)
             self._known[key] = image, gradient
         return self._known[key]
+
+
+def _models(cell: Cell) -> Iterable[Cell]:
+    return cell.models if isinstance(cell, RobustnessCell) else (cell,)
 
 
 def images_of_training(cell: Cell) -> int:

@@ -72,6 +72,23 @@ def test_rates_of_this_machine_make_minutes(tmp_path):
     assert plan_table(made, estimator).columns[-1].header == "time to do"
 
 
+def test_the_training_of_the_weights_to_start_from_counts_once(tmp_path, monkeypatch):
+    start = 'start = { training = { epochs = 18 } }\nseed = 0\ndefense = ["none", "pgd-batch"]'
+    monkeypatch.setitem(globals(), "SUITE", SUITE.replace('defense = ["none", "pgd-batch"]', start))
+    recorded(planned(tmp_path), "fgsm")
+    recorded(made := planned(tmp_path), "fgsm", defense="pgd-batch")
+    estimator = Estimator(made := planned(tmp_path))
+    none, robust = made.jobs
+    assert estimator.training(none).training == pytest.approx(TRAINING * (4 + 18) * 80, rel=0.5)
+    assert estimator.training(robust).training == pytest.approx(estimator.training(none).training)
+    both = made.suite.cells[0].start, made.suite.cells[-1].start
+    assert both[0].weights_key != both[1].weights_key, "each defense has a start of its own here"
+    assert estimator.jobs([none, none]).training == pytest.approx(estimator.training(none).training)
+    (made.records.results / "weights").mkdir()
+    (made.records.results / "weights" / f"{both[0].weights_key}.safetensors").touch()
+    assert estimator.training(none).training == pytest.approx(TRAINING * 4 * 80, rel=0.5)
+
+
 def test_what_no_record_says_is_said_not_guessed(tmp_path):
     made = planned(tmp_path)
     assert "have no record of this machine" in estimate_text(made, Estimator(made))

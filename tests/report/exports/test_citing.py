@@ -268,7 +268,10 @@ def test_what_a_cell_uses_is_cited_in_the_paragraph_and_has_its_entry(tmp_path, 
 def test_the_recipe_of_weights_to_start_from_is_stated(tmp_path):
     start = {"data": "cifar100", **OTHER}
     recipe = {"epochs": 18, "optimizer": "sgd", "learning_rate": 0.2}
-    for own, expected in (({}, "on cifar100."), ({"training": recipe}, "for 18 epochs (optimizer sgd, learning rate 0.2).")):
+    for own, expected in (
+        ({}, "on cifar100."),
+        ({"training": recipe}, "for 18 epochs (optimizer sgd, learning rate 0.2)."),
+    ):
         record = factory.robustness(CLEAN, CLEAN, start=start | own)
         text = describe(record.id, factory.write(tmp_path, record))
         assert "Training begins with weights that were trained on cifar100" in text
