@@ -170,7 +170,7 @@ def _trained(cell: Cell) -> str:
     changes = f" · {cell.changes}" if cell.changes else ""
     if isinstance(cell, RobustnessCell):
         subset = "" if cell.subset == "all" else f" · {cell.subset}"
-        start = f" · from {cell.start.data} {cell.start.trained_label()}" if cell.start else ""
+        start = f" · from {cell.start_label()}" if cell.start else ""
         asked = f" · {cell.randomness.samples} samples, {cell.randomness.votes} votes" if cell.randomness else ""
         how = f"{cell.defense.label()} · {cell.augmentation}{subset}{start}{asked}"
         return f"{cell.data} · {cell.model.label()} · {how}{changes} · seed {cell.seed}"

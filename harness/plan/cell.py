@@ -199,9 +199,17 @@ class RobustnessCell(_Cell):
     def trained_label(self) -> str:
         """The model and how it was trained, without the seed, in a few words."""
         subset = "" if self.subset == "all" else f" {self.subset}"
-        start = f" from {self.start.data} {self.start.trained_label()}" if self.start else ""
+        start = f" from {self.start_label()}" if self.start else ""
         changes = f" ({self.changes})" if self.changes else ""
         return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}{start}{changes}"
+
+    def start_label(self) -> str:
+        """What differs in the training of the weights that this one begins with: ``"none (epochs = 18)"``."""
+        first = self.start or self
+        of_both = ((str(each.data), each.defense.label(), each.augmentation, each.subset) for each in (first, self))
+        parts = [value for value, own in zip(*of_both, strict=True) if value != own]
+        recipe = [f"({first.changes})"] if first.training != self.training else []
+        return " ".join([*parts, *recipe]) or "the same training"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def report(
     them; nothing is computed, and nothing is written beside the results unless ``out`` says where.
 
     Raises `InputError` for an unknown format, for a folder that is missing, empty or holds a bad record, for an
-    ``output`` that cannot be written, and for an ``out`` together with ``output`` or with another format than text.
+    ``output`` or ``out`` that cannot be written, and for an ``out`` together with ``output`` or with another format
+    than text.
     """
     if fmt not in FORMATS:
         raise InputError(f"--format: unknown format {fmt!r}{did_you_mean(fmt, FORMATS)}")
@@ -99,27 +100,37 @@ def report(
     text = FORMATS[fmt](content)
     place = out or (folders[0] if len(folders) == 1 and not at_eps else None)
     if output is not None:
-        _write(output, text)
+        _write(output, text, "--output")
     elif fmt == "text" and place is not None:
-        text += "\n" + "".join(_beside(place / name, FORMATS[kind], content) for name, kind in BESIDE.items())
+        write = _beside if out is None else _asked_for
+        text += "\n" + "".join(write(place / name, FORMATS[kind](content)) for name, kind in BESIDE.items())
     return text
 
 
 BESIDE = {"report.html": "html", "report.md": "markdown"}
 
 
-def _beside(path: Path, render: Callable[[Content], str], content: Content) -> str:
-    """Write a report into a folder and return a line that names it; where it cannot be written, the line says why."""
+def _beside(path: Path, text: str) -> str:
+    """Write a report beside the records and return a line that names it; where it cannot be written, the line says why.
+
+    The report is printed in any case, and the records may be in a folder that is only to be read.
+    """
     try:
-        write_atomically(path, render(content).encode())
+        write_atomically(path, text.encode())
     except OSError as error:
         return f"{path}: not written ({error.strerror or error})\n"
     return f"{path}\n"
 
 
-def _write(path: Path, text: str) -> None:
+def _asked_for(path: Path, text: str) -> str:
+    """As `_beside`, in the folder that ``--out`` names. Raises `InputError` where it cannot be written."""
+    _write(path, text, "--out")
+    return f"{path}\n"
+
+
+def _write(path: Path, text: str, option: str) -> None:
     try:
         write_atomically(path, text.encode())
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); choose another --output") from error
+        raise InputError(f"{path}: cannot be written ({reason}); choose another {option}") from error

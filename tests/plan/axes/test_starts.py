@@ -28,6 +28,7 @@ def test_what_a_start_does_not_name_is_the_cells_own(load):
     assert scratch.start is None
     assert (half.start.data, half.start.subset, half.start.start) == ("mnist", "first-half", None)
     assert (fashion.start.data, fashion.start.subset) == ("fashion-mnist", "all")
+    assert [half.start_label(), fashion.start_label()] == ["first-half", "fashion-mnist all"]
     assert {cell.start.training for cell in (half, fashion)} == {scratch.training}
     assert len({cell.weights_key for cell in (scratch, half, fashion)}) == 3
 
@@ -91,6 +92,10 @@ def test_a_start_may_change_the_recipe(load):
         assert (own["epochs"], first["epochs"], first["small_epochs"]) == (2, 18, 1)
         assert cell.canonical()["start"]["training"]["learning_rate"] == 0.2
     assert len({cell.start.weights_key for cell in suite.cells}) == 1
+    assert [cell.start_label() for cell in suite.cells] == [
+        "(epochs = 18, learning_rate = 0.2)",
+        "none (epochs = 18, learning_rate = 0.2)",
+    ]
     assert suite.expectations[0].cells == suite.cells
     whole = FINE_TUNED.replace("epochs = 2, learning_rate = 0.05", "epochs = 18, learning_rate = 0.2")
     alone = load(whole.replace("start = {", "#").partition("[[")[0], "alone")

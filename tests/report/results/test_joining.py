@@ -152,6 +152,17 @@ def test_where_the_page_goes(two, tmp_path):
         report(two, "csv", out=tmp_path)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_folder_asked_for_that_cannot_be_written_is_an_error_and_one_beside_the_records_is_not(two, tmp_path, asked):
+    place = tmp_path / "taken" if asked else two[0]
+    (place / "report.html").mkdir(parents=True)
+    if asked:
+        with pytest.raises(InputError, match=r"report\.html: cannot be written \(.*\); choose another --out"):
+            report(two[0], out=place)
+    else:
+        assert "report.html: not written (" in report(two[0])
+
+
 def test_every_folder_that_cannot_be_read_is_named(two, tmp_path):
     with pytest.raises(InputError) as caught:
         report([tmp_path / "none", two[0], tmp_path / "nowhere"])
