@@ -204,12 +204,16 @@ class RobustnessCell(_Cell):
         return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}{start}{changes}"
 
     def start_label(self) -> str:
-        """What differs in the training of the weights that this one begins with: ``"none (epochs = 18)"``."""
+        """What differs in the training of the weights that this one begins with: ``"first-half"``.
+
+        With a recipe of its own the defense is named, too: ``"none (epochs = 18)"``.
+        """
         first = self.start or self
-        of_both = ((str(each.data), each.defense.label(), each.augmentation, each.subset) for each in (first, self))
+        recipe = first.training != self.training
+        of_both = ((str(each.data), each.augmentation, each.subset) for each in (first, self))
         parts = [value for value, own in zip(*of_both, strict=True) if value != own]
-        recipe = [f"({first.changes})"] if first.training != self.training else []
-        return " ".join([*parts, *recipe]) or "the same training"
+        parts += [first.defense.label()] if recipe or first.defense != self.defense else []
+        return " ".join([*parts, *([f"({first.changes})"] if recipe else [])]) or "the same training"
 
 
 @dataclass(frozen=True)

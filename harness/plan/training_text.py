@@ -12,21 +12,41 @@ AS_GIVEN = "as given"
 
 
 def how_trained(cell: Cell) -> str:
-    """``"10 epochs on 45,000 images"`` for a cell; ``"as given"`` where its model is measured as it is built."""
+    """``"10 epochs on 45,000 images"`` for a cell; ``"as given"`` where its model is measured as it is built.
+
+    ``"1 epoch on 45,000 images, from weights of 18 epochs"`` where it begins with other weights.
+    """
     return how_trained_record(cell.canonical())
 
 
 def how_trained_record(cell: Mapping[str, Any]) -> str:
     """As `how_trained`, for a cell in the form of a record; empty where the record names no epochs."""
-    training = cell.get("training")
-    epochs = training.get("epochs") if isinstance(training, Mapping) else None
-    if isinstance(epochs, bool) or not isinstance(epochs, int):
+    own, start = own_training(cell), cell.get("start")
+    if not _epochs(cell) or not isinstance(start, Mapping):
+        return own
+    first = _epochs({"training": cell["training"], **start})
+    return f"{own}, from weights of {_spelled(first)}" if first else own
+
+
+def own_training(cell: Mapping[str, Any]) -> str:
+    """As `how_trained_record`, without the training of the weights that this one begins with."""
+    epochs = _epochs(cell)
+    if epochs is None:
         return ""
     if not epochs:
         return "as it starts" if "start" in cell else AS_GIVEN
     images = training_images(cell)
-    spelled = f"{epochs:,} epoch{'' if epochs == 1 else 's'}"
-    return f"{spelled} on {images:,} images" if images else spelled
+    return f"{_spelled(epochs)} on {images:,} images" if images else _spelled(epochs)
+
+
+def _epochs(cell: Mapping[str, Any]) -> int | None:
+    training = cell.get("training")
+    epochs = training.get("epochs") if isinstance(training, Mapping) else None
+    return None if isinstance(epochs, bool) or not isinstance(epochs, int) else epochs
+
+
+def _spelled(epochs: int) -> str:
+    return f"{epochs:,} epoch{'' if epochs == 1 else 's'}"
 
 
 def training_images(cell: Mapping[str, Any]) -> int | None:

@@ -83,17 +83,16 @@ def way(cell: Cell) -> dict[str, Any]:
 def start_label(axes: Cell) -> str:
     """The training that a model's first weights come from, such as ``"fashion-mnist"`` or ``"first-half + trades"``.
 
-    Only what differs from the model's own training is named.
+    Only what differs from the model's own training is named; with a recipe of its own the defense is, too, so that
+    models with different defenses that began alike have one label.
     """
-    start = axes["start"]
+    start, recipe = axes["start"], axes["start"].get("training", {})
     parts = [start[key] for key in ("data", "subset", "augmentation") if key in start and start[key] != axes.get(key)]
-    if start["defense"] != axes["defense"]:
+    if recipe or start["defense"] != axes["defense"]:
         parts.append(defense_name(start["defense"]["name"]))
-    recipe = start.get("training")
-    if recipe and (epochs := recipe.get("epochs")) != axes.get("training", {}).get("epochs"):
-        parts.append(f"{epochs} epochs")
-    elif recipe:
-        parts.append("another recipe")
+    if recipe:
+        epochs = recipe.get("epochs")
+        parts.append("another recipe" if epochs == axes.get("training", {}).get("epochs") else f"{epochs} epochs")
     return " + ".join(map(data_name, parts)) or "the same training"
 
 

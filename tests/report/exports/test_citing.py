@@ -269,11 +269,12 @@ def test_the_recipe_of_weights_to_start_from_is_stated(tmp_path):
     start = {"data": "cifar100", **OTHER}
     recipe = {"epochs": 18, "optimizer": "sgd", "learning_rate": 0.2}
     for own, expected in (
-        ({}, "on cifar100."),
-        ({"training": recipe}, "for 18 epochs (optimizer sgd, learning rate 0.2)."),
+        ({}, "trained on cifar100 ["),
+        ({"training": recipe}, "for 18 epochs (optimizer sgd, learning rate 0.2) ["),
     ):
         record = factory.robustness(CLEAN, CLEAN, start=start | own)
         text = describe(record.id, factory.write(tmp_path, record))
+        assert "on mnist for 10 epochs on 54,000 images (" in text
         assert "Training begins with weights that were trained on cifar100" in text
         assert expected in text
 

@@ -119,12 +119,16 @@ def test_weights_of_an_undefended_training_are_called_that():
 
 @pytest.mark.parametrize(
     ("recipe", "label"),
-    [({"epochs": 18}, "mnist + 18 epochs"), ({"epochs": 10, "learning_rate": 0.2}, "mnist + another recipe")],
+    [
+        ({"epochs": 18}, "mnist + undefended + 18 epochs"),
+        ({"epochs": 10, "learning_rate": 0.2}, "mnist + undefended + another recipe"),
+    ],
 )
 def test_weights_of_another_recipe_are_called_that(recipe, label):
     start = {"data": "mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
-    cell = trained(90, 10, start=start | {"training": recipe}, training={"epochs": 10}).cell
-    assert start_label(cell | {"data": "cifar10"}) == label
+    for defense in (NONE, {"name": "trades"}):
+        own = {"start": start | {"training": recipe}, "training": {"epochs": 10}, "defense": defense}
+        assert start_label(trained(90, 10, **own).cell | {"data": "cifar10"}) == label
 
 
 def test_seeds_of_a_model_that_began_with_other_weights_are_one_row():

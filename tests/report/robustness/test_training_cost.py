@@ -35,6 +35,11 @@ def test_the_table_says_what_trained_and_what_was_as_given(tmp_path):
         ({"training": {"epochs": 1}}, "1 epoch on 54,000 images"),
         ({"training": {"epochs": 1}, "data": "birds.py:Birds"}, "1 epoch"),
         ({"training": {"epochs": 0}, "start": {"data": "mnist"}}, "as it starts"),
+        ({"training": {"epochs": 1}, "start": {"data": "mnist"}}, "1 epoch on 54,000 images, from weights of 1 epoch"),
+        (
+            {"training": {"epochs": 1}, "start": {"data": "mnist", "training": {"epochs": 18}}},
+            "1 epoch on 54,000 images, from weights of 18 epochs",
+        ),
         ({"training": {}}, ""),
         ({"training": "fast"}, ""),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from epsbench.harness.plan.training_text import AS_GIVEN, how_trained_record
+from epsbench.harness.plan.training_text import AS_GIVEN, own_training
 from epsbench.harness.records import Metric, Record
 from epsbench.harness.report.exports.citing.measures import AUDITS, CALIBRATION, MEASURES, SOFTWARE, works_of_measure
 from epsbench.harness.report.exports.citing.works import (
@@ -78,7 +78,7 @@ def _training(record: Record) -> Iterator[Sentence]:
     size = f" with {count:,} parameters" if isinstance(count, int) else ""
     data = data_name(cell["data"])
     cites = works_of_model(cell)
-    how = how_trained_record(cell)
+    how = own_training(cell)
     if how in ("", AS_GIVEN):
         yield Sentence(f"We evaluate {model}{size} on {data}, with the weights that it came with", cites)
         return
