@@ -134,7 +134,7 @@ def cells_table(results: Results) -> Table:
         for record in results.current
     )
     left_out = plural(len(results.superseded), "record")
-    notes = (f"{left_out} of earlier versions of the code left out",) if results.superseded else ()
+    notes = (f"{left_out} of earlier code or weights left out",) if results.superseded else ()
     return Table("Cells", columns, rows, notes=notes)
 
 

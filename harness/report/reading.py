@@ -38,5 +38,5 @@ def _status(results: Results) -> list[str]:
             "each is shown."
         )
     if results.superseded:
-        sentences.append(f"{plural(len(results.superseded), 'record')} of earlier code left out.")
+        sentences.append(f"{plural(len(results.superseded), 'record')} of earlier code or weights left out.")
     return sentences or [f"{plural(len(results.current), 'cell')} measured, none failed or void."]

@@ -256,7 +256,28 @@ def test_superseded_records_are_left_out_and_counted(tmp_path):
     kept = load_results(factory.write(tmp_path, new, old))
     assert kept.current == (new,)
     assert kept.superseded == (old,)
-    assert "1 record of earlier code left out" in " ".join(Content(kept).reading)
+    assert "1 record of earlier code or weights left out" in " ".join(Content(kept).reading)
+
+
+@pytest.mark.parametrize("part", ["content", "weights", "model", "defense", "start"])
+def test_a_model_that_has_changed_leaves_no_cell_behind(tmp_path, part):
+    """One row must not have an earlier model's accuracy at one ε, or under one attack, beside a later one's."""
+    versions = {"attack": "1", "model": "1"}
+    old = versions | {part: "old"}
+    before = [factory.robustness(CLEAN, CLEAN, code=old, started="2025", eps=eps) for eps in ("0.1", "0.2")]
+    after = factory.robustness(CLEAN, ~CLEAN, code=versions | {part: "new"}, started="2026", eps="0.1")
+    other = factory.robustness(CLEAN, CLEAN, code=old, started="2025", seed=1)
+    kept = load_results(factory.write(tmp_path, *before, after, other))
+    assert {record.id for record in kept.current} == {after.id, other.id}
+    assert {record.id for record in kept.superseded} == {record.id for record in before}
+
+
+def test_a_changed_attack_leaves_the_other_cells_of_its_model(tmp_path):
+    versions = {"attack": "1", "model": "1"}
+    old, other = (factory.robustness(CLEAN, CLEAN, code=versions, started="2025", eps=eps) for eps in ("0.1", "0.2"))
+    new = factory.robustness(CLEAN, ~CLEAN, code=versions | {"attack": "2"}, started="2026", eps="0.1")
+    kept = load_results(factory.write(tmp_path, old, other, new))
+    assert {record.id for record in kept.current} == {other.id, new.id}
 
 
 def test_names_show_the_parameters_that_tell_uses_apart():

@@ -79,7 +79,7 @@ def compare(a: Path, b: Path, junit: Path | None = None, summary: Path | None = 
     have no common cell, or a cell that A measured is missing, failed or void in B, or has other examples there.
     Raises `InputError` for a folder that is missing, empty or holds a bad record.
     """
-    before, after = load_results(a), load_results(b)
+    before, after = load_results(a, mixed=True), load_results(b, mixed=True)
     names = Names(record.cell for record in (*before.current, *after.current))
     records_b = {canonical(record.cell): record for record in after.current}
     tests: list[Test] = []

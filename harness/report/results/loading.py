@@ -10,11 +10,16 @@ from pathlib import Path
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Record, is_there, read_records
-from epsbench.harness.report.results.cells import canonical
+from epsbench.harness.report.results.cells import ATTACKING, canonical
 from epsbench.harness.report.results.checking import check_cell
 from epsbench.harness.report.results.joining import Conflict, Located, join
 from epsbench.harness.report.results.names import Names
 from epsbench.harness.report.results.units import visible
+
+MADE_OF = frozenset(
+    {"model", "architecture", "weights", "content", "data", "subset", "defense", "augmentation", "start"}
+)
+"""The keys of a record's `code` that say what its model is."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,10 @@ class Results:
     folder: Path
     """The results folder; of several, the first."""
     current: tuple[Record, ...]
-    """The newest record of every cell."""
+    """The newest record of every cell, of the models as they were measured last."""
     superseded: tuple[Record, ...]
-    """The rest: the same cells, measured with an earlier version of an attack, a defense or a model."""
+    """The rest: cells that were measured again with another version of an attack, and those of a model that is another
+    one now: its code, its weights, or what it is trained with."""
     homes: Mapping[str, Path] = field(default_factory=dict)
     """The folder of each record, by its id."""
     conflicts: tuple[Conflict, ...] = ()
@@ -86,8 +92,11 @@ class Results:
         return descriptions
 
 
-def load_results(*folders: Path) -> Results:
+def load_results(*folders: Path, mixed: bool = False) -> Results:
     """Read results folders, several of them as one set (see `epsbench.harness.report.results.joining`).
+
+    ``mixed`` keeps the newest record of every cell, also where other cells of its model have a later version of it:
+    for who looks at every cell on its own.
 
     Raises one `InputError`, with the remedy, when a folder is missing, empty or holds a bad record.
     """
@@ -104,9 +113,12 @@ def load_results(*folders: Path) -> Results:
     kept, conflicts = join(located)
     kept.sort(key=lambda entry: (entry[1].started, entry[1].id))
     newest: dict[str, Record] = {}
+    models: dict[str, dict[str, str]] = {}
     for _, record in sorted(kept, key=lambda entry: (entry[1].finished, entry[1].started, entry[1].id)):
         newest[canonical(record.cell)] = record
-    current = {record.id for record in newest.values()}
+        models[_model(record)] = _versions(record)
+    # Otherwise one row of a table would have cells of two models, under one name.
+    current = {each.id for each in newest.values() if mixed or _versions(each) == models[_model(each)]}
     return Results(
         folders[0],
         tuple(record for _, record in kept if record.id in current),
@@ -114,6 +126,16 @@ def load_results(*folders: Path) -> Results:
         {record.id: folder for folder, record in kept},
         tuple(conflict for conflict in conflicts if conflict.record.id in current),
     )
+
+
+def _model(record: Record) -> str:
+    """What a suite says of a record's model. Records that are equal here are of one model, or of versions of it."""
+    return canonical({key: value for key, value in record.cell.items() if key not in ATTACKING})
+
+
+def _versions(record: Record) -> dict[str, str]:
+    """The version of all that a record's model is made of."""
+    return {key: version for key, version in record.code.items() if key in MADE_OF}
 
 
 def _read(folder: Path) -> list[Record]:
