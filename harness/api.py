@@ -31,6 +31,7 @@ def evaluate(
     norm: str | Sequence[str] | None = None,
     eps: Any = "8/255",
     out: str | Path | None = None,
+    name: str = "",
     classes: int = 0,
     class_names: Sequence[str] = (),
     seed: int = 0,
@@ -59,6 +60,8 @@ def evaluate(
         eps: The radius in pixel units, such as ``"8/255"`` or 0.03, or a list.
         out: A results folder. It keeps records and images; the same call goes on from there, and computes only what is
             missing. Default: nothing is kept.
+        name: What records and reports call the model; default: its class or function. Models that share a folder need
+            names of their own: a report has the last model of each name.
         classes: The number of classes; default: the model's outputs.
         class_names: What the classes are called.
         seed: Of the attack's noise.
@@ -86,7 +89,7 @@ def evaluate(
 
     with ExitStack() as stack:
         data, objects = given_data(x, y, classes, tuple(class_names))
-        named, of_model = given_model(model, data, objects)
+        named, of_model = given_model(model, data, objects, name)
         entries, of_attack, norms = attack_entries(attack)
         stack.enter_context(registered({**objects, **of_model, **of_attack}))
         results = Path(out) if out is not None else Path(stack.enter_context(_temporary()))

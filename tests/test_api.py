@@ -158,6 +158,35 @@ def test_a_results_folder_is_gone_on_with(network, x, y, tmp_path, monkeypatch):
     assert np.array_equal(again.images, first.images)
 
 
+def test_models_of_one_class_in_one_folder_have_rows_of_their_own_by_name(network, x, y, tmp_path):
+    with torch.no_grad():
+        other = copy.deepcopy(network)
+        other[0].weight.mul_(1.1)
+    models = {"first": network, "second, scaled": other}
+    for name, model in models.items():
+        result = epsbench.evaluate(model, x, y, attack="fgsm", eps=0.1, out=tmp_path / "named", name=name)
+        assert result.records[0].cell["model"]["name"] == name
+        assert name in result.to_latex()
+        epsbench.evaluate(model, x, y, attack="fgsm", eps=0.1, out=tmp_path / "unnamed")
+    text = epsbench.report(tmp_path / "named")
+    assert "first" in text
+    assert "second, scaled" in text
+    assert "left out" not in text
+    epsbench.evaluate(other, x, y, attack="fgsm", eps=0.2, out=tmp_path / "unnamed")
+    assert "1 record of earlier code or weights left out" in epsbench.report(tmp_path / "unnamed")
+
+
+@pytest.mark.parametrize("name", ["/tmp/best.pt", "file:best", "a\nb", " "])
+def test_a_name_that_cannot_be_one_is_refused(network, x, y, name):
+    with pytest.raises(InputError, match=r"^name: .* cannot be a model's name"):
+        epsbench.evaluate(network, x, y, attack="fgsm", name=name)
+
+
+def test_a_named_model_keeps_its_name(x, y):
+    with pytest.raises(InputError, match=r"^name: a model that is named keeps its name"):
+        epsbench.evaluate("victim.py:load", x, y, attack="fgsm", name="mine")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -19,7 +19,7 @@ def blocks(name: str) -> list[str]:
 def test_the_examples_of_the_python_page(network, digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     x, y = (each[:6] for each in digits)
-    names = {"model": network, "x": x, "y": y}
+    names = {"model": network, "robust_model": network, "x": x, "y": y}
     for block in blocks("docs/python.md"):
         exec(compile(block, "docs/python.md", "exec"), names)
     assert names["adversarial"].shape == x.shape

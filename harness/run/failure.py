@@ -18,15 +18,25 @@ OUT_OF_MEMORY = (
     "out of memory ({}); attacks had already halved their batch to one row, training keeps the recipe's batch size: "
     "free the device, lower batch_size in the suite's training table, or use a smaller model or more memory"
 )
+NO_GRADIENT = (
+    "the model cannot be differentiated, and this attack needs its gradient: remove torch.no_grad(), "
+    "torch.inference_mode(), .detach() and NumPy from forward(), attack a differentiable approximation of the model, "
+    "or use attacks without gradients, such as square"
+)
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 20_000  # characters
 
 
-def failed(cell: Cell, error: BaseException, context: Context, started: str) -> Record:
-    """The record of a cell that raised: type, message and traceback. Out of memory, the message says what to do."""
+def failed(cell: Cell, error: BaseException, context: Context, started: str, advice: str = "") -> Record:
+    """The record of a cell that raised: type, message and traceback.
+
+    Out of memory, the message says what to do; else ``advice`` does where there is one.
+    """
     trace = without_places("".join(traceback.format_exception(error)), context)
     message = without_places(str(error), context)[:LONGEST_MESSAGE]
     if is_out_of_memory(error):
         message = OUT_OF_MEMORY.format(message or "no details")
+    elif advice:
+        message = f"{message}; {advice}"
     failure = Failure(type=type(error).__name__, message=message, traceback=trace[-LONGEST_TRACEBACK:])
     return context.record(cell, "failed", started, failure=failure)
 

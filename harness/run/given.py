@@ -117,12 +117,14 @@ def _batches(loader: Any, labels: list[int]) -> Iterator[np.ndarray]:
         yield as_array(torch.as_tensor(batch[0]), place)
 
 
-def given_model(model: Any, data: Entry, objects: Objects) -> tuple[Any, Objects]:
+def given_model(model: Any, data: Entry, objects: Objects, called: str = "") -> tuple[Any, Objects]:
     """The entry of a suite for a module, a function or a name; and the object that it names.
 
     ``data`` and ``objects`` are what `given_data` returned. Where they do not say how many classes there are, the
-    model's outputs do: the number is put into ``data``.
+    model's outputs do: the number is put into ``data``. ``called`` is the name of a module or a function in records;
+    empty: that of its class, or its own.
     """
+    _check_name(called, model)
     if isinstance(model, str):
         return parsed(model), {}
     if isinstance(model, Mapping):
@@ -158,7 +160,20 @@ def given_model(model: Any, data: Entry, objects: Objects) -> tuple[Any, Objects
         structure = [code_version(kind), repr([] if logits is None else (logits * 1e3).round().int().tolist())]
     version = hashlib.sha256(repr(structure).encode()).hexdigest()[:16]
     network = model if is_module else FunctionNetwork(model)
+    name = called or name
     return name, {("model", name): _Copies(network, name, version)}
+
+
+def _check_name(called: str, model: Any) -> None:
+    """Raise `InputError` for what cannot be the name of this model in a record."""
+    if not isinstance(called, str):
+        raise InputError(f"name: is a {type(called).__name__}; give a text, such as 'resnet18, PGD-trained'")
+    if called and isinstance(model, str | Mapping):
+        raise InputError("name: a model that is named keeps its name; leave name out")
+    if called and (not called.isprintable() or called != called.strip() or any(mark in called for mark in ":/\\")):
+        raise InputError(
+            f"name: {called!r} cannot be a model's name; use letters, digits, spaces and commas, and no path"
+        )
 
 
 def device_of(model: Any, x: Any) -> str | None:

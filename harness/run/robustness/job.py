@@ -31,7 +31,7 @@ from epsbench.harness.run.audits.remembered import digest_of
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.corruption import corrupted
 from epsbench.harness.run.data.examples import Data, Examples
-from epsbench.harness.run.failure import failed
+from epsbench.harness.run.failure import NO_GRADIENT, failed
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attack_progress import AttackProgress
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker, splits
@@ -174,6 +174,7 @@ class Bench:
         started = self.context.clock()
         pending = sorted(stream.cells, key=lambda cell: cell.eps)
         first, eps = pending[0], [cell.eps for cell in pending]
+        attacker: Attacker | None = None
         with AttackProgress(self.context.progress, first.attack.label()) as watch:
             try:
                 attacker = self.attacker(stream.sources)
@@ -207,7 +208,9 @@ class Bench:
                 raise
             # Attack and model are the user's code: they may raise anything, or even try to exit.
             except (Exception, SystemExit) as error:  # noqa: BLE001
-                yield from (failed(cell, error, self.context, started) for cell in pending)
+                blind = attacker is not None and not attacker.engine.victim.differentiable
+                advice = NO_GRADIENT if blind and stream.attack.query != "logits" else ""
+                yield from (failed(cell, error, self.context, started, advice) for cell in pending)
 
     def _in_shards(self, stream: Stream, attacker: Attacker) -> Sharded | None:
         """Attack with several devices, where the run has them, or where an earlier one did and was stopped."""

@@ -88,6 +88,24 @@ def test_without_a_derivative_noise_is_measured_and_gradient_attacks_fail(honest
     noise, fgsm = measure(NoGradient(honest), tmp_path, ['"noise"', '"fgsm"'], [0.1])
     assert (noise.status, codes([noise])) == ("ok", {"not-differentiable"})
     assert fgsm.status == "failed"
+    assert fgsm.failure is not None
+    assert "remove torch.no_grad()" in fgsm.failure.message
+
+
+RAISES = """
+from epsbench.attacks import GradientAttack
+
+class Raises(GradientAttack):
+    def update(self, x_adv, gradient, eps, step):
+        raise RuntimeError("the attack's own fault")
+"""
+
+
+def test_an_attack_that_raises_on_a_model_with_a_gradient_gets_no_advice_about_gradients(honest, tmp_path):
+    (tmp_path / "raises.py").write_text(RAISES)
+    (record,) = measure(honest, tmp_path, ['"raises.py:Raises"'], [0.1])
+    assert record.failure is not None
+    assert record.failure.message == "the attack's own fault"
 
 
 def test_pictures_that_cannot_be_written_are_a_finding(honest, tmp_path, monkeypatch):
