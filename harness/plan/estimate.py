@@ -7,7 +7,7 @@ anything about is counted, not guessed.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,18 +121,31 @@ class Estimator:
         return self._trainings(cells) + sum(map(self.cell, cells), Estimate())
 
     def training(self, job: Job) -> Estimate:
-        """The trainings that a job needs: of its own model and of those that it starts from and follows."""
+        """The trainings that a job still needs: of its own model and of those that it starts from and follows."""
         return self._trainings(job.cells)
 
     def _trainings(self, cells: Iterable[Cell]) -> Estimate:
         """The trainings that cells need, each once."""
-        models = {each.weights_key: each for cell in cells for each in _models(cell)}
+        models = {each.weights_key: each for cell in cells for each in self._models(cell)}
         return sum(map(self._training, models.values()), Estimate())
+
+    def _models(self, cell: Cell) -> Iterator[Cell]:
+        """The models of a cell that may have to be trained: weights to start from only where its own are missing."""
+        yield cell
+        if isinstance(cell, RobustnessCell):
+            for source in cell.sources:
+                yield from self._models(source)
+            if cell.start and not self._is_there(cell):
+                yield from self._models(cell.start)
+
+    def _is_there(self, cell: Cell) -> bool:
+        """Whether a cell's model has been trained."""
+        return (self._weights / f"{cell.weights_key}.safetensors").is_file()
 
     def _training(self, cell: Cell) -> Estimate:
         """One training; nothing where its weights are there already."""
         epochs = int(dict(cell.training)["epochs"])
-        if not epochs or (self._weights / f"{cell.weights_key}.safetensors").is_file():
+        if not epochs or self._is_there(cell):
             return Estimate()
         known = self.rates.trainings.get(training_key(cell.canonical()))
         if known is None:
@@ -164,10 +177,6 @@ class Estimator:
             image, gradient = (statistics.median(table[each]) if each in table else None for table, each in tables)
             self._known[key] = image, gradient
         return self._known[key]
-
-
-def _models(cell: Cell) -> Iterable[Cell]:
-    return cell.models if isinstance(cell, RobustnessCell) else (cell,)
 
 
 def images_of_training(cell: Cell) -> int:

@@ -72,21 +72,30 @@ def test_rates_of_this_machine_make_minutes(tmp_path):
     assert plan_table(made, estimator).columns[-1].header == "time to do"
 
 
-def test_the_training_of_the_weights_to_start_from_counts_once(tmp_path, monkeypatch):
-    start = 'start = { training = { epochs = 18 } }\nseed = 0\ndefense = ["none", "pgd-batch"]'
-    monkeypatch.setitem(globals(), "SUITE", SUITE.replace('defense = ["none", "pgd-batch"]', start))
-    recorded(planned(tmp_path), "fgsm")
-    recorded(made := planned(tmp_path), "fgsm", defense="pgd-batch")
-    estimator = Estimator(made := planned(tmp_path))
+def test_the_training_that_others_begin_with_is_counted_once_and_shown(tmp_path):
+    """Of two fine-tunings for 1 epoch, one undefended: 1 epoch each, and once the 18 epochs before them."""
+    recorded(planned(tmp_path), "fgsm")  # the rate of an undefended training
+    start = 'start = { defense = "none", training = { epochs = 18 } }'
+    text = SUITE.replace("epochs = 4", "epochs = 1").replace('model = "smallcnn"', f'model = "smallcnn"\n{start}')
+    (tmp_path / "tuned.toml").write_text(text, encoding="utf-8")
+    made = plan(load_suite(str(tmp_path / "tuned.toml")), tmp_path / "tuned")
+    estimator = Estimator(made, tmp_path / "weights", Estimator(planned(tmp_path)).rates)
     none, robust = made.jobs
-    assert estimator.training(none).training == pytest.approx(TRAINING * (4 + 18) * 80, rel=0.5)
-    assert estimator.training(robust).training == pytest.approx(estimator.training(none).training)
-    both = made.suite.cells[0].start, made.suite.cells[-1].start
-    assert both[0].weights_key != both[1].weights_key, "each defense has a start of its own here"
-    assert estimator.jobs([none, none]).training == pytest.approx(estimator.training(none).training)
-    (made.records.results / "weights").mkdir()
-    (made.records.results / "weights" / f"{both[0].weights_key}.safetensors").touch()
-    assert estimator.training(none).training == pytest.approx(TRAINING * 4 * 80, rel=0.5)
+    epoch = estimator.training(none).training / 19
+    assert estimator.training(none).training == pytest.approx(TRAINING * 19 * 80, rel=0.5)
+    both = estimator.jobs(made.jobs)
+    assert both.training == pytest.approx(19 * epoch)
+    assert both.trainings_unknown == 1  # that of the defense
+    assert estimator.jobs([robust]).training == pytest.approx(18 * epoch)
+    shown = list(plan_table(made, estimator).columns[2].cells)
+    assert shown == ["trains 1 epoch on 100 images, from weights of 18 epochs"] * 2
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / f"{none.cells[0].start.weights_key}.safetensors").touch()
+    assert estimator.jobs(made.jobs).training == pytest.approx(epoch)
+    (tmp_path / "weights" / f"{none.cells[0].start.weights_key}.safetensors").unlink()
+    for job in made.jobs:
+        (tmp_path / "weights" / f"{job.key}.safetensors").touch()
+    assert estimator.jobs(made.jobs).training == 0, "models that are trained need nothing to start from"
 
 
 def test_what_no_record_says_is_said_not_guessed(tmp_path):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import canonical, start_label
+from epsbench.harness.report.results.cells import canonical
+from epsbench.harness.report.results.starts import StartLabels
 from epsbench.harness.report.results.units import scalar
 
 DEFAULTS = {"subset": "all", "start": "scratch"}
@@ -19,9 +20,10 @@ def differences(records: Sequence[Record], shown: frozenset[str]) -> list[str]:
     ``shown`` names the keys that the reader sees elsewhere.
     """
     cells: list[dict[str, Any]] = []
+    starts = StartLabels(record.cell for record in records)
     for record in records:
         items: dict[str, Any] = {}
-        start = start_label(record.cell) if "start" in record.cell else "scratch"
+        start = starts(record.cell) if "start" in record.cell else "scratch"
         for key, value in (DEFAULTS | record.cell | {"start": start}).items():
             if key not in shown:
                 items |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}

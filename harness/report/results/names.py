@@ -8,7 +8,8 @@ from typing import Any
 
 from epsbench.harness.plan.cell import models_of_record
 from epsbench.harness.plan.names.registry import built_in_defaults
-from epsbench.harness.report.results.cells import Cell, canonical, curve, start_label
+from epsbench.harness.report.results.cells import Cell, canonical, curve
+from epsbench.harness.report.results.starts import StartLabels
 from epsbench.harness.report.results.units import data_name, defense_name, norm_name, parameter, scalar, visible
 
 NAMED = ("model", "defense", "attack")
@@ -23,8 +24,10 @@ class Names:
         uses: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = defaultdict(dict)
         curves: dict[str, set[str]] = defaultdict(set)
         stops: set[bool] = set()
+        models: list[Mapping[str, Any]] = []
         for cell in cells:
             for axes in models_of_record(cell):
+                models.append(axes)
                 for kind in NAMED:
                     if kind in axes:
                         uses[kind, axes[kind]["name"]][canonical(axes[kind])] = axes[kind]
@@ -32,6 +35,7 @@ class Names:
                 kind_of_curve, eps = curve(cell)
                 curves[kind_of_curve].add(canonical(eps))
                 stops |= set() if "source" in cell else {cell.get("early_stop", True)}
+        self._start = StartLabels(models)
         self._stops_differ = len(stops) > 1
         self._curves_differ = {curve for curve, lists in curves.items() if len(lists) > 1}
         self._varying = {
@@ -71,7 +75,7 @@ class Names:
         """
         parts = [self.label("model", axes["model"]), self.label("defense", axes["defense"]), axes["augmentation"]]
         named = " + ".join([parts[0], *(scalar(part) for part in parts[1:] if part != "none")])
-        start = [f"from {start_label(axes)}"] if "start" in axes else []
+        start = [f"from {self._start(axes)}"] if "start" in axes else []
         shown = [*(scalar(axes[key]) for key in ("subset",) if key in axes), *start, *details]
         return f"{named} ({', '.join(shown)})" if shown else named
 
@@ -114,4 +118,4 @@ class Names:
         parts.append(defense if defense == "undefended" else f"defense {defense}")
         parts += [] if cell["augmentation"] == "none" else [f"augmentation {scalar(cell['augmentation'])}"]
         parts += [scalar(cell["subset"])] if "subset" in cell else []
-        return [*parts, f"from {start_label(cell)}"] if "start" in cell else parts
+        return [*parts, f"from {self._start(cell)}"] if "start" in cell else parts

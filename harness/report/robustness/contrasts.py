@@ -15,9 +15,9 @@ from epsbench.harness.report.results.cells import (
     attack_key,
     canonical,
     finite,
-    start_label,
     way,
 )
+from epsbench.harness.report.results.starts import StartLabels
 from epsbench.harness.report.results.units import and_list, number, visible
 from epsbench.harness.report.robustness.leaderboard import Board, Row, measured_gradients
 from epsbench.harness.report.robustness.scores import score_entry
@@ -37,11 +37,12 @@ def contrast_sentences(board: Board) -> list[str]:
     weights, FGSM images in the loss and in the batch, and attacks of few and of many gradients. Each difference has its
     95 % interval (see `verdicts.difference`).
     """
+    starts = StartLabels(row.records[0].cell for row in board.rows)
     return [
         *_noise_and_fgsm(board),
         *_defenses(board),
         *_choices(board, "augmentation", lambda row: f"augmentation {row.augmentation}"),
-        *_choices(board, "start", lambda row: f"starting from weights of {start_label(row.records[0].cell)}"),
+        *_choices(board, "start", lambda row: f"starting from weights of {starts(row.records[0].cell)}"),
         *_loss_and_batch(board),
         *_efforts(board),
     ]

@@ -9,7 +9,7 @@ from statistics import mean
 from epsbench.harness.plan.training_text import AS_GIVEN, how_trained_record
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import ASIDE, NEEDED, USUAL, Column, Entry, Table, fold
-from epsbench.harness.report.results.cells import numbers
+from epsbench.harness.report.results.cells import canonical, numbers, way
 from epsbench.harness.report.results.units import ABSENT, defense_name, duration, number, scalar
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 
@@ -81,7 +81,11 @@ def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
 
 def _alike(row: Row) -> tuple[str, ...]:
     """A key of the rows whose training times are compared: the same but for the defense."""
-    return row.model, row.augmentation, row.extra, scalar(row.records[0].cost.get("device", ""))
+    cell, setting = row.records[0].cell, row.extra
+    if "start" in cell:
+        # The label of a start says what it has otherwise than the row's own defense: it differs where the start is one.
+        setting = canonical({key: value for key, value in way(cell).items() if key != "defense"})
+    return row.model, row.augmentation, setting, scalar(row.records[0].cost.get("device", ""))
 
 
 def _as_given(row: Row) -> bool:

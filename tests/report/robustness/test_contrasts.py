@@ -131,6 +131,31 @@ def test_weights_of_another_recipe_are_called_that(recipe, label):
         assert start_label(trained(90, 10, **own).cell | {"data": "cifar10"}) == label
 
 
+def test_starts_that_would_be_called_the_same_are_told_apart():
+    own = {"epochs": 1, "learning_rate": 0.1, "batch_size": 128}
+    common = {"data": "mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
+    fgsm = {"name": "fgsm-loss", "alpha": 0.5}
+    starts = [
+        {"training": own | {"epochs": 18}},
+        {"training": own | {"epochs": 18, "learning_rate": 0.2}},
+        {"training": own | {"learning_rate": 0.2}},
+        {"training": own | {"batch_size": 64}},
+        {"defense": fgsm | {"eps": "0.1"}},
+        {"defense": fgsm | {"eps": "0.2"}},
+        {"subset": "first-half"},
+    ]
+    results = Results(Path(), tuple(trained(90, 10, start=common | each, training=own) for each in starts), ())
+    expected = [
+        "18 epochs", "18 epochs (learning_rate 0.2)",
+        "another recipe (learning_rate 0.2)", "another recipe (batch_size 64)",
+        "fgsm-loss (eps 0.1)", "fgsm-loss (eps 0.2)", "first-half",
+    ]  # fmt: skip
+    assert {row.extra for row in boards(results)[0].rows} == {f"start {label}" for label in expected}
+    labels = [results.names.model(record.cell) for record in results.current]
+    assert labels == [f"smallcnn (from {label})" for label in expected]
+    assert len({results.names.cell(record.cell) for record in results.current}) == len(starts)
+
+
 def test_seeds_of_a_model_that_began_with_other_weights_are_one_row():
     """Though each began with weights of its own seed."""
     start = {"data": "fashion-mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none"}

@@ -46,3 +46,23 @@ def test_the_table_says_what_trained_and_what_was_as_given(tmp_path):
 )
 def test_how_a_model_was_trained(changes, text):
     assert how_trained_record(factory.robustness_cell(**changes)) == text
+
+
+def test_a_defense_is_compared_with_the_undefended_training_from_the_same_weights(tmp_path):
+    none, trades = {"name": "none"}, {"name": "trades", "eps": "0.1"}
+    start = {
+        "data": "mnist", "model": {"name": "smallcnn"}, "defense": none, "augmentation": "none", "seed": 0,
+        "training": {"epochs": 18},
+    }  # fmt: skip
+    records = [
+        factory.robustness([True] * 4, [True] * 4, defense=defense, start=begin).model_copy(
+            update={"training": {"seconds": seconds, "epochs": 10}}
+        )
+        for defense, begin, seconds in (
+            (none, start, 2.0), (trades, start, 10.0), (none, start | {"defense": trades}, 4.0),
+        )
+    ]  # fmt: skip
+    table = Content(load_results(factory.write(tmp_path, *records))).training_cost
+    titles = [column.title for column in table.columns]
+    rows = [dict(zip(titles, (entry.text for entry in row), strict=True)) for row in table.rows]
+    assert {row["training"]: row["× undefended"] for row in rows} == {"2 s": "1 ×", "4 s": "1 ×", "10 s": "5 ×"}
