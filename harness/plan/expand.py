@@ -17,7 +17,7 @@ from epsbench.harness.plan.axes.matching import matching, shown
 from epsbench.harness.plan.axes.radii import unusable_radii
 from epsbench.harness.plan.axes.recipes import with_changes
 from epsbench.harness.plan.axes.sources import SourceModel, SourceModels, resolved, untrained
-from epsbench.harness.plan.axes.starts import Start, misfits
+from epsbench.harness.plan.axes.starts import Start, identity, misfits
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.bounds import Bound, Cost
 from epsbench.harness.plan.cell import Cell
@@ -126,13 +126,14 @@ def _points(part: SuitePart, axes: Mapping[str, list[Any]], base: Path) -> list[
     Values that mean nothing beside others are left out, so equal cells are one.
     """
     points = (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
-    return resolved(with_budget(settled(point), base) if part.task == "robustness" else point for point in points)
+    settled_points = (with_budget(settled(point), base) if part.task == "robustness" else point for point in points)
+    return resolved(settled_points, part.data)
 
 
 def _include(
     part: SuitePart, points: list[Point], matrix: Mapping[str, list[Any]], base: Path, problems: Problems
 ) -> None:
-    known = {tuple(point.values()) for point in points}
+    known = {identity(point, part.data) for point in points}
     for position, include in enumerate(part.include):
         path = f"{part.task}.include[{position}]"
         if not include.model_fields_set:
@@ -149,8 +150,8 @@ def _include(
         ]
         _few_enough(path, axes, len(points))
         included = _points(part, axes, base)
-        fresh = [point for point in included if tuple(point.values()) not in known]
-        known |= {tuple(point.values()) for point in fresh}
+        fresh = [point for point in included if identity(point, part.data) not in known]
+        known |= {identity(point, part.data) for point in fresh}
         if not fresh and not open_axes:
             problems.append(f"{path}: adds no cell that is not there already; remove it")
         points += fresh if not open_axes else []

@@ -16,6 +16,9 @@ _PLAIN = {
 }  # fmt: skip
 """What pydantic calls a thing → what TOML calls it."""
 
+WHOLE = "the suite"
+"""What a line is about where no key is to blame."""
+
 
 def key_path(path: tuple[str | int, ...]) -> str:
     """``robustness.matrix.attack[1]`` of ``("robustness", "matrix", "attack", 1)``."""
@@ -29,7 +32,7 @@ def key_path(path: tuple[str | int, ...]) -> str:
 def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     """A pydantic error of the table ``root`` as one line: the key, what is wrong with it, and what to write instead."""
     path = error["loc"]
-    where = key_path(path) or "the suite"
+    where = key_path(path) or WHOLE
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key{did_you_mean(str(path[-1]), _known_keys(root, path[:-1]))}"
     if error["type"] == "missing":

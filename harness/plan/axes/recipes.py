@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.base import Axis, Part
-from epsbench.harness.plan.axes.explaining import explain
+from epsbench.harness.plan.axes.explaining import WHOLE, explain
 
 
 class RobustnessTraining(Part):
@@ -185,7 +185,8 @@ def read_changes(value: Any, base: Path) -> Changes:
     try:
         return _changed(RobustnessTraining.model_validate(value))
     except ValidationError as error:
-        raise ValueError("; ".join(explain(each, RobustnessTraining) for each in error.errors())) from error
+        problems = (explain(each, RobustnessTraining).removeprefix(f"{WHOLE}: ") for each in error.errors())
+        raise ValueError("; ".join(problems)) from error
 
 
 RobustnessRecipes = Annotated[list[Annotated[RobustnessTraining, AfterValidator(_changed)]], Axis()]

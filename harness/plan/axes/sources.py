@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from epsbench.harness.plan.axes.starts import identity
 from epsbench.harness.plan.axes.tables import MODEL_AXES, OtherModel, Point, TableAxis
+from epsbench.harness.plan.data.own import OwnData
 
 SELF = "self"
 
@@ -77,15 +79,15 @@ SOURCE = SourceAxis(
 )
 
 
-def resolved(points: Iterable[Point]) -> list[Point]:
+def resolved(points: Iterable[Point], data: str | OwnData) -> list[Point]:
     """Points with every source completed from the point's own axes; a model that is its own source becomes ``"self"``.
 
-    Points that are equal after that are kept once.
+    ``data`` are the points' own. Points that measure the same after that are kept once.
     """
     distinct: dict[tuple[Any, ...], Point] = {}
     for point in points:
         whole = point | {"source": _completed(point)} if "source" in point else point
-        distinct.setdefault(tuple(whole.values()), whole)
+        distinct.setdefault(identity(whole, data), whole)
     return list(distinct.values())
 
 

@@ -45,6 +45,19 @@ START = TableAxis(
 )
 
 
+def identity(point: Point, data: str | OwnData) -> tuple[Any, ...]:
+    """What a point on ``data`` measures: equal for two whose starts are one training, however their tables say it."""
+    start = point.get("start")
+    if not isinstance(start, Start):
+        return tuple(point.values())
+    try:
+        first = start.point(point)
+    except InputError:  # `misfits` reports it
+        return tuple(point.values())
+    own = (value for axis, value in point.items() if axis != "start")
+    return *own, *(({"data": data} | first)[axis] for axis in START.axes)
+
+
 def misfits(task: str, data: str | OwnData, points: Iterable[Point]) -> Iterator[str]:
     """A problem for every recipe that cannot be, and for every data set whose weights do not fit models of ``data``."""
     started = [(start, point) for point in points if isinstance(start := point.get("start"), Start)]

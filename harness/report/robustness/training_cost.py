@@ -59,10 +59,12 @@ def training_table(boards: Sequence[Board]) -> Table | None:
 
 
 def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
-    plain = {_alike(row): _seconds(row) for row in rows if row.defense == "none"}
+    plain = {
+        key(row): _seconds(row) for row in rows if row.defense == "none" for key in (_alike, _from_the_same_weights)
+    }
     for row in rows:
         seconds, record = _seconds(row), row.records[0]
-        epochs, base = record.training.get("epochs"), plain.get(_alike(row))
+        epochs, base = record.training.get("epochs"), plain.get(_from_the_same_weights(row), plain.get(_alike(row)))
         whole = isinstance(epochs, int) and epochs > 0
         yield (
             *(
@@ -81,11 +83,16 @@ def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
 
 def _alike(row: Row) -> tuple[str, ...]:
     """A key of the rows whose training times are compared: the same but for the defense."""
-    cell, setting = row.records[0].cell, row.extra
-    if "start" in cell:
-        # The label of a start says what it has otherwise than the row's own defense: it differs where the start is one.
-        setting = canonical({key: value for key, value in way(cell).items() if key != "defense"})
-    return row.model, row.augmentation, setting, scalar(row.records[0].cost.get("device", ""))
+    return row.model, row.augmentation, row.extra, scalar(row.records[0].cost.get("device", ""))
+
+
+def _from_the_same_weights(row: Row) -> tuple[str, ...]:
+    """As `_alike`, of rows that begin with the same weights.
+
+    The label of a start says what it has otherwise than the row's own defense: those of an undefended start differ.
+    """
+    same = {key: value for key, value in way(row.records[0].cell).items() if key != "defense"}
+    return canonical(same), scalar(row.records[0].cost.get("device", ""))
 
 
 def _as_given(row: Row) -> bool:

@@ -106,7 +106,32 @@ def test_a_start_with_the_cells_recipe_is_the_same_cell_as_one_without(load):
     )
     assert [cell.id for cell in one.cells] == [cell.id for cell in other.cells]
     both = FINE_TUNED.replace("start = {", 'start = [{ defense = "none" }, {', 1).replace("= 0.2 } }", "= 0.2 } }]")
-    assert len({cell.id for cell in load(both, "both").cells}) == 4
+    cells = load(both, "both").cells
+    assert len(cells) == len({cell.id for cell in cells}) == 4
+
+
+@pytest.mark.parametrize(
+    ("start", "cells"),
+    [
+        ('[{ defense = "none" }, { data = "mnist" }, { training = { epochs = 2 } }]', 3),
+        ('[{ data = "mnist" }, { augmentation = "none" }, { training = { epochs = 2 } }]', 2),
+        ('[{ training = { epochs = 3 } }, { training = { epochs = 3, learning_rate = 0.05 } }, "scratch"]', 4),
+    ],
+)
+def test_starts_that_are_one_training_make_one_cell(load, start, cells):
+    """Of the two defenses, one is none: `run` would otherwise measure its cell twice, and fail at the second record."""
+    suite = FINE_TUNED.partition("[[")[0]
+    written = 'start = { defense = "none", training = { epochs = 18, learning_rate = 0.2 } }'
+    assert written in suite
+    suite = suite.replace(written, f"start = {start}")
+    made = load(suite).cells
+    assert len(made) == len({cell.id for cell in made}) == cells
+
+
+def test_an_include_with_a_start_that_is_there_already_adds_nothing(refused):
+    suite = FINE_TUNED.partition("[[")[0].replace(", training = { epochs = 18, learning_rate = 0.2 }", "")
+    more = '[[robustness.include]]\ndefense = "none"\nstart = { data = "mnist" }\n'
+    assert "include[0]: adds no cell that is not there already" in refused(suite + more)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +150,10 @@ def test_a_start_with_the_cells_recipe_is_the_same_cell_as_one_without(load):
         ("{ training = { epochs = -1 } }", "training: epochs: must be greater than or equal to 0, not -1"),
         ("{ training = { epoch = 3 } }", "training: epoch: unknown key; did you mean 'epochs'?"),
         ('{ training = { epochs = "3" } }', "training: epochs: must be an integer, not '3'"),
+        (
+            "{ training = { epochs = 3, small_epochs = 4 } }",
+            "start[2]: training: small_epochs: 4 are more than the 3 epochs of the training",
+        ),
         (
             "{ training = { small_epochs = 11 } }",
             "robustness.matrix.start.training: small_epochs: 11 are more than the 10 epochs of the training",
