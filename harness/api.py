@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -115,9 +116,10 @@ def attack(model: Any, x: Any, y: Any = None, *, attack: Any = "pgd", norm: Any 
     """
     import torch
 
+    numbers = (len(each) for each in (attack, norm, _plain_numbers(eps)) if isinstance(each, list | tuple))
+    if (several := math.prod(numbers)) > 1:  # said before anything is attacked
+        raise InputError(f"attack: one attack at one ε is needed, not {several}; evaluate(...) takes several")
     result = evaluate(model, x, y, attack=attack, norm=norm, eps=eps, **options)
-    if len(result) != 1:
-        raise InputError(f"attack: one attack at one ε is needed, not {len(result)}; evaluate(...) takes several")
     images = torch.from_numpy(result.images)
     return images.to(x.device) if isinstance(x, torch.Tensor) else images
 

@@ -29,6 +29,7 @@ from epsbench.harness.run.attack.smallest import NearestTurn
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.turn import Turn
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.given import FunctionNetwork as Function
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.defenses import Defense
@@ -37,9 +38,7 @@ IMAGES, SHAPE, CLASSES = 12, (3, 8, 8), 5
 _CLOSE = 1e-4  # batches of other sizes round differently
 
 
-def check_attack(
-    attack: Attack, *, eps: Any = "8/255", model: nn.Module | None = None, x: Tensor | None = None
-) -> None:
+def check_attack(attack: Attack, *, eps: Any = "8/255", model: Any = None, x: Tensor | None = None) -> None:
     """Check that an attack stays in ball and box, is finite, treats rows on their own, and repeats itself.
 
     Rows of different steps lie side by side in a run, and so they do here.
@@ -47,17 +46,23 @@ def check_attack(
     Args:
         attack: The attack, with its norm.
         eps: The radius in pixel units.
-        model: A classifier to attack; default: a small convolutional network with random weights.
+        model: A classifier to attack, a module or a function; it stays as it is. Default: a small convolutional
+            network with random weights.
         x: Images (n, C, H, W) in [0, 1] that it takes; default: random ones, (12, 3, 8, 8).
 
     Raises:
         AssertionError: With what is wrong.
     """
-    network = (model or _small()).eval()
-    radius = any_epsilon(eps)
+    _is_object(attack, Attack, "an attack, such as PGD(steps=3)")
+    try:
+        radius = any_epsilon(eps)
+    except ValueError as error:
+        raise AssertionError(f"eps: {error}") from error
     images = x if x is not None else torch.rand(IMAGES, *SHAPE, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        labels = network(images).argmax(1)
+    if not isinstance(images, Tensor) or images.ndim != 4 or not len(images) or not images.is_floating_point():
+        raise AssertionError(f"x is {_kind(images)}; give images (n, C, H, W) as floats in [0, 1]")
+    network = _network(model) if model is not None else _small().eval()
+    labels = _labels(network, images)
     name, n = type(attack).__name__, len(images)
     if problem := ignored(type(attack)):
         raise AssertionError(problem)
@@ -176,10 +181,29 @@ def check_model(
         raise AssertionError("; ".join(each.message for each in result.findings if each.severity == "void"))
 
 
+def _is_object(given: Any, kind: type, wanted: str) -> None:
+    if isinstance(given, type):
+        raise AssertionError(f"{given.__name__} is a class; give an object: {given.__name__}()")
+    if not isinstance(given, kind):
+        raise AssertionError(f"is {_kind(given)}; give {wanted}")
+
+
+def _network(model: Any) -> nn.Module:
+    """The caller's module or function as a module of its own, in evaluation mode."""
+    if isinstance(model, type) or not callable(model):
+        raise AssertionError(f"the model is {_kind(model)}; give a torch.nn.Module or a function")
+    network: nn.Module = (
+        _tried("the model", lambda: copy_of(model)) if isinstance(model, nn.Module) else Function(model)
+    )
+    return network.eval()
+
+
 def _labels(model: Any, images: Tensor) -> Tensor:
+    """The classes (n,) that a model gives to images (n, C, H, W)."""
+    network = _network(model)
+
     def predict() -> Any:
         with torch.no_grad():
-            network = copy_of(model).eval() if isinstance(model, nn.Module) else model
             return network(images)
 
     logits = _tried("the model", predict)
@@ -200,6 +224,7 @@ def check_defense(defense: Defense, *, shape: tuple[int, int, int] = SHAPE, clas
     Raises:
         AssertionError: With what is wrong.
     """
+    _is_object(defense, Defense, "a defense, such as TRADES(eps=0.1)")
     name = type(defense).__name__
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(IMAGES, *shape, generator=generator)
@@ -229,7 +254,9 @@ def check_defense(defense: Defense, *, shape: tuple[int, int, int] = SHAPE, clas
 
 
 def _kind(value: Any) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}" + ("" if value.is_floating_point() else f" of {value.dtype}")
+    return f"a {type(value).__name__}"
 
 
 def _tried(name: str, call: Callable[[], Any]) -> Any:

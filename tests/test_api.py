@@ -258,6 +258,18 @@ def test_adversarial_images_alone(network, x, y):
     assert 0.05 < (images - x).abs().max() <= 0.1 + 1e-6
 
 
+@pytest.mark.parametrize(
+    "several",
+    [{"eps": [0.1, 0.2]}, {"eps": np.array([0.1, 0.2])}, {"attack": ["fgsm", "pgd"]}, {"norm": ["linf", "l2"]}],
+)
+def test_several_attacks_are_refused_before_one_is_made(x, y, several):
+    def never(images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("it was asked")
+
+    with pytest.raises(InputError, match=r"^attack: one attack at one ε is needed, not 2; evaluate"):
+        epsbench.attack(never, x, y, **several)
+
+
 def test_the_frame_of_records_has_every_parameter(network, x, y, tmp_path):
     epsbench.evaluate(network, x, y, attack="pgd:steps=3", eps="4/255", out=tmp_path / "out")
     frame = epsbench.records(tmp_path / "out").frame()

@@ -189,6 +189,42 @@ def test_models(network):
     epsbench.testing.check_model(network, shape=(1, 8, 8))
 
 
+def test_a_model_that_an_attack_is_checked_on_stays_as_it_is(network):
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    network.train()
+    try:
+        epsbench.testing.check_attack(PGD(steps=2), model=network, x=x)
+        assert network.training
+    finally:
+        network.eval()
+    epsbench.testing.check_attack(PGD(steps=2), model=lambda images: network(images), x=x)
+
+
+@pytest.mark.parametrize(
+    ("attack", "arguments", "message"),
+    [
+        (PGD, {}, r"PGD is a class; give an object: PGD\(\)"),
+        (nn.Flatten(), {}, "is a Flatten; give an attack"),
+        (PGD(), {"eps": "8/0"}, "eps: .*divides by zero"),
+        (PGD(), {"model": nn.Linear(3, 2)}, "the model raises RuntimeError"),
+        (PGD(), {"model": nn.Flatten}, "the model is a type; give a torch.nn.Module"),
+        (PGD(), {"x": torch.zeros(0, 3, 8, 8)}, r"x is a tensor of shape \(0, 3, 8, 8\); give images"),
+        (PGD(), {"x": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "of torch.uint8; give images .* as floats"),
+    ],
+)
+def test_what_an_attack_cannot_be_checked_with(attack, arguments, message):
+    with pytest.raises(AssertionError, match=message):
+        epsbench.testing.check_attack(attack, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("defense", "message"), [(TRADES, "TRADES is a class; give an object"), (PGD(), "is a PGD; give a defense")]
+)
+def test_what_is_no_defense(defense, message):
+    with pytest.raises(AssertionError, match=message):
+        epsbench.testing.check_defense(defense)
+
+
 class BatchStatistics(nn.Module):
     """Depends on the other images of the batch, in evaluation mode too."""
 
@@ -206,6 +242,7 @@ class BatchStatistics(nn.Module):
         (BatchStatistics(), "batch"),
         (nn.Sequential(nn.Flatten(), nn.Linear(9, 10)), "the model raises RuntimeError"),
         (lambda x: (x.flatten(1),), "the model gives tuple"),
+        (nn.Flatten, "the model is a type; give a torch.nn.Module or a function"),
         (lambda x: x.flatten(1)[:, :10].softmax(1) + torch.rand(len(x), 10), "."),
     ],
 )

@@ -36,7 +36,7 @@ def failed(cell: Cell, error: BaseException, context: Context, started: str, adv
     if is_out_of_memory(error):
         message = OUT_OF_MEMORY.format(message or "no details")
     elif advice:
-        message = f"{message}; {advice}"
+        message = f"{message.rstrip('.')}; {advice}"
     failure = Failure(type=type(error).__name__, message=message, traceback=trace[-LONGEST_TRACEBACK:])
     return context.record(cell, "failed", started, failure=failure)
 
