@@ -331,6 +331,20 @@ def test_what_cannot_be_evaluated(x, y, arguments, wanted):
     assert any(part in text for part in wanted.split("|")), text
 
 
+class EightImages(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(8, 64)[:, :10]
+
+
+def test_a_model_for_one_batch_size_hears_of_the_batch_and_not_of_its_signature(x, y):
+    with pytest.raises(InputError, match=r"asked about 2 images: forward\(\) must take any number of them") as raised:
+        epsbench.evaluate(EightImages(), x[:8], y[:8], attack="fgsm")
+    assert "signature" not in str(raised.value)
+    with pytest.raises(InputError, match="has 12 classes, with labels from 0 to 11: correct the labels") as raised:
+        epsbench.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), x, y, attack="fgsm", classes=12)
+    assert "signature" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _FACTS = "; a model of your own gets the data's shape, classes or num_classes where its signature names them"
+_BATCHES = "; it was asked about 2 images: forward() must take any number of them, of this shape"
 _TYPES = "; let forward() convert the images, which are float32, to the type of its weights"
 _LOW = ("Half", "BFloat16", "double")
 _LARGEST_SHARE = 0.5  # of a model's numbers that may be fixed without its being a model that brings weights
@@ -124,7 +125,9 @@ def why_not_built(name: str, data: str, error: BaseException) -> str:
     if isinstance(error, InputError) or (isinstance(error, ValueError) and module.startswith("epsbench.models.")):
         remedy = ""
         if function == "verified" and data in text:  # it does not take the images of this data, or gives other outputs
-            remedy = _TYPES if any(each in text for each in _LOW) else _FACTS
+            given = in_memory("model", name) is not None  # an object, which has been built already
+            asked = _BATCHES if "does not take" in text else ""
+            remedy = _TYPES if any(each in text for each in _LOW) else asked if given else _FACTS
         return f"model {name!r} cannot be built for {data}: {text}{remedy}"
     missing = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
     if missing and not Path(missing).is_absolute():
