@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from epsbench.attacks import PGD, AutoAttack, BatchAttack, GradientAttack
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.names.registry import name_with_parameters
 from epsbench.harness.plan.on_the_spot import parsed
+from epsbench.harness.records import write_record
 from epsbench.harness.run.given_attacks import attack_entries
 
 N = 80
@@ -466,6 +468,29 @@ def test_models_that_differ_in_a_parameter_are_told_apart(tmp_path):
         epsbench.load_model(tmp_path / "out")
     assert "hidden" not in str(raised.value)  # a parameter in which they are alike
     assert epsbench.load_model(tmp_path / "out", model={"name": "smallcnn", "width": 8}).layers[0].out_channels == 8
+
+
+def test_models_with_other_starts_are_told_apart_and_of_two_versions_the_last_is_loaded(tmp_path):
+    path, out = tmp_path / "tuned.toml", tmp_path / "out"
+    path.write_text(
+        '[robustness]\ndata = "digits"\ntraining = { epochs = 1 }\n[robustness.matrix]\nattack = "none"\neps = 0\n'
+        'model = "smallcnn"\nstart = ["scratch", { training = { epochs = 2 } }, { training = { epochs = 3 } }]\n',
+        encoding="utf-8",
+    )
+    epsbench.run_suite(epsbench.load_suite(str(path), 60), out, epsbench.Options(quiet=True, device="cpu"))
+    expected = r"start='scratch'; .*start=\{'training': \{'epochs': 2\}\}; .*start=\{'training': \{'epochs': 3\}\}$"
+    with pytest.raises(InputError, match=expected):
+        epsbench.load_model(out)
+    wheres = [{"start": "scratch"}, *({"start": {"training": {"epochs": n}}} for n in (2, 3))]
+    weights = [epsbench.load_model(out, **where).layers[0].weight for where in wheres]
+    assert not any(a.equal(b) for a, b in itertools.combinations(weights, 2))
+    with pytest.raises(InputError, match="no model matches"):
+        epsbench.load_model(out, start={"training": {"epochs": 4}})
+
+    (scratch,) = [record for record in epsbench.records(out) if "start" not in record.cell]
+    old = {"id": "0" * 16, "code": scratch.code | {"model": "old"}, "finished": "2020-01-01T00:00:00.000+00:00"}
+    write_record(out, scratch.model_copy(update=old))
+    assert epsbench.load_model(out, start="scratch").layers[0].weight.equal(weights[0])
 
 
 def test_a_trained_model_is_loaded(tmp_path):

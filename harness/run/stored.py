@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.plan.axes.starts import SCRATCH
 from epsbench.harness.plan.cell import NO_WEIGHTS, GenerationCell, RobustnessCell
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE
@@ -36,7 +37,9 @@ def load_model(
         weights: The folder of weights; default: the one inside the results folder.
         device: Where the model goes.
         where: Values of the cell that choose one model of several: ``model="smallcnn"``, ``defense="trades"``,
-            ``z_dim=20``, ``seed=0``, ``training={"epochs": 20}``.
+            ``z_dim=20``, ``seed=0``, ``training={"epochs": 20}``, ``start="scratch"`` or
+            ``start={"training": {"epochs": 18}}``. Of a model that was measured again with other code, the last one is
+            loaded.
 
     Returns:
         A classifier from pixels (N, C, H, W) in [0, 1] to logits, or a VAE (`epsbench.models.vae.VAENetwork`).
@@ -65,10 +68,14 @@ def load_model(
 
 def weights_key(record: Record) -> str:
     """The key of the trained weights that a record was measured with: that of its cell."""
-    decides = CELLS[record.cell["task"]]._decides_weights
-    cell = {key: record.cell[key] for key in decides if key in record.cell}
     code = {key: version for key, version in record.code.items() if key not in NO_WEIGHTS}
-    return digest({"cell": cell, "code": code})
+    return digest({"cell": _deciding(record), "code": code})
+
+
+def _deciding(record: Record) -> dict[str, Any]:
+    """The part of a record's cell that decides its weights."""
+    decides = CELLS[record.cell["task"]]._decides_weights
+    return {key: record.cell[key] for key in decides if key in record.cell}
 
 
 def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
@@ -79,10 +86,12 @@ def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
     for key in where:
         if key not in known:
             raise InputError(f"load_model: {key!r} is no key of a cell{did_you_mean(key, known)}")
-    cells = {record.id: record.cell | {"training": _whole_recipe(record.cell)} for record in records}
+    scratch = {"start": SCRATCH} if "start" in known else {}
+    cells = {record.id: scratch | record.cell | {"training": _whole_recipe(record.cell)} for record in records}
+    # By what a suite says of the model: of its versions the last, since no value of `where` tells them apart.
     matching = {
-        weights_key(record): record
-        for record in records
+        digest(_deciding(record)): record
+        for record in sorted(records, key=lambda record: (record.finished, record.id))
         if all(_is(cells[record.id].get(key), value) for key, value in where.items())
     }
     if len(matching) == 1:
@@ -90,7 +99,8 @@ def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
     named = [cells[record.id] for record in (matching.values() or records)]
     differs = {key for key in named[0]["training"] if len({repr(cell["training"].get(key)) for cell in named}) > 1}
     parameters = {key: _differing([cell[key] for cell in named if isinstance(cell.get(key), Mapping)]) for key in SHOWN}
-    lines = sorted({_shown(cell, differs, parameters) for cell in named})
+    starts = [cell["start"] for cell in named if isinstance(cell.get("start"), Mapping)]
+    lines = sorted({_shown(cell, differs, parameters, starts) for cell in named})
     what = "several models match" if matching else "no model matches"
     listed = "; ".join(lines[:6]) + ("; …" if len(lines) > 6 else "")
     raise InputError(f"{folder}: {what}; choose one by its values: {listed}")
@@ -104,7 +114,9 @@ def _whole_recipe(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is(value: Any, wanted: Any) -> bool:
     if isinstance(value, Mapping):
-        return bool(value.get("name") == wanted or (isinstance(wanted, Mapping) and wanted.items() <= value.items()))
+        if isinstance(wanted, Mapping):
+            return all(key in value and _is(value[key], item) for key, item in wanted.items())
+        return bool(value.get("name") == wanted)
     return bool(value == wanted)
 
 
@@ -118,10 +130,27 @@ def _differing(tables: list[Mapping[str, Any]]) -> set[str]:
     return differs
 
 
-def _shown(cell: Mapping[str, Any], recipe: Collection[str], parameters: Mapping[str, Collection[str]]) -> str:
+def _apart(table: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The keys of a table, and of tables in it, whose values some of the others do not have."""
+    apart: dict[str, Any] = {}
+    for key, value in table.items():
+        if all(other.get(key) == value for other in others) or key == "seed":
+            continue
+        inner = [other[key] for other in others if isinstance(other.get(key), Mapping)]
+        apart[key] = (_apart(value, inner) or value) if isinstance(value, Mapping) else value
+    return apart
+
+
+def _shown(
+    cell: Mapping[str, Any],
+    recipe: Collection[str],
+    parameters: Mapping[str, Collection[str]],
+    starts: Sequence[Mapping[str, Any]],
+) -> str:
     """What tells a cell's model from others.
 
     ``recipe`` are the keys of the training that do, ``parameters`` those of a model or a defense, by its key.
+    ``starts`` are what the models begin with.
     """
     plain: dict[str, Any] = {}
     for key in SHOWN:
@@ -131,6 +160,10 @@ def _shown(cell: Mapping[str, Any], recipe: Collection[str], parameters: Mapping
             plain[key] = shown if len(shown) > 1 else value.get("name")
         elif key in cell:
             plain[key] = value
+    if starts:
+        start = cell["start"]
+        apart = _apart(start, starts) if isinstance(start, Mapping) else start
+        plain["start"] = apart or {"defense": start["defense"]["name"]}  # where all that have one have the same
     plain |= {"training": {key: cell["training"].get(key) for key in sorted(recipe)}} if recipe else {}
     return ", ".join(f"{key}={value!r}" for key, value in plain.items())
 
