@@ -27,7 +27,7 @@ class Names:
         models: list[Mapping[str, Any]] = []
         for cell in cells:
             for axes in models_of_record(cell):
-                models.append(axes)
+                models.append(_shared(cell) | axes)
                 for kind in NAMED:
                     if kind in axes:
                         uses[kind, axes[kind]["name"]][canonical(axes[kind])] = axes[kind]
@@ -64,7 +64,9 @@ class Names:
     def source(self, cell: Cell) -> str:
         """The model whose gradients a cell's attack follows, with its seed where that is not the cell's own."""
         return " and ".join(
-            self.model(model, *([f"seed {scalar(model['seed'])}"] if model["seed"] != cell["seed"] else []))
+            self.model(
+                _shared(cell) | model, *([f"seed {scalar(model['seed'])}"] if model["seed"] != cell["seed"] else [])
+            )
             for model in (cell["source"], *cell["source"].get("with", []))
         )
 
@@ -119,3 +121,8 @@ class Names:
         parts += [] if cell["augmentation"] == "none" else [f"augmentation {scalar(cell['augmentation'])}"]
         parts += [scalar(cell["subset"])] if "subset" in cell else []
         return [*parts, f"from {self._start(cell)}"] if "start" in cell else parts
+
+
+def _shared(cell: Cell) -> dict[str, Any]:
+    """What a source has in common with the model that is tested, so that records do not repeat it."""
+    return {key: cell[key] for key in ("data", "training") if key in cell}

@@ -138,10 +138,11 @@ def test_sources_are_labelled_by_what_they_are():
 
 
 def test_two_sources_that_look_alike_keep_their_own_scores():
-    """Weights of two trainings that differ in the data they started from, and in no label."""
-    start = {"model": {"name": "smallcnn"}, "defense": {"name": "none"}, "augmentation": "none", "seed": 0}
+    """Two models that differ in a parameter without a value, which no label shows."""
     victim = model("first-half", data="mnist")
-    sources = [model("second-half", data="mnist", start=start | {"data": "mnist", "epochs": k}) for k in (1, 2)]
+    sources = [
+        model("second-half", data="mnist", model={"name": "smallcnn"} | more) for more in ({}, {"activation": None})
+    ]
     made = results(*(shown(count, victim, source) for count, source in zip((4, 9), sources, strict=True)))
     (matrix,) = matrices(made)
     labels = [matrix.labels[source] for source in matrix.sources[1:]]
@@ -221,3 +222,17 @@ def test_a_malformed_source_is_refused(tmp_path, source, expected):
     folder = factory.write(tmp_path, record)
     with pytest.raises(InputError, match=expected):
         load_results(folder)
+
+
+def test_a_start_is_called_the_same_of_a_source_and_of_a_victim():
+    """The record of a source has no data and no recipe: they are the victim's."""
+    start = model() | {"data": "mnist", "training": {"epochs": 18}}
+    tuned = {"training": {"epochs": 1}}
+    first, second = model(start=start), model(start=start | {"defense": {"name": "trades"}}, defense={"name": "trades"})
+    (matrix,) = matrices(
+        results(
+            shown(2, first | tuned), shown(3, second | tuned),
+            shown(11, first | tuned, second), shown(12, second | tuned, first),
+        )
+    )  # fmt: skip
+    assert sorted(matrix.labels.values()) == ["smallcnn (from 18 epochs)", "smallcnn + trades (from 18 epochs)"]
