@@ -27,7 +27,7 @@ class Names:
         models: list[Mapping[str, Any]] = []
         for cell in cells:
             for axes in models_of_record(cell):
-                models.append(_shared(cell) | axes)
+                models.append({**_shared(cell), **axes})
                 for kind in NAMED:
                     if kind in axes:
                         uses[kind, axes[kind]["name"]][canonical(axes[kind])] = axes[kind]
