@@ -52,11 +52,12 @@ class Attacked:
         return self.victim.laid_out(x)
 
     def _in_chunks(self, ask: Callable[[slice], Tensor], n: int) -> Tensor:
-        with self._uncounted():
+        with self.uncounted():
             return in_chunks(ask, n, self.batch)
 
     @contextmanager
-    def _uncounted(self) -> Iterator[None]:
+    def uncounted(self) -> Iterator[None]:
+        """Passes in here do not count."""
         before = self.victim.forwards, self.victim.backwards
         try:
             yield

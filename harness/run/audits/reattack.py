@@ -13,6 +13,7 @@ from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.attacked import Attacked
+from epsbench.harness.run.audits.boundary import JUMPED, along_boundary
 from epsbench.harness.run.audits.probe import Probe, log_odds
 from epsbench.harness.run.audits.search import MARGIN, score_search
 from epsbench.harness.run.audits.steepest import steepest
@@ -86,6 +87,9 @@ class Reattacked:
 
     confidence: Tensor
     """The probability of the predicted class of each clean image, (N,)."""
+
+    smallest: Tried | None = None
+    """By steps along gradients to the nearest image that fools; None: they are not tried under this norm."""
 
     def first(self, rows: Tensor, count: int = SCREENED) -> Tensor:
         """Of the images marked in ``rows`` (N,) the ``count`` nearest to another class, (N,)."""
@@ -165,6 +169,9 @@ def reattack(
         tried("search", lambda at: score_search(probe, x[at], y[at], norm, eps, others, reached[at])),
         log_odds(logits, y).argsort(descending=True, stable=True),
         logits.softmax(1).amax(1),
+        tried("smallest", lambda at: along_boundary(attacked, probe.judge, x[at], y[at], norm, eps))
+        if norm.name in JUMPED
+        else None,
     )
 
 
@@ -215,6 +222,8 @@ def _by_search_alone(result: Reattacked, fooled: Tensor, left: Tensor, enough: i
         return
     more = result.search(left)
     more &= ~result.margin(more) & ~result.cross_entropy(more)  # what gradients find is no sign of masking
+    if result.smallest is not None and int(more.sum()) >= enough:
+        more &= ~result.smallest(more)
     if int(more.sum()) >= enough:
         shares = {"recorded": share_of(fooled), "search": share_of(more)}
         fact = (

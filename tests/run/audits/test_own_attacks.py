@@ -260,6 +260,21 @@ def test_images_that_the_recorded_attack_fools_do_not_count():
         assert not list(audit_reattack(result, some, 0.1))
 
 
+def test_what_steps_to_the_nearest_image_fool_is_no_sign_of_masked_gradients():
+    none, some, asked = torch.zeros(40, dtype=torch.bool), torch.arange(40) < 20, []
+    for reached, reported in ((some, False), (torch.arange(40) < 12, True), (none, True)):
+        ways = answers(none), answers(none), answers(some)
+        result = Reattacked(*ways, torch.arange(40), torch.ones(40), answers(reached, asked))
+        assert bool(list(audit_reattack(result, none, 0.1))) == reported
+    assert sorted(asked) == sorted(3 * list(range(20))), "only images that the search alone fools are asked about"
+    asked.clear()
+    nothing = Reattacked(
+        answers(none), answers(none), answers(none), torch.arange(40), torch.ones(40), answers(some, asked)
+    )
+    assert not list(audit_reattack(nothing, none, 0.1))
+    assert not asked
+
+
 def answers(fooled: torch.Tensor, asked: list[int] | None = None) -> Tried:
     """An attack that fools these images; ``asked`` counts what it is asked for."""
 
