@@ -137,8 +137,9 @@ class Attack(Asking, ABC):
         """Raise `ValueError` where the attack has another norm than one of these."""
         if self.norm.name not in known:
             names = f"{', '.join(known[:-1])} and {known[-1]}" if known[1:] else known[0]
-            noun = "norms" if known[1:] else "norm"
-            raise ValueError(f"{type(self).__name__.lower()} knows the {noun} {names}, not {self.norm.name}")
+            noun, which = ("norms", "one of them") if known[1:] else ("norm", f"{known[0]!r}")
+            name = type(self).__name__.lower()
+            raise ValueError(f"{name} knows the {noun} {names}, not {self.norm.name}; set norm to {which}")
 
     def check(self, classes: int) -> None:
         """Raise `ValueError` where the attack cannot be used on data with so many classes."""

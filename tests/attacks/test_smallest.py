@@ -203,7 +203,7 @@ def test_a_source_is_refused(network, digits):
 
 
 def test_the_norms_that_an_attack_knows_are_named():
-    with pytest.raises(ValueError, match="ddn knows the norm l2, not linf"):
+    with pytest.raises(ValueError, match="ddn knows the norm l2, not linf; set norm to 'l2'"):
         DDN(norm=NORMS["linf"])
 
 
