@@ -38,7 +38,10 @@ class StartLabels:
 
 
 def _changes(axes: Cell) -> dict[str, Any]:
-    """What the first training has otherwise than the model's own, keys joined by dots."""
-    own, missing = flat(axes), object()
-    start = {key: value for key, value in axes["start"].items() if key != "seed"}
+    """What the first training has otherwise than the model's own, keys joined by dots.
+
+    With a recipe of its own it has its defense there too, as `start_label` does.
+    """
+    start, missing = {key: value for key, value in axes["start"].items() if key != "seed"}, object()
+    own = flat({key: value for key, value in axes.items() if key != "defense" or "training" not in start})
     return {key: value for key, value in flat(start).items() if own.get(key, missing) != value}

@@ -131,6 +131,14 @@ def test_weights_of_another_recipe_are_called_that(recipe, label):
         assert start_label(trained(90, 10, **own).cell | {"data": "cifar10"}) == label
 
 
+def test_one_start_of_models_with_different_defenses_is_no_difference():
+    start = {"data": "mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
+    own = {"start": start | {"training": {"epochs": 18}}, "training": {"epochs": 1}}
+    records = [trained(90, 10, **own), trained(80, 40, **own, defense={"name": "trades", "eps": "0.3"})]
+    rows = boards(Results(Path(), tuple(records), ()))[0].rows
+    assert [row.extra for row in rows] == ["", ""]
+
+
 def test_starts_that_would_be_called_the_same_are_told_apart():
     own = {"epochs": 1, "learning_rate": 0.1, "batch_size": 128}
     common = {"data": "mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
@@ -146,8 +154,8 @@ def test_starts_that_would_be_called_the_same_are_told_apart():
     ]
     results = Results(Path(), tuple(trained(90, 10, start=common | each, training=own) for each in starts), ())
     expected = [
-        "18 epochs", "18 epochs (learning_rate 0.2)",
-        "another recipe (learning_rate 0.2)", "another recipe (batch_size 64)",
+        "undefended + 18 epochs", "undefended + 18 epochs (learning_rate 0.2)",
+        "undefended + another recipe (learning_rate 0.2)", "undefended + another recipe (batch_size 64)",
         "fgsm-loss (eps 0.1)", "fgsm-loss (eps 0.2)", "first-half",
     ]  # fmt: skip
     assert {row.extra for row in boards(results)[0].rows} == {f"start {label}" for label in expected}

@@ -235,4 +235,7 @@ def test_a_start_is_called_the_same_of_a_source_and_of_a_victim():
             shown(11, first | tuned, second), shown(12, second | tuned, first),
         )
     )  # fmt: skip
-    assert sorted(matrix.labels.values()) == ["smallcnn (from 18 epochs)", "smallcnn + trades (from 18 epochs)"]
+    assert sorted(matrix.labels.values()) == [
+        "smallcnn (from undefended + 18 epochs)",
+        "smallcnn + trades (from trades + 18 epochs)",
+    ]
