@@ -193,6 +193,9 @@ def test_another_list_of_eps_is_another_cell_only_where_the_eps_depend_on_each_o
     assert not ids["nested", "[0.05, 0.2]"] & ids["nested", "[0.05, 0.1, 0.2]"]
 
 
+FEW = 100  # of a million objects that stay loaded, some go when nothing refers to them
+
+
 def test_memory_is_collected_without_looking_through_what_stays_loaded(tmp_path, monkeypatch):
     """Looking through torch's compiler after each of many small models would take ten times as long as they do."""
     frozen = []
@@ -201,5 +204,6 @@ def test_memory_is_collected_without_looking_through_what_stays_loaded(tmp_path,
     before = gc.get_freeze_count()
     assert run(suite, tmp_path / "results")[0] == 0
     assert frozen[0] > before + 10_000
-    assert frozen[1] == frozen[2] >= frozen[0]
+    assert frozen[1] >= frozen[0] - FEW
+    assert abs(frozen[2] - frozen[1]) <= FEW, "a model adds nothing to what stays loaded"
     assert gc.get_freeze_count() == before
