@@ -29,7 +29,7 @@ from epsbench.harness.run.attack.smallest import NearestTurn
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.turn import Turn
 from epsbench.harness.run.attack.victim import Victim
-from epsbench.harness.run.given import FunctionNetwork as Function
+from epsbench.harness.run.given import FunctionNetwork
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.training.trainee import ClassifierInTraining
 from epsbench.models.defenses import Defense
@@ -172,7 +172,7 @@ def check_model(
     from epsbench.harness.api import evaluate
 
     images = x if x is not None else torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
-    labels = y if y is not None else _labels(model, images)
+    labels = y if y is not None else _labels(_network(model), images)
     try:
         result = evaluate(model, images, labels, attack="fgsm", eps="8/255", norm=NORMS["linf"].name)
     except InputError as error:
@@ -192,15 +192,14 @@ def _network(model: Any) -> nn.Module:
     """The caller's module or function as a module of its own, in evaluation mode."""
     if isinstance(model, type) or not callable(model):
         raise AssertionError(f"the model is {_kind(model)}; give a torch.nn.Module or a function")
-    network: nn.Module = (
-        _tried("the model", lambda: copy_of(model)) if isinstance(model, nn.Module) else Function(model)
-    )
-    return network.eval()
+    if not isinstance(model, nn.Module):
+        return FunctionNetwork(model).eval()
+    copy: nn.Module = _tried("the model", lambda: copy_of(model))
+    return copy.eval()
 
 
-def _labels(model: Any, images: Tensor) -> Tensor:
-    """The classes (n,) that a model gives to images (n, C, H, W)."""
-    network = _network(model)
+def _labels(network: nn.Module, images: Tensor) -> Tensor:
+    """The classes (n,) that a network gives to images (n, C, H, W)."""
 
     def predict() -> Any:
         with torch.no_grad():

@@ -21,6 +21,11 @@ NO_WEIGHTS = ("attack", "norm", "source", "corruption", "clean_logits")
 """Versions that do not decide the trained weights."""
 
 
+def weights_code(code: Mapping[str, str]) -> dict[str, str]:
+    """Those of a cell's versions that decide the trained weights."""
+    return {key: version for key, version in code.items() if key not in NO_WEIGHTS}
+
+
 def data_entry(data: str | OwnData) -> str | dict[str, Any]:
     """A cell's data as its record holds it: the name of a built-in, or a table."""
     return data if isinstance(data, str) else data.record()
@@ -57,8 +62,7 @@ class _Cell(ABC):
         """A hash of everything that decides the trained weights. Cells with equal keys share one trained model."""
         canonical = self.canonical()
         decides = {key: canonical[key] for key in self._decides_weights if key in canonical}
-        code = {key: version for key, version in self.code.items() if key not in NO_WEIGHTS}
-        return digest({"cell": decides, "code": code})
+        return digest({"cell": decides, "code": weights_code(self.code)})
 
 
 @dataclass(frozen=True)
@@ -144,9 +148,9 @@ class RobustnessCell(_Cell):
         subset = {} if self.subset == "all" else {"subset": self.subset}
         start = {}
         if self.start:
-            other = recipe(self.start.training, ROBUSTNESS_RECIPE)
-            own = {} if self.start.training == self.training else {"training": other}
-            start = {"start": {"data": data_entry(self.start.data), **self.start.model_axes, **own}}
+            same = self.start.training == self.training
+            other = {} if same else {"training": recipe(self.start.training, ROBUSTNESS_RECIPE)}
+            start = {"start": {"data": data_entry(self.start.data), **self.start.model_axes, **other}}
         return {
             "model": without_places(self.model.as_dict()),
             "defense": without_places(self.defense.as_dict()),
@@ -209,11 +213,12 @@ class RobustnessCell(_Cell):
         With a recipe of its own the defense is named, too: ``"none (epochs = 18)"``.
         """
         first = self.start or self
-        recipe = first.training != self.training
-        of_both = ((str(each.data), each.augmentation, each.subset) for each in (first, self))
-        parts = [value for value, own in zip(*of_both, strict=True) if value != own]
-        parts += [first.defense.label()] if recipe or first.defense != self.defense else []
-        return " ".join([*parts, *([f"({first.changes})"] if recipe else [])]) or "the same training"
+        other_recipe = first.training != self.training
+        pairs = ((first.data, self.data), (first.augmentation, self.augmentation), (first.subset, self.subset))
+        parts = [str(value) for value, own in pairs if value != own]
+        parts += [first.defense.label()] if other_recipe or first.defense != self.defense else []
+        parts += [f"({first.changes})"] if other_recipe else []
+        return " ".join(parts) or "the same training"
 
 
 @dataclass(frozen=True)

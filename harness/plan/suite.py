@@ -123,7 +123,7 @@ def made_suite(
     try:
         parsed = SuiteFile.model_validate(document, context={"base": path.parent, "largest": _largest(document)})
     except ValidationError as error:
-        raise InputError([name(explain(each, SuiteFile)) for each in error.errors()]) from error
+        raise InputError([name(explain(each, SuiteFile, "the suite")) for each in error.errors()]) from error
     cells: list[Cell] = []
     expectations: list[Expectation] = []
     problems: list[str] = []

@@ -10,7 +10,7 @@ from torch import nn
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.starts import SCRATCH
-from epsbench.harness.plan.cell import NO_WEIGHTS, GenerationCell, RobustnessCell
+from epsbench.harness.plan.cell import GenerationCell, RobustnessCell, weights_code
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE
 from epsbench.harness.plan.named import digest
@@ -68,8 +68,7 @@ def load_model(
 
 def weights_key(record: Record) -> str:
     """The key of the trained weights that a record was measured with: that of its cell."""
-    code = {key: version for key, version in record.code.items() if key not in NO_WEIGHTS}
-    return digest({"cell": _deciding(record), "code": code})
+    return digest({"cell": _deciding(record), "code": weights_code(record.code)})
 
 
 def _deciding(record: Record) -> dict[str, Any]:

@@ -16,9 +16,6 @@ _PLAIN = {
 }  # fmt: skip
 """What pydantic calls a thing → what TOML calls it."""
 
-WHOLE = "the suite"
-"""What a line is about where no key is to blame."""
-
 
 def key_path(path: tuple[str | int, ...]) -> str:
     """``robustness.matrix.attack[1]`` of ``("robustness", "matrix", "attack", 1)``."""
@@ -29,23 +26,31 @@ def key_path(path: tuple[str | int, ...]) -> str:
     return text.removeprefix(".")
 
 
-def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
-    """A pydantic error of the table ``root`` as one line: the key, what is wrong with it, and what to write instead."""
+def explain(error: ErrorDetails, root: type[BaseModel], whole: str = "") -> str:
+    """A pydantic error of the table ``root`` as one line: the key, what is wrong with it, and what to write instead.
+
+    Where no key is to blame the line begins with ``whole``, or with what is wrong where that is empty.
+    """
+    where = key_path(error["loc"]) or whole
+    problem = _problem(error, root, where)
+    return f"{where}: {problem}" if where else problem
+
+
+def _problem(error: ErrorDetails, root: type[BaseModel], where: str) -> str:
     path = error["loc"]
-    where = key_path(path) or WHOLE
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key{did_you_mean(str(path[-1]), _known_keys(root, path[:-1]))}"
+        return f"unknown key{did_you_mean(str(path[-1]), _known_keys(root, path[:-1]))}"
     if error["type"] == "missing":
-        return f"{where}: is missing; add it"
+        return "is missing; add it"
     if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}"
+        return str(error["ctx"]["error"])
     if error["type"] == "too_long":
-        return f"{where}: has more than {error['ctx']['max_length']:,} entries; give fewer, or split the suite"
+        return f"has more than {error['ctx']['max_length']:,} entries; give fewer, or split the suite"
     wish = error["msg"].removeprefix("Input should be ")
     wish = next((plain for jargon, plain in _PLAIN.items() if wish.startswith(jargon)), wish)
     shown = repr(error["input"])
     remedy = _remedy(wish, where, path, error["input"])
-    return f"{where}: must be {wish}, not {shown if len(shown) <= 60 else shown[:60] + '…'}{remedy}"
+    return f"must be {wish}, not {shown if len(shown) <= 60 else shown[:60] + '…'}{remedy}"
 
 
 def _remedy(wish: str, where: str, path: tuple[str | int, ...], value: Any) -> str:

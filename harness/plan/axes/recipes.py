@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.base import Axis, Part
-from epsbench.harness.plan.axes.explaining import WHOLE, explain
+from epsbench.harness.plan.axes.explaining import explain
 
 
 class RobustnessTraining(Part):
@@ -146,8 +147,14 @@ class Recipe:
 
     def changed(self, changes: Changes, path: str) -> Recipe:
         """This recipe with further changes. Raises `InputError`, with the key ``path``."""
-        says_epochs = self.says_epochs or "epochs" in dict(changes.items)
-        return replace(with_changes(self.values, changes, path), says_epochs=says_epochs)
+        return _changed_recipe(self, changes, path)
+
+
+@lru_cache
+def _changed_recipe(recipe: Recipe, changes: Changes, path: str) -> Recipe:
+    """As `Recipe.changed`. Every point of a suite asks several times, and a suite has few recipes."""
+    says_epochs = recipe.says_epochs or "epochs" in dict(changes.items)
+    return replace(with_changes(recipe.values, changes, path), says_epochs=says_epochs)
 
 
 def _has(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -163,7 +170,7 @@ def with_changes(own: RobustnessTraining | GenerationTraining, changes: Changes,
     try:
         values = type(own).model_validate(both)
     except ValidationError as error:
-        raise InputError([f"{path}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors()]) from error
+        raise InputError([f"{path}: {explain(each, type(own))}" for each in error.errors()]) from error
     return Recipe(values, "epochs" in own.model_fields_set | dict(changes.items).keys(), changes)
 
 
@@ -185,8 +192,7 @@ def read_changes(value: Any, base: Path) -> Changes:
     try:
         return _changed(RobustnessTraining.model_validate(value))
     except ValidationError as error:
-        problems = (explain(each, RobustnessTraining).removeprefix(f"{WHOLE}: ") for each in error.errors())
-        raise ValueError("; ".join(problems)) from error
+        raise ValueError("; ".join(explain(each, RobustnessTraining) for each in error.errors())) from error
 
 
 RobustnessRecipes = Annotated[list[Annotated[RobustnessTraining, AfterValidator(_changed)]], Axis()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epsbench.harness.records.numbers import finite_number
-from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, scalar
+from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, plural, scalar
 
 Cell = Mapping[str, Any]
 
@@ -32,6 +32,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             rows[name] = value
     return rows
+
+
+def varying(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys that do not have the same value in all tables, in their order; a key may be missing in some."""
+    tables = list(tables)
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return [key for key in keys if len({canonical(table.get(key)) for table in tables}) > 1]
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,8 @@ def start_label(axes: Cell) -> str:
         parts.append(defense_name(start["defense"]["name"]))
     if recipe:
         epochs = recipe.get("epochs")
-        parts.append("another recipe" if epochs == axes.get("training", {}).get("epochs") else f"{epochs} epochs")
+        same = epochs == axes.get("training", {}).get("epochs")
+        parts.append("another recipe" if same or not isinstance(epochs, int) else plural(epochs, "epoch"))
     return " + ".join(map(data_name, parts)) or "the same training"
 
 

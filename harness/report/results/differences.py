@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import canonical
+from epsbench.harness.report.results.cells import varying
 from epsbench.harness.report.results.starts import StartLabels
 from epsbench.harness.report.results.units import scalar
 
@@ -28,10 +28,9 @@ def differences(records: Sequence[Record], shown: frozenset[str]) -> list[str]:
             if key not in shown:
                 items |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
         cells.append(items)
-    keys = dict.fromkeys(key for items in cells for key in items)
-    varying = [key for key in keys if len({canonical(items.get(key)) for items in cells}) > 1]
+    differing = varying(cells)
     labels = []
     for items in cells:
-        kept = [key for key in varying if key in items and items[key] != DEFAULTS.get(key, ...)]
+        kept = [key for key in differing if key in items and items[key] != DEFAULTS.get(key, ...)]
         labels.append(", ".join(f"{scalar(key)} {scalar(items[key])}" for key in kept))
     return labels

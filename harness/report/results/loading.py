@@ -9,17 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan.cell import weights_code
 from epsbench.harness.records import Record, is_there, read_records
-from epsbench.harness.report.results.cells import ATTACKING, canonical
+from epsbench.harness.report.results.cells import canonical, way
 from epsbench.harness.report.results.checking import check_cell
 from epsbench.harness.report.results.joining import Conflict, Located, join
 from epsbench.harness.report.results.names import Names
 from epsbench.harness.report.results.units import visible
-
-MADE_OF = frozenset(
-    {"model", "architecture", "weights", "content", "data", "subset", "defense", "augmentation", "start"}
-)
-"""The keys of a record's `code` that say what its model is."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +112,9 @@ def load_results(*folders: Path, mixed: bool = False) -> Results:
     models: dict[str, dict[str, str]] = {}
     for _, record in sorted(kept, key=lambda entry: (entry[1].finished, entry[1].started, entry[1].id)):
         newest[canonical(record.cell)] = record
-        models[_model(record)] = _versions(record)
+        models[_model(record)] = weights_code(record.code)
     # Otherwise one row of a table would have cells of two models, under one name.
-    current = {each.id for each in newest.values() if mixed or _versions(each) == models[_model(each)]}
+    current = {each.id for each in newest.values() if mixed or weights_code(each.code) == models[_model(each)]}
     return Results(
         folders[0],
         tuple(record for _, record in kept if record.id in current),
@@ -130,12 +126,7 @@ def load_results(*folders: Path, mixed: bool = False) -> Results:
 
 def _model(record: Record) -> str:
     """What a suite says of a record's model. Records that are equal here are of one model, or of versions of it."""
-    return canonical({key: value for key, value in record.cell.items() if key not in ATTACKING})
-
-
-def _versions(record: Record) -> dict[str, str]:
-    """The version of all that a record's model is made of."""
-    return {key: version for key, version in record.code.items() if key in MADE_OF}
+    return canonical({**way(record.cell), "seed": record.cell["seed"]})
 
 
 def _read(folder: Path) -> list[Record]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from epsbench.harness.plan.cell import models_of_record
 from epsbench.harness.plan.names.registry import built_in_defaults
-from epsbench.harness.report.results.cells import Cell, canonical, curve
+from epsbench.harness.report.results.cells import Cell, canonical, curve, varying
 from epsbench.harness.report.results.starts import StartLabels
 from epsbench.harness.report.results.units import data_name, defense_name, norm_name, parameter, scalar, visible
 
@@ -38,12 +38,7 @@ class Names:
         self._start = StartLabels(models)
         self._stops_differ = len(stops) > 1
         self._curves_differ = {curve for curve, lists in curves.items() if len(lists) > 1}
-        self._varying = {
-            use: {
-                key for key in set().union(*forms.values()) if len({canonical(f.get(key)) for f in forms.values()}) > 1
-            }
-            for use, forms in uses.items()
-        }
+        self._varying = {use: set(varying(forms.values())) for use, forms in uses.items()}
 
     def attack(self, cell: Cell) -> str:
         """The label of a cell's attack, such as ``"pgd(steps=40, bisect)"``.

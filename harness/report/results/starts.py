@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from epsbench.harness.report.results.cells import Cell, canonical, flat, start_label
+from epsbench.harness.report.results.cells import Cell, canonical, flat, start_label, varying
 from epsbench.harness.report.results.units import scalar
 
 
@@ -20,14 +20,7 @@ class StartLabels:
             if "start" in cell:
                 changes = _changes(cell)
                 alike[start_label(cell)][canonical(changes)] = changes
-        self._varying = {
-            label: [
-                key
-                for key in dict.fromkeys(key for changes in group.values() for key in changes)
-                if len({canonical(changes.get(key)) for changes in group.values()}) > 1
-            ]
-            for label, group in alike.items()
-        }
+        self._varying = {label: varying(group.values()) for label, group in alike.items()}
 
     def __call__(self, axes: Cell) -> str:
         """The label of the start of a model with these axes."""

@@ -271,6 +271,7 @@ def test_the_recipe_of_weights_to_start_from_is_stated(tmp_path):
     for own, expected in (
         ({}, "trained on cifar100 ["),
         ({"training": recipe}, "for 18 epochs (optimizer sgd, learning rate 0.2) ["),
+        ({"training": recipe | {"epochs": 1}}, "for 1 epoch (optimizer sgd, learning rate 0.2) ["),
     ):
         record = factory.robustness(CLEAN, CLEAN, start=start | own)
         text = describe(record.id, factory.write(tmp_path, record))

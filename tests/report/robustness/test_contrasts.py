@@ -121,6 +121,7 @@ def test_weights_of_an_undefended_training_are_called_that():
     ("recipe", "label"),
     [
         ({"epochs": 18}, "mnist + undefended + 18 epochs"),
+        ({"epochs": 1}, "mnist + undefended + 1 epoch"),
         ({"epochs": 10, "learning_rate": 0.2}, "mnist + undefended + another recipe"),
     ],
 )

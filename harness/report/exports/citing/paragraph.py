@@ -33,6 +33,7 @@ from epsbench.harness.report.results.units import (
     norm_name,
     percent,
     percent_range,
+    plural,
     scalar,
     visible,
 )
@@ -97,7 +98,8 @@ def _training(record: Record) -> Iterator[Sentence]:
     if "start" in cell:
         start = cell["start"]
         recipe = start.get("training", {})
-        other = f" for {scalar(recipe['epochs'])} epochs ({_settings(recipe)})" if "epochs" in recipe else ""
+        epochs = recipe.get("epochs")
+        other = f" for {plural(epochs, 'epoch')} ({_settings(recipe)})" if isinstance(epochs, int) else ""
         yield Sentence(
             f"Training begins with weights that were trained on {data_name(start['data'])}{other}",
             works_of_models(start),
