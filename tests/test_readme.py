@@ -188,12 +188,19 @@ def wants(name: str) -> set[str]:
 
 def test_the_readme_lists_the_suites_that_are_shipped():
     section = README.read_text(encoding="utf-8").split("## The suites that come along\n", 1)[1].split("\n## ", 1)[0]
-    first = re.findall(r"^\| (`.*?) \|", section, flags=re.M)
+    first = re.findall(r"^\| (\[?`.*?) \|", section, flags=re.M)
     named = [name for column in first for name in re.findall(r"`([\w-]+)`", column)]
     assert sorted(named) == sorted(shipped_suites())
     starred = {name for column in first if column.endswith("*") for name in re.findall(r"`([\w-]+)`", column)}
     # The large networks, and 60 epochs of a VAE with 256 levels in three colours.
     assert starred == {name for name in named if "resnet18" in wants(name)} | {"vae-cifar10"}
+
+
+def test_the_readme_links_every_committed_report():
+    linked = re.findall(r"\[`([\w-]+)`\]\(results/reference/([\w-]+)/report\.md\)", README.read_text(encoding="utf-8"))
+    assert all(name == folder for name, folder in linked)
+    reports = (ROOT / "results" / "reference").glob("*/report.md")
+    assert sorted(name for name, _ in linked) == sorted(report.parent.name for report in reports)
 
 
 def test_every_block_of_toml_is_toml():
