@@ -133,6 +133,10 @@ Out = Annotated[
         help="The results folder; default: results/<suite name>. Of several suites, each has its own inside it.",
     ),
 ]
+WeightsFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The folder of trained weights; default: inside the results folder."),
+]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use at most N examples of each split.")]
 PrecisionOption = Annotated[Precision | None, typer.Option(help="Replaces the suite's own precision.")]
 SaveImages = Annotated[

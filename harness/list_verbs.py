@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from epsbench.harness.choices import Changes, Kind, Limit, Out, PrecisionOption, SuiteArgument, SuitesArgument
+from epsbench.harness.choices import (
+    Changes,
+    Kind,
+    Limit,
+    Out,
+    PrecisionOption,
+    SuiteArgument,
+    SuitesArgument,
+    WeightsFolder,
+)
 from epsbench.harness.report_verbs import echo
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ def plan(
     change: Changes = None,
     limit: Limit = None,
     precision: PrecisionOption = None,
+    weights_folder: WeightsFolder = None,
 ) -> None:
     """Show what a run would do: jobs, cells, what is recorded already, the gradients left to take, and the time."""
     from epsbench.harness.listing import estimate_text, plan_summary, plan_table, preparation_lines
@@ -40,7 +50,7 @@ def plan(
         made = make_plan(work.suite, work.results)
         if not work.known:
             check_files(work.suite.cells, work.suite.base)
-        estimator = Estimator(made)
+        estimator = Estimator(made, weights_folder)
         console.print(plan_table(made, estimator))
         console.print(plan_summary(made), highlight=False)
         for text in [*preparation_lines(made), estimate_text(made, estimator)]:

@@ -100,7 +100,7 @@ def plan_table(plan: Plan, estimator: Estimator | None = None) -> Table:
     for job in plan.jobs:
         left = [cell for cell in job.cells if cell.id in pending]
         table.add_row(
-            job.key[:8], plain(_trained(job.cells[0])), _training(job.cells[0]), str(len(job.cells)),
+            job.key[:8], plain(_trained(job.cells[0])), _training(job.cells[0], estimator), str(len(job.cells)),
             str(len(job.cells) - len(left)), str(len(left)), str(plan.predicted_gradients(left)),
             *([str(estimator.jobs([left_of[job.key]])) if left else ""] if timed and estimator else []),
         )  # fmt: skip
@@ -160,10 +160,12 @@ def nothing_to_do(made: Plan) -> str:
     return f"nothing to do: {f'all {many:,} cells were' if many > 1 else 'the cell was'} recorded{when}"
 
 
-def _training(cell: Cell) -> str:
-    """``"trains 10 epochs on 45,000 images"`` or ``"as given"``."""
+def _training(cell: Cell, estimator: Estimator | None) -> str:
+    """``"trains 10 epochs on 45,000 images"``, or that they are over, or ``"as given"``."""
     how = how_trained(cell)
-    return how if how.startswith("as ") else f"trains {how}"
+    if how.startswith("as "):
+        return how
+    return f"trained: {how}" if estimator is not None and estimator.is_trained(cell) else f"trains {how}"
 
 
 def _trained(cell: Cell) -> str:

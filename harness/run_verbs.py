@@ -29,6 +29,7 @@ from epsbench.harness.choices import (
     SuitesArgument,
     Threads,
     TimeLimit,
+    WeightsFolder,
     kept_images,
 )
 from epsbench.harness.report_verbs import echo
@@ -47,10 +48,7 @@ def run(
     device: Device = None,
     devices: Devices = None,
     threads: Threads = None,
-    weights_folder: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The folder of trained weights; default: inside the results folder."),
-    ] = None,
+    weights_folder: WeightsFolder = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also write profiler traces of each attack loop.")] = False,
     compile_: Annotated[
         Compile,

@@ -161,6 +161,20 @@ def test_a_plan_says_what_is_trained_and_what_is_as_given(call, tmp_path):
     assert "trains" not in out
 
 
+def test_a_plan_knows_the_weights_of_another_folder(call, tmp_path):
+    axes = 'model = "smallcnn", attack = "noise", eps = 0.1'
+    (tmp_path / "one.toml").write_text(
+        f'[robustness]\ndata = "digits"\ntraining = {{ epochs = 1 }}\nmatrix = {{ {axes} }}\n'
+    )
+    weights = ("--weights-folder", str(tmp_path / "weights"))
+    assert "trains 1 epoch" in call("plan", "one.toml", *weights)[1]
+    assert call("run", "one.toml", "--out", "measured", "--limit", 64, *weights)[0] == 0
+    _, out, _ = call("plan", "one.toml", "--out", "fresh", "--limit", 64, *weights)
+    assert "trained: 1 epoch" in out
+    assert "training" not in out.splitlines()[-1]  # of the time to do
+    assert "trains 1 epoch" in call("plan", "one.toml", "--out", "fresh", "--limit", 64)[1]
+
+
 def test_an_ending_chooses_the_format(call, tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
     assert call("run", "tiny.toml", "--quiet")[0] in (0, 1)

@@ -135,17 +135,17 @@ class Estimator:
         if isinstance(cell, RobustnessCell):
             for source in cell.sources:
                 yield from self._models(source)
-            if cell.start and not self._is_there(cell):
+            if cell.start and not self.is_trained(cell):
                 yield from self._models(cell.start)
 
-    def _is_there(self, cell: Cell) -> bool:
-        """Whether a cell's model has been trained."""
+    def is_trained(self, cell: Cell) -> bool:
+        """Whether the weights of a cell's model are there."""
         return (self._weights / f"{cell.weights_key}.safetensors").is_file()
 
     def _training(self, cell: Cell) -> Estimate:
         """One training; nothing where its weights are there already."""
         epochs = int(dict(cell.training)["epochs"])
-        if not epochs or self._is_there(cell):
+        if not epochs or self.is_trained(cell):
             return Estimate()
         known = self.rates.trainings.get(training_key(cell.canonical()))
         if known is None:

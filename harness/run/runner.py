@@ -154,7 +154,7 @@ def _drive(records: Iterator[Record], work: Plan, context: Context, console: Con
     if options.quiet:
         return sum(record.status != "ok" for record in records)
     labels = {cell.id: cell.label() for job in work.jobs for cell in job.cells}
-    with _reporter(work, console) as reporter:
+    with _reporter(work, Estimator(work, context.weights), console) as reporter:
         context.progress = reporter
         for record in records:
             bad += record.status != "ok"
@@ -162,8 +162,8 @@ def _drive(records: Iterator[Record], work: Plan, context: Context, console: Con
     return bad
 
 
-def _reporter(work: Plan, console: Console) -> Terminal | Lines:
-    costs = costs_of(work, work.pending_jobs, Estimator(work))
+def _reporter(work: Plan, estimator: Estimator, console: Console) -> Terminal | Lines:
+    costs = costs_of(work, work.pending_jobs, estimator)
     done = len(work.suite.cells) - len(costs)
     if console.is_terminal:
         return Terminal(console, costs, done)

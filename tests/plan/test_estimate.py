@@ -96,6 +96,8 @@ def test_the_training_that_others_begin_with_is_counted_once_and_shown(tmp_path)
     for job in made.jobs:
         (tmp_path / "weights" / f"{job.key}.safetensors").touch()
     assert estimator.jobs(made.jobs).training == 0, "models that are trained need nothing to start from"
+    shown = list(plan_table(made, estimator).columns[2].cells)
+    assert shown == ["trained: 1 epoch on 100 images, from weights of 18 epochs"] * 2
 
 
 def test_what_no_record_says_is_said_not_guessed(tmp_path):
