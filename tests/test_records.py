@@ -34,6 +34,8 @@ from epsbench.harness.records import (
 )
 from epsbench.harness.records.numbers import finite_number
 
+REFERENCE = Path(epsbench.__file__).parent / "results" / "reference"
+
 
 def record(**fields) -> Record:
     given_fields = {
@@ -286,6 +288,15 @@ def test_a_number_that_was_edited_is_named(tmp_path, metric, message):
         read_record(path)
 
 
+def test_a_record_shows_itself_without_what_is_packed_of_each_image():
+    records = read_records(REFERENCE / "mnist-robust")
+    full = next(each for each in records if each.predictions and each.parts)
+    assert f"n={full.verdicts.n}" in repr(full)
+    for packed in (full.verdicts.robust, full.predictions.adversarial, full.parts[0].fooled):
+        assert packed
+        assert packed not in repr(full)
+
+
 def test_every_committed_record_agrees_with_itself():
-    folders = [cells.parent for cells in (Path(epsbench.__file__).parent / "results" / "reference").glob("*/cells")]
+    folders = [cells.parent for cells in REFERENCE.glob("*/cells")]
     assert sum(len(read_records(folder)) for folder in folders) > 800

@@ -44,9 +44,9 @@ class Verdicts(_Part):
 
     n: int = Field(ge=0)
     """The number of examples."""
-    clean: str
+    clean: str = Field(repr=False)
     """Bits: whether the model is right on the clean image."""
-    robust: str
+    robust: str = Field(repr=False)
     """Bits: whether it is right there and after the attack."""
 
     @classmethod
@@ -64,7 +64,7 @@ class Distances(_Part):
 
     n: int = Field(ge=0)
     """The number of examples."""
-    values: str
+    values: str = Field(repr=False)
     """Little-endian float32 as base64: 0 where the clean image is misclassified, ∞ where no image was reached."""
 
     @classmethod
@@ -91,7 +91,7 @@ class Part(_Part):
     """The robust accuracy after it."""
     attacked: int = Field(ge=0)
     """How many images it was tried on: those that withstood the parts before."""
-    fooled: str
+    fooled: str = Field(repr=False)
     """Bits as base64: which test images it fooled."""
     cost: dict[str, Any] = Field(default_factory=dict)
     """Seconds and passes."""

@@ -43,15 +43,15 @@ class Predictions(BaseModel):
     """The number of examples."""
     classes: int = Field(ge=1, le=2**16)
     """The number of classes K. A class takes one byte, of more than 256 classes two, little-endian."""
-    labels: Shared
+    labels: Shared = Field(repr=False)
     """The labels."""
-    clean: Shared
+    clean: Shared = Field(repr=False)
     """The class without an attack, less the label, modulo K."""
-    adversarial: str
+    adversarial: str = Field(repr=False)
     """The class under the attack, less the class without one, modulo K."""
-    clean_confidence: Shared
+    clean_confidence: Shared = Field(repr=False)
     """The confidence without an attack, a byte each, in steps of 1/254; 255: not known."""
-    adversarial_confidence: str
+    adversarial_confidence: str = Field(repr=False)
     """The same under the attack."""
 
     @classmethod
