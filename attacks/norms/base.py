@@ -61,6 +61,14 @@ class Norm(ABC):
         """
         return self.direction(gradient)
 
+    def step(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """Where a step of ``size`` (N, 1, 1, 1) from images ``x`` (N, C, H, W) leads that gains the most on the way.
+
+        It may leave the box [0, 1]. A norm whose `direction` is one pixel, or few, moves further pixels instead: in the
+        box, a step of size 12 of one pixel would end at the same face as one of size 1.
+        """
+        return x + size * self.direction(gradient)
+
     def dual(self, gradient: Tensor) -> Tensor:
         """The most that a change of size 1 gains along ``gradient``: the dual norm, (N,)."""
         return (self.direction(gradient) * gradient).flatten(1).sum(1)
@@ -142,6 +150,24 @@ def stuck(x: Tensor, gradient: Tensor, near: float = 0.0) -> Tensor:
 def movable(x: Tensor, gradient: Tensor, near: float = 0.0) -> Tensor:
     """The gradient (N, C, H, W) without the pixels that are `stuck`."""
     return gradient.masked_fill(stuck(x, gradient, near), 0.0)
+
+
+def to_faces(x: Tensor, gradient: Tensor) -> Tensor:
+    """The change (N, C, H, W) of every pixel to the face of the box that ``gradient`` points to; 0 for `stuck` ones."""
+    slope = movable(x, gradient, NEAR)
+    return ((slope > 0).to(x.dtype) - x).masked_fill(slope == 0, 0.0)
+
+
+def largest_first(gain: Tensor, room: Tensor, budget: Tensor) -> Tensor:
+    """The share of its ``room`` (N, d) that each gets where those of the largest ``gain`` (N, d) get all of it first.
+
+    What they get adds up to ``budget`` (N, 1), or to the whole room where that is less.
+    """
+    order = gain.argsort(dim=1, descending=True, stable=True)
+    sorted_room = room.gather(1, order)
+    left = (budget - sorted_room.cumsum(1) + sorted_room).clamp_min(0.0)
+    share = left.minimum(sorted_room) / sorted_room.clamp_min(NEAR)
+    return share.new_zeros(share.shape).scatter(1, order, share)
 
 
 def per_row(values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, movable
+from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, largest_first, movable, to_faces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,15 @@ class L0(Norm):
 
     def ascent(self, x: Tensor, gradient: Tensor) -> Tensor:
         return self.direction(movable(x, gradient, NEAR))
+
+    def step(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """So many units go to the faces of the box, those that gain the most. A size between two numbers is rounded up.
+
+        In a small ball, a step of a part of its radius is less than one unit.
+        """
+        way = to_faces(x, gradient)
+        gain = self.units(movable(x, gradient, NEAR) * way)
+        return x + way * self.spread(largest_first(gain, (gain > 0).to(x.dtype), size.flatten(1).ceil()), x)
 
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta * self._largest_units(delta**2, eps)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, movable, per_row
+from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, largest_first, movable, per_row, to_faces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,12 @@ class L1(Norm):
 
     def ascent(self, x: Tensor, gradient: Tensor) -> Tensor:
         return self.direction(movable(x, gradient, NEAR))
+
+    def step(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """Pixels go to the faces of the box, those of the steepest slope first, until the step has its size."""
+        way = to_faces(x, gradient)
+        slope = movable(x, gradient, NEAR).abs().flatten(1)
+        return x + way * largest_first(slope, way.abs().flatten(1), size.flatten(1)).view_as(x)
 
     def dual(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().amax(1)

@@ -14,7 +14,6 @@ from torch import Tensor
 from epsbench.attacks.norms import NORMS
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.probe import Probe, log_odds
-from epsbench.harness.run.audits.steepest import steepest
 
 FEW = 0.01  # a smaller share of examples without a gradient is not reported
 ASCENDS = 0.8  # steps along a useful gradient beat a random step on at least this share; chance gives 0.5
@@ -119,5 +118,5 @@ def step_success(probe: Probe, norm: str, eps: float) -> tuple[int, int]:
     if not len(x):
         return 0, 0
     radius = x.new_full((len(x), 1, 1, 1), eps)
-    x_adv = ball.into_ball(x, steepest(ball, x, probe.slope(x, y), radius), radius)
+    x_adv = ball.into_ball(x, ball.step(x, probe.slope(x, y), radius), radius)
     return int((probe.logits(x_adv).argmax(1) != y).sum()), len(x)

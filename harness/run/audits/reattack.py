@@ -16,7 +16,6 @@ from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.boundary import JUMPED, along_boundary
 from epsbench.harness.run.audits.probe import Probe, log_odds
 from epsbench.harness.run.audits.search import MARGIN, score_search
-from epsbench.harness.run.audits.steepest import steepest
 from epsbench.harness.run.metrics import share_of
 from epsbench.harness.statistics import mcnemar_exact
 
@@ -288,7 +287,7 @@ def along_gradient(
         if step and bool(doubtful.any()):
             judged(left[doubtful], x_adv[left[doubtful]])
         at, ball = x_adv[left], radius[left]
-        moved = norm.into_ball(x[left], steepest(norm, at, gradient, STEP * ball), ball)
+        moved = norm.into_ball(x[left], norm.step(at, gradient, STEP * ball), ball)
         go_on = stands[left]
         x_adv = x_adv.index_copy(0, left[go_on], moved[go_on])
         after.append(reached.clone())
