@@ -82,7 +82,8 @@ MAY_IMPORT = {
     REPORT: (*CONTENT, f"{REPORT}.content", f"{REPORT}.formats", f"{REPORT}.glossary", f"{REPORT}.page",
              f"{REPORT}.exports", f"{REPORT}.site", *SHARED),
     f"{REPORT}.results": (
-        f"{REPORT}.results", "harness.plan.names.registry", "harness.plan.cell", "harness.plan.data", *SHARED,
+        f"{REPORT}.results", "harness.plan.names.registry", "harness.plan.cell", "harness.plan.start_differences",
+        "harness.plan.data", *SHARED,
     ),
     f"{REPORT}.drawing": (*DRAWING, *SHARED),
     f"{REPORT}.robustness": (

@@ -13,6 +13,7 @@ from epsbench.harness.plan.axes.randomness import Randomness
 from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE, measures, recipe
 from epsbench.harness.plan.named import Items, Named, digest, without_places
+from epsbench.harness.plan.start_differences import start_differences
 
 if TYPE_CHECKING:
     from epsbench.harness.plan.data.own import OwnData
@@ -202,23 +203,24 @@ class RobustnessCell(_Cell):
 
     def trained_label(self) -> str:
         """The model and how it was trained, without the seed, in a few words."""
-        subset = "" if self.subset == "all" else f" {self.subset}"
-        start = f" from {self.start_label()}" if self.start else ""
-        changes = f" ({self.changes})" if self.changes else ""
-        return f"{self.model.label()} {self.defense.label()} {self.augmentation}{subset}{start}{changes}"
+        return " ".join([*self.trained_parts(), *([f"({self.changes})"] if self.changes else [])])
+
+    def trained_parts(self) -> list[str]:
+        """What decides the weights beside data, recipe and seed: ``["smallcnn", "trades", "none", "first-half"]``."""
+        subset = [] if self.subset == "all" else [self.subset]
+        start = [f"from {self.start_label()}"] if self.start else []
+        return [self.model.label(), self.defense.label(), self.augmentation, *subset, *start]
 
     def start_label(self) -> str:
-        """What differs in the training of the weights that this one begins with: ``"first-half"``.
-
-        With a recipe of its own the defense is named, too: ``"none (epochs = 18)"``.
-        """
-        first = self.start or self
-        other_recipe = first.training != self.training
-        pairs = ((first.data, self.data), (first.augmentation, self.augmentation), (first.subset, self.subset))
-        parts = [str(value) for value, own in pairs if value != own]
-        parts += [first.defense.label()] if other_recipe or first.defense != self.defense else []
-        parts += [f"({first.changes})"] if other_recipe else []
-        return " ".join(parts) or "the same training"
+        """The `start_differences` with the values of a suite: ``"first-half"``, ``"none (epochs = 18)"``."""
+        if self.start is None:
+            return ""
+        different = start_differences(self.canonical())
+        values = {"data": self.start.data, "subset": self.start.subset, "augmentation": self.start.augmentation}
+        parts = [str(value) for key, value in values.items() if key in different]
+        parts += [self.start.defense.label()] if "defense" in different else []
+        recipe = ", ".join(f"{key} = {value}" for key, value in different.get("training", {}).items())
+        return " ".join([*parts, *([f"({recipe})"] if recipe else [])]) or "the same training"
 
 
 @dataclass(frozen=True)

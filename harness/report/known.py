@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import flat
+from epsbench.harness.records.tables import flat
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
     data_name,

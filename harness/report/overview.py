@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from epsbench.harness.plan.training_text import how_trained_record
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import flat
 from epsbench.harness.report.drawing.table import Column, Entry, Table
-from epsbench.harness.report.results.cells import finite, flat
+from epsbench.harness.report.results.cells import finite
 from epsbench.harness.report.results.joining import Conflict
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (

@@ -18,6 +18,7 @@ from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.nested import of_record
 from epsbench.harness.records import Record, read_records
+from epsbench.harness.records.tables import varying, varying_by_name
 from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.weights import load_weights, weights_path
 from epsbench.models.generative import VAE
@@ -96,10 +97,12 @@ def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
     if len(matching) == 1:
         return next(iter(matching.values()))
     named = [cells[record.id] for record in (matching.values() or records)]
-    differs = {key for key in named[0]["training"] if len({repr(cell["training"].get(key)) for cell in named}) > 1}
-    parameters = {key: _differing([cell[key] for cell in named if isinstance(cell.get(key), Mapping)]) for key in SHOWN}
+    recipe = sorted(varying(cell["training"] for cell in named))
+    parameters = {
+        key: varying_by_name(cell[key] for cell in named if isinstance(cell.get(key), Mapping)) for key in SHOWN
+    }
     starts = [cell["start"] for cell in named if isinstance(cell.get("start"), Mapping)]
-    lines = sorted({_shown(cell, differs, parameters, starts) for cell in named})
+    lines = sorted({_shown(cell, recipe, parameters, starts) for cell in named})
     what = "several models match" if matching else "no model matches"
     listed = "; ".join(lines[:6]) + ("; …" if len(lines) > 6 else "")
     raise InputError(f"{folder}: {what}; choose one by its values: {listed}")
@@ -119,43 +122,33 @@ def _is(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def _differing(tables: list[Mapping[str, Any]]) -> set[str]:
-    """The parameters that tables of one name have with different values."""
-    first: dict[Any, Mapping[str, Any]] = {}
-    differs: set[str] = set()
-    for table in tables:
-        usual = first.setdefault(table.get("name"), table)
-        differs |= {key for key in {*table, *usual} if table.get(key) != usual.get(key)}
-    return differs
-
-
 def _apart(table: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The keys of a table, and of tables in it, whose values some of the others do not have."""
     apart: dict[str, Any] = {}
-    for key, value in table.items():
-        if all(other.get(key) == value for other in others) or key == "seed":
-            continue
-        inner = [other[key] for other in others if isinstance(other.get(key), Mapping)]
-        apart[key] = (_apart(value, inner) or value) if isinstance(value, Mapping) else value
+    for key in varying(others):
+        if key in table and key != "seed":
+            value, inner = table[key], [other[key] for other in others if isinstance(other.get(key), Mapping)]
+            apart[key] = (_apart(value, inner) or value) if isinstance(value, Mapping) else value
     return apart
 
 
 def _shown(
     cell: Mapping[str, Any],
     recipe: Collection[str],
-    parameters: Mapping[str, Collection[str]],
+    parameters: Mapping[str, Mapping[str, Collection[str]]],
     starts: Sequence[Mapping[str, Any]],
 ) -> str:
     """What tells a cell's model from others.
 
-    ``recipe`` are the keys of the training that do, ``parameters`` those of a model or a defense, by its key.
+    ``recipe`` are the keys of the training that do, ``parameters`` those of a model or a defense, by its key and name.
     ``starts`` are what the models begin with.
     """
     plain: dict[str, Any] = {}
     for key in SHOWN:
         value = cell.get(key)
         if isinstance(value, Mapping):
-            shown = {each: value[each] for each in value if each == "name" or each in parameters[key]}
+            differing = parameters[key][str(value.get("name"))]
+            shown = {each: value[each] for each in value if each == "name" or each in differing}
             plain[key] = shown if len(shown) > 1 else value.get("name")
         elif key in cell:
             plain[key] = value
@@ -163,7 +156,7 @@ def _shown(
         start = cell["start"]
         apart = _apart(start, starts) if isinstance(start, Mapping) else start
         plain["start"] = apart or {"defense": start["defense"]["name"]}  # where all that have one have the same
-    plain |= {"training": {key: cell["training"].get(key) for key in sorted(recipe)}} if recipe else {}
+    plain |= {"training": {key: cell["training"].get(key) for key in recipe}} if recipe else {}
     return ", ".join(f"{key}={value!r}" for key, value in plain.items())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from epsbench.harness.records import Record
 from epsbench.harness.records.numbers import finite_number
-from epsbench.harness.report.results.cells import canonical, flat
+from epsbench.harness.records.tables import canonical, flat
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import visible
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from epsbench.harness.frames import flatten
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import canonical, flat
+from epsbench.harness.records.tables import canonical, flat
 from epsbench.harness.report.results.loading import Results
 
 

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 
 from epsbench.harness.records import Metric, Record
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.gates.junit import Case, Outcome, write_junit
 from epsbench.harness.report.gates.summary import append_summary
-from epsbench.harness.report.results.cells import ATTACKING, canonical
+from epsbench.harness.report.results.cells import ATTACKING
 from epsbench.harness.report.results.loading import Results, load_results
 from epsbench.harness.report.results.names import Names
 from epsbench.harness.report.results.units import bits, p_value, percent, plural, points, some_of, visible

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Metric, Record, find_record, read_records
 from epsbench.harness.records.numbers import finite_number
-from epsbench.harness.report.results.cells import canonical
+from epsbench.harness.records.tables import canonical
 
 if TYPE_CHECKING:
     from epsbench.harness.plan.expand import Cell, Expectation

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table
 from epsbench.harness.report.generative.columns import FINE, REFINED_IMAGES, REFINED_STEPS, SPREAD, Measure, counting
 from epsbench.harness.report.generative.settings import Estimate, Setting, alike_but_for
-from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.units import ABSENT, percent, scalar
 
 GAP = "amortisation_gap_bpd"

@@ -13,7 +13,7 @@ from typing import Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Record, record_path
-from epsbench.harness.report.results.cells import canonical
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import data_name, distinct, scalar

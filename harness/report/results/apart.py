@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import ATTACKING, Cell, canonical, way
+from epsbench.harness.records.tables import canonical
+from epsbench.harness.report.results.cells import ATTACKING, Cell, way
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.units import ABSENT, data_name
 

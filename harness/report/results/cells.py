@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from epsbench.harness.records.numbers import finite_number
-from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, plural, scalar
+from epsbench.harness.records.tables import canonical
+from epsbench.harness.report.results.units import ABSENT, scalar
 
 Cell = Mapping[str, Any]
 
 MODEL_AXES = ("model", "defense", "augmentation", "subset", "start")
 ATTACKING = frozenset({"attack", "norm", "eps", "early_stop", "curve", "curve_eps", "source", "corruption"})
 """The keys of a cell that do not affect its weights: cells that differ in these alone measure the same model."""
-
-
-def canonical(value: Any) -> str:
-    """A JSON-able value as one string, the same for equal values."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as one level, keys joined by dots."""
-    rows: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            rows |= flat(value, f"{name}.")
-        else:
-            rows[name] = value
-    return rows
-
-
-def varying(tables: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The keys that do not have the same value in all tables, in their order; a key may be missing in some."""
-    tables = list(tables)
-    keys = dict.fromkeys(key for table in tables for key in table)
-    return [key for key in keys if len({canonical(table.get(key)) for table in tables}) > 1]
 
 
 @dataclass(frozen=True)
@@ -85,23 +61,6 @@ def way(cell: Cell) -> dict[str, Any]:
     if "start" in made:
         made["start"] = {key: value for key, value in made["start"].items() if key != "seed"}
     return made
-
-
-def start_label(axes: Cell) -> str:
-    """The training that a model's first weights come from, such as ``"fashion-mnist"`` or ``"first-half + trades"``.
-
-    Only what differs from the model's own training is named; with a recipe of its own the defense is, too, so that
-    models with different defenses that began alike have one label.
-    """
-    start, recipe = axes["start"], axes["start"].get("training", {})
-    parts = [start[key] for key in ("data", "subset", "augmentation") if key in start and start[key] != axes.get(key)]
-    if recipe or start["defense"] != axes["defense"]:
-        parts.append(defense_name(start["defense"]["name"]))
-    if recipe:
-        epochs = recipe.get("epochs")
-        same = epochs == axes.get("training", {}).get("epochs")
-        parts.append("another recipe" if same or not isinstance(epochs, int) else plural(epochs, "epoch"))
-    return " + ".join(map(data_name, parts)) or "the same training"
 
 
 def numbers(objects: Iterable[Mapping[str, Any]], key: str) -> list[float]:

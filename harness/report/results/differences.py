@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import varying
+from epsbench.harness.records.tables import varying
 from epsbench.harness.report.results.starts import StartLabels
 from epsbench.harness.report.results.units import scalar
 

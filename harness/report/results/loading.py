@@ -11,7 +11,8 @@ from pathlib import Path
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import weights_code
 from epsbench.harness.records import Record, is_there, read_records
-from epsbench.harness.report.results.cells import canonical, way
+from epsbench.harness.records.tables import canonical
+from epsbench.harness.report.results.cells import way
 from epsbench.harness.report.results.checking import check_cell
 from epsbench.harness.report.results.joining import Conflict, Located, join
 from epsbench.harness.report.results.names import Names

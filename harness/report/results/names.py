@@ -8,7 +8,8 @@ from typing import Any
 
 from epsbench.harness.plan.cell import models_of_record
 from epsbench.harness.plan.names.registry import built_in_defaults
-from epsbench.harness.report.results.cells import Cell, canonical, curve, varying
+from epsbench.harness.records.tables import canonical, varying_by_name
+from epsbench.harness.report.results.cells import Cell, curve
 from epsbench.harness.report.results.starts import StartLabels
 from epsbench.harness.report.results.units import data_name, defense_name, norm_name, parameter, scalar, visible
 
@@ -21,7 +22,7 @@ class Names:
     """The labels for one set of cells, which are passed in: what varies over the set is shown."""
 
     def __init__(self, cells: Iterable[Cell]) -> None:
-        uses: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = defaultdict(dict)
+        uses: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         curves: dict[str, set[str]] = defaultdict(set)
         stops: set[bool] = set()
         models: list[Mapping[str, Any]] = []
@@ -30,7 +31,7 @@ class Names:
                 models.append({**_shared(cell), **axes})
                 for kind in NAMED:
                     if kind in axes:
-                        uses[kind, axes[kind]["name"]][canonical(axes[kind])] = axes[kind]
+                        uses[kind].append(axes[kind])
             if "attack" in cell:
                 kind_of_curve, eps = curve(cell)
                 curves[kind_of_curve].add(canonical(eps))
@@ -38,7 +39,7 @@ class Names:
         self._start = StartLabels(models)
         self._stops_differ = len(stops) > 1
         self._curves_differ = {curve for curve, lists in curves.items() if len(lists) > 1}
-        self._varying = {use: set(varying(forms.values())) for use, forms in uses.items()}
+        self._varying = {kind: varying_by_name(tables) for kind, tables in uses.items()}
 
     def attack(self, cell: Cell) -> str:
         """The label of a cell's attack, such as ``"pgd(steps=40, bisect)"``.
@@ -82,7 +83,7 @@ class Names:
         The parameters shown are those that vary over the set, `STRENGTHS`, and those of a model that differ from the
         defaults of its name. A parameter that is left to the norm or to the attack itself has no value to show.
         """
-        varying = self._varying.get((kind, named["name"]), set())
+        varying = self._varying.get(kind, {}).get(str(named["name"]), set())
         if kind == "model":
             usual = built_in_defaults(kind, str(named["name"]))
             varying = varying | {key for key, value in named.items() if key in usual and value != usual[key]}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import canonical, numbers, way
+from epsbench.harness.records.tables import canonical
+from epsbench.harness.report.results.cells import numbers, way
 
 
 def training_total(records: Iterable[Record]) -> float:

@@ -6,8 +6,24 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from epsbench.harness.report.results.cells import Cell, canonical, flat, start_label, varying
-from epsbench.harness.report.results.units import scalar
+from epsbench.harness.plan.start_differences import start_differences
+from epsbench.harness.records.tables import canonical, flat, varying
+from epsbench.harness.report.results.cells import Cell
+from epsbench.harness.report.results.units import data_name, defense_name, plural, scalar
+
+
+def start_label(axes: Cell) -> str:
+    """The training that a model's first weights come from, such as ``"fashion-mnist"`` or ``"first-half + trades"``.
+
+    It names what `start_differences` has; of the defense only the name, and of a recipe the epochs.
+    """
+    different = start_differences(axes)
+    defense, recipe = different.pop("defense", None), different.pop("training", None)
+    parts = [*different.values(), *([defense_name(defense["name"])] if defense else [])]
+    if recipe:
+        epochs = recipe.get("epochs")
+        parts.append(plural(epochs, "epoch") if isinstance(epochs, int) else "another recipe")
+    return " + ".join(map(data_name, parts)) or "the same training"
 
 
 class StartLabels:
@@ -18,23 +34,13 @@ class StartLabels:
         alike: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
         for cell in cells:
             if "start" in cell:
-                changes = _changes(cell)
-                alike[start_label(cell)][canonical(changes)] = changes
+                different = flat(start_differences(cell))
+                alike[start_label(cell)][canonical(different)] = different
         self._varying = {label: varying(group.values()) for label, group in alike.items()}
 
     def __call__(self, axes: Cell) -> str:
         """The label of the start of a model with these axes."""
-        label, changes = start_label(axes), _changes(axes)
-        shown = [key for key in self._varying.get(label, ()) if key in changes]
-        details = ", ".join(f"{scalar(key.rpartition('.')[2])} {scalar(changes[key])}" for key in shown)
+        label, different = start_label(axes), flat(start_differences(axes))
+        shown = [key for key in self._varying.get(label, ()) if key in different]
+        details = ", ".join(f"{scalar(key.rpartition('.')[2])} {scalar(different[key])}" for key in shown)
         return f"{label} ({details})" if details else label
-
-
-def _changes(axes: Cell) -> dict[str, Any]:
-    """What the first training has otherwise than the model's own, keys joined by dots.
-
-    With a recipe of its own it has its defense there too, as `start_label` does.
-    """
-    start, missing = {key: value for key, value in axes["start"].items() if key != "seed"}, object()
-    own = flat({key: value for key, value in axes.items() if key != "defense" or "training" not in start})
-    return {key: value for key, value in flat(start).items() if own.get(key, missing) != value}

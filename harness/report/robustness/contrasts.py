@@ -8,15 +8,8 @@ from fractions import Fraction
 from statistics import mean
 
 from epsbench.harness.records import Record
-from epsbench.harness.report.results.cells import (
-    EACH,
-    AttackKey,
-    Cell,
-    attack_key,
-    canonical,
-    finite,
-    way,
-)
+from epsbench.harness.records.tables import canonical
+from epsbench.harness.report.results.cells import EACH, AttackKey, Cell, attack_key, finite, way
 from epsbench.harness.report.results.starts import StartLabels
 from epsbench.harness.report.results.units import and_list, number, visible
 from epsbench.harness.report.robustness.leaderboard import Board, Row, measured_gradients

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, fold
 from epsbench.harness.report.results.apart import SETTING, settings_by_cell
-from epsbench.harness.report.results.cells import canonical, way
+from epsbench.harness.report.results.cells import way
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, data_name, percent
 

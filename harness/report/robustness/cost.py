@@ -8,8 +8,9 @@ from fractions import Fraction
 from statistics import mean, median
 
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import ASIDE, NEEDED, USUAL, Column, Entry, Table, fold
-from epsbench.harness.report.results.cells import AttackKey, attack_key, canonical, distinct_texts, numbers
+from epsbench.harness.report.results.cells import AttackKey, attack_key, distinct_texts, numbers
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.spent import spent
 from epsbench.harness.report.results.units import (

@@ -13,9 +13,9 @@ import numpy as np
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.records import Metric, Record, Verdicts
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, fold
 from epsbench.harness.report.results.apart import SETTING, settings_by_cell
-from epsbench.harness.report.results.cells import canonical
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, norm_name, number, percent, scalar
 from epsbench.harness.statistics import wilson

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.results.apart import SHOWN
-from epsbench.harness.report.results.cells import AttackKey, attack_key, canonical, numbers, way
+from epsbench.harness.report.results.cells import AttackKey, attack_key, numbers, way
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import and_list, data_name, distinct, scalar

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import ASIDE, NEEDED, Column, Entry, Table, fold
 from epsbench.harness.report.results.apart import SETTING, settings_by_cell
-from epsbench.harness.report.results.cells import canonical, finite, passes
+from epsbench.harness.report.results.cells import finite, passes
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import (
     ABSENT,

@@ -8,8 +8,9 @@ from statistics import mean
 
 from epsbench.harness.plan.training_text import AS_GIVEN, how_trained_record
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import ASIDE, NEEDED, USUAL, Column, Entry, Table, fold
-from epsbench.harness.report.results.cells import canonical, numbers, way
+from epsbench.harness.report.results.cells import numbers, way
 from epsbench.harness.report.results.units import ABSENT, defense_name, duration, number, scalar
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 

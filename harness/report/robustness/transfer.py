@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import Column, Entry, Table
-from epsbench.harness.report.results.cells import ATTACKING, MODEL_AXES, Cell, canonical, curve, model_key
+from epsbench.harness.report.results.cells import ATTACKING, MODEL_AXES, Cell, curve, model_key
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.names import Names

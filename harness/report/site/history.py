@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from epsbench.harness.records import Record, read_records
-from epsbench.harness.report.results.cells import canonical
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.results.names import Names
 from epsbench.harness.report.results.units import bits, bits_range, percent, percent_range, plural, visible
 from epsbench.harness.report.site.history_figures import NUMBERS, commit, history_figures

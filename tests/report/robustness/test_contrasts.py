@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from epsbench.harness.report.content import Content
-from epsbench.harness.report.results.cells import start_label
 from epsbench.harness.report.results.loading import Results
+from epsbench.harness.report.results.starts import start_label
 from epsbench.harness.report.robustness.contrasts import contrast_sentences
 from epsbench.harness.report.robustness.leaderboard import boards
 from epsbench.harness.report.robustness.verdicts import difference
@@ -117,6 +117,12 @@ def test_weights_of_an_undefended_training_are_called_that():
     assert start_label(cell | {"data": "mnist"}) == "undefended"
 
 
+def test_weights_of_all_images_are_called_that_by_a_model_of_one_half():
+    start = {"data": "mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
+    cell = trained(90, 10, start=start, subset="first-half").cell
+    assert start_label(cell | {"data": "mnist"}) == "all"
+
+
 @pytest.mark.parametrize(
     ("recipe", "label"),
     [
@@ -163,6 +169,16 @@ def test_starts_that_would_be_called_the_same_are_told_apart():
     labels = [results.names.model(record.cell) for record in results.current]
     assert labels == [f"smallcnn (from {label})" for label in expected]
     assert len({results.names.cell(record.cell) for record in results.current}) == len(starts)
+
+
+def test_a_recipe_without_a_key_has_its_default():
+    """The models were trained with averaged weights, and so was what one of them began with."""
+    own = {"epochs": 1, "average": 0.9}
+    start = {"data": "mnist", "model": {"name": "smallcnn"}, "defense": NONE, "augmentation": "none", "seed": 0}
+    starts = [start | {"training": {"epochs": 18}}, start | {"training": {"epochs": 18, "average": 0.9}}]
+    results = Results(Path(), tuple(trained(90, 10, start=each, training=own) for each in starts), ())
+    labels = {row.extra for row in boards(results)[0].rows}
+    assert labels == {"start undefended + 18 epochs (average 0.0)", "start undefended + 18 epochs"}
 
 
 def test_seeds_of_a_model_that_began_with_other_weights_are_one_row():

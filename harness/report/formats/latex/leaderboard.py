@@ -9,8 +9,9 @@ from statistics import mean
 
 from epsbench.harness.latex import escape
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.formats.latex.tables import LONGEST_NAME, floating, head, label_of, name_column
-from epsbench.harness.report.results.cells import AttackKey, attack_key, canonical, numbers
+from epsbench.harness.report.results.cells import AttackKey, attack_key, numbers
 from epsbench.harness.report.results.units import norm_name
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import STATE_NAMES, Score, over_seeds
