@@ -169,15 +169,13 @@ def _training(cell: Cell, estimator: Estimator | None) -> str:
 
 
 def _trained(cell: Cell) -> str:
-    changes = f" · {cell.changes}" if cell.changes else ""
     if isinstance(cell, RobustnessCell):
-        subset = "" if cell.subset == "all" else f" · {cell.subset}"
-        start = f" · from {cell.start_label()}" if cell.start else ""
-        asked = f" · {cell.randomness.samples} samples, {cell.randomness.votes} votes" if cell.randomness else ""
-        how = f"{cell.defense.label()} · {cell.augmentation}{subset}{start}{asked}"
-        return f"{cell.data} · {cell.model.label()} · {how}{changes} · seed {cell.seed}"
-    latent = f"z_dim {cell.z_dim} · beta {cell.beta:g}"
-    return f"{cell.data} · {cell.model.label()} · {latent}{changes} · seed {cell.seed}"
+        asked = [f"{cell.randomness.samples} samples, {cell.randomness.votes} votes"] if cell.randomness else []
+        parts = [*cell.trained_parts(), *asked]
+    else:
+        parts = [cell.model.label(), f"z_dim {cell.z_dim}", f"beta {cell.beta:g}"]
+    changes = [cell.changes] if cell.changes else []
+    return " · ".join([str(cell.data), *parts, *changes, f"seed {cell.seed}"])
 
 
 def _parameters(kind: str, source: Source) -> str:
