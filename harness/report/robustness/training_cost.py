@@ -15,6 +15,7 @@ from epsbench.harness.report.results.units import ABSENT, defense_name, duration
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 
 FOLDED = frozenset({"data", "model", "augmentation", "setting", "trains", "precision", "device"})
+NONE = {"name": "none"}
 CAPTION = (
     "The time of training and validation, without the checks for overfitting; means over seeds. × undefended: relative "
     "to the same model without a defense."
@@ -60,12 +61,10 @@ def training_table(boards: Sequence[Board]) -> Table | None:
 
 
 def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
-    plain = {
-        key(row): _seconds(row) for row in rows if row.defense == "none" for key in (_alike, _from_the_same_weights)
-    }
+    undefended = {_undefended(row): _seconds(row) for row in rows if row.defense == "none"}
     for row in rows:
         seconds, record = _seconds(row), row.records[0]
-        epochs, base = record.training.get("epochs"), plain.get(_from_the_same_weights(row), plain.get(_alike(row)))
+        epochs, base = record.training.get("epochs"), undefended.get(_undefended(row))
         whole = isinstance(epochs, int) and epochs > 0
         yield (
             *(
@@ -82,18 +81,16 @@ def _lines(data: str, rows: Sequence[Row]) -> Iterator[tuple[Entry, ...]]:
         )
 
 
-def _alike(row: Row) -> tuple[str, ...]:
-    """A key of the rows whose training times are compared: the same but for the defense."""
-    return row.model, row.augmentation, row.extra, scalar(row.records[0].cost.get("device", ""))
+def _undefended(row: Row) -> tuple[str, ...]:
+    """A key of the row's model without its defense, and of the device: the same for rows whose times are compared.
 
-
-def _from_the_same_weights(row: Row) -> tuple[str, ...]:
-    """As `_alike`, of rows that begin with the same weights.
-
-    The label of a start says what it has otherwise than the row's own defense: those of an undefended start differ.
+    Weights to begin with that were trained with the row's own defense are then those of a training without it.
     """
-    same = {key: value for key, value in way(row.records[0].cell).items() if key != "defense"}
-    return canonical(same), scalar(row.records[0].cost.get("device", ""))
+    cell = way(row.records[0].cell)
+    own, start = cell["defense"], cell.get("start")
+    if start and start["defense"] == own:
+        cell["start"] = {**start, "defense": NONE}
+    return canonical({**cell, "defense": NONE}), scalar(row.records[0].cost.get("device", ""))
 
 
 def _as_given(row: Row) -> bool:

@@ -66,3 +66,18 @@ def test_a_defense_is_compared_with_the_undefended_training_from_the_same_weight
     titles = [column.title for column in table.columns]
     rows = [dict(zip(titles, (entry.text for entry in row), strict=True)) for row in table.rows]
     assert {row["training"]: row["× undefended"] for row in rows} == {"2 s": "1 ×", "4 s": "1 ×", "10 s": "5 ×"}
+
+
+def test_a_defense_of_both_trainings_is_compared_with_two_trainings_without_it(tmp_path):
+    none, trades = {"name": "none"}, {"name": "trades", "eps": "0.1"}
+    start = {"data": "fashion-mnist", "model": {"name": "smallcnn"}, "augmentation": "none", "seed": 0}
+    records = [
+        factory.robustness([True] * 4, [True] * 4, defense=defense, start=start | {"defense": first}).model_copy(
+            update={"training": {"seconds": seconds, "epochs": 10}}
+        )
+        for defense, first, seconds in ((none, none, 2.0), (trades, trades, 12.0), (none, trades, 3.0))
+    ]
+    table = Content(load_results(factory.write(tmp_path, *records))).training_cost
+    titles = [column.title for column in table.columns]
+    rows = [dict(zip(titles, (entry.text for entry in row), strict=True)) for row in table.rows]
+    assert {row["training"]: row["× undefended"] for row in rows} == {"2 s": "1 ×", "3 s": "1 ×", "12 s": "6 ×"}
