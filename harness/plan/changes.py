@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.axes.explaining import tables_of
+from epsbench.harness.plan.axes.explaining import key_path, tables_of
 from epsbench.harness.plan.schema import SuiteFile
 
 Place = tuple[str | int, ...]
@@ -83,7 +83,7 @@ def _apply(document: dict[str, Any], change: Change) -> None:
         raise change.error(f"this suite has no [{part}]; its parts are {', '.join(_parts(document)) or 'none'}")
     table: Any = document
     for depth, part in enumerate(change.place):
-        before = _shown(change.place[:depth])
+        before = key_path(change.place[:depth])
         if isinstance(table, list):
             if isinstance(part, str):
                 raise change.error(f"{before} is a list; say which entry: {before}[0].{part}")
@@ -96,7 +96,7 @@ def _apply(document: dict[str, Any], change: Change) -> None:
             return
         inner: Any = table[part] if isinstance(table, list) or part in table else None  # type: ignore[index]
         if inner is None and isinstance(change.place[depth + 1], int):
-            raise change.error(f"{_shown(change.place[: depth + 1])} is not in the suite; set it as a whole")
+            raise change.error(f"{key_path(change.place[: depth + 1])} is not in the suite; set it as a whole")
         if inner is None:
             inner = {}
         elif isinstance(inner, str) and isinstance(change.place[depth + 1], str):
@@ -107,11 +107,6 @@ def _apply(document: dict[str, Any], change: Change) -> None:
 
 def _parts(document: Mapping[str, Any]) -> list[str]:
     return [f"[{name}]" for name, value in document.items() if isinstance(value, dict)]
-
-
-def _shown(place: Place) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    return text.removeprefix(".")
 
 
 def _check_key(change: Change) -> None:
@@ -130,15 +125,15 @@ def _check_key(change: Change) -> None:
 def _nearest(change: Change, table: type[BaseModel], before: Place) -> str:
     names = [part for part in change.place if isinstance(part, str)]
     places = list(_all_places(SuiteFile, ""))
-    whole = did_you_mean(_shown(tuple(names)), [each for each in places if each.count(".") == len(names) - 1])
+    whole = did_you_mean(key_path(tuple(names)), [each for each in places if each.count(".") == len(names) - 1])
     if "did you mean" in whole and len(names) > 1:
         return whole
     ends = [each for each in places if each.endswith((f".{change.key}", f".{names[-1]}"))]
     if same := [each for each in ends if each.partition(".")[0] == names[0]] or ends:
         fewest = min(each.count(".") for each in same)  # that of the part, and not that of a value of its axes
         return f"; did you mean {' or '.join(repr(each) for each in same if each.count('.') == fewest)}?"
-    where = f"{_shown(before)}." if before else ""
-    return did_you_mean(_shown(change.place[: len(before) + 1]), [f"{where}{name}" for name in table.model_fields])
+    where = f"{key_path(before)}." if before else ""
+    return did_you_mean(key_path(change.place[: len(before) + 1]), [f"{where}{name}" for name in table.model_fields])
 
 
 def _all_places(table: type[BaseModel], prefix: str) -> Iterator[str]:
