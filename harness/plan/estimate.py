@@ -118,16 +118,15 @@ class Estimator:
     def jobs(self, jobs: Iterable[Job]) -> Estimate:
         """Some jobs of the plan, with the trainings that they still need."""
         cells = [cell for job in jobs for cell in job.cells]
-        return self._trainings(cells) + sum(map(self.cell, cells), Estimate())
+        return sum(map(self.training, self.trained_for(cells)), Estimate()) + sum(map(self.cell, cells), Estimate())
 
-    def training(self, job: Job) -> Estimate:
-        """The trainings that a job still needs: of its own model and of those that it starts from and follows."""
-        return self._trainings(job.cells)
+    def trained_for(self, cells: Iterable[Cell]) -> list[Cell]:
+        """The models that are still to be trained before cells are measured, each once.
 
-    def _trainings(self, cells: Iterable[Cell]) -> Estimate:
-        """The trainings that cells need, each once."""
+        They are the cells' own, those whose gradients are followed, and those that a training starts from.
+        """
         models = {each.weights_key: each for cell in cells for each in self._models(cell)}
-        return sum(map(self._training, models.values()), Estimate())
+        return [each for each in models.values() if epochs_of(each) and not self.is_trained(each)]
 
     def _models(self, cell: Cell) -> Iterator[Cell]:
         """The models of a cell that may have to be trained: weights to start from only where its own are missing."""
@@ -142,15 +141,12 @@ class Estimator:
         """Whether the weights of a cell's model are there."""
         return (self._weights / f"{cell.weights_key}.safetensors").is_file()
 
-    def _training(self, cell: Cell) -> Estimate:
-        """One training; nothing where its weights are there already."""
-        epochs = int(dict(cell.training)["epochs"])
-        if not epochs or self.is_trained(cell):
-            return Estimate()
+    def training(self, cell: Cell) -> Estimate:
+        """The training of a cell's model, without those that it starts from."""
         known = self.rates.trainings.get(training_key(cell.canonical()))
         if known is None:
             return Estimate(trainings_unknown=1)
-        return Estimate(training=statistics.median(known) * epochs * images_of_training(cell))
+        return Estimate(training=statistics.median(known) * images_of_training(cell))
 
     def cell(self, cell: Cell) -> Estimate:
         """The measurement of one cell."""
@@ -179,6 +175,11 @@ class Estimator:
         return self._known[key]
 
 
+def epochs_of(cell: Cell) -> int:
+    """The number of epochs of a cell's training."""
+    return int(dict(cell.training)["epochs"])
+
+
 def images_of_training(cell: Cell) -> int:
-    """The number of images of an epoch."""
-    return describe(cell.data).training_images(cell.limit, getattr(cell, "subset", "all"))
+    """The number of images that a cell's training takes, in all its epochs together."""
+    return epochs_of(cell) * describe(cell.data).training_images(cell.limit, getattr(cell, "subset", "all"))

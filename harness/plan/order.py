@@ -38,11 +38,12 @@ def cheapest_first(plan: Plan, jobs: Sequence[Job], estimator: Estimator) -> lis
 
 
 def _training(job: Job, estimator: Estimator) -> float:
-    known = estimator.training(job)
-    if not known.trainings_unknown:
-        return known.training
-    cell = job.cells[0]
-    return _TRAINED_IMAGE * int(dict(cell.training)["epochs"]) * images_of_training(cell)
+    """The seconds of all trainings that a job still needs."""
+    total = 0.0
+    for cell in estimator.trained_for(job.cells):
+        known = estimator.training(cell)
+        total += _TRAINED_IMAGE * images_of_training(cell) if known.trainings_unknown else known.training
+    return total
 
 
 def _cells(plan: Plan, cells: Sequence[Cell], estimator: Estimator) -> float:

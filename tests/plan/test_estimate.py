@@ -11,7 +11,7 @@ from epsbench.harness.listing import estimate_text, plan_table
 from epsbench.harness.plan.estimate import Estimate, Estimator
 from epsbench.harness.plan.index_file import FEWEST
 from epsbench.harness.plan.order import cheapest_first
-from epsbench.harness.plan.plan import Plan, examples, plan
+from epsbench.harness.plan.plan import Job, Plan, examples, plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import Metric, Record, write_record
 
@@ -48,6 +48,11 @@ def recorded(made: Plan, attack: str, defense: str = "none", device: str = devic
             )  # fmt: skip
 
 
+def trainings(estimator: Estimator, job: Job) -> Estimate:
+    """The trainings that a job still needs."""
+    return sum(map(estimator.training, estimator.trained_for(job.cells)), Estimate())
+
+
 def test_rates_of_this_machine_make_minutes(tmp_path):
     made = planned(tmp_path)
     recorded(made, "fgsm")
@@ -60,11 +65,11 @@ def test_rates_of_this_machine_make_minutes(tmp_path):
     assert estimator.cell(pgd) == Estimate(measuring=pytest.approx(GRADIENT * 20 * n), bounded=True)
     assert estimator.cell(auto).bounded
     none, robust = made.jobs
-    assert estimator.training(none).training == pytest.approx(TRAINING * 4 * 80, rel=0.5)
-    assert estimator.training(robust) == Estimate(trainings_unknown=1)
+    assert trainings(estimator, none).training == pytest.approx(TRAINING * 4 * 80, rel=0.5)
+    assert trainings(estimator, robust) == Estimate(trainings_unknown=1)
     (made.records.results / "weights").mkdir()
     (made.records.results / "weights" / f"{none.key}.safetensors").touch()
-    assert estimator.training(none) == Estimate()
+    assert trainings(estimator, none) == Estimate()
     text = estimate_text(made, estimator)
     assert "measuring" in text
     assert "1 training not known" in text
@@ -81,8 +86,8 @@ def test_the_training_that_others_begin_with_is_counted_once_and_shown(tmp_path)
     made = plan(load_suite(str(tmp_path / "tuned.toml")), tmp_path / "tuned")
     estimator = Estimator(made, tmp_path / "weights", Estimator(planned(tmp_path)).rates)
     none, robust = made.jobs
-    epoch = estimator.training(none).training / 19
-    assert estimator.training(none).training == pytest.approx(TRAINING * 19 * 80, rel=0.5)
+    epoch = trainings(estimator, none).training / 19
+    assert trainings(estimator, none).training == pytest.approx(TRAINING * 19 * 80, rel=0.5)
     both = estimator.jobs(made.jobs)
     assert both.training == pytest.approx(19 * epoch)
     assert both.trainings_unknown == 1  # that of the defense
@@ -140,3 +145,19 @@ def test_the_cheapest_cells_come_first(tmp_path, known):
     assert order == sorted(order, key=["fgsm", "pgd", "autoattack"].index)
     for job in jobs:
         assert [cell for stream in job.streams for cell in stream.cells] == list(job.cells)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_training_before_a_fine_tuning_makes_it_dear(tmp_path, known):
+    """Where no record has the rate of a training, too, and where one has that of the first training alone."""
+    start = 'start = [{ defense = "none", training = { epochs = 18 } }, "scratch"]'
+    text = SUITE.replace("epochs = 4", "epochs = 1").replace('model = "smallcnn"', f'model = "smallcnn"\n{start}')
+    text = text.replace('["none", "pgd-batch"]', '"pgd-batch"').replace('["fgsm", {', '"fgsm" # ')
+    (tmp_path / "tuned.toml").write_text(text, encoding="utf-8")
+    if known:
+        recorded(planned(tmp_path), "fgsm")  # of an undefended training
+    made = plan(load_suite(str(tmp_path / "tuned.toml")), tmp_path / "tuned")
+    estimator = Estimator(made, rates=Estimator(planned(tmp_path)).rates)
+    assert [job.cells[0].start is None for job in made.pending_jobs] == [False, True]
+    jobs = cheapest_first(made, made.pending_jobs, estimator)
+    assert [job.cells[0].start is None for job in jobs] == [True, False]
