@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from epsbench.harness.statistics import wilson
+from epsbench.harness.statistics import share_with_interval, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,7 @@ def by_class(labels: np.ndarray, right: np.ndarray, robust: np.ndarray, names: S
     for index, own in _of_classes(labels, len(names)):
         row: dict[str, float] = {"images": int(own.sum())}
         for column, bits in (("clean", right[own]), ("robust", robust[own])):
-            low, high = wilson(int(bits.sum()), len(bits))
-            row |= {column: float(bits.mean()), f"{column}_low": low, f"{column}_high": high}
+            row[column], row[f"{column}_low"], row[f"{column}_high"] = share_with_interval(bits)
         rows[names[index]] = row
     return pd.DataFrame.from_dict(rows, orient="index").astype({"images": int}).rename_axis("class")
 

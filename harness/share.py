@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from epsbench.harness.statistics import wilson
+from epsbench.harness.statistics import share_with_interval
 
 
 class Share(float):
@@ -29,7 +29,7 @@ class Share(float):
         """The share of true values among ``bits`` (n,), with Wilson's interval."""
         if void:
             return cls(math.nan, math.nan, math.nan, len(bits))
-        return cls(float(bits.mean()), *wilson(int(bits.sum()), len(bits)), len(bits))
+        return cls(*share_with_interval(bits), len(bits))
 
     def __str__(self) -> str:
         if math.isnan(self):

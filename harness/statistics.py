@@ -10,6 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CONFIDENCE = 0.95
 EXACT = 200  # so many changes are counted in whole numbers, and SciPy is not loaded for them
@@ -36,6 +40,17 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[floa
     low = 0.0 if successes == 0 else max(0.0, centre - half)  # exact at the ends, without rounding errors
     high = 1.0 if successes == n else min(1.0, centre + half)
     return low, high
+
+
+def share_with_interval(bits: np.ndarray) -> tuple[float, float, float]:
+    """The share of true values among ``bits`` (n,), and the ends of its `wilson` interval; NaN for no values."""
+    right, n = int(bits.sum()), len(bits)
+    return right / n if n else math.nan, *wilson(right, n)
+
+
+def ends(value: float, low: float | None, high: float | None) -> tuple[float, float]:
+    """The ends of an interval around ``value``; an end that is not known is the value itself."""
+    return value if low is None else low, value if high is None else high
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:

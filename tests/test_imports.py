@@ -46,7 +46,10 @@ MAY_IMPORT = {
     "harness.isolation": ("harness.global_settings",),
     "harness.findings": ("harness.finding_codes",),
     "harness.finding_codes": ("harness.finding_codes",),
-    "harness.records": ("harness.records", "harness.errors", "harness.files", "harness.findings", "harness.migrations"),
+    "harness.records": (
+        "harness.records", "harness.errors", "harness.files", "harness.findings", "harness.migrations",
+        "harness.statistics",
+    ),
     "harness.plan": (
         "harness.plan", "harness.errors", "harness.isolation", "harness.records", "harness.hardware", "harness.files",
         "harness.durations", *ROBUST, "suites",

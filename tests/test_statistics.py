@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +13,13 @@ from scipy import stats
 
 from epsbench.harness.statistics import (
     difference_test,
+    ends,
     fisher_exact,
     holm,
     mcnemar_exact,
     mean_interval,
     paired_difference_interval,
+    share_with_interval,
     smallest_detectable_difference,
     wilson,
 )
@@ -37,6 +40,18 @@ def test_wilson_at_the_ends_is_exact_and_of_nothing_is_everything():
     assert wilson(0, 50)[0] == 0.0
     assert wilson(50, 50)[1] == 1.0
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_a_share_has_the_interval_of_its_count():
+    assert share_with_interval(np.array([True, False, True, True])) == (0.75, *wilson(3, 4))
+    nothing = share_with_interval(np.zeros(0, dtype=bool))
+    assert math.isnan(nothing[0])
+    assert nothing[1:] == (0.0, 1.0)
+
+
+def test_an_end_that_is_not_known_is_the_value():
+    assert ends(0.5, 0.25, None) == (0.25, 0.5)
+    assert ends(0.5, None, 0.75) == (0.5, 0.75)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5)])

@@ -19,6 +19,7 @@ from epsbench.harness.migrations import (
     warn_left_out,
 )
 from epsbench.harness.records.format import Record
+from epsbench.harness.statistics import ends
 
 # Far above what a run writes: 100 images take 34 bytes of verdicts, and an epoch takes about 100 bytes of curves.
 LARGEST_RECORD = 32 << 20
@@ -115,7 +116,7 @@ def _require_agreement(record: Record) -> None:
     A record is not signed: this finds what was edited by hand or by mistake, and no forgery.
     """
     for name, metric in record.metrics.items():
-        low, high = (metric.value if end is None else end for end in (metric.low, metric.high))
+        low, high = ends(metric.value, metric.low, metric.high)
         if not low - _ROUNDING <= metric.value <= high + _ROUNDING:
             raise ValueError(f"{name} is {metric.value:g}, outside its interval from {low:g} to {high:g}")
     if record.verdicts is None or not record.verdicts.n:

@@ -38,6 +38,11 @@ class Failure(_Part):
     message: str
     traceback: str
 
+    @property
+    def text(self) -> str:
+        """``"RuntimeError: out of memory"``."""
+        return f"{self.type}: {self.message}"
+
 
 class Verdicts(_Part):
     """The verdicts on every example, in the order of the test split: bits as base64, most significant bit first."""
@@ -160,6 +165,11 @@ class Record(BaseModel):
     """UTC, ISO 8601."""
     finished: str = ""
     """UTC, ISO 8601."""
+
+    @property
+    def why(self) -> str:
+        """Why the cell has no numbers that count: the message of its failure, or those of its findings."""
+        return self.failure.message if self.failure else "; ".join(finding.message for finding in self.findings)
 
 
 def pack_bits(bits: np.ndarray) -> str:

@@ -109,7 +109,7 @@ NAMES: Mapping[str, Callable[[str, Any], str]] = {
 def _remarks(record: Record) -> Iterator[list[str]]:
     if record.failure is not None:
         trace = visible(record.failure.traceback, keep="\n\t")
-        yield ["failed", f"{visible(record.failure.type)}: {visible(record.failure.message)}", trace]
+        yield ["failed", visible(record.failure.text), trace]
     for finding in record.findings:
         evidence: Mapping[str, Any] = finding.evidence
         shown = ", ".join(f"{visible(key)} {scalar(value)}" for key, value in evidence.items())

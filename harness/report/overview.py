@@ -66,7 +66,7 @@ def _disagreement(conflict: Conflict) -> str:
 def _remarks(record: Record) -> Iterator[tuple[str, str]]:
     """The remarks on a record: ("failed" | "void" | "warning", why)."""
     if record.failure is not None:
-        yield "failed", f"{visible(record.failure.type)}: {visible(record.failure.message)}"
+        yield "failed", visible(record.failure.text)
     elif record.status != "ok" and not any(finding.severity == "void" for finding in record.findings):
         yield record.status, "no reason recorded"
     for finding in record.findings:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.records import Metric
-from epsbench.harness.statistics import CONFIDENCE, mean_interval, wilson
+from epsbench.harness.statistics import CONFIDENCE, mean_interval, share_with_interval
 
 
 def share_of(rows: Tensor) -> float:
@@ -17,8 +17,8 @@ def share_of(rows: Tensor) -> float:
 
 def proportion(bits: np.ndarray) -> Metric:
     """The share of true values among ``bits``, bool (n,), with its Wilson interval."""
-    low, high = wilson(int(bits.sum()), len(bits))
-    return Metric(value=float(bits.mean()), low=low, high=high, n=len(bits))
+    value, low, high = share_with_interval(bits)
+    return Metric(value=value, low=low, high=high, n=len(bits))
 
 
 def mean_metric(values: Tensor) -> Metric:

@@ -181,8 +181,7 @@ def _until(records: Iterator[Record], seconds: float | None) -> Iterator[Record]
 
 def _line(record: Record, label: str) -> str:
     if record.status != "ok":
-        why = record.failure.message if record.failure else "; ".join(f.message for f in record.findings)
-        return f"{record.status:>6}  {label}: {why.splitlines()[0] if why else ''}"
+        return f"{record.status:>6}  {label}: {next(iter(record.why.splitlines()), '')}"
     name = next(name for name in SHOWN if name in record.metrics)
     return f"{SHOWN[name].format(record.metrics[name].value):>10}  {label}"
 

@@ -89,8 +89,7 @@ def _compare(cell: Cell, before: Record, results: Path) -> Comparison:
         return Comparison(False, f"not measured  {cell.label()}: the run was stopped")
     after = read_record(path)
     if after.status != "ok":
-        why = after.failure.message if after.failure else "; ".join(finding.message for finding in after.findings)
-        return Comparison(False, f"{after.status:<12}  {cell.label()}: {' '.join(why.split())}")
+        return Comparison(False, f"{after.status:<12}  {cell.label()}: {' '.join(after.why.split())}")
     changes = [change for change in (_verdicts(before, after), *_bits(before, after)) if change]
     if not changes:
         return Comparison(True, f"{'identical':<12}  {cell.label()}")

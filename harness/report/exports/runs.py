@@ -90,7 +90,7 @@ def _tags(record: Record) -> dict[str, str]:
     if record.findings:
         tags["epsbench.findings"] = ", ".join(dict.fromkeys(finding.code for finding in record.findings))
     if record.failure is not None:
-        tags["epsbench.failure"] = visible(f"{record.failure.type}: {record.failure.message}")
+        tags["epsbench.failure"] = visible(record.failure.text)
     return tags
 
 

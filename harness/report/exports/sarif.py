@@ -51,8 +51,7 @@ def _rules(used: set[str]) -> Iterator[dict[str, Any]]:
 
 def _results(record: Record, results: Results) -> Iterator[dict[str, Any]]:
     if record.failure is not None:
-        text = f"{visible(record.failure.type)}: {visible(record.failure.message)}"
-        yield _result(record, results, FAILED, "error", text, {})
+        yield _result(record, results, FAILED, "error", visible(record.failure.text), {})
     for finding in record.findings:
         message = visible(finding.message)
         yield _result(record, results, visible(finding.code), LEVELS[finding.severity], message, finding.evidence)

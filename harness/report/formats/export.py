@@ -49,5 +49,5 @@ def row(record: Record) -> dict[str, Any]:
         if isinstance(value, Mapping) and "name" in value:
             values |= flat({name: parameter for name, parameter in value.items() if name != "name"}, f"{key}.")
     if record.failure is not None:
-        values["failure"] = f"{record.failure.type}: {record.failure.message}"
+        values["failure"] = record.failure.text
     return {key: canonical(value) if isinstance(value, list | tuple) else value for key, value in values.items()}

@@ -199,7 +199,7 @@ def _reference(relative_to: Any) -> str:
 
 def _reason(record: Record) -> str:
     if record.failure is not None:
-        return visible(f"{record.failure.type}: {record.failure.message}")
+        return visible(record.failure.text)
     voiding = [finding for finding in record.findings if finding.severity == "void"]
     return "; ".join(visible(f"{finding.code}: {finding.message}") for finding in voiding) or "no reason recorded"
 

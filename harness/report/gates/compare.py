@@ -148,7 +148,7 @@ def _incomparable(a: Record, b: Record) -> str | None:
     if a.code.get("data") != b.code.get("data"):
         return "A and B were measured on other examples: the data or their split differ"
     if b.status != "ok":
-        reason = visible(f": {b.failure.type}: {b.failure.message}") if b.failure is not None else ""
+        reason = visible(f": {b.failure.text}") if b.failure is not None else ""
         return f"{b.status} in B{reason}"
     if a.cell["task"] == "generation":
         name = _bound_of(a, b)

@@ -14,6 +14,7 @@ from epsbench.harness.report.generative.settings import (
     likelihood_title,
 )
 from epsbench.harness.report.results.units import and_list, bits, decimals, number
+from epsbench.harness.statistics import ends
 
 COLLAPSED_RATE = 0.1
 """Nats: a latent code with a smaller rate carries no information on its image."""
@@ -100,7 +101,7 @@ def _prior(group: Sequence[Setting]) -> list[str]:
         samples = f"With {drawn.pop():,} samples, " if len(drawn) == 1 else ""
         gaps = [prior.value - elbo.value for _, elbo, prior in known]
         largest, elbo, prior = known[-1]
-        apart = (prior.value if prior.low is None else prior.low) > (elbo.value if elbo.high is None else elbo.high)
+        apart = ends(prior.value, prior.low, prior.high)[0] > ends(elbo.value, elbo.low, elbo.high)[1]
         why = ": it fails as the latent space grows" if apart and gaps[-1] > gaps[0] else ""
         # With one seed the interval is over images, and leaves out the draws, which all images share.
         over = (

@@ -21,7 +21,7 @@ from epsbench.harness.report.results.units import (
 )
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import worst_case
-from epsbench.harness.statistics import wilson
+from epsbench.harness.statistics import share_with_interval
 
 BINS = 15
 CAPTION = (
@@ -69,7 +69,7 @@ class Seen:
         for index in range(len(self.names)):
             own = bits[self.answers.labels == index]
             if len(own):
-                shares.append((index, float(own.mean()), *wilson(int(own.sum()), len(own))))
+                shares.append((index, *share_with_interval(own)))
         return shares
 
     def calibration(self) -> Mapping[str, list[Bin]]:
@@ -107,8 +107,7 @@ def bins(confidence: np.ndarray, right: np.ndarray, count: int = BINS) -> list[B
     made = []
     for index in np.unique(place):
         own = right[place == index]
-        low, high = wilson(int(own.sum()), len(own))
-        made.append(Bin(float(confidence[place == index].mean()), float(own.mean()), low, high, len(own)))
+        made.append(Bin(float(confidence[place == index].mean()), *share_with_interval(own), len(own)))
     return made
 
 

@@ -18,7 +18,7 @@ from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, 
 from epsbench.harness.report.results.apart import SETTING, settings_by_cell
 from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, norm_name, number, percent, scalar
-from epsbench.harness.statistics import wilson
+from epsbench.harness.statistics import share_with_interval
 
 ROUNDING = 1e-6  # an image counts as inside a ball up to this distance outside, as in the attack itself
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -148,8 +148,8 @@ def at_radius(record: Record, eps: Fraction) -> Record:
 def _share(bits: np.ndarray) -> Metric:
     if not len(bits):
         return Metric(value=0.0, n=0)
-    low, high = wilson(int(bits.sum()), len(bits))
-    return Metric(value=float(bits.mean()), low=low, high=high, n=len(bits))
+    value, low, high = share_with_interval(bits)
+    return Metric(value=value, low=low, high=high, n=len(bits))
 
 
 def _but_for_eps(record: Record) -> str:

@@ -28,6 +28,7 @@ from epsbench.harness.report.results.cells import AttackKey
 from epsbench.harness.report.results.units import norm_name
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.scores import Score
+from epsbench.harness.statistics import ends
 
 Dash = tuple[float | None, ...]
 DASHES: tuple[Dash, ...] = ((None, None), (5.0, 2.0), (1.5, 1.5), (6.0, 1.5, 1.5, 1.5), (9.0, 3.0))
@@ -145,8 +146,8 @@ def _line(
         places, values, color=colour, marker=marker, markersize=4, linewidth=linewidth, alpha=alpha, clip_on=False,
         dashes=dash,
     )  # fmt: skip
-    lows = [value if score.low is None else score.low for value, score in zip(values, scores, strict=True)]
-    highs = [value if score.high is None else score.high for value, score in zip(values, scores, strict=True)]
+    bands = (ends(value, score.low, score.high) for value, score in zip(values, scores, strict=True))
+    lows, highs = zip(*bands, strict=True)
     axes.fill_between(places, lows, highs, color=colour, alpha=0.05 if marker else 0.16, linewidth=0)
     return values[-1] if known[-1] else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from matplotlib.ticker import PercentFormatter
@@ -14,6 +14,7 @@ from epsbench.harness.report.drawing.style import Theme, axis_titles, direct_lab
 from epsbench.harness.report.results.cells import AttackKey, attack_key
 from epsbench.harness.report.results.units import norm_name
 from epsbench.harness.report.robustness.leaderboard import Board
+from epsbench.harness.statistics import ends
 
 
 def ensembles(board: Board) -> Iterator[tuple[AttackKey, Mapping[str, Record]]]:
@@ -39,10 +40,8 @@ def draw_parts(board: Board, attack: AttackKey, records: Mapping[str, Record], t
         places = [0, *(index for index, name in enumerate(names, 1) if name in after)]
         values = [metric.value for metric in metrics]
         axes.plot(places, values, color=colour, marker="o", markersize=4.5, linewidth=1.8, clip_on=False)
-        axes.fill_between(
-            places, _ends([m.low for m in metrics], values), _ends([m.high for m in metrics], values), color=colour,
-            alpha=0.16, linewidth=0,
-        )  # fmt: skip
+        lows, highs = zip(*(ends(metric.value, metric.low, metric.high) for metric in metrics), strict=True)
+        axes.fill_between(places, lows, highs, color=colour, alpha=0.16, linewidth=0)
         labels.append((values[-1], label, colour))
     axes.set_xlim(0, len(names))
     axes.set_ylim(-0.02, 1.02)
@@ -52,7 +51,3 @@ def draw_parts(board: Board, attack: AttackKey, records: Mapping[str, Record], t
     axis_titles(axes, theme, f"after each part of {board.labels[attack]}", where)
     direct_labels(axes, labels, 0.065)
     return svg(drawing)
-
-
-def _ends(ends: Sequence[float | None], values: Sequence[float]) -> list[float]:
-    return [value if end is None else end for end, value in zip(ends, values, strict=True)]

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, legend, point_labels, svg
 from epsbench.harness.report.results.units import norm_name
 from epsbench.harness.report.robustness.leaderboard import Board, Row
+from epsbench.harness.statistics import ends
 
 FEWEST, MOST_LABELS = 2, 14
 
@@ -29,10 +30,13 @@ def draw_tradeoff(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     for index, row in enumerate(rows):
         clean, worst = row.clean, row.worst[eps]
         x, y, colour = clean.value or 0.0, worst.value or 0.0, theme.lines[index % len(theme.lines)]
+        (left_end, right_end), (lower_end, upper_end) = (
+            ends(value, score.low, score.high) for value, score in ((x, clean), (y, worst))
+        )
         axes.errorbar(
             [x], [y],
-            xerr=[[x - (x if clean.low is None else clean.low)], [(x if clean.high is None else clean.high) - x]],
-            yerr=[[y - (y if worst.low is None else worst.low)], [(y if worst.high is None else worst.high) - y]],
+            xerr=[[x - left_end], [right_end - x]],
+            yerr=[[y - lower_end], [upper_end - y]],
             color=colour, marker="o", markersize=6, markerfacecolor=theme.paper if worst.bound else colour,
             linewidth=1.2, clip_on=False,
         )  # fmt: skip

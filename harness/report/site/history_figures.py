@@ -16,6 +16,7 @@ from epsbench.harness.report.drawing.illustration import Illustration, both
 from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, legend, svg, text
 from epsbench.harness.report.results.names import Names
 from epsbench.harness.report.results.units import visible
+from epsbench.harness.statistics import ends
 
 NUMBERS = {"robustness": "robust_accuracy", "generation": "test_bpd"}
 """Task → the number whose history is shown."""
@@ -111,8 +112,7 @@ def _lines(groups: Sequence[Sequence[Record]], number: str, commits: Mapping[str
 
 def _point(metric: Metric) -> tuple[float, float, float]:
     """The value, and the ends of its interval."""
-    low, high = (metric.value if end is None else end for end in (metric.low, metric.high))
-    return metric.value, low, high
+    return metric.value, *ends(metric.value, metric.low, metric.high)
 
 
 def draw(lines: Sequence[Line], commits: Sequence[str], task: str, theme: Theme) -> bytes:

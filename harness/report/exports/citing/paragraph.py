@@ -245,7 +245,7 @@ def _generation(record: Record) -> Iterator[Sentence]:
 
 def _remarks(record: Record) -> Iterator[Sentence]:
     if record.failure is not None:
-        yield Sentence(f"The cell failed: {visible(record.failure.type)}: {visible(record.failure.message)}")
+        yield Sentence(f"The cell failed: {visible(record.failure.text)}")
     for finding in record.findings:
         yield Sentence(
             f"An audit remarks ({finding.severity}, {visible(finding.code)}): {visible(finding.message)}",
