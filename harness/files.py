@@ -94,6 +94,11 @@ def keep_archive(path: Path, arrays: Mapping[str, Any], compressed: bool = False
         raise InputError(cannot_write(path, error)) from error
 
 
+def cannot_read(path: Path, error: OSError) -> InputError:
+    """The error for a file that is there and cannot be read."""
+    return InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it holds either its old content or all of the new, whenever the process is killed.
 

@@ -151,8 +151,7 @@ def _attacked(attack: Attack, network: nn.Module, x: Tensor, y: Tensor, eps: Fra
 
 def _engine(network: nn.Module, x: Tensor, y: Tensor, batch: int) -> Engine:
     victim = Victim(frozen_copy(network, x.device), x.device, "float32", "plain")
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
-    return Engine(victim, Judge(network, x.device), targets, batch, keep=len(x))
+    return Engine(victim, Judge(network, x.device), Targets.of(x, y), batch, keep=len(x))
 
 
 def check_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.assemble import Versions, generation_cell, robustness_cell, with_curves
+from epsbench.harness.plan.axes.base import written_values
 from epsbench.harness.plan.axes.budgets import with_budget
 from epsbench.harness.plan.axes.corruptions import settled, too_small
 from epsbench.harness.plan.axes.matching import matching, shown
 from epsbench.harness.plan.axes.radii import unusable_radii
 from epsbench.harness.plan.axes.recipes import with_changes
-from epsbench.harness.plan.axes.sources import SourceModel, SourceModels, resolved, untrained
+from epsbench.harness.plan.axes.sources import resolved, untrained
 from epsbench.harness.plan.axes.starts import Start, identity, misfits
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.bounds import Bound, Cost
@@ -74,7 +75,7 @@ def expand(part: SuitePart, base: Path) -> tuple[tuple[Cell, ...], tuple[Expecta
         *_empty_subsets(part, points),
         *too_small(part.task, part.data, points),
     ]
-    problems += untrained(_sources(part), points)
+    problems += untrained(written_values(part, "source"), points)
     if problems:
         raise InputError(problems)
     build = robustness_cell if isinstance(part, RobustnessPart) else generation_cell
@@ -179,14 +180,6 @@ def _misfits(part: SuitePart, points: Iterable[Point], base: Path) -> Problems:
         except (ValueError, InputError) as error:
             problems[f"{path}: {name!r} does not fit {str(part.data)!r}: {error}"] = None
     return list(problems)
-
-
-def _sources(part: SuitePart) -> Iterator[tuple[str, str | SourceModel | SourceModels]]:
-    """Every source as the suite writes it, with its key path."""
-    tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
-    for path, table in tables:
-        for position, source in enumerate(getattr(table, "source", [])):
-            yield f"{part.task}.{path}.source[{position}]", source
 
 
 def _empty_subsets(part: SuitePart, points: Iterable[Point]) -> Problems:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.files import cannot_read
 from epsbench.harness.plan.axes.explaining import explain, key_path
 from epsbench.harness.plan.cell import Cell
 from epsbench.harness.plan.changes import Change, apply_changes, as_toml, read_changes
@@ -164,7 +165,7 @@ def _parse(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: is larger than {LARGEST_SUITE >> 10} KiB; split it into several suites")
         document = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+        raise cannot_read(path, error) from error
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import DAMAGED_ARCHIVE, cannot_write, keep, keep_archive
+from epsbench.harness.files import DAMAGED_ARCHIVE, cannot_read, cannot_write, keep, keep_archive
 from epsbench.harness.migrations import (
     SCHEMA_VERSION,
     OtherSchemaError,
@@ -85,7 +85,7 @@ def read_record(path: Path) -> Record:
         with path.open("rb") as file:
             text = file.read(LARGEST_RECORD + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+        raise cannot_read(path, error) from error
     if len(text) > LARGEST_RECORD:
         raise InputError(f"{path}: not a record: larger than {LARGEST_RECORD >> 20} MiB; {remedy}")
     try:

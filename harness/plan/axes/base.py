@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_origin
 
@@ -25,6 +26,14 @@ class Part(BaseModel):
             return table
         tuples = {key for key, field in cls.model_fields.items() if get_origin(field.annotation) is tuple}
         return {key: tuple(item) if key in tuples and isinstance(item, list) else item for key, item in table.items()}
+
+
+def written_values(part: Any, axis: str) -> Iterator[tuple[str, Any]]:
+    """Every value of an axis that a part of a suite lists in its matrix and its includes, with its key."""
+    tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
+    for path, table in tables:
+        for position, value in enumerate(getattr(table, axis, [])):
+            yield f"{part.task}.{path}.{axis}[{position}]", value
 
 
 @dataclass(frozen=True)

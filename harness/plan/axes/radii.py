@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from epsbench.harness.plan.axes.base import written_values
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.epsilon import below_one, too_large
@@ -21,17 +22,10 @@ def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
     if part.task != "robustness":
         return []
     shape = describe(part.data).shape
-    tables = [("matrix", part.matrix), *((f"include[{n}]", include) for n, include in enumerate(part.include))]
     problems: dict[str, None] = {}
     for eps, norm in dict.fromkeys((point["eps"], point["norm"]) for point in points):
-        problem = _unusable(eps, norm, norm_of(norm, base).largest(shape))
-        if not problem:
-            continue
-        for path, table in tables:
-            given = list(getattr(table, "eps", []))
-            if eps in given:
-                key = f"{part.task}.{path}.eps[{given.index(eps)}]"
-                problems[f"{key}: {problem}"] = None
+        if problem := _unusable(eps, norm, norm_of(norm, base).largest(shape)):
+            problems |= {f"{key}: {problem}": None for key, given in written_values(part, "eps") if given == eps}
     return list(problems)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,14 +48,20 @@ def _epsilon(value: object, info: ValidationInfo) -> Fraction:
     return parse_epsilon(value, (info.context or {}).get("largest", 1))
 
 
-def _named(kind: str) -> PlainValidator:
-    def resolve(entry: Any, info: ValidationInfo) -> Named:
+def _resolved(read: Callable[[Any, Path], Any]) -> PlainValidator:
+    """What ``read`` makes of a value, with names relative to the suite's folder."""
+
+    def resolve(entry: Any, info: ValidationInfo) -> Any:
         try:
-            return read_named(kind, entry, _base(info))
+            return read(entry, _base(info))
         except InputError as error:
             raise ValueError("; ".join(error.messages)) from error
 
     return PlainValidator(resolve)
+
+
+def _named(kind: str) -> PlainValidator:
+    return _resolved(partial(read_named, kind))
 
 
 def _plain(kind: str) -> PlainValidator:
@@ -90,27 +97,6 @@ def _data_schema() -> dict[str, Any]:
         "examples": [*DATASETS, *KINDS["data"].built_in, "test.npz", "mine.py:Birds"],
     }
     return {"anyOf": [name, {"type": "object", "properties": {"name": name}, "required": ["name"]}]}
-
-
-def _data(entry: Any, info: ValidationInfo) -> str | OwnData:
-    try:
-        return read_data(entry, _base(info))
-    except InputError as error:
-        raise ValueError("; ".join(error.messages)) from error
-
-
-def _norm(name: Any, info: ValidationInfo) -> str:
-    try:
-        return read_norm(name, _base(info))
-    except InputError as error:
-        raise ValueError("; ".join(error.messages)) from error
-
-
-def _augmentation(name: Any, info: ValidationInfo) -> str:
-    try:
-        return read_augmentation(name, _base(info))
-    except InputError as error:
-        raise ValueError("; ".join(error.messages)) from error
 
 
 _EPSILON = {"anyOf": [{"type": "string", "examples": ["8/255"]}, {"type": "number", "minimum": 0}]}
@@ -155,8 +141,8 @@ def _source_schema() -> dict[str, Any]:
 Models = Annotated[list[Annotated[Named, _named("model")]], Axis(_name_or_table("model"))]
 Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_table("defense"))]
 Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
-Norms = Annotated[list[Annotated[str, PlainValidator(_norm)]], Axis(_NORM)]
-Augmentations = Annotated[list[Annotated[str, PlainValidator(_augmentation)]], Axis(_AUGMENTATION)]
+Norms = Annotated[list[Annotated[str, _resolved(read_norm)]], Axis(_NORM)]
+Augmentations = Annotated[list[Annotated[str, _resolved(read_augmentation)]], Axis(_AUGMENTATION)]
 Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
 Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]
 Sources = Annotated[list[Annotated[str | SourceModel | SourceModels, _table(SOURCE)]], Axis(_source_schema())]
@@ -184,7 +170,7 @@ Budgets = Annotated[
 Seeds = Annotated[list[Annotated[int, _SEED]], Axis(_SEED_SCHEMA)]
 Latents = Annotated[list[Annotated[int, _Z_DIM]], Axis({"type": "integer", "minimum": 1, "maximum": 65_536})]
 Betas = Annotated[list[Annotated[float, _BETA]], Axis({"type": "number", "minimum": 0})]
-Data = Annotated[str | OwnData, PlainValidator(_data), WithJsonSchema(_data_schema())]
+Data = Annotated[str | OwnData, _resolved(read_data), WithJsonSchema(_data_schema())]
 
 
 def _axes_of(axes: tuple[str, ...]) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.files import cannot_read
 from epsbench.harness.plan.data import DataDescription
 from epsbench.harness.plan.data.class_list import ClassList, class_list
 from epsbench.harness.plan.data.decoded import Decoder
@@ -205,7 +206,7 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+        raise cannot_read(path, error) from error
 
 
 def _subfolders(folder: Path) -> list[Path]:

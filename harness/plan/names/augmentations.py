@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.names.loading import load_object
-from epsbench.harness.plan.names.places import file_of, in_one_spelling
+from epsbench.harness.plan.names.places import file_of, known_or_own
 from epsbench.harness.plan.names.versions import code_version
 
 AUGMENTATIONS: Mapping[str, str] = {
@@ -26,16 +26,9 @@ def read_augmentation(name: Any, base: Path) -> str:
     A name is that of a built-in, ``path/to/file.py:function`` or ``module:function``. Raises `InputError` for any
     other, and for what is no function.
     """
-    if not isinstance(name, str):
-        raise InputError(f"must be the name of an augmentation, not {name!r}; known: {', '.join(AUGMENTATIONS)}")
-    if name in AUGMENTATIONS:
-        return name
-    if ":" not in name:
-        raise InputError(
-            f"unknown augmentation {name!r}{did_you_mean(name, AUGMENTATIONS)} (your own: path/to/file.py:function)"
-        )
-    spelled = in_one_spelling(name, base)
-    own_augmentation(spelled, base)
+    spelled = known_or_own(name, base, "an augmentation", AUGMENTATIONS, "path/to/file.py:function")
+    if spelled not in AUGMENTATIONS:
+        own_augmentation(spelled, base)
     return spelled
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.attacks.norms import NORMS, Norm
-from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.names.loading import load_object
-from epsbench.harness.plan.names.places import file_of, in_one_spelling
+from epsbench.harness.plan.names.places import file_of, known_or_own
 from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
 from epsbench.harness.plan.names.versions import code_version
 
@@ -20,13 +20,7 @@ def read_norm(name: Any, base: Path) -> str:
     A name is that of a built-in, ``path/to/file.py:Class`` or ``module:Class``. Raises `InputError` for any other, and
     for what is no norm.
     """
-    if not isinstance(name, str):
-        raise InputError(f"must be the name of a norm, not {name!r}; known: {', '.join(NORMS)}")
-    if name in NORMS:
-        return name
-    if ":" not in name:
-        raise InputError(f"unknown norm {name!r}{did_you_mean(name, NORMS)} (your own: path/to/file.py:Class)")
-    spelled = in_one_spelling(name, base)
+    spelled = known_or_own(name, base, "a norm", NORMS, "path/to/file.py:Class")
     norm_of(spelled, base)
     return spelled
 

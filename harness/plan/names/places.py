@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.models.file_kinds import kind_of
 
@@ -21,6 +22,22 @@ def in_one_spelling(name: str, base: Path) -> str:
     """
     before, place, after = _parts(name)
     return f"{before}{_spelled(place, base)}{after}" if place else name
+
+
+def known_or_own(name: Any, base: Path, kind: str, known: Iterable[str], form: str) -> str:
+    """A name of ``known`` as it is, or the address of something of the user's own, as `in_one_spelling`.
+
+    Raises `InputError` for anything else. ``kind`` is ``"a norm"``, ``form`` is ``"path/to/file.py:Class"``.
+    """
+    known = list(known)
+    if not isinstance(name, str):
+        raise InputError(f"must be the name of {kind}, not {name!r}; known: {', '.join(known)}")
+    if name in known:
+        return name
+    if ":" not in name:
+        _, noun = kind.split()
+        raise InputError(f"unknown {noun} {name!r}{did_you_mean(name, known)} (your own: {form})")
+    return in_one_spelling(name, base)
 
 
 def file_of(name: str, base: Path) -> Path | None:

@@ -19,6 +19,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 
@@ -200,6 +201,11 @@ def legend(drawing: Figure, theme: Theme, handles: Sequence[Artist]) -> None:
         frameon=False,
         labelcolor=theme.faint,
     )
+
+
+def hollow_point(theme: Theme, label: str) -> Line2D:
+    """An entry of a legend for points that are drawn hollow."""
+    return Line2D([], [], color=theme.faint, marker="o", markerfacecolor=theme.paper, linewidth=0, label=label)
 
 
 def direct_labels(axes: Axes, labels: Iterable[tuple[float, str, str]], gap: float) -> None:

@@ -16,7 +16,15 @@ from epsbench.harness.report.gates.summary import append_summary
 from epsbench.harness.report.results.cells import ATTACKING
 from epsbench.harness.report.results.loading import Results, load_results
 from epsbench.harness.report.results.names import Names
-from epsbench.harness.report.results.units import bits, p_value, percent, plural, points, some_of, visible
+from epsbench.harness.report.results.units import (
+    bits,
+    change_in_points,
+    p_value,
+    percent,
+    plural,
+    some_of,
+    visible,
+)
 from epsbench.harness.statistics import (
     difference_test,
     holm,
@@ -188,7 +196,7 @@ def paired(metric: str, a: np.ndarray, b: np.ndarray, label: str) -> Test:
     losses, gains, n = int((a & ~b).sum()), int((~a & b).sum()), len(a)
     difference, low, high = paired_difference_interval(losses, gains, n)
     change = (
-        f"{percent(a.mean())} → {percent(b.mean())}, {points(difference)} points [{points(low)}, {points(high)}], "
+        f"{percent(a.mean())} → {percent(b.mean())}, {change_in_points(difference, low, high)}, "
         f"{losses:,} lost and {gains:,} gained of {n:,}"
     )
     return Test(label, metric, change, mcnemar_exact(losses, gains), losses > gains, losses + gains, n)

@@ -26,6 +26,11 @@ def points(difference: float) -> str:
     return f"{100 * difference:+z.1f}"
 
 
+def change_in_points(value: float, low: float, high: float) -> str:
+    """A difference of two shares with its interval: ``"-1.2 points [-1.5, -0.9]"``."""
+    return f"{points(value)} points [{points(low)}, {points(high)}]"
+
+
 def bits(value: float) -> str:
     """Bits per dimension, to a thousandth."""
     return f"{value:z.3f}"

@@ -10,8 +10,8 @@ from statistics import mean, stdev
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, legend, point_labels, svg
-from epsbench.harness.report.results.units import defense_name, norm_name, scalar
+from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, hollow_point, legend, point_labels, svg
+from epsbench.harness.report.results.units import defense_name, scalar
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.report.robustness.training_cost import training_seconds
 
@@ -106,14 +106,11 @@ def draw(board: Board, points: Sequence[Point], theme: Theme) -> bytes:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    where = f"worst case on {board.data} at {norm_name(board.norm)} ε = {board.ranked[1]}"
-    axis_titles(axes, theme, "seconds of training", where)
+    axis_titles(axes, theme, "seconds of training", f"worst case on {board.where}")
     point_labels(axes, labels, 0.065)
     handles = [Line2D([], [], color=theme.faint, linewidth=1.2, label="frontier")]
     if any(point.bound for point in points):
-        handles.append(
-            Line2D([], [], color=theme.faint, marker="o", markerfacecolor=theme.paper, linewidth=0, label="upper bound")
-        )
+        handles.append(hollow_point(theme, "upper bound"))
     legend(drawing, theme, handles)
     return svg(drawing)
 

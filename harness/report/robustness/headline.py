@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from epsbench.harness.report.results.cells import numbers
-from epsbench.harness.report.results.units import duration, norm_name, points, some_of
+from epsbench.harness.report.results.units import change_in_points, duration, norm_name, some_of
 from epsbench.harness.report.robustness.leaderboard import Board, Row, rank
 from epsbench.harness.report.robustness.scores import score_entry
 from epsbench.harness.report.robustness.training_cost import training_seconds
@@ -86,9 +86,8 @@ def _lead(best: Row, second: Row, eps: Fraction) -> tuple[str, bool | None, str]
     interval = difference_interval(worst(second, eps), worst(best, eps))
     if interval is None:
         return "", None, f"not comparable with {second.label}: other test images or seeds"
-    value, low, high = interval
-    lead = f"{points(value)} points [{points(low)}, {points(high)}] over {second.label}"
-    certain = low > 0
+    lead = f"{change_in_points(*interval)} over {second.label}"
+    certain = interval[1] > 0
     return lead, certain, "certain: the interval lies above 0" if certain else "not certain: the interval includes 0"
 
 

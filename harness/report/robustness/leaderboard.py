@@ -19,7 +19,7 @@ from epsbench.harness.report.results.apart import SHOWN
 from epsbench.harness.report.results.cells import AttackKey, attack_key, numbers, way
 from epsbench.harness.report.results.differences import differences
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import and_list, data_name, distinct, scalar
+from epsbench.harness.report.results.units import and_list, data_name, distinct, norm_name, scalar
 from epsbench.harness.report.robustness.scores import (
     STATE_NAMES,
     Score,
@@ -107,6 +107,11 @@ class Board:
     def ranked(self) -> tuple[Fraction, str]:
         """The ε at which the worst case decides the ranks: the largest that all rows share, else the largest."""
         return next((eps for eps in self.eps if eps[0] == self.shared), self.eps[-1])
+
+    @property
+    def where(self) -> str:
+        """``"mnist at L∞ ε = 0.3"``: where the ranks are decided."""
+        return f"{self.data} at {norm_name(self.norm)} ε = {self.ranked[1]}"
 
     def eps_of(self, attack: AttackKey) -> list[tuple[Fraction, str]]:
         """The ε at which any row has a cell of this attack."""

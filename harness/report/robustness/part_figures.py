@@ -12,7 +12,6 @@ from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.curves import ROWS_PER_PANEL
 from epsbench.harness.report.drawing.style import Theme, axis_titles, direct_labels, figure, svg, text
 from epsbench.harness.report.results.cells import AttackKey, attack_key
-from epsbench.harness.report.results.units import norm_name
 from epsbench.harness.report.robustness.leaderboard import Board
 from epsbench.harness.statistics import ends
 
@@ -47,7 +46,6 @@ def draw_parts(board: Board, attack: AttackKey, records: Mapping[str, Record], t
     axes.set_ylim(-0.02, 1.02)
     axes.set_xticks(range(len(names) + 1), ["clean", *map(text, names)])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    where = f"accuracy on {board.data} at {norm_name(board.norm)} ε = {board.ranked[1]}"
-    axis_titles(axes, theme, f"after each part of {board.labels[attack]}", where)
+    axis_titles(axes, theme, f"after each part of {board.labels[attack]}", f"accuracy on {board.where}")
     direct_labels(axes, labels, 0.065)
     return svg(drawing)

@@ -65,7 +65,7 @@ def frontier_plot(board: Board, points: Sequence[Trained]) -> Plot:
         for index, point in enumerate(points)
     ]
     front = tuple(Point(point.seconds, point.accuracy, label=point.label) for point in pareto(points))
-    where = f"worst case on {board.data} at {norm_name(board.norm)} ε = {board.ranked[1]}"
+    where = f"worst case on {board.where}"
     return Plot("seconds of training", where, (*series, Series("frontier", front, 6, steps=True)), percent=True)
 
 

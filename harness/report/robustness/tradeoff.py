@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, legend, point_labels, svg
-from epsbench.harness.report.results.units import norm_name
+from epsbench.harness.report.drawing.style import Theme, axis_titles, figure, hollow_point, legend, point_labels, svg
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 from epsbench.harness.statistics import ends
 
@@ -25,7 +24,7 @@ def tradeoff_rows(board: Board) -> list[Row]:
 def draw_tradeoff(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     """A point a model with bars of the 95 % intervals; the dashed line is where an attack would cost nothing."""
     drawing, axes = figure(theme, height=4.2)
-    eps, spelled = board.ranked
+    eps, _ = board.ranked
     labels = []
     for index, row in enumerate(rows):
         clean, worst = row.clean, row.worst[eps]
@@ -50,12 +49,10 @@ def draw_tradeoff(board: Board, rows: Sequence[Row], theme: Theme) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axis_titles(axes, theme, "clean accuracy", f"worst case on {board.data} at {norm_name(board.norm)} ε = {spelled}")
+    axis_titles(axes, theme, "clean accuracy", f"worst case on {board.where}")
     point_labels(axes, labels, 0.065)
     handles = [Line2D([], [], color=theme.faint, linewidth=1.0, dashes=(3.0, 2.0), label="robust = clean")]
     if any(row.worst[eps].bound for row in rows):
-        handles.append(
-            Line2D([], [], color=theme.faint, marker="o", markerfacecolor=theme.paper, linewidth=0, label="upper bound")
-        )
+        handles.append(hollow_point(theme, "upper bound"))
     legend(drawing, theme, handles)
     return svg(drawing)

@@ -11,7 +11,7 @@ import numpy as np
 
 from epsbench.harness.records import Record
 from epsbench.harness.report.results.cells import AttackKey, attack_key
-from epsbench.harness.report.results.units import points
+from epsbench.harness.report.results.units import change_in_points
 from epsbench.harness.report.robustness.leaderboard import Row
 from epsbench.harness.report.robustness.scores import worst_case
 from epsbench.harness.statistics import mean_interval, paired_difference_interval
@@ -23,10 +23,7 @@ Bits = Mapping[Any, np.ndarray]
 def difference(before: Bits, after: Bits) -> str | None:
     """The change of the share of correct verdicts, ``"-1.2 points [-1.5, -0.9]"`` (see `difference_interval`)."""
     interval = difference_interval(before, after)
-    if interval is None:
-        return None
-    value, low, high = interval
-    return f"{points(value)} points [{points(low)}, {points(high)}]"
+    return None if interval is None else change_in_points(*interval)
 
 
 def difference_interval(before: Bits, after: Bits) -> tuple[float, float, float] | None:

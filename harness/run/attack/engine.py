@@ -63,7 +63,7 @@ class Engine:
     image is judged."""
 
     watch: Watch = field(default_factory=Unwatched)
-    """Is told how far the attack is."""
+    """Takes the progress of the attack."""
 
     forward_batch: int = 0
     """The number of slots of attacks that take no gradient; 0: as many as of others."""
@@ -81,18 +81,17 @@ class Engine:
         self._logits: Tensor | None = self.targets.logits if self.white_box else None
 
     def clean_logits(self) -> Tensor:
-        """The logits (n, classes) at the clean images that an attack may know, computed where nobody has yet.
+        """The logits (n, classes) at the clean images that an attack may know, computed once.
 
         They are the judge's, where that is the attacked model. An attack by another model knows that one alone.
         """
+        everyone = torch.arange(len(self.targets), device=self.targets.labels.device)
         if self._logits is None and not self.white_box:
             self.victim.begin(0)
-            everyone = torch.arange(len(self.targets), device=self.targets.labels.device)
             asked = self.victim.forwards
             self._logits = torch.cat([self.victim.scores(self.targets.pixels(at)) for at in everyone.split(self.batch)])
             self.victim.forwards = asked
         if self._logits is None:
-            everyone = torch.arange(len(self.targets), device=self.targets.labels.device)
             parts = [
                 self.judge.logits(self.targets.pixels(at), self.batch, self.targets.index[at])
                 for at in everyone.split(self.batch)
@@ -129,8 +128,8 @@ class Engine:
         """An `Outcome` for each ε (pixel units, ascending), in order, each as soon as it is complete.
 
         ``curve`` is how the ε relate (`epsbench.harness.run.attack.schedule`): "each", "nested" or "bisect".
-        ``store`` keeps the finished parts of an ensemble, which is then not begun anew. ``part`` is what `watch` is
-        told that the attack is called, as a part of an ensemble.
+        ``store`` keeps the finished parts of an ensemble, so that an interrupted one goes on. ``part`` is the name
+        that `watch` gets for the attack where it is a part of an ensemble.
         """
         if attack.query == "parts":
             yield from run_ensemble(self, attack, eps, seed=seed, early_stop=early_stop, store=store)
@@ -214,5 +213,5 @@ class Engine:
 
 
 def _steps(run: AttackRun) -> int:
-    """The queries of a row, as far as anybody can know: an attack with a loop of its own is one unit."""
+    """The most queries of a row; an attack with a loop of its own counts as one, since its queries are not known."""
     return 1 if run.attack.query == "own" else max(1, run.attack.budget())

@@ -30,6 +30,11 @@ class Targets:
     expect: Callable[[Tensor], None] | None = None
     """Takes the positions (k,), on the CPU, that are asked for next; None where nothing has to be read for them."""
 
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> Targets:
+        """Images (n, C, H, W) that are in memory with their labels (n,), all of them."""
+        return cls(lambda at: x[at], y, torch.arange(len(y), device=y.device))
+
     @property
     def streamed(self) -> bool:
         """Whether the images are read from a file, so that memory must not grow with their number."""

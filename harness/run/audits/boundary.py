@@ -22,7 +22,7 @@ JUMPED = ("l2",)
 
 def along_boundary(attacked: Attacked, judge: Judge, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Tensor:
     """Which images (N,) FMN fools within ``eps``, in a ball of one of the norms `JUMPED`."""
-    targets = Targets(lambda at: x[at], y, torch.arange(len(y), device=y.device))
+    targets = Targets.of(x, y)
     with attacked.uncounted():
         engine = Engine(attacked.victim, judge, targets, attacked.batch)
         (outcome,) = engine.run(FMN(norm=norm), [Fraction(eps)], seed=0)

@@ -5,7 +5,6 @@ Only that shows what a model keeps outside itself, in globals, in files or in ob
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from epsbench.harness.run.audits.points import changed, spread
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.replay import Replayed
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.machine.environment import of_child
 from epsbench.models.base import DataShape
 from epsbench.models.catalogue import Custom, FromFile
 
@@ -126,7 +126,8 @@ class FreshProcess:
                 # -P: a file of the current folder that is named like a module of Python's is not taken for it.
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", CHILD, str(self._path)],
-                    stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=_environment(),
+                    stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
+                    env=of_child(torch.get_num_threads()),
                 )  # fmt: skip
         except OSError as error:  # no room, no right to write, no more processes
             self._failure = error
@@ -158,12 +159,6 @@ class FreshProcess:
             if self._process is not None:
                 self._process.kill()
                 self._process.communicate()
-
-
-def _environment() -> dict[str, str]:
-    """The run's own, with its search path for modules and its number of threads."""
-    path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 def audit_fresh_process(

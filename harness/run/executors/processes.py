@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from epsbench.harness.run.attack.merging import Shard
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.crew import Helper, HelperLostError
 from epsbench.harness.run.executors.helper import Raised, Ready
-from epsbench.harness.run.machine.environment import describe_helper
+from epsbench.harness.run.machine.environment import describe_helper, of_child
 from epsbench.harness.run.progress import Silent
 from epsbench.harness.run.robustness.workbench import Setup, Task
 from epsbench.harness.waiting import PASSIVELY, SETTINGS
@@ -65,11 +64,9 @@ class ProcessHelper:
         self._send(self._context)
 
     def _environment(self) -> dict[str, str]:
-        """The run's own, with its search path for modules and this process's part of the cores."""
-        path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
+        """The run's own, with this process's part of the cores."""
         waiting = {} if any(name in os.environ for name in SETTINGS) else PASSIVELY
-        own = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(self._context.threads_of_an_attack)}
-        return {**os.environ, **waiting, **own}
+        return {**of_child(self._context.threads_of_an_attack), **waiting}
 
     def prepare(self, setup: Setup, over: Callable[[], bool]) -> None:
         """As `Helper.prepare`."""

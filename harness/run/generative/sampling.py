@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.generative.bounds import latents_at_once
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.vae import VAENetwork, quantise
 
 BATCH = 256
-# Logits of the decoder in memory at once. A 32×32 colour image with 256 grey levels has 786,432.
-MOST_NUMBERS = 1 << 25
 
 
 def draw_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
@@ -35,7 +32,7 @@ def draw_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
         # The probabilities of all levels may sum to slightly less than 1.
         return level.clamp(max=vae.levels - 1).to(torch.uint8)
 
-    return in_chunks(drawn, n, _at_once(vae))
+    return in_chunks(drawn, n, latents_at_once(vae, BATCH))
 
 
 def mode_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
@@ -47,11 +44,7 @@ def mode_levels(vae: VAENetwork, n: int, seed: int) -> Tensor:
         with torch.no_grad():
             return vae.logits(vae.prior.draw(KeyedNoise(seed, example, torch.zeros_like(example)))).argmax(1)
 
-    return in_chunks(modes, n, _at_once(vae)).to(torch.uint8)
-
-
-def _at_once(vae: VAENetwork) -> int:
-    return max(1, min(BATCH, MOST_NUMBERS // (vae.levels * math.prod(vae.shape))))
+    return in_chunks(modes, n, latents_at_once(vae, BATCH)).to(torch.uint8)
 
 
 class Levels:

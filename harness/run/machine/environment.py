@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -74,6 +75,12 @@ def describe(device: torch.device, *folders: Path) -> dict[str, Any]:
             ),
         }
     return described
+
+
+def of_child(threads: int) -> dict[str, str]:
+    """The environment variables of a Python process that this one starts: its own, and its search path for modules."""
+    path = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
 
 
 def describe_helper(device: torch.device, of_run: Mapping[str, Any]) -> dict[str, Any]:

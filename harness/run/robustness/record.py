@@ -22,6 +22,7 @@ from epsbench.harness.records.predictions import Answers, Predictions
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.merging import Shard
+from epsbench.harness.run.attack.random_model import generators_kept
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine.lock import require_in_place
@@ -272,8 +273,7 @@ def _scores(judge: Judge, targets: Targets, adversarial: Tensor, predicted: np.n
     k = len(adversarial)
     at = torch.arange(k, device=targets.labels.device)
     labels, examples = targets.labels[:k], targets.index[:k]
-    devices = [judge.device] if judge.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with generators_kept(judge.device):
         (before, was), (after, became) = (
             judge.verdict(images.to(judge.device, torch.float32), labels, k, examples)
             for images in (targets.pixels(at), adversarial)

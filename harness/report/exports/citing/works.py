@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from epsbench.harness.plan.cell import models_of_record
@@ -148,13 +148,16 @@ def parts_of(attack: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def works_of_model(axes: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys for a model, the parts that a suite gave it, and its data."""
     kinds = ("model", *PARTS, "data")
-    named = (each for each in _names(axes) if each[0] in kinds)
-    return tuple(dict.fromkeys(key for kind, name in named for key in works_of_name(kind, name)))
+    return _works(each for each in _names(axes) if each[0] in kinds)
 
 
 def works_of_models(axes: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys for a model, its parts, defense and data, and for the models that it starts from."""
-    named = (each for one in models_of_record(axes) for each in _names(one))
+    return _works(each for one in models_of_record(axes) for each in _names(one))
+
+
+def _works(named: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The keys for these kinds and names, each once."""
     return tuple(dict.fromkeys(key for kind, name in named for key in works_of_name(kind, name)))
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from epsbench.harness.run.data.corruption.resampling import along_both, filtered, gaussian_blur, moved, zoomed
+from epsbench.harness.run.data.corruption.resampling import along_both, filtered, gaussian, gaussian_blur, moved, zoomed
 from epsbench.harness.run.data.corruption.resampling import motion as smeared
 from epsbench.harness.run.noise import KeyedNoise
 
@@ -19,7 +19,7 @@ def defocus(x: Tensor, noise: KeyedNoise, constants: tuple[float, float]) -> Ten
     line = torch.arange(-reach - half, reach + half + 1, dtype=torch.float64)
     disk = ((line**2 + line[:, None] ** 2) <= radius**2).double()
     kernel = (disk / disk.sum()).float()
-    soft = [math.exp(-0.5 * (at / alias) ** 2) for at in range(-half, half + 1)]
+    soft = gaussian(alias, half)
     tap = torch.tensor(soft) / sum(soft)
     kernel = torch.conv2d(kernel[None, None], torch.outer(tap, tap)[None, None], padding=half)[0, 0]
     return filtered(x, kernel)

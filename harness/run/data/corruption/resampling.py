@@ -24,9 +24,13 @@ def gaussian_blur(x: Tensor, deviation: float, truncate: float = 4.0, mode: str 
     radius = int(truncate * deviation + 0.5)
     if radius == 0:
         return x
-    kernel = [math.exp(-0.5 * (at / deviation) ** 2) for at in range(-radius, radius + 1)]
-    height, width = (_convolution(side, kernel, mode) for side in x.shape[2:])
+    height, width = (_convolution(side, gaussian(deviation, radius), mode) for side in x.shape[2:])
     return along_both(x, height, width)
+
+
+def gaussian(deviation: float, radius: int) -> list[float]:
+    """A Gaussian at the whole numbers from ``-radius`` to ``radius``, 1 in the middle."""
+    return [math.exp(-0.5 * (at / deviation) ** 2) for at in range(-radius, radius + 1)]
 
 
 def _convolution(side: int, kernel: Sequence[float], mode: str) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.data.examples import Examples
+from epsbench.harness.run.generative.latent import kl_by_dimension
 from epsbench.harness.run.generative.posterior import Posterior, encode
 from epsbench.harness.run.generative.witness import Witness
 from epsbench.harness.run.noise import KeyedNoise
@@ -78,7 +79,7 @@ def _constant(posterior: Posterior) -> Iterator[Finding]:
     mean, log_std = posterior.mean.double(), posterior.log_std.double()
     scale = log_std.exp().mean(0)
     constant = (mean.amax(0) - mean.amin(0) <= CONSTANT * scale) & (log_std.amax(0) - log_std.amin(0) <= CONSTANT)
-    rate = 0.5 * ((2 * log_std).exp() + mean.square() - 1 - 2 * log_std).mean(0)
+    rate = kl_by_dimension(posterior).mean(0)
     dimensions = (constant & (rate > COSTS_NATS)).nonzero().flatten().tolist()
     if dimensions:
         fact = f"the posterior is the same for all images, and not N(0, 1), in latent {_listed(dimensions)}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.findings import Finding, finding
+from epsbench.harness.run.attack.random_model import generators_kept
 from epsbench.harness.run.data.examples import Examples
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.noise import KeyedNoise
@@ -90,8 +91,7 @@ def _in_training(vae: VAENetwork, images: Examples, seed: int) -> Tensor:
     network = copy_of(vae).train()
     example = torch.arange(len(images), device=images.device)
     noise = KeyedNoise(seed, example, torch.zeros_like(example)).normal(vae.z_dim)
-    devices = [images.device] if images.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+    with torch.no_grad(), generators_kept(images.device):
         distortion, rate = network.elbo(images.pixels(), noise)
     return bits_per_dimension((distortion + rate).double(), vae.shape).cpu()
 

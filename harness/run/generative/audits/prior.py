@@ -156,17 +156,19 @@ def _mixture(draws: Tensor) -> Mixture:
     """Diagonal normals around the clusters of a few steps of k-means (Lloyd, 1982)."""
     centres = draws[:CLUSTERS].clone()
     for _ in range(10):
-        nearest = torch.cdist(draws, centres).argmin(1)
-        member = F.one_hot(nearest, len(centres)).float()
-        count = member.sum(0)
+        member, count = _members(draws, centres)
         centres = torch.where(count[:, None] > 0, member.T @ draws / count.clamp_min(1)[:, None], centres)
-    nearest = torch.cdist(draws, centres).argmin(1)
-    member = F.one_hot(nearest, len(centres)).float()
-    count = member.sum(0)
+    member, count = _members(draws, centres)
     kept = count > 2
     squares = member.T @ draws.square() / count.clamp_min(1)[:, None] - centres.square()
     std = squares.clamp_min(1e-12).sqrt()
     return centres[kept], torch.diag_embed(std[kept]), count[kept] / count[kept].sum()
+
+
+def _members(draws: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the centres (k, d) is nearest to each draw (n, d), as 0 and 1, (n, k); and how many each has, (k,)."""
+    member = F.one_hot(torch.cdist(draws, centres).argmin(1), len(centres)).float()
+    return member, member.sum(0)
 
 
 def _log_mixture(z: Tensor, mean: Tensor, root: Tensor, weights: Tensor) -> Tensor:
