@@ -36,5 +36,5 @@ def gpu_names() -> tuple[str, ...]:
 
 
 def device_names() -> tuple[str, ...]:
-    """The devices that a run here takes unless it is told another: the GPUs, else the CPU."""
+    """The devices that a run here takes by default: the GPUs, else the CPU."""
     return gpu_names() or (cpu_name(),)

@@ -108,7 +108,7 @@ def plan_table(plan: Plan, estimator: Estimator | None = None) -> Table:
 
 
 def estimate_text(plan: Plan, estimator: Estimator) -> str:
-    """One line: how long the rest will take, trainings and measurements apart, or why nobody knows."""
+    """One line: how long the rest will take, trainings and measurements apart, or why it is not known."""
     if not plan.pending:
         return ""
     if not estimator.rates.records:

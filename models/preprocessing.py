@@ -24,10 +24,10 @@ class Preprocessing:
     """What it then divides by."""
 
     resize: int = 0
-    """The length in pixels that the shorter side was scaled to; 0 where nobody says."""
+    """The length in pixels that the shorter side was scaled to; 0 where it is not published."""
 
     crop: int = 0
-    """The side in pixels of the square that was then cut out of the middle; 0 where nobody says."""
+    """The side in pixels of the square that was then cut out of the middle; 0 where it is not published."""
 
     interpolation: str = ""
     """How images were scaled: ``"bilinear"``, ``"bicubic"``."""

@@ -50,7 +50,7 @@ class Estimate:
         return not self.trainings_unknown and not self.cells_unknown
 
     def __str__(self) -> str:
-        """``"12 min training, at most 3 min attacks"``; what is not known is said."""
+        """``"12 min training, at most 3 min attacks"``; what is not known is named."""
         most = "at most " if self.bounded else ""
         parts = [f"{shown(self.training)} training"] if self.training else []
         parts += [f"{most}{shown(self.measuring)} measuring"] if self.measuring else []

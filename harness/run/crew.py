@@ -22,8 +22,8 @@ class Helper(Protocol):
     def attack(self, task: Any, at: Callable[[float], None]) -> Any:
         """Attack some targets; returns a `epsbench.harness.run.attack.merging.Shard`.
 
-        ``task`` is a `epsbench.harness.run.robustness.workbench.Task`. ``at`` is told now and then which share is
-        done. Raises `HelperLostError`, or what the attack raises.
+        ``task`` is a `epsbench.harness.run.robustness.workbench.Task`. ``at`` is called now and then with the
+        share that is done. Raises `HelperLostError`, or what the attack raises.
         """
 
     def drop(self) -> None:

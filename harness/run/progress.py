@@ -1,6 +1,6 @@
 """Progress: bars on a terminal; elsewhere a line for each finished cell, and a line a minute for what runs now.
 
-How long something still takes is told by how long its done part took, and not before that is more than a guess.
+The time left follows from the time that the finished part took. It is shown once enough is finished.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Reporter(Protocol):
     """Where jobs report how far they are."""
 
     def task(self, description: str, total: int | None, unit: str = "") -> Task:
-        """A piece of work of so many units; None: nobody knows how far it is, and only its description is shown."""
+        """A piece of work of so many units; None: their number is not known, and only the description is shown."""
 
 
 class _SilentTask:
@@ -86,7 +86,7 @@ class Count:
         self.done = self.whole
 
     def left(self) -> str:
-        """``"about 5 min left"``; empty where nobody can say."""
+        """``"about 5 min left"``; empty while it cannot be estimated."""
         if not self.total or self.total <= self.first:
             return ""
         seconds = remaining(self.clock() - self.began, (self.done - self.first) / (self.total - self.first))
@@ -159,7 +159,7 @@ class Cells:
         return ", ".join(filter(None, [f"{self.done} of {self._before + len(self._costs)} cells", self._work.left()]))
 
     def left(self) -> str:
-        """``"about 20 min left"``; empty where nobody can say."""
+        """``"about 20 min left"``; empty while it cannot be estimated."""
         return self._work.left()
 
 

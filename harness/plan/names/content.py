@@ -252,7 +252,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
-    """What a value consists of; None where nobody knows."""
+    """What a value consists of; None for a value of an unknown type."""
     if isinstance(value, Mapping):
         return value
     if isinstance(value, list | tuple | set | frozenset):

@@ -93,7 +93,7 @@ def load_results(*folders: Path, mixed: bool = False) -> Results:
     """Read results folders, several of them as one set (see `epsbench.harness.report.results.joining`).
 
     ``mixed`` keeps the newest record of every cell, also where other cells of its model have a later version of it:
-    for who looks at every cell on its own.
+    for readers of single cells.
 
     Raises one `InputError`, with the remedy, when a folder is missing, empty or holds a bad record.
     """

@@ -33,7 +33,7 @@ class CleanGradients:
 
     @property
     def zero(self) -> np.ndarray | None:
-        """Which targets (n,) have a gradient of exactly 0; None where nobody has asked for the gradients."""
+        """Which targets (n,) have a gradient of exactly 0; None before the gradients are computed."""
         if self._zero is None and self.known is not None:
             known = self.known
             self._zero = in_chunks(

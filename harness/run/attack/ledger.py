@@ -163,8 +163,8 @@ class Ledger:
         """Judge images (k, C, H, W): float32 (7, k) of fooled, then `JUDGED`: ‖δ‖, lowest and highest pixel,
         cross-entropy, the probability of the class, and the class.
 
-        ``at`` (k,) are the positions of their targets. An image that is not finite fools nobody; the audit voids its
-        cell.
+        ``at`` (k,) are the positions of their targets. An image that is not finite does not count as fooling; the
+        audit voids its cell.
         """
         x, y = self.targets.pixels(at), self.targets.labels[at]
         x_adv = x_adv.contiguous(memory_format=self.judge.layout)

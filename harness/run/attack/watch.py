@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Watch(Protocol):
-    """Is told how far an attack is."""
+    """Takes the progress of an attack."""
 
     def begin(self, name: str, total: int) -> None:
         """An attack begins, or the next part of an ensemble, that takes ``total`` queries at most."""

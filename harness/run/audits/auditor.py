@@ -138,7 +138,7 @@ class Auditor:
         return findings
 
     def _recall(self) -> None:
-        """Take over what an earlier call found of this model, where it still answers as then."""
+        """Take over the findings of an earlier call about this model, where it still answers as then."""
         known = recall(self._identity) if self._identity else None
         if known is not None:
             gradient = self._clean_gradient = self._gradient()

@@ -51,8 +51,8 @@ class Tried:
         ``known`` are masks of those that were attacked before and of those that were fooled, which it goes on with.
         """
         self._attack = attack
-        nobody = torch.zeros(n, dtype=torch.bool, device=device)
-        self._known, self._fooled = known or (nobody, nobody.clone())
+        none = torch.zeros(n, dtype=torch.bool, device=device)
+        self._known, self._fooled = known or (none, none.clone())
 
     @property
     def masks(self) -> Masks:

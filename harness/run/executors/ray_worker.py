@@ -51,7 +51,7 @@ class Order:
     """Whether there are other machines, to which weights have to travel."""
 
     board: Any = None
-    """The actor that workers post their progress to; None: nobody looks."""
+    """The actor that workers post their progress to; None: progress is not shown."""
 
     files: Mapping[Path, int] = field(default_factory=dict)
     """The files that data is streamed from, with their sizes, where there are other machines."""

@@ -18,7 +18,7 @@ class Guarded:
 
     def __init__(self, stream: Any, loses: bool = False) -> None:
         """``loses``: any other error drops the text too, instead of raising `InputError`. For standard error, where
-        nobody could read of it."""
+        the message itself would be lost."""
         self._stream, self._loses = stream, loses
 
     def __getattr__(self, name: str) -> Any:

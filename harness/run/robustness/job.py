@@ -88,7 +88,7 @@ class Bench:
         """``training`` is what the network's training cost, with its ``curves``.
 
         The streams are all on the same images, corrupted or not. ``before`` is a bench of the same network on other
-        images: what it knows of the network is not found out again.
+        images: its judge and its audits of the network are used again.
         """
         self.context, self.data, self.streams = context, data, streams
         curves = training.get("curves", {})

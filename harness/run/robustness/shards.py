@@ -206,7 +206,7 @@ class _Watch:
 
 
 class ShareOfParts:
-    """Which share of an attack is done, whose parts take equally long as far as anybody knows."""
+    """Which share of an attack of several parts is done; each part counts the same, as their times are not known."""
 
     def __init__(self, parts: int) -> None:
         self._parts, self._begun, self._total = max(1, parts), 0, 1

@@ -100,7 +100,7 @@ class Shares:
         return any(shard.first <= first < shard.last for shard in self.done)
 
     def _gaps(self) -> Iterable[tuple[int, int]]:
-        """The ranges that nobody has begun, in order."""
+        """The ranges that no device has begun, in order."""
         taken = sorted({(s.first, s.last) for s in self.done} | {(r.first, r.last) for r in self.running.values()})
         at = 0
         for first, last in [*taken, (self.total, self.total)]:

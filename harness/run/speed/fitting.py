@@ -24,7 +24,7 @@ def rows_that_fit(network: Callable[[Tensor], Tensor], x: Tensor) -> int | None:
         return None
     try:
         few, more = (_saved(network, x[torch.arange(rows) % len(x)]) for rows in _TRIED)
-    # The network is the user's: whoever runs it next says what it raises.
+    # The network is the user's. What it raises is reported where it is run next.
     except Exception:  # noqa: BLE001
         return None
     each = (more - few) // (_TRIED[1] - _TRIED[0])

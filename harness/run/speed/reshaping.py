@@ -25,7 +25,7 @@ def reshape_views(network: nn.Module) -> bool:
     """Bring ``network`` into this form, in place; return whether that is possible. `restore_views` undoes it.
 
     A view that refuses becomes a copy. A network that writes into such a view would compute something else, so
-    whoever uses the form compares.
+    callers compare the two.
     """
     if isinstance(network, torch.jit.ScriptModule) or reshapes(network):
         return reshapes(network)

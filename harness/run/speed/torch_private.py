@@ -1,6 +1,6 @@
 """Every private or experimental name of torch that epsbench uses, looked up in one place.
 
-Torch may move such a name in any release. It then costs speed and gives a finding, and no number: whoever asks for it
+Torch may move such a name in any release. That costs speed and gives a finding, and changes no number: each use
 catches `Moved`, which is a `RuntimeError`, and takes the slower path.
 """
 

@@ -75,7 +75,7 @@ def _compared(part: str, seen: Sequence[Seen], answers: Answers, distance: Dista
         fact = f"{name} gives another answer while gradients are computed than without them"
         yield finding("gradient-mode-changes-output", fact, **evidence | {"times_allowed": between_modes})
     measured = torch.stack([each.answer.float().cpu() for each in seen])
-    # What was seen with gradients is compared with what is answered with gradients: the rest has been said.
+    # Like with like: the finding above is about the difference between answers with and without gradients.
     with_gradients = torch.tensor([each.how.gradients for each in seen])
     expected = torch.stack([answers.together, answers.differentiated])[with_gradients.long(), torch.arange(len(seen))]
     far = distance(measured, expected)

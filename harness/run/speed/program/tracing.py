@@ -116,7 +116,7 @@ def _without_writes(module: fx.GraphModule) -> None:
     """Replace operations that write into their first argument by twins that return the result.
 
     In the trace, everything that follows uses their result already. Other tensors on the same memory are not seen, so
-    whoever traces must compare. Raises `ValueError` for a write into the caller's tensors and for an operation without
+    callers must compare the two. Raises `ValueError` for a write into the caller's tensors and for an operation without
     such a twin.
     """
     overload_type = private("OpOverload")
