@@ -21,7 +21,7 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attack import MOST
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.memory import is_out_of_memory
-from epsbench.harness.run.training.trial import count_of
+from epsbench.harness.run.training.trial_text import count_of
 
 SECONDS = 3.0  # for the trial of one attack; what a longer attack returns is checked when it returns
 
@@ -109,7 +109,7 @@ def _returned(
 ) -> str | None:
     """What is wrong with the images that come back; raises what the attack raises."""
     x, y = images
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x), device=x.device))
+    targets = Targets.of(x, y)
     # Without early stopping every step is taken: an untrained network is fooled at once.
     for outcome in Engine(victim, judge, targets, len(x)).run(attack, [use.eps], seed=use.seed, early_stop=False):
         returned = outcome.returned

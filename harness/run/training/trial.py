@@ -1,7 +1,4 @@
-"""A classifier, and a defense that will train it, tried before anything is trained or attacked.
-
-Does the classifier do what a run will ask of it, and does the defense return a loss that trains it?
-"""
+"""A classifier tried before anything is trained or attacked: does it do what a run will ask of it?"""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epsbench.harness.errors import summary
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.names.content import why_not_built
 from epsbench.harness.plan.names.raised import what_was_raised
@@ -22,9 +18,10 @@ from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
+from epsbench.harness.run.training.defense_trial import no_training
 from epsbench.harness.run.training.recipe import OPTIMIZERS, Recipe
 from epsbench.harness.run.training.smaller import is_small, smaller
-from epsbench.harness.run.training.trainee import ClassifierInTraining
+from epsbench.harness.run.training.trial_text import count_of, short
 from epsbench.models.defenses import Defense
 from epsbench.models.outputs import remedy
 
@@ -75,7 +72,7 @@ def refusal(name: str, build: Callable[[], nn.Module], data: Data, use: Use) -> 
         return f"model {name!r} cannot be used on {data.description.name}: {problem}"
     if use.trains and use.defense:
         with isolated(use.seed):
-            problem = _defends(network, data, use, use.defense[1])
+            problem = no_training(use.defense[1], network, _training_batch(data, use), use.seed, use.precision)
     if problem and use.defense:
         return f"defense {use.defense[0]!r} cannot train model {name!r} on {data.description.name}: {problem}"
     return None
@@ -105,7 +102,7 @@ def _modes(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
         if not isinstance(returned, nn.Module):
             classes = sorted({type(module).__name__ for module in network.modules() if _redefines_modes(module)})
             outcome = (
-                f"raises {_short(returned)}" if isinstance(returned, BaseException) else f"returns {_short(returned)}"
+                f"raises {short(returned)}" if isinstance(returned, BaseException) else f"returns {short(returned)}"
             )
             yield (
                 f"{', '.join(classes)} has a {name}() of its own, which {outcome}; that of torch.nn.Module returns the "
@@ -159,7 +156,7 @@ def _copies(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
         try:
             copied = copy_of(network)(x.clone())
         except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
-            yield f"a copy of it does not work ({_short(error)}); {_TO_COPY}"
+            yield f"a copy of it does not work ({short(error)}); {_TO_COPY}"
             return
     if torch.equal(first, again) and not torch.allclose(copied, first, rtol=1e-3, atol=1e-5, equal_nan=True):
         yield f"a copy of it computes something else than the model; {_TO_COPY}"
@@ -172,7 +169,7 @@ def _in_float32(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
             in_float32(copy_of(network))(_images(data, 2).clone())
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
         yield (
-            f"its float32 copy, which decides every verdict, raises ({_short(error)}); let forward() take the type of "
+            f"its float32 copy, which decides every verdict, raises ({short(error)}); let forward() take the type of "
             "the weights, and not call .half() or .bfloat16() itself"
         )
 
@@ -220,46 +217,8 @@ def _not_smaller(network: nn.Module, x: Tensor, use: Use) -> list[Problem]:
         if is_out_of_memory(error):
             raise
         sides = "×".join(map(str, small.shape[2:]))
-        return [f"it raises for the images of {sides} pixels of small_epochs ({_short(error)}); give small_epochs = 0"]
+        return [f"it raises for the images of {sides} pixels of small_epochs ({short(error)}); give small_epochs = 0"]
     return []
-
-
-def _defends(network: nn.Module, data: Data, use: Use, defense: Defense) -> Problem | None:
-    """What is wrong with a defense's loss, in two steps of training on batches as large as those of the training."""
-    x, y = _training_batch(data, use)
-    generator = torch.Generator(x.device).manual_seed(use.seed)
-    trainee = ClassifierInTraining(network, generator, use.precision)
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    optimizer = torch.optim.SGD(weights, lr=1e-6)
-    try:
-        for _ in range(2):
-            network.train()
-            network.zero_grad(set_to_none=True)
-            loss = defense.loss(trainee, x, y)
-            if problem := _no_loss(loss):
-                return problem
-            loss.backward()
-            if not any(weight.grad is not None for weight in weights):
-                return "the loss that it returns does not depend on the model's weights; compute it from trainee.loss"
-            optimizer.step()
-    # The defense is the user's code: it may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
-        return None if is_out_of_memory(error) else f"for {count_of(len(x))} it raises {what_was_raised(error)}"
-    return None
-
-
-def _no_loss(loss: object) -> Problem | None:
-    wanted = "loss must return one floating-point number with a gradient, a tensor of shape ()"
-    if not isinstance(loss, Tensor):
-        return f"it returns {_short(loss)}; {wanted}"
-    if loss.shape != ():
-        mean = ", such as the mean over the images" if loss.numel() > 1 else ""
-        return f"it returns a tensor of shape {tuple(loss.shape)}; {wanted}{mean}"
-    if not loss.is_floating_point():
-        return f"it returns {loss.dtype}; {wanted}"
-    if not loss.requires_grad:
-        return f"it returns a loss without a gradient; {wanted}: leave out detach(), item() and no_grad()"
-    return None
 
 
 def _training_batch(data: Data, use: Use) -> tuple[Tensor, Tensor]:
@@ -272,7 +231,7 @@ def _uncopied(network: nn.Module) -> list[Problem]:
     try:
         copy_of(network)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
-        return [f"a copy of it cannot be made any more ({_short(error)}); {_TO_COPY}"]
+        return [f"a copy of it cannot be made any more ({short(error)}); {_TO_COPY}"]
     return []
 
 
@@ -288,14 +247,3 @@ def _keeps(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
 
 def _images(data: Data, size: int) -> Tensor:
     return data.test.pixels(torch.arange(size, device=data.test.device) % len(data.test))
-
-
-def count_of(size: int) -> str:
-    """``"one image"`` or ``"2 images"``."""
-    return "one image" if size == 1 else f"{size} images"
-
-
-def _short(value: object) -> str:
-    if isinstance(value, BaseException):
-        return summary(value)[:300]
-    return "nothing" if value is None else f"a {type(value).__name__}"
