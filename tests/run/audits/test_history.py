@@ -6,10 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from zoo import codes, measure
 
 from epsbench.harness.findings import Finding
-from epsbench.harness.plan.recorded import Entry
-from epsbench.harness.records import Verdicts
+from epsbench.harness.plan.recorded import Entry, model_key
+from epsbench.harness.records import Verdicts, write_record
 from epsbench.harness.run.audits import history
 from epsbench.harness.run.audits.history import History, Seen
 
@@ -116,7 +117,30 @@ def test_earlier_records_count_only_with_the_same_clean_verdicts():
         return Entry("old", "ok", weights="sha", cell=cell, cost=cost, verdicts=Verdicts.pack(right, robust))
 
     new = Seen.of("new", cell | {"eps": "0.2"}, cost, RIGHT, RIGHT.copy())
-    for right, codes in ((RIGHT, ["eps-not-monotone"]), (~RIGHT, [])):
+    for right, expected in ((RIGHT, ["eps-not-monotone"]), (~RIGHT, [])):
         few = History(half_step)
         few.recall([recalled(right), Entry("failed", "failed", weights="sha", cell=cell)], RIGHT, "")
-        assert [each.code for each in few.compare(new)] == codes
+        assert [each.code for each in few.compare(new)] == expected
+
+
+@pytest.mark.parametrize(("images", "expected"), [(1, set()), (400, {"catastrophic-overfitting"})])
+def test_overfitting_needs_enough_images(images, expected):
+    right = np.ones(images, bool)
+    attacks = [("fgsm", 1, right.copy()), ("pgd", 10, ~right)]
+    few = History(lambda norm, eps: (round(0.3 * images), images))
+    findings = []
+    for name, steps, robust in attacks:
+        cell = {"attack": {"name": name, "steps": steps, "random_start": False}, "norm": "linf", "eps": "0.1"}
+        findings += few.compare(Seen.of(name, cell, {"backwards": 1}, right, robust))
+    assert {each.code for each in findings} == expected
+
+
+def test_the_same_weights_in_another_network_are_another_model(honest, tmp_path):
+    weak = '{ name = "pgd", relative_step_size = 0.02 }'
+    (first,) = measure(honest, tmp_path, [weak], [0.15], weights="abc")
+    other = first.model_copy(update={"cell": first.cell | {"model": {"name": "another", "scale": 30.0}}})
+    assert model_key(first.cell, first.code) != model_key(other.cell, other.code)
+    assert model_key(first.cell, first.code) != model_key(first.cell, first.code | {"model": "newer"})
+    write_record(tmp_path / "results", other)
+    (record,) = measure(honest, tmp_path, ['"fgsm"'], [0.15], weights="abc")
+    assert "one-step-beats-many" not in codes([record])

@@ -1,36 +1,19 @@
-"""The audits' own attacks, and what a model is recognised by."""
+"""The audits' own attacks: a search by scores and steps along gradients, each tried on few images first."""
 
 from __future__ import annotations
 
-import os
-import random
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
-from broken_models import Scaled, Wrapped
-from disguises import FlipsOnTheWay
-from hidden_gradients import zeroed
+from broken_models import Scaled
 from hypothesis import given, strategies
-from late_gradients import SpoiledOffGrid
 from lookups import Robust
-from memories import Remembers
-from zoo import CPU, codes, digits, measure, probe_of
+from zoo import CPU, digits, probe_of
 
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss, Margin
 from epsbench.attacks.norms import NORMS
-from epsbench.harness.findings import Finding
-from epsbench.harness.isolation import global_state_kept
-from epsbench.harness.plan.recorded import model_key
-from epsbench.harness.records import write_record
 from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.audits.attacked import Attacked
-from epsbench.harness.run.audits.auditor import Auditor
-from epsbench.harness.run.audits.chance import audit_chance
 from epsbench.harness.run.audits.gradients import step_success
-from epsbench.harness.run.audits.history import History, Seen
-from epsbench.harness.run.audits.points import on_the_way, points
 from epsbench.harness.run.audits.reattack import (
     FEWEST,
     GO_ON,
@@ -42,12 +25,8 @@ from epsbench.harness.run.audits.reattack import (
     audit_reattack,
     reattack,
 )
-from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
 from epsbench.harness.run.audits.search import MARGIN, QUERIES, score_search
-from epsbench.harness.run.audits.slope import audit_slope
 from epsbench.harness.statistics import mcnemar_exact
-
-SPEED_ALONE = {"not-prepared", "not-folded", "not-traced", "not-mixed"}
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.2), ("l2", 1.0)])
@@ -170,66 +149,11 @@ def test_margin_steps_fool_where_the_cross_entropy_is_saturated(honest):
         assert all(each.evidence["margin"] > each.evidence["cross_entropy"] + 0.15 for each in findings)
 
 
-def test_another_gradient_in_the_attacked_copy_is_reported(honest):
-    probe = probe_of(honest)
-
-    def mirrored(x: torch.Tensor) -> torch.Tensor:
-        return probe.judge.network(2 * x.detach() - x)
-
-    assert not list(audit_same_gradient(probe, Victim(probe.judge.network, CPU, "float32", "plain")))
-    (finding,) = audit_same_gradient(probe, Victim(mirrored, CPU, "float32", "plain"))
-    assert finding.code == "copy-differs-under-attack"
-
-
-def test_a_copy_that_saw_nothing_shows_what_a_model_remembers(honest):
-    """Though the model itself is asked first, about the clean images."""
-    original = Remembers(honest).eval()
-    probe = probe_of(original)
-    probe.logits(probe.x)
-    moved = points(probe, probe.gradient(probe.x, probe.y))
-    assert "copy-differs-under-attack" in {each.code for each in audit_same_function(probe, moved, original)}
-    probe = probe_of(honest)
-    assert not list(audit_same_function(probe, moved, honest))
-
-
 def test_a_step_of_saturated_logits_is_measured_all_the_same(honest):
     """So that scaled logits are not taken for catastrophic overfitting."""
     plain, scaled = (step_success(probe_of(each, 64), "linf", 0.2) for each in (honest, Scaled(honest, 1000.0)))
     assert abs(plain[0] - scaled[0]) <= 2  # rounding
     assert plain[0] > 10
-
-
-@pytest.mark.parametrize(("images", "expected"), [(1, set()), (400, {"catastrophic-overfitting"})])
-def test_overfitting_needs_enough_images(images, expected):
-    right = np.ones(images, bool)
-    attacks = [("fgsm", 1, right.copy()), ("pgd", 10, ~right)]
-    few = History(lambda norm, eps: (round(0.3 * images), images))
-    findings = []
-    for name, steps, robust in attacks:
-        cell = {"attack": {"name": name, "steps": steps, "random_start": False}, "norm": "linf", "eps": "0.1"}
-        findings += few.compare(Seen.of(name, cell, {"backwards": 1}, right, robust))
-    assert {each.code for each in findings} == expected
-
-
-def test_the_same_weights_in_another_network_are_another_model(honest, tmp_path):
-    weak = '{ name = "pgd", relative_step_size = 0.02 }'
-    (first,) = measure(honest, tmp_path, [weak], [0.15], weights="abc")
-    other = first.model_copy(update={"cell": first.cell | {"model": {"name": "another", "scale": 30.0}}})
-    assert model_key(first.cell, first.code) != model_key(other.cell, other.code)
-    assert model_key(first.cell, first.code) != model_key(first.cell, first.code | {"model": "newer"})
-    write_record(tmp_path / "results", other)
-    (record,) = measure(honest, tmp_path, ['"fgsm"'], [0.15], weights="abc")
-    assert "one-step-beats-many" not in codes([record])
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "classes", "reported"),
-    [(30, 300, 10, True), (28, 300, 10, True), (0, 1000, 10, True), (60, 300, 10, False), (2, 20, 10, False),
-     (250, 500, 2, True), (290, 500, 2, False), (0, 0, 10, False), (5, 5, 1, False),
-     (0, 16, 1000, False), (0, 120, 1000, True), (4, 120, 1000, False), (1, 120, 100, True)],
-)  # fmt: skip
-def test_a_model_at_chance_is_reported_where_images_are_enough(right, n, classes, reported):
-    assert [each.code for each in audit_chance(right, n, classes)] == (["at-chance"] if reported else [])
 
 
 @pytest.mark.parametrize(
@@ -343,95 +267,3 @@ def test_the_short_way_finds_what_attacks_on_all_images_find(images):
     after = tried.first(left & ~margin)
     if int((search & after).sum()) >= GO_ON and int((margin & near).sum()) >= GO_ON:
         assert reported == expected
-
-
-def test_a_true_number_stands_where_the_attacked_form_sees_through_a_zeroed_gradient(honest, tmp_path):
-    """Folding batch norm traces the network, and a custom derivative is lost: the attack follows the true one."""
-    (expected,) = measure(honest, tmp_path, ['"pgd"'], [0.1])
-    (record,) = measure(SpoiledOffGrid(honest, zeroed).eval(), tmp_path, ['"pgd"'], [0.1])
-    assert (record.status, record.metrics["robust_accuracy"]) == ("ok", expected.metrics["robust_accuracy"])
-    # The classifiers of the binarisation test are built on the model itself, whose gradient is 0.
-    assert codes([record]) - SPEED_ALONE == {"zero-gradient", "attack-misses-constructed-example"}
-
-
-def test_the_attacked_form_is_asked_without_being_counted(honest):
-    probe = probe_of(honest)
-    victim = Victim(probe.judge.network, CPU, "float32", "plain")
-    attacked = Attacked(victim, 20)
-    gradient, logits = attacked.query(CROSS_ENTROPY, probe.x, probe.y)
-    torch.testing.assert_close(gradient, probe.gradient(probe.x, probe.y))
-    torch.testing.assert_close(logits, probe.logits(probe.x))
-    margins, _ = attacked.query(Margin(), probe.x, probe.y)
-    assert (victim.forwards, victim.backwards) == (0, 0)
-    assert not margins.equal(gradient)
-    torch.testing.assert_close(attacked.logits(probe.x), attacked.logits_with_gradient(probe.x, probe.y))
-    assert (victim.forwards, victim.backwards) == (0, 0)
-
-
-def test_a_low_precision_is_no_other_model(honest):
-    """Nor is one that overflows: what is not finite is not compared."""
-    probe = probe_of(honest)
-    moved = points(probe, probe.gradient(probe.x, probe.y))
-    low = Attacked(Victim(probe.judge.network, CPU, "bf16", "plain"), 64)
-    assert not list(audit_same_as_judged(probe, low, moved))
-
-    def other(x: torch.Tensor) -> torch.Tensor:
-        return probe.judge.network(x.flip(3))
-
-    (remark,) = audit_same_as_judged(probe, Attacked(Victim(other, CPU, "bf16", "plain"), 64), moved)
-    assert remark.code == "copy-differs-under-attack"
-    assert not list(
-        audit_same_as_judged(probe, Attacked(Victim(lambda x: other(x) * torch.inf, CPU, "bf16", "plain"), 64), moved)
-    )
-
-
-def test_a_gradient_that_is_false_on_the_way_alone_is_reported(honest):
-    probe = probe_of(FlipsOnTheWay(honest))
-    moved = points(probe, probe.gradient(probe.x, probe.y))
-    assert not list(audit_slope(probe, moved))
-    (finding,) = audit_slope(probe, {"clean": probe.x, "on the way": on_the_way(probe.x, moved["one step"])})
-    assert (finding.code, finding.evidence["where"]) == ("decoy-gradient", "on the way")
-
-
-class Draws(Wrapped):
-    """Draws random numbers that it does not use, and sets what is set for the whole process."""
-
-    def before(self, x: torch.Tensor) -> torch.Tensor:
-        torch.rand(())
-        random.random()
-        os.environ["EPSBENCH_TEST_OF_AUDITS"] = str(random.random())
-        return x
-
-
-def test_what_a_model_draws_or_sets_in_audits_reaches_no_cell(honest, tmp_path, monkeypatch):
-    states = []
-    doubt = Auditor.doubt
-
-    def state() -> tuple[object, ...]:
-        return torch.get_rng_state().tolist(), random.getstate(), os.environ.get("EPSBENCH_TEST_OF_AUDITS")
-
-    def watched(*arguments: Any) -> list[Finding]:
-        states.append(state())
-        findings = doubt(*arguments)
-        states.append(state())
-        return findings
-
-    monkeypatch.setattr(Auditor, "doubt", watched)
-    with global_state_kept():
-        measure(Draws(honest).eval(), tmp_path, ['"pgd"'], [0.05])
-    assert len(states) == 2
-    assert states[0] == states[1]
-
-
-class OneLayout(Wrapped):
-    """Refuses images that do not lie in memory row by row, as `view` does."""
-
-    def before(self, x: torch.Tensor) -> torch.Tensor:
-        if not x.is_contiguous() or x.stride()[1] == 1:
-            raise RuntimeError("view size is not compatible with input tensor's size and stride")
-        return x
-
-
-def test_a_layout_that_a_model_refuses_is_not_compared(honest):
-    probe = probe_of(OneLayout(honest))
-    assert not list(audit_same_function(probe, {"clean": probe.x}, None))

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import copy
 
+import cheating_parts  # noqa: F401 - adds to CHEATS
+import degenerate_vaes  # noqa: F401
+import more_cheats  # noqa: F401
 import pytest
 import torch
 from cheating_vaes import CHEATS
 from honest_vaes import HONEST, digits
-from more_cheats import MORE
 from odd_vaes import ODD, binarised
 from vae_bench import codes, measure
 
 from epsbench.harness.finding_codes import CODES
 
-ALL_CHEATS = CHEATS | MORE
 """Models that raise while they are measured make an audit raise, too."""
 RAISING = {"fails_without_the_image"}
 
 
-@pytest.mark.parametrize("name", ALL_CHEATS)
+@pytest.mark.parametrize("name", CHEATS)
 def test_a_model_that_cheats_or_is_broken_gets_its_code(honest, tmp_path, monkeypatch, name):
-    code, make = ALL_CHEATS[name]
+    code, make = CHEATS[name]
     record = measure(make(honest, digits()), digits(), tmp_path, monkeypatch)
     assert code in codes(record)
     assert ("audit-failed" in codes(record)) == (name in RAISING)
@@ -45,7 +46,7 @@ def test_an_odd_honest_model_gets_no_finding(tmp_path, monkeypatch, name):
 
 def test_what_a_decoder_learns_while_posteriors_are_refined_is_named_by_the_bounds(honest, tmp_path, monkeypatch):
     """No other bound shows it: the ELBO and the importance-weighted bounds ask copies that have learned nothing."""
-    make = MORE["decoder_that_learns_while_posteriors_are_refined"][1]
+    make = CHEATS["decoder_that_learns_while_posteriors_are_refined"][1]
     record = measure(make(honest, digits()), digits(), tmp_path, monkeypatch, refinement_steps=40)
     (low,) = [finding.evidence for finding in record.findings if finding.code == "bounds-out-of-order"]
     assert low["too_low"] == "the bound with refined posteriors"
