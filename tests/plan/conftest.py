@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.plan import recorded
 from epsbench.harness.plan.suite import Suite, load_suite
 
 SMALL = """
@@ -51,3 +52,12 @@ def refused(load: Callable[[str], Suite]) -> Callable[[str], str]:
 def small() -> str:
     """The text of a suite of 12 cells on two models."""
     return SMALL
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The ids of the records that are read, in order."""
+    ids: list[str] = []
+    original = recorded.find_record
+    monkeypatch.setattr(recorded, "find_record", lambda results, name: ids.append(name) or original(results, name))
+    return ids

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from epsbench.harness.plan import recorded
 from epsbench.harness.plan.index_file import FEWEST, NAME
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.recorded import RecordIndex
@@ -22,15 +21,6 @@ SUITE = """
 data = "digits"
 matrix = { model = "smallcnn", attack = "fgsm", eps = [EPS] }
 """
-
-
-@pytest.fixture
-def read(monkeypatch):
-    """The ids of the records that are read, in order."""
-    ids: list[str] = []
-    original = recorded.find_record
-    monkeypatch.setattr(recorded, "find_record", lambda results, name: ids.append(name) or original(results, name))
-    return ids
 
 
 def measured(folder: Path, cells: int = FEWEST) -> tuple[Suite, Path]:

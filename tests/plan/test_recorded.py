@@ -25,15 +25,6 @@ def record(number: int, weights: str = SHA, status: str = "ok", **cell: object) 
     )
 
 
-@pytest.fixture
-def read(monkeypatch):
-    """The ids of the records that are read, in order."""
-    ids: list[str] = []
-    original = recorded.find_record
-    monkeypatch.setattr(recorded, "find_record", lambda results, name: ids.append(name) or original(results, name))
-    return ids
-
-
 def test_an_entry_holds_what_a_run_needs_again(tmp_path):
     write_record(tmp_path, record(3))
     entry = RecordIndex(tmp_path).entry(record(3).id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -64,7 +63,6 @@ eps = 0.1
 """
 OWN_ATTACK = 'attack = "own.py:Own"\n'
 STORE = {"object_store_memory": 80 << 20}
-WITHIN = 300  # seconds that a busy machine may take for what takes ten on a quiet one
 _ATTACK = """
 import os, time
 from dataclasses import dataclass
@@ -121,13 +119,6 @@ def numbers():
     with numpy.load(os.environ["DATA_OF_THE_DRIVER"]) as file:
         return file["x"].astype("float32"), file["y"]
 """
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + WITHIN
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
 
 
 def suite_of(folder: Path, text: str) -> Suite:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,6 +37,7 @@ eps = [0.05, 0.2]
 """
 DEVICE = os.environ.get("EPSBENCH_TEST_DEVICE", "cpu")
 """`make gpu` runs the tests on a GPU, too."""
+WITHIN = 300  # seconds that a busy machine may take for what takes ten on a quiet one
 QUIET = Options(quiet=True, device=DEVICE)
 RECIPE = {
     "epochs": 2, "batch_size": 64, "optimizer": "adam", "learning_rate": 5e-3, "weight_decay": 0.0, "momentum": 0.9,
@@ -52,6 +55,14 @@ def suite_of(folder: Path, text: str = SMALL) -> Suite:
 def run(suite: Suite, results: Path, **options: object) -> tuple[int, dict[str, Record]]:
     code = run_suite(suite, results, Options(quiet=True, device=DEVICE, **options))
     return code, {record.id: record for record in read_records(results)}
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until the condition is true, at most so long as a busy machine needs."""
+    end = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
 
 
 def verdicts(results: Path) -> dict[str, object]:

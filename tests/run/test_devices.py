@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from small import run, suite_of
+from small import WITHIN, run, suite_of, wait_for
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.options import INTERRUPTED
@@ -71,7 +70,6 @@ class Own(GradientAttack):
         return x_adv + eps * gradient.sign()
 """
 ONCE = 'if not (mark := Path(os.environ["MARK"])).exists(): mark.touch(); os._exit(9)'
-WITHIN = 300  # seconds that a busy machine may take for what takes five on a quiet one
 
 
 @pytest.fixture
@@ -254,13 +252,6 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_for(condition) -> None:
-    end = time.monotonic() + WITHIN
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")

@@ -24,12 +24,11 @@ from ray_bench import (
     STORE,
     SUITE,
     WAITS,
-    WITHIN,
     Reports,
     run,
     suite_of,
-    wait_for,
 )
+from small import WITHIN, wait_for
 
 import epsbench
 from epsbench.harness.errors import InputError
