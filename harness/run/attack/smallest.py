@@ -61,7 +61,7 @@ class NearestTurn(Turn):
         return (*_KEPT, *(f"{name}_size" for name in _KEPT), "x")
 
     def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
-        return lead_of(logits, t["y"]) if self.asks.exact else self.victim.margin(logits, t["y"])
+        return self._allowed(lead_of(logits, t["y"]), logits, t["y"])
 
     def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:
         doubt = 0.0 if self.asks.exact else self.victim.doubt(logits)
@@ -169,7 +169,7 @@ class Smallest(Stream):
             logits, predicted = judge.verdict(points, y, self.size, examples[rows])
             fools = (predicted != y) & points.flatten(1).isfinite().all(1)
             best[rows[fools]], size[rows[fools]] = points[fools], reached[rows[fools]]
-            far[rows[fools]] = lead_by(judge, logits, predicted, y)[fools]
+            far[rows[fools]] = lead_by(judge, logits, predicted, y, fools)[fools]
 
         look(t["sure"], t["sure_size"])
         look(t["near"], t["near_size"])

@@ -21,7 +21,7 @@ from epsbench.harness.run.attack import cycles
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.global_draws import GlobalDraws
-from epsbench.harness.run.attack.line_search import lead_of
+from epsbench.harness.run.attack.line_search import TIE, lead_of, lost_ties
 from epsbench.harness.run.attack.returned import checked_step
 from epsbench.harness.run.attack.schedule import in_ball
 from epsbench.harness.run.attack.step import hold, unchanged
@@ -169,11 +169,16 @@ class Turn:
         """How far the true class leads at the points (N,), with the allowance of `Victim.margin`; ∞ out of the ball."""
         own = type(answer.objective) is Margin and answer.logits is logits  # the attack's loss, computed before
         lead = -answer.loss if own and not self.victim.random else lead_of(logits, t["y"])
-        margin = lead if self.asks.exact else self.victim.allowed(lead, logits)
+        margin = self._allowed(lead, logits, t["y"])
         if self.roams:
             inside = in_ball(self.norm.size(t["point"] - t["x"]), t["eps"].flatten())
             margin = margin.masked_fill(~inside, torch.inf)
         return margin
+
+    def _allowed(self, lead: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        """Leads (N,) of the true class, less than 0 where a tie is lost, with the allowance of `Victim.margin`."""
+        lead = lead.masked_fill(lost_ties(lead, logits.argmax(1), y), TIE)
+        return lead if self.asks.exact else self.victim.allowed(lead, logits)
 
     def _kept_at_first(self, tensors: State) -> State:
         """What is kept of a row's path, before its first answer."""
