@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -187,22 +188,34 @@ class Engine:
         largest = norm.largest(self.targets.pixels(self.targets.index.new_zeros(1)).shape[1:])
         alone = replace(run, eps=(Fraction(largest),), early_stop=False)
         ledger = NearestLedger(self.judge, self.targets, norm, self.keep)
-        schedule = Every(len(self.targets), run.attempts)
-        slots = min(self.batch, len(self.targets) * run.attempts)
-        asks = Asks(run.attack, self.victim, self.clean, self.clean_logits)
-        turn = NearestTurn(alone, asks, self.targets, norm)
         self.watch.begin(part, len(self.targets) * run.attempts * _steps(run))
-        stream = Smallest(alone, turn, ledger, schedule, slots=slots, poll=self.poll)
+        unkeyed = self._nearest(alone, self.victim, ledger, np.arange(len(self.targets)))
+        left = np.flatnonzero(np.isinf(ledger.distances))
+        if len(left) and self.victim.precision != "float32" and not self.victim.random:
+            # Half precision may see the class change where float32 does not, and the attack stay there: at the clean
+            # image itself, or at changes too few.
+            exact = self.victim.in_float32()
+            unkeyed += self._nearest(alone, exact, ledger, left)
+            self.victim.forwards, self.victim.backwards = exact.forwards, exact.backwards
+        for eps in run.eps:
+            outcome = ledger.at(eps)
+            outcome.radii = len(run.eps)
+            outcome.returned.unkeyed = unkeyed
+            yield outcome
+
+    def _nearest(self, run: AttackRun, victim: Victim, ledger: NearestLedger, only: np.ndarray) -> int:
+        """Look for the nearest images of some targets, (k,) places; returns how many random draws were not keyed."""
+        slots = min(self.batch, len(only) * run.attempts)
+        asks = Asks(run.attack, victim, self.clean, self.clean_logits)
+        turn = NearestTurn(run, asks, self.targets, ledger.norm)
+        schedule = Every(len(self.targets), run.attempts, only)
+        stream = Smallest(run, turn, ledger, schedule, slots=slots, poll=self.poll)
         stream.watch = self.watch
         list(stream.run())
         if stream.size < slots:
             self.batch = min(self.batch, stream.size)
             self.forward_batch = min(self.forward_batch, stream.size)
-        for eps in run.eps:
-            outcome = ledger.at(eps)
-            outcome.radii = len(run.eps)
-            outcome.returned.unkeyed = turn.draws.count
-            yield outcome
+        return turn.draws.count
 
     def _batches(self, run: AttackRun, ledger: Ledger, schedule: Each) -> Iterator[Outcome]:
         batches = Batches(run, self.victim, self.judge, self.targets, ledger, schedule, self.batch)

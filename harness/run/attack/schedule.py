@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 # by a part of itself. Verdicts depend on it: a bisection gives an image to the smallest ball it is in.
 ROUNDING = 1e-6
 
+_LARGEST = 0.5 / ROUNDING  # of what is allowed beyond a radius, half of one: under L0 one change more is outside
+
 Numbers = TypeVar("Numbers", "Tensor", np.ndarray)
 
 
 def in_ball(size: Numbers, eps: Numbers) -> Numbers:
     """Whether changes of these sizes count as inside the balls of radius ``eps``, bool; both (N,)."""
-    return size <= eps + ROUNDING * eps.clip(1.0)
+    return size <= eps + ROUNDING * eps.clip(1.0, _LARGEST)
 
 
 class Each:
@@ -160,8 +162,11 @@ class Bisect(Each):
 class Every(Each):
     """One ε, and every attempt on every example, whatever the others gave: the nearest point of all is looked for."""
 
-    def __init__(self, examples: int, attempts: int) -> None:
-        self._left = np.full(examples, attempts)
+    def __init__(self, examples: int, attempts: int, only: np.ndarray | None = None) -> None:
+        """``only`` are the places of the examples that are attacked, (k,) int64; default: all."""
+        self._only = np.arange(examples) if only is None else only
+        self._left = np.zeros(examples, dtype=np.int64)
+        self._left[self._only] = attempts
         super().__init__([np.inf], examples, attempts)
 
     def settle(self, rows: np.ndarray, fooled: np.ndarray, size: np.ndarray) -> None:
@@ -177,7 +182,7 @@ class Every(Each):
         return 0  # each is on its own
 
     def _first_rows(self) -> np.ndarray:
-        return np.arange(self.examples * self.restarts)
+        return (np.arange(self.restarts)[:, None] * self.examples + self._only).flatten()
 
 
 def _cheapest_steps(count: int, price: float) -> np.ndarray:

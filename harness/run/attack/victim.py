@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -139,6 +139,10 @@ class Victim:
         self.forwards += len(x)
         self.backwards += len(x)
         return alike(lambda rows, *given: loss_gradient(self.exact_logits, rows, loss, given), x, *inputs)
+
+    def in_float32(self) -> Victim:
+        """The same network in float32, without what was traced, captured or compiled for half precision."""
+        return replace(self, precision="float32", programs={}, graphs={}, look_program=None, fixed=None)
 
     def exact_logits(self, x: Tensor) -> Tensor:
         """Float32 logits (N, classes), without being counted."""

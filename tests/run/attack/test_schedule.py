@@ -132,3 +132,11 @@ def test_what_a_sum_of_many_pixels_is_rounded_by_leaves_an_image_in_its_ball():
             schedule = Bisect([*radii, 200.0], 1, 1)
             schedule._decide(np.array([2]), np.array([0]), np.array([True]), np.array([size], dtype=np.float32))
             assert schedule.broke[0] == radii.index(eps) + (not inside)
+
+
+def test_one_change_too_many_is_outside_however_many_there_are():
+    for count in (3, 1e6, 3e6):
+        eps = torch.tensor([count])
+        assert bool(in_ball(eps, eps)[0])
+        assert not bool(in_ball(eps + 1, eps)[0])
+        assert not bool(in_ball(np.array([count + 1]), np.array([count]))[0])
