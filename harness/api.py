@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,21 +85,27 @@ def evaluate(
     Raises:
         InputError: For an argument that cannot be used, and where the attack or the model raises.
     """
-    options = Options(batch_size=batch_size, quiet=not progress, compile=compile, keep_images=ALL, remember=True)
+    results = _folder(out)
+    options = Options(
+        batch_size=_plain(batch_size), quiet=not progress, compile=compile, keep_images=ALL, remember=True
+    )
     from epsbench.harness.run.given import device_of, given_data, given_model
     from epsbench.harness.run.given_attacks import attack_entries
     from epsbench.harness.run.runner import run_suite
 
+    if randomness is not None and not isinstance(randomness, Mapping):
+        raise InputError(f"randomness: is {randomness!r}; give a table, such as {{'samples': 20, 'votes': 11}}")
     with ExitStack() as stack:
-        data, objects = given_data(x, y, classes, tuple(class_names))
+        data, objects = given_data(x, y, _plain(classes), _names(class_names))
         named, of_model = given_model(model, data, objects, name)
         entries, of_attack, norms = attack_entries(attack)
         stack.enter_context(registered({**objects, **of_model, **of_attack}))
-        results = Path(out) if out is not None else Path(stack.enter_context(_temporary()))
+        results = results or Path(stack.enter_context(_temporary()))
         random: dict[str, Any] = {} if randomness is None else {"randomness": dict(randomness)}
         suite = evaluation_suite(
-            named, data, entries, norm or norms or "linf", _plain_numbers(eps), base=Path.cwd(), limit=limit,
-            precision=precision, seed=seed, early_stop=early_stop, curve=curve, **random,
+            named, data, entries, norm or norms or "linf", _plain_numbers(eps), base=Path.cwd(),
+            limit=_plain(limit), precision=precision, seed=_plain(seed), early_stop=_plain(early_stop), curve=curve,
+            **random,
         )  # fmt: skip
         on = str(device) if device is not None else device_of(model, x)
         if run_suite(suite, results, replace(options, device=on)) == INTERRUPTED:
@@ -179,6 +187,31 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
         ) from error
 
 
+def _folder(out: Any) -> Path | None:
+    """The results folder that a caller names. Raises `InputError` for what names none."""
+    if out is None:
+        return None
+    if not isinstance(out, str | os.PathLike) or not str(out):
+        raise InputError(f"out: is {out!r}; give the path of a results folder, or None to keep nothing")
+    return Path(out)
+
+
+def _names(class_names: Any) -> tuple[str, ...]:
+    """What classes are called. Raises `InputError` for one text, of which every letter would be a name."""
+    if isinstance(class_names, str | Mapping):
+        raise InputError(
+            f"class_names: is a {type(class_names).__name__}; give a list of names, in the order of the model's outputs"
+        )
+    return tuple(map(str, class_names))
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy or torch, or a list of them, as Python's; all else as it is."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _plain_numbers(eps: Any) -> Any:
     """One ε or several, with arrays and numbers of NumPy and torch as Python's."""
     if isinstance(eps, list | tuple):
@@ -186,7 +219,22 @@ def _plain_numbers(eps: Any) -> Any:
     if not hasattr(eps, "tolist"):
         return eps
     plain = eps.tolist()
-    if "float32" not in str(eps.dtype):
+    name = str(eps.dtype).removeprefix("torch.")
+    if name not in ("float32", "float16", "bfloat16"):
         return plain
-    # A float32 means the number that it prints as: 0.1, not 0.10000000149.
-    return [float(f"{each:.7g}") for each in plain] if isinstance(plain, list) else float(f"{plain:.7g}")
+    if isinstance(plain, list):
+        return [_plain_numbers(each) for each in eps]
+    rounded = eps.new_tensor if hasattr(eps, "new_tensor") else eps.dtype.type
+    return _meant(plain, lambda number: float(rounded(number)))
+
+
+def _meant(number: float, rounded: Callable[[float], float]) -> float | Fraction:
+    """What a number of a type with few digits was rounded from: 0.1, not 0.10000000149, and 8/255, not 0.03137255."""
+    if not math.isfinite(number):
+        return number
+    digits, short = 0, math.nan
+    while digits < 7 and rounded(short) != number:
+        digits += 1
+        short = float(f"{number:.{digits}g}")
+    simple = Fraction(number).limit_denominator(255)
+    return simple if digits > 5 and rounded(float(simple)) == number else short

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.evaluation import evaluation_of, save_images
+from epsbench.harness.evaluation import evaluation_of
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.plan.data import describe
+from epsbench.harness.plan.data.own import PATHS, OwnData
 from epsbench.harness.plan.handed_over import HandedOver, fits_to
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.on_the_spot import Entry, evaluation_suite, parsed
 from epsbench.harness.plan.plan import examples
 from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import find_record
+from epsbench.harness.saved_images import files_of_images, save_images
 
 DEFAULT_ATTACK = "autoattack"
 
@@ -77,6 +79,28 @@ def _check_score(suite: Suite) -> None:
         attack = make("attack", cell.attack, suite.base, norm=cell.norm)
         assert isinstance(attack, HandedOver)
         fits_to(attack, examples(cell), describe(cell.data).shape)
+
+
+def require_free(suite: Suite, path: Path) -> None:
+    """Raise `InputError` where images saved at ``path`` would replace what the suite reads, or a file of another kind.
+
+    How many files there will be is not known before a run: a cell that fails has no images.
+    """
+    cells = [cell for cell in suite.cells if isinstance(cell, RobustnessCell)]
+    files = {file for points in {1, len(cells)} for file in files_of_images(path, points)}
+    read = {place.resolve() for cell in cells for place in _read_by(cell, suite.base)}
+    for file in files:
+        if file.resolve() in read:
+            raise InputError(f"{file}: is what the images are made from; save them under another name")
+
+
+def _read_by(cell: RobustnessCell, base: Path) -> Iterator[Path]:
+    """The files that a cell names: of its data, and of images that are judged."""
+    if isinstance(cell.data, OwnData):
+        yield from (base / value for key, value in cell.data.named.params if key in PATHS and isinstance(value, str))
+    attack = make("attack", cell.attack, base, norm=cell.norm)
+    if isinstance(attack, HandedOver):
+        yield Path(attack.images_file)
 
 
 def saved_images(suite: Suite, results: Path, path: Path) -> str:

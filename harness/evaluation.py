@@ -14,13 +14,13 @@ import numpy as np
 from epsbench.harness.by_class import by_class
 from epsbench.harness.by_class import lines as lines_by_class
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import keep_archive
 from epsbench.harness.findings import Finding
 from epsbench.harness.kept_images import PerImage
 from epsbench.harness.latex import escape
 from epsbench.harness.plan.data.budget import budget
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.records import Record, images_path, unpack_bits
+from epsbench.harness.saved_images import save_images
 from epsbench.harness.share import Share
 
 if TYPE_CHECKING:
@@ -293,15 +293,3 @@ def evaluation_of(results: Path, records: Sequence[Record], class_names: tuple[s
 
 def _kept(results: Path, record: Record) -> PerImage:
     return PerImage.read(images_path(results, record.id), budget())
-
-
-def save_images(points: Sequence[Point], path: Path) -> list[Path]:
-    """`Evaluation.save_images`; returns the files. Raises `InputError` where one cannot be written."""
-    written: list[Path] = []
-    for number, point in enumerate(points):
-        own = path if len(points) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix or '.npz'}")
-        names = {"labels": "labels", "predictions": "adversarial_class", "eps": "eps"}
-        others = {name: point.per_image[key] for name, key in names.items()}
-        keep_archive(own, {"images": point.per_image.chunked(), **others}, compressed=True)
-        written.append(own)
-    return written

@@ -146,7 +146,7 @@ OF_WEIGHTS = frozenset({".safetensors", ".checkpoint", ".lock"})
 def cannot_write(path: Path, error: OSError) -> str:
     """The message of a run that cannot write any more."""
     remedy = "raise the limit (`ulimit -f`)" if error.errno == errno.EFBIG else "make room"
-    option = "--weights-folder" if path.suffix in OF_WEIGHTS else "--out"
+    option = "--weights-folder" if path.suffix in OF_WEIGHTS else "--out (out= in Python)"
     return (
         f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: {remedy}, or give "
         f"another folder with {option}, and the same command goes on from there"

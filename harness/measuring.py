@@ -30,6 +30,10 @@ def require_folder(folder: Path | None) -> None:
 
 def measure(suite: Suite, results: Path, options: Options, save_images: Path | None, echo: Echo) -> int:
     """Measure what is not recorded, print the report with ``echo``, and return the exit code of the verb."""
+    if save_images is not None:
+        from epsbench.harness.evaluate_verb import require_free
+
+        require_free(suite, save_images)
     made = plan(suite, results, images=options.keep_images)
     if not made.pending and not options.profile:
         from epsbench.harness.listing import nothing_to_do

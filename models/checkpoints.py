@@ -164,6 +164,12 @@ def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
         raise ValueError(f"weights {where}: {len(fits)} sets of weights fit this model ({choices}); {remedy}")
     if any(value.is_meta for value in first.state.values()):
         raise ValueError(f"weights {where}: the tensors have no data: they were on the device 'meta' when saved")
+    for name, value in first.state.items():
+        if own[name].is_floating_point() and not value.is_floating_point():
+            raise ValueError(
+                f"weights {where}: {name} is {value.dtype} in the file and {own[name].dtype} here; save the weights as "
+                "floats: what is quantised loses its scale"
+            )
     with torch.no_grad():
         target.load_state_dict(first.state, strict=False)  # `_fit` has compared every name
     return _called(first)

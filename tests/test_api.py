@@ -317,6 +317,8 @@ def _linear(classes: int = 10) -> nn.Module:
         (lambda x, y: (_linear(), x, None), "y: is missing"),
         (lambda x, y: (_linear(), Broken()), "x, example 2: raises OSError: file 2 is gone"),
         (lambda x, y: (_linear(), DataLoader(Broken(), 2)), "x, batch 1: the loader raises OSError: file 2 is gone"),
+        (lambda x, y: (_linear(), DataLoader(TensorDataset(x, y), batch_size=None)), "x, batch 0: is one example, and"),
+        (lambda x, y: (_linear(), x * 1.0000005, y), "pixels go from 0 to 1.0000005, and must lie in [0, 1]; set what"),
         (lambda x, y: (_linear().double(), x, y), "its weights are float64, and images are float32; call"),
         (lambda x, y: (Raises(), x, y), "no such layer"),
         (lambda x, y: (7, x, y), "model: is a int; give a torch.nn.Module"),
@@ -331,6 +333,24 @@ def test_what_cannot_be_evaluated(x, y, arguments, wanted):
         epsbench.evaluate(*arguments(x, y), attack="fgsm")
     text = "\n".join(caught.value.messages)
     assert any(part in text for part in wanted.split("|")), text
+
+
+class Exhausted(nn.Module):
+    """Raises for good once it is asked for a gradient, as what has run out of something would."""
+
+    out = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        Exhausted.out |= x.requires_grad
+        if Exhausted.out:
+            raise ValueError("the licence ran out")
+        return x.flatten(1)[:, :10]
+
+
+def test_a_model_that_raises_is_not_advised_on_its_gradient(x, y):
+    with pytest.raises(InputError, match="ValueError: the licence ran out") as raised:
+        epsbench.evaluate(Exhausted(), x, y, attack="pgd:steps=3")
+    assert "differentiated" not in str(raised.value)
 
 
 class EightImages(nn.Module):
@@ -359,6 +379,15 @@ def test_a_model_for_one_batch_size_hears_of_the_batch_and_not_of_its_signature(
         ({"norm": "linfty"}, "norm[0]: unknown norm 'linfty'; did you mean 'linf'"),
         ({"batch_size": 0}, "batch_size: must be a whole number from 1 on, not 0"),
         ({"batch_size": 2.5}, "batch_size: must be a whole number from 1 on, not 2.5"),
+        ({"attack": "pgd:relative_step_size=inf"}, "attack[0].relative_step_size: must be a finite number, not inf"),
+        ({"attack": {"name": "pgd", "relative_step_size": np.inf}}, "relative_step_size: must be a finite number"),
+        ({"eps": [0.1, float("nan")]}, "eps[1]: must be a finite number, not nan"),
+        ({"randomness": 5}, "randomness: is 5; give a table, such as {'samples': 20"),
+        ({"out": 5}, "out: is 5; give the path of a results folder"),
+        ({"out": ""}, "out: is ''; give the path of a results folder"),
+        ({"out": "/proc/results"}, "or out= in Python"),
+        ({"device": "gpu"}, "device: 'gpu' is no device; give cpu, cuda or cuda:0"),
+        ({"class_names": "cat"}, "class_names: is a str; give a list of names"),
         ({"compile": "yes"}, "compile: must be 'auto', 'on' or 'off', not 'yes'"),
     ],
 )
@@ -377,10 +406,42 @@ def test_options_that_cannot_be(network, x, y, options, wanted):
         ("mine.py:A:share=0.5,fast=true,mode=a", {"name": "mine.py:A", "share": 0.5, "fast": True, "mode": "a"}),
         ('ensemble:parts=["fgsm", "pgd"]', {"name": "ensemble", "parts": ["fgsm", "pgd"]}),
         ("folder:path=my photos,crop=8", {"name": "folder", "path": "my photos", "crop": 8}),
+        ("pgd:steps=3,loss=mine.py:Loss", {"name": "pgd", "steps": 3, "loss": "mine.py:Loss"}),
+        ('pgd:loss={name="mine.py:Loss",scale=2}', {"name": "pgd", "loss": {"name": "mine.py:Loss", "scale": 2}}),
+        ("mine.py:A:loss=b/c.py:L,path=x:y=z", {"name": "mine.py:A", "loss": "b/c.py:L", "path": "x:y=z"}),
     ],
 )  # fmt: skip
 def test_parameters_in_one_word(text, entry):
     assert parsed(text) == entry
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("pgd:steps=3,steps=4", "'pgd:steps=3,steps=4': steps is given twice"),
+        ("pgd:name=fgsm", "'pgd:name=fgsm': name is what stands before the colon"),
+        ("pgd:steps=", "'steps=' is no parameter; write name:key=value,key=value"),
+        ("ensemble:parts=[fgsm, pgd]", "parts: [fgsm, pgd] is no list or table; texts in it need quotes"),
+    ],
+)
+def test_parameters_that_cannot_be_in_one_word(text, wanted):
+    with pytest.raises(InputError) as caught:
+        parsed(text)
+    assert wanted in str(caught.value)
+
+
+def test_a_loss_of_a_file_in_one_word(network, x, y, tmp_path, monkeypatch):
+    """A colon in a value is no end of the name."""
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom epsbench.attacks.losses import CrossEntropy\n\nclass Backwards(CrossEntropy):\n"
+        "    def __call__(self, *arguments, **more):\n        return -super().__call__(*arguments, **more)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    ours, theirs = (
+        epsbench.evaluate(network, x, y, attack=attack, eps=0.2).robust_accuracy
+        for attack in ("pgd:steps=3,loss=mine.py:Backwards", "pgd:steps=3")
+    )
+    assert ours > theirs + 0.2
 
 
 def test_an_ensemble_says_which_part_fooled_which_image(network, x, y):

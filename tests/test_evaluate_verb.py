@@ -154,6 +154,48 @@ def test_images_are_saved_and_scored(call, tmp_path):
     assert smaller.verdicts.unpack()[1].sum() >= judged.verdicts.unpack()[1].sum()
 
 
+def test_no_file_that_somebody_needs_is_replaced_by_images(call, project, tmp_path):
+    """The test images, weights, or images that are judged; nothing is measured before the message."""
+    out = tmp_path / "out"
+    measured = (*OWN, "--attack", "fgsm", "--eps", "0.05", "--out", out)
+    for name in ("test.npz", "best.pt", "models/convnet.py"):
+        before = (project / name).read_bytes()
+        code, _, error = call(*measured, "--save-images", name)
+        assert (code, (project / name).read_bytes()) == (2, before)
+        assert f"{name}: is there, and no file of adversarial images; save them under another name" in error
+    assert not list(out.glob("cells/*"))
+
+    images = tmp_path / "images.npz"
+    assert call(*measured, "--save-images", images)[0] == 0
+    assert call(*measured, "--eps", "0.06", "--save-images", images)[0] == 0  # images-0.npz and images-1.npz
+    assert call(*measured, "--save-images", images)[0] == 0  # its own file is replaced
+    before = images.read_bytes()
+    code, _, error = call(*OWN, "--score", images, "--eps", "0.01", "--out", out, "--save-images", images)
+    assert (code, images.read_bytes()) == (2, before)
+    assert "images.npz: is what the images are made from; save them under another name" in error
+    (tmp_path / "images-1.npz").write_text("notes")
+    assert call(*measured, "--eps", "0.06", "--save-images", images)[0] == 2
+
+
+def test_images_in_another_order_are_not_judged(call, tmp_path):
+    """With the labels in the file, an order that is not that of the test images is seen."""
+    images, mixed = tmp_path / "images.npz", tmp_path / "mixed.npz"
+    call(*OWN, "--attack", "fgsm", "--eps", "0.05", "--out", tmp_path / "out", "--save-images", images)
+    with np.load(images) as file:
+        saved = {name: file[name][::-1] for name in ("images", "labels")}
+    np.savez(mixed, **saved)
+    code, _, error = call(*OWN, "--score", mixed, "--eps", "0.05", "--out", tmp_path / "scored")
+    first = int(np.flatnonzero(saved["labels"] != saved["labels"][::-1])[0])
+    assert code == 2
+    assert f"mixed.npz: its labels are not those of the test images (image {first} has the label" in error
+    assert not list((tmp_path / "scored").glob("cells/*"))
+    np.savez(mixed, images=saved["images"][::-1], labels=saved["labels"][::-1][:-1])
+    code, _, error = call(*OWN, "--score", mixed, "--eps", "0.05", "--out", tmp_path / "scored")
+    assert code == 2
+    assert f"(there are {N - 1:,}, and {N:,} test images)" in error
+    assert call(*OWN, "--limit", "9", "--score", mixed, "--eps", "0.05", "--out", tmp_path / "scored")[0] == 0
+
+
 @pytest.mark.parametrize("content", [b"PK\x03\x04broken", b"PK\x05\x06", b""], ids=repr)
 def test_a_damaged_file_of_images_is_one_message(call, tmp_path, content):
     (tmp_path / "damaged.npz").write_bytes(content)

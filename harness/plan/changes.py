@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.explaining import key_path, tables_of
+from epsbench.harness.plan.axes.sources import SELF
+from epsbench.harness.plan.axes.starts import SCRATCH
 from epsbench.harness.plan.schema import SuiteFile
 
 Place = tuple[str | int, ...]
@@ -44,11 +46,16 @@ class Change:
 
 
 def toml_value(text: str) -> Any:
-    """The value that a text is in TOML: a number, true or false, a list, a table; what is none of these is a string."""
+    """The value that a text is in TOML: a number, true or false, a list, a table; what is none of these is a string.
+
+    Raises `InputError` for a text in brackets that is neither a list nor a table.
+    """
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}")):
+            return text
+        raise InputError(f'{text} is no list or table; texts in it need quotes, as in [0.1, "8/255"]') from error
 
 
 def read_changes(texts: Iterable[str]) -> list[Change]:
@@ -63,7 +70,10 @@ def read_changes(texts: Iterable[str]) -> list[Change]:
             raise InputError(f"--set {text!r}: must be KEY=VALUE, such as {_EXAMPLE}")
         parts = [part.strip("[]") for part in _KEY.findall(key)]
         place = tuple(int(part) if part.isdecimal() else part for part in parts)
-        change = Change(place, toml_value(value), text)
+        try:
+            change = Change(place, toml_value(value), text)
+        except InputError as error:
+            raise InputError([f"--set {key}: {message}" for message in error.messages]) from error
         _check_key(change)
         changes.append(change)
     return changes
@@ -100,7 +110,8 @@ def _apply(document: dict[str, Any], change: Change) -> None:
         if inner is None:
             inner = {}
         elif isinstance(inner, str) and isinstance(change.place[depth + 1], str):
-            inner = {"name": inner}  # a name alone is a name without parameters
+            # A name alone is a name without parameters; these two are no names: they stand where there is no table.
+            inner = {} if inner in (SCRATCH, SELF) else {"name": inner}
         table[part] = inner
         table = inner
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ARRAYS = ("images", "x_adv", "adversarial", "x")
 """What the array of images may be called."""
+LABELS = ("labels", "y")
+"""What the array of their labels may be called, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class HandedOver(BatchAttack):
     """The images of a ``.npz`` file, one for each test image, in their order.
 
     The images are floats in [0, 1] or uint8, (n, C, H, W) or (n, H, W, C), in an array ``images`` or ``x_adv``. What
-    lies outside the ball or the box is projected, and a finding says so.
+    lies outside the ball or the box is projected, and a finding says so. Labels beside them must be those of the test
+    images (`other_labels`).
     """
 
     version: ClassVar[int | str] = 1
@@ -68,6 +71,28 @@ class HandedOver(BatchAttack):
         images = self.images[rows.cpu().numpy()]
         scale = 255 if images.dtype == np.uint8 else 1
         return torch.from_numpy(images).to(x.device).float() / scale
+
+
+def other_labels(attack: HandedOver, labels: np.ndarray) -> str:
+    """What is wrong where the file has labels that are not those of the test images, (n,); empty where nothing is.
+
+    Images in another order than the test images would be projected into the balls around the wrong ones.
+    """
+    arrays = members_of(Path(attack.images_file))
+    name = next((name for name in LABELS if name in arrays and arrays[name].dtype.kind in "iu"), None)
+    if name is None:
+        return ""
+    own = arrays[name].read().reshape(-1)[: len(labels)]
+    if len(own) < len(labels):
+        what = f"there are {len(own):,}, and {len(labels):,} test images"
+    elif len(wrong := np.flatnonzero(own != labels)):
+        what = f"image {wrong[0]} has the label {own[wrong[0]]}, and the test image {labels[wrong[0]]}"
+    else:
+        return ""
+    return (
+        f"{attack.images_file}: its {name} are not those of the test images ({what}); put the images into the order of "
+        f"the test images, or leave out {name} where they are something else"
+    )
 
 
 def fits_to(attack: HandedOver, n: int, shape: tuple[int, ...]) -> None:

@@ -15,6 +15,8 @@ Entry = str | dict[str, Any]
 """A name, or a table of a name and parameters, as in a suite."""
 
 NAME = "evaluate"
+_PARAMETERS = re.compile(r":(?=\s*[A-Za-z_]\w*\s*=)")
+"""The colon before parameters: values may hold colons, too, as ``loss=mine.py:Loss`` does."""
 _PREFIX = re.compile(r"^robustness\.(matrix\.)?")
 
 
@@ -48,17 +50,23 @@ def parsed(text: str) -> Entry:
     """A name with parameters in one word: ``"pgd:steps=40,random_start=true"`` is ``{name = "pgd", steps = 40, …}``.
 
     Values are written as in a suite; what is none there is a string. Raises `InputError` for a parameter without a
-    name or a value.
+    name or a value, for one that comes twice, and for brackets that hold no value of a suite.
     """
-    name, colon, rest = text.rpartition(":")
-    if not colon or not re.match(r"\s*[A-Za-z_]\w*\s*=", rest):
+    start = _PARAMETERS.search(text)
+    if start is None:
         return text
-    table: dict[str, Any] = {"name": name}
-    for part in _split(rest):
-        key, equals, value = part.partition("=")
-        if not key.strip() or not equals or not value.strip():
+    table: dict[str, Any] = {"name": text[: start.start()]}
+    for part in _split(text[start.start() + 1 :]):
+        key, equals, value = (each.strip() for each in part.partition("="))
+        if not key or not equals or not value:
             raise InputError(f"{text!r}: {part!r} is no parameter; write name:key=value,key=value")
-        table[key.strip()] = toml_value(value.strip())
+        if key in table:
+            why = "is what stands before the colon" if key == "name" else "is given twice"
+            raise InputError(f"{text!r}: {key} {why}; give every parameter once")
+        try:
+            table[key] = toml_value(value)
+        except InputError as error:
+            raise InputError([f"{text!r}: {key}: {message}" for message in error.messages]) from error
     return table
 
 

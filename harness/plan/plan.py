@@ -243,5 +243,5 @@ def require_writable(results: Path) -> None:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
-            f"{results}: results cannot be written there ({reason}); give another folder: --out DIR"
+            f"{results}: results cannot be written there ({reason}); give another folder: --out DIR, or out= in Python"
         ) from error

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,8 @@ def made_suite(
     ``shown`` makes the message of a problem that begins with a key; by default it names the file.
     """
     name = shown or (lambda problem: f"{path}: {problem}")
+    if unusable := list(_unusable(document, ())):
+        raise InputError([name(problem) for problem in unusable])
     over = {key: value for key, value in (("limit", limit), ("precision", precision)) if value is not None}
     for task in ("robustness", "generation"):
         if isinstance(document.get(task), dict):
@@ -184,13 +187,13 @@ def _unusable(value: Any, path: tuple[str | int, ...]) -> list[str]:
         return [f"{key_path(path[:3])}…: is nested too deeply; a suite is at most {_DEEPEST} levels deep"]
     if isinstance(value, dict):
         return [problem for key, item in value.items() for problem in _unusable(item, (*path, key))]
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [problem for index, item in enumerate(value) for problem in _unusable(item, (*path, index))]
     if isinstance(value, float) and not math.isfinite(value):
         return [f"{key_path(path)}: must be a finite number, not {value}"]
     if isinstance(value, int) and value.bit_length() > 63:
         return [f"{key_path(path)}: the number does not fit in 64 bits; give a smaller one"]
-    if not isinstance(value, str | int | float):
+    if isinstance(value, date | time):
         return [f"{key_path(path)}: a date or time has no place in a suite; give a string or a number"]
     return []
 

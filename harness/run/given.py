@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,10 +20,11 @@ from epsbench.harness.errors import InputError, summary
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.data.checks import as_array, checked_images, checked_labels
 from epsbench.harness.plan.data.decoded import Decoder
-from epsbench.harness.plan.data.own_code import Given, as_label, part_of, size_of
+from epsbench.harness.plan.data.own_code import Given, as_label, class_names_of, part_of, size_of
 from epsbench.harness.plan.data.source import Part
 from epsbench.harness.plan.names.versions import code_version, part_version
 from epsbench.harness.plan.on_the_spot import Entry, parsed
+from epsbench.harness.run.data.arrays import shared
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.models.outputs import remedy
 
@@ -46,25 +48,27 @@ class FunctionNetwork(nn.Module):
 
 def given_data(x: Any, y: Any, classes: int, class_names: tuple[str, ...]) -> tuple[Entry, Objects]:
     """The entry of a suite for images and labels, a dataset, a loader or a name; and the object that it names."""
+    x = os.fspath(x) if isinstance(x, os.PathLike) else x
     if isinstance(x, str | Mapping):
         if y is not None:
             raise InputError("y: labels come with data that is named; leave y out")
         return _named(parsed(x) if isinstance(x, str) else dict(x), classes, class_names), {}
     where = "x"
     if y is None and isinstance(x, torch.utils.data.DataLoader):
-        part, name = _of_loader(x), type(x.dataset).__name__
+        part, name, known = _of_loader(x), type(x.dataset).__name__, class_names_of(x.dataset)
     elif y is None:
         if isinstance(x, Tensor) or hasattr(x, "dtype"):
             raise InputError("y: is missing; give one label for each image, or a Dataset that returns both")
         decoder = Decoder(where, size_of(x, where))
         part, name = part_of(x, where, classes, decoder, "test"), type(x).__name__
+        known = class_names_of(x)
     elif isinstance(x, torch.utils.data.DataLoader | torch.utils.data.Dataset):
         raise InputError(f"y: labels come with x, which is a {type(x).__name__}; leave y out")
     else:
-        part, name = _of_arrays(x, y), "arrays"
+        part, name, known = _of_arrays(x, y), "arrays", ()
     if len(class_names):
         classes = classes or len(class_names)
-    data = Given(part, class_names)
+    data = Given(part, class_names or known)
     entry: dict[str, Any] = {"name": name} | ({"classes": classes} if classes else {})
     return entry, {("data", name): data}
 
@@ -113,8 +117,14 @@ def _batches(loader: Any, labels: list[int]) -> Iterator[np.ndarray]:
             raise InputError(f"{place}: the loader raises {summary(error)}") from error
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise InputError(f"{place}: is a {type(batch).__name__}; a loader must give images and labels")
-        labels += [as_label(label, place) for label in batch[1]]
-        yield as_array(torch.as_tensor(batch[0]), place)
+        images, several = as_array(torch.as_tensor(batch[0]), place), batch[1]
+        if images.ndim < 3 or not hasattr(several, "__len__") or not np.ndim(several):
+            raise InputError(
+                f"{place}: is one example, and batches are needed; make the loader with batch_size=N, or give its "
+                "dataset"
+            )
+        labels += [as_label(label, place) for label in several]
+        yield images
 
 
 def given_model(model: Any, data: Entry, objects: Objects, called: str = "") -> tuple[Any, Objects]:
@@ -145,6 +155,8 @@ def given_model(model: Any, data: Entry, objects: Objects, called: str = "") -> 
     logits = outputs if given is not None and _are_logits(outputs, given.part) else None
     if isinstance(data, dict) and given is not None and logits is not None and "classes" not in data:
         data["classes"] = _classes(logits, given.part, not is_module)
+        if len(given.classes) != data["classes"]:  # a dataset's names of other classes than the model's
+            objects["data", data["name"]] = Given(given.part)
     elif isinstance(data, dict) and given is not None and outputs is not None and not is_module:
         _require_logits(outputs, given.part, data.get("classes", max(2, int(given.part.labels.max()) + 1)))
     if is_module:
@@ -198,7 +210,7 @@ class _Copies:
 def _probed(model: Any, part: Part) -> Any:
     """What the model returns for the first images; None where it raises: then the run says what is wrong with it."""
     device = torch.device(device_of(model, None) or "cpu")
-    x = torch.from_numpy(part.images[:PROBED]).to(device)
+    x = shared(part.images[:PROBED]).to(device)
     x = x.float() / (255 if part.images.dtype == "uint8" else 1)
     try:
         with isolated(0), torch.no_grad():

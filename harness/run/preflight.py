@@ -10,10 +10,11 @@ from torch import nn
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
+from epsbench.harness.plan.handed_over import HandedOver, other_labels
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.loading import is_users
 from epsbench.harness.plan.names.norms import norm_of
-from epsbench.harness.plan.plan import Job
+from epsbench.harness.plan.plan import Job, examples
 from epsbench.harness.run.attack_trial import AttackUse, attack_problem, users_attacks
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.augmentation import AUGMENTATIONS, augmentation_of, augmentation_problem
@@ -52,10 +53,20 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
             problems += [problem for problem in _of_priors(job, data, context) if problem not in problems]
             continue
         faults = [*_of_classifiers(job, context, seen), *_of_norms(job, data, context, seen)]
-        faults = faults or list(_of_attacks(job, data, context, seen))
+        faults = faults or [*_of_attacks(job, data, context, seen), *_of_given_images(job, data, seen)]
         problems += [problem for problem in faults if problem not in problems]
     if problems:
         raise InputError(problems)
+
+
+def _of_given_images(job: Job, data: Data, seen: set[object]) -> Iterator[str]:
+    """What is wrong with images that somebody else made: labels that are not those of the test images."""
+    for stream in job.streams:
+        cell, attack = stream.cells[0], stream.attack
+        if isinstance(attack, HandedOver) and (attack.images_file, cell.data) not in seen:
+            seen.add((attack.images_file, cell.data))
+            labels = data.test.labels[: examples(cell)].cpu().numpy()
+            yield from filter(None, [other_labels(attack, labels)])
 
 
 def _no_training_split(job: Job, data: Data) -> str | None:

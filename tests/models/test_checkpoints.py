@@ -163,6 +163,23 @@ def test_a_file_that_was_cut_a_program_and_tensors_without_data_are_named(tmp_pa
         load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "m.pt")
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(tmp_path, trained, kind):
+    """Quantised weights would load as whole numbers, and without their scale mean nothing."""
+    torch.save({name: value.to(kind) for name, value in trained.state_dict().items()}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=f"is {kind} in the file and torch.float32 here; save the weights as floats"):
+        load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_floats_are_loaded(tmp_path, trained, kind):
+    torch.save({name: value.to(kind) for name, value in trained.state_dict().items()}, tmp_path / "c.pt")
+    network = SmallCNN().build(DIGITS)
+    load_checkpoint(network, tmp_path / "c.pt")
+    for name, value in trained.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value.to(kind).to(value.dtype))
+
+
 def test_a_whole_pickled_module_is_refused_unrun(tmp_path, trained):
     torch.save(trained, tmp_path / "c.pt")
     with pytest.raises(ValueError, match="refused: it is no plain state dict"):

@@ -55,6 +55,15 @@ def test_a_table_that_the_file_leaves_out_is_made_and_a_name_alone_gets_paramete
     assert document == {"robustness": {"matrix": {"model": "smallcnn"}}}
 
 
+def test_a_start_from_scratch_is_no_name():
+    """``scratch`` and ``self`` stand where there is no table: a key of them makes a table of that key alone."""
+    document = {"robustness": {"matrix": {"start": ["scratch", {"data": "digits"}], "source": "self"}}}
+    wanted = read_changes(["robustness.matrix.start[0].defense=none", "robustness.matrix.source.seed=1"])
+    assert apply_changes(document, wanted)["robustness"]["matrix"] == {
+        "start": [{"defense": "none"}, {"data": "digits"}], "source": {"seed": 1}
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -70,6 +79,8 @@ def test_a_table_that_the_file_leaves_out_is_made_and_a_name_alone_gets_paramete
         ("robustness.training.epochs=nan", "--set: robustness.training.epochs: must be a finite number"),
         ("robustness.include[0].seed=1", "robustness.include is not in the suite; set it as a whole"),
         ("robustness.matrix.eps[0].x=1", "robustness.matrix.eps[0] is 0.05, which has no 'x'"),
+        ("robustness.matrix.eps=[0.1,8/255]",
+         '--set robustness.matrix.eps: [0.1,8/255] is no list or table; texts in it need quotes'),
         ("epochs", "--set 'epochs': must be KEY=VALUE"), ("=3", "must be KEY=VALUE"), ("a..b=1", "must be KEY=VALUE"),
     ],
 )  # fmt: skip

@@ -10,6 +10,8 @@ from epsbench.harness.errors import InputError
 
 LAYOUTS = ("auto", "nchw", "nhwc")
 _CHANNELS = (1, 3)
+_OVERSHOT = 0.25
+"""So far beyond the box lie pixels of images that were resized with bicubic weights."""
 
 
 def checked_images(images: Any, where: str, layout: str = "auto") -> np.ndarray:
@@ -54,9 +56,17 @@ def _in_the_box(images: np.ndarray, where: str, first: int) -> np.ndarray:
         bad = int(np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(1))[0])
         raise InputError(f"{where}: image {first + bad} holds NaN or infinity; leave it out, or correct it")
     if low < 0 or high > 1:
-        remedy = "undo the normalisation: it belongs into the model" if low < 0 else "divide them by 255"
-        raise InputError(f"{where}: pixels go from {low:.4g} to {high:.4g}, and must lie in [0, 1]; {remedy}")
+        raise InputError(
+            f"{where}: pixels go from {low:.8g} to {high:.8g}, and must lie in [0, 1]; {_into_box(low, high)}"
+        )
     return images
+
+
+def _into_box(low: float, high: float) -> str:
+    """What to do with pixels that go from ``low`` to ``high``."""
+    if low >= -_OVERSHOT and high <= 1 + _OVERSHOT:  # rounding, or an interpolation that overshoots
+        return "set what lies outside to 0 or 1: images.clip(0, 1)"
+    return "undo the normalisation: it belongs into the model" if low < 0 else "divide them by 255"
 
 
 def _channels_first(images: np.ndarray, where: str, layout: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +10,28 @@ import numpy as np
 from epsbench.harness.errors import InputError
 
 
-def lines_of(path: Path) -> list[str]:
-    """The first word of every line of a list, without empty lines and comments (``#``)."""
+def lines_of(path: Path, names: Container[str] = ()) -> list[str]:
+    """The id on every line of a list: the whole line where that is one of ``names``, else its first word.
+
+    Empty lines and comments (``#``) are left out.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: the list of ids cannot be read ({error}); give a text file, one id a line"
         ) from error
-    ids = [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not ids:
+    ids = [_id(line.strip(), names) for line in lines]
+    if not any(ids):
         raise InputError(f"{path}: the list of ids is empty; give one id a line")
-    return ids
+    return list(filter(None, ids))
+
+
+def _id(line: str, names: Container[str]) -> str:
+    """The id on one line; empty where there is none. A name may have spaces, and begin with ``#``."""
+    if not line or line in names:
+        return line
+    return "" if line.startswith("#") else line.split()[0]
 
 
 def chosen_numbers(path: Path, n: int) -> np.ndarray:
@@ -43,7 +53,7 @@ def chosen_names(path: Path, names: list[str]) -> list[int]:
         for key in {name, pure.name, pure.stem}:
             by_name.setdefault(key, []).append(position)
     chosen: list[int] = []
-    for line in lines_of(path):
+    for line in lines_of(path, by_name):
         matches = by_name.get(line, [])
         if len(matches) != 1:
             what = "names no image" if not matches else f"names {len(matches)} images; give their paths"

@@ -63,7 +63,7 @@ class OwnCode(DataSource):
         places = {split: f"{where}, split {split!r}" for split in given}
         decoder = Decoder(where, sum(size_of(value, places[split]) for split, value in given.items()))
         for split, value in given.items():
-            names = names or _class_names(value)
+            names = names or class_names_of(value)
             parts[split] = part_of(value, places[split], self.facts.classes, decoder, split)
         return Splits.of(parts, where, names, missing, decoder.work)
 
@@ -181,7 +181,7 @@ def _example(dataset: Any, position: int, place: str) -> tuple[np.ndarray, int]:
     return _image(example[0], place), as_label(example[1], place)
 
 
-def _class_names(value: Any) -> tuple[str, ...]:
+def class_names_of(value: Any) -> tuple[str, ...]:
     """What a dataset calls its classes, as torchvision's do in ``classes``; empty where that is no list of names."""
     names = getattr(value, "classes", None)
     names = names.tolist() if isinstance(names, np.ndarray) else names

@@ -107,7 +107,8 @@ def _named(table: dict[str, Any], base: Path) -> Named:
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, Parameter]:
-    facts = {name: Parameter(name, "int" if name == "classes" else "anything", None, later=True) for name in FACTS}
+    types = {"classes": "int", "mean": "tuple[float, ...]", "std": "tuple[float, ...]"}
+    facts = {name: Parameter(name, types[name], None, later=True) for name in FACTS}
     try:
         own = parameters_of(factory, _SPLIT)
     except InputError:  # a class of C without a signature takes no parameters

@@ -118,6 +118,15 @@ def _float(value: Any) -> float:
     return float(value)
 
 
+def _numbers(value: Any) -> Any:
+    """A list of numbers, as it is: an integer stays one, and so does the id of its cell."""
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    for each in value:
+        _float(each)
+    return value
+
+
 def _instance_of(kind: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, kind):
@@ -133,6 +142,7 @@ _FITS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "float": ("a number", _float),
     "str": ("a string", _instance_of(str)),
     "bool": ("true or false", _instance_of(bool)),
+    "tuple[float, ...]": ("a list of numbers", _numbers),
     "Fraction": ("an ε", parse_epsilon),
     "fractions.Fraction": ("an ε", parse_epsilon),
 }

@@ -16,6 +16,7 @@ from epsbench.harness.plan.data.pixels import Images, PixelFile
 from epsbench.harness.plan.data.source import Part
 from epsbench.harness.plan.data.stored import open_data
 from epsbench.harness.plan.names.data import source_of
+from epsbench.harness.run.data.arrays import shared
 from epsbench.harness.run.data.examples import Data, Examples
 from epsbench.harness.run.data.readers import digits, torchvision
 from epsbench.harness.run.data.readers.source import Source, Stored
@@ -77,7 +78,7 @@ def _placed(images: Images, labels: Tensor, brightest: int, device: torch.device
     """Images in memory go to the device where they fit; others, and those in a file, are streamed to it."""
     if isinstance(images, PixelFile) or not _fits(images.nbytes, device):
         return StreamedExamples(images, labels.to(device), brightest)
-    return Examples(torch.from_numpy(images).to(device), labels.to(device), brightest)
+    return Examples(shared(images).to(device), labels.to(device), brightest)
 
 
 def _fits(size: int, device: torch.device) -> bool:

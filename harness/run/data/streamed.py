@@ -11,6 +11,7 @@ from torch import Tensor
 
 from epsbench.harness.plan.data.decoded import WorkFolder
 from epsbench.harness.plan.data.pixels import Images, PixelFile, taken
+from epsbench.harness.run.data.arrays import shared
 from epsbench.harness.run.data.examples import Examples
 
 
@@ -45,7 +46,7 @@ class StreamedExamples(Examples):
         if isinstance(index, slice) and index.start is not None and index.stop is not None:
             self._expect(slice(index.stop, 2 * index.stop - index.start))
         rows = slice(None) if index is None else index.cpu().numpy() if isinstance(index, Tensor) else index
-        raw = torch.from_numpy(self._images[rows]).to(self.device)
+        raw = shared(self._images[rows]).to(self.device)
         # The division makes a copy of what lies in memory; what was read from a file is a copy already.
         return raw.to(torch.float32, copy=raw.is_floating_point()).div_(self._brightest)
 

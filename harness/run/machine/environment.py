@@ -38,11 +38,13 @@ def choose_device(wanted: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"--device: {name!r} is no device; give cpu, cuda or cuda:0") from error
+        raise InputError(f"device: {name!r} is no device; give cpu, cuda or cuda:0") from error
     if device.type not in {"cpu", "cuda"}:
-        raise InputError(f"--device: {name!r} is not supported; give cpu or cuda")
+        raise InputError(f"device: {name!r} is not supported; give cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device: torch sees no CUDA device here; check the driver, or give --device cpu")
+        raise InputError("device: torch sees no CUDA device here; check the driver, or give cpu")
+    if device.type == "cuda" and (device.index or 0) >= (there := torch.cuda.device_count()):
+        raise InputError(f"device: there is no {name}; the last of {there} is cuda:{there - 1}")
     return device
 
 

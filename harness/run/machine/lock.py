@@ -29,7 +29,8 @@ def only_run(results: Path) -> Iterator[None]:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be opened ({error.strerror}); give another folder with --out, or correct its owner"
+            f"{path}: cannot be opened ({error.strerror}); give another folder with --out (out= in Python), or correct "
+            "its owner"
         ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,7 +42,8 @@ def only_run(results: Path) -> Iterator[None]:
             holder = os.pread(file, 200, 0).decode(errors="replace").encode("unicode_escape").decode()
             os.close(file)
             raise InputError(
-                f"{results}: another run is writing there ({holder}); wait for it, or give another folder with --out"
+                f"{results}: another run is writing there ({holder}); wait for it, or give another folder with --out "
+                "(out= in Python)"
             ) from error
     _LOCKED_FOLDERS[results] = results.stat()
     try:
@@ -70,7 +72,7 @@ def require_in_place(results: Path) -> None:
     if not same:
         raise InputError(
             f"{results}: was moved or deleted while this run was writing to it; finished cells are where it is now: "
-            "move it back, or name its new place with --out, and the same command goes on from there"
+            "move it back, or name its new place with --out (out= in Python), and the same call goes on from there"
         )
 
 

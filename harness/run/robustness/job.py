@@ -209,7 +209,8 @@ class Bench:
             # Attack and model are the user's code: they may raise anything, or even try to exit.
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 blind = attacker is not None and not attacker.engine.victim.differentiable
-                advice = NO_GRADIENT if blind and stream.attack.query != "logits" else ""
+                blind = blind and stream.attack.query != "logits" and _answers(attacker)
+                advice = NO_GRADIENT if blind else ""
                 yield from (failed(cell, error, self.context, started, advice) for cell in pending)
 
     def _in_shards(self, stream: Stream, attacker: Attacker) -> Sharded | None:
@@ -252,6 +253,17 @@ class Bench:
             findings += [finding for finding in self.auditor.among(seen) if finding.code not in codes]
             findings += self.auditor.doubt(attacker.engine, stream.attack, outcome)
         return findings
+
+
+def _answers(attacker: Attacker | None) -> bool:
+    """Whether the attacked model gives logits. One that always raises does not lack a gradient alone."""
+    if attacker is None or not len(attacker.engine.targets):
+        return False
+    try:
+        attacker.engine.victim.scores(attacker.engine.targets.batch(1)[0])
+    except (Exception, SystemExit):  # noqa: BLE001 - the user's code, which has raised already
+        return False
+    return True
 
 
 def _keys(sources: Sequence[RobustnessCell]) -> tuple[str, ...]:

@@ -239,6 +239,21 @@ def test_ids_of_a_folder_are_names(base, photos):
     )
 
 
+def test_ids_may_have_spaces_and_a_byte_order_mark(base, photos):
+    """A name is the whole line; what follows a name that is no such line is ignored, as a label in a list would be."""
+    (photos / "val" / "dog" / "dog1.png").rename(photos / "val" / "dog" / "dog 1 (b), c=#2.png")
+    (photos / "val" / "cat" / "cat0.png").rename(photos / "val" / "cat" / "#0.png")
+    lines = ["# a comment", " cat/#0.png", "dog/dog 1 (b), c=#2.png", "cat2 0", "#0", ""]
+    for encoding in ("utf-8", "utf-8-sig"):
+        (base / "ids.txt").write_text("\n".join(lines[:4]), encoding=encoding)
+        read = splits({"name": "folder", "path": "photos", "resize": 12, "crop": 10, "ids": "ids.txt"}, base)
+        assert read.test.labels.tolist() == [0, 1, 0]
+    (base / "ids.txt").write_text("\n".join(lines))
+    assert "names an example twice" in message(
+        {"name": "folder", "path": "photos", "resize": 12, "crop": 10, "ids": "ids.txt"}, base
+    )
+
+
 def test_folders_that_cannot_be_used(base, photos):
     assert "set resize and crop, such as" in message({"name": "folder", "path": "photos"}, base)
     assert "too few for crop = 64" in message({"name": "folder", "path": "photos", "crop": 64}, base)
@@ -312,6 +327,8 @@ def test_a_function_is_asked_for_each_split(code):
         ("mine.py:nothing", "is a int; give (x, y)"),
         ("mine.py:Brids", "did you mean 'Birds'"),
         ({"name": "mine.py:Birds", "widht": 1}, "unknown parameter 'widht'"),
+        ({"name": "mine.py:Birds", "mean": 0.5}, "mean: must be a list of numbers, not 0.5"),
+        ({"name": "mine.py:Birds", "std": ["a"]}, "std: must be a list of numbers, not ['a']"),
         ("gone.py:Birds", "cannot be read"),
     ],
 )

@@ -1,0 +1,86 @@
+"""What `epsbench.evaluate` makes of numbers, paths, mapped files and datasets that a program has in hand."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import epsbench
+from epsbench.harness import api
+from epsbench.harness.plan.epsilon import parse_epsilon
+from epsbench.harness.run.data import load
+
+
+@pytest.fixture(scope="module")
+def x(digits):
+    return digits[0][:60]
+
+
+@pytest.fixture(scope="module")
+def y(digits):
+    return digits[1][:60]
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, torch.float16, torch.bfloat16, torch.float32])
+def test_eps_of_any_type_is_the_number_that_was_meant(kind):
+    """A rounded 0.1 is 0.1, alone and in an array; in types that hold it apart from its neighbours, 8/255 is 8/255."""
+    wide = kind in (np.float32, np.float64, torch.float32)
+    values = [0.1, 0.3, 0.03, 1 / 3 if wide else 0.5, 8 / 255 if wide else 0.25]
+    wanted = [Fraction(1, 10), Fraction(3, 10), Fraction(3, 100), *(
+        [Fraction(1, 3), Fraction(8, 255)] if wide else [Fraction(1, 2), Fraction(1, 4)]
+    )]  # fmt: skip
+    array = torch.tensor(values, dtype=kind) if isinstance(kind, torch.dtype) else np.array(values, dtype=kind)
+    assert [parse_epsilon(each) for each in api._plain_numbers(array)] == wanted
+    assert [parse_epsilon(api._plain_numbers(each)) for each in array] == wanted
+
+
+def test_numbers_of_numpy_are_numbers(network, x, y):
+    plain = epsbench.evaluate(network, x, y, attack="pgd:steps=2,random_start=true", eps=0.1, seed=3, limit=30)
+    other = epsbench.evaluate(network, x, y, attack="pgd:steps=2,random_start=true", eps=0.1, seed=np.int64(3),
+                              limit=np.int32(30), batch_size=np.int64(7), early_stop=np.bool_(True),
+                              classes=np.int64(10))  # fmt: skip
+    assert other[0].robust.tolist() == plain[0].robust.tolist()
+
+
+def test_the_file_of_data_may_be_a_path(network, x, y, tmp_path):
+    np.savez(tmp_path / "test.npz", images=x.numpy(), labels=y.numpy())
+    result = epsbench.evaluate(network, tmp_path / "test.npz", attack="fgsm", eps=0.1)
+    assert result.clean_accuracy.n == len(x)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_images_in_a_file_that_is_only_read(network, x, y, tmp_path, streamed, monkeypatch):
+    """``numpy.load`` with ``mmap_mode="r"`` gives memory that nobody may write to. Warnings are errors here."""
+    if streamed:
+        monkeypatch.setattr(load, "_fits", lambda size, device: False)
+    np.save(tmp_path / "x.npy", x.numpy())
+    before = (tmp_path / "x.npy").read_bytes()
+    result = epsbench.evaluate(network, np.load(tmp_path / "x.npy", mmap_mode="r"), y, attack="fgsm", eps=0.1)
+    assert result[0].robust.tolist() == epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1)[0].robust.tolist()
+    assert (tmp_path / "x.npy").read_bytes() == before
+
+
+class WithNames(TensorDataset):
+    """A dataset that says what its classes are called, as torchvision's do."""
+
+    def __init__(self, x, y, classes):
+        super().__init__(x, y)
+        self.classes = classes
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_a_dataset_names_its_classes(network, x, y, loader):
+    def first(classes, **more):
+        data = WithNames(x, y, classes)
+        result = epsbench.evaluate(network, DataLoader(data, 9) if loader else data, attack="fgsm", eps=0.1, **more)
+        return result.frame().get("label_name", [None])[0]
+
+    names = [f"number {digit}" for digit in range(10)]
+    assert first(names) == names[y[0]]
+    assert first(names, class_names=list("abcdefghij")) == "abcdefghij"[y[0]]
+    for others in (names[:4], [*names, "ten"], 10, None):  # names of other classes than the model's, or no names
+        assert first(others) is None
