@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from epsbench.harness.choices import Format
 from epsbench.harness.errors import InputError
+from epsbench.harness.files import FileStamp, stamp_of
 from epsbench.harness.options import INTERRUPTED, TIME_IS_UP, Options
 from epsbench.harness.plan.plan import plan, require_writable
 from epsbench.harness.plan.suite import Suite
+from epsbench.harness.several import CANNOT_RUN, RUN_ORDER, worst
 
 Echo = Callable[[str], None]
 
@@ -41,16 +43,34 @@ def measure(suite: Suite, results: Path, options: Options, save_images: Path | N
         echo(nothing_to_do(made))
         echo(_unchanged_report(results))
         _save_images(suite, results, save_images, echo)
-        return 1 if made.void else 0
+        return _with_report(1 if made.void else 0, results, {})
     require_writable(results)
     from epsbench.harness.run.runner import run_suite
 
     code = run_suite(suite, results, options, made.records)
     nothing = code == TIME_IS_UP and not any((results / "cells").glob("*.json"))  # which was said
     if code != INTERRUPTED and not nothing:
+        before = _stamps(results)
         echo(_report(results))
         _save_images(suite, results, save_images, echo)
+        return _with_report(code, results, before)
     return code
+
+
+def _with_report(code: int, results: Path, before: Mapping[str, FileStamp | None]) -> int:
+    """The exit code of a run whose reports had these stamps before it wrote them.
+
+    It is `CANNOT_RUN` where one is missing or was not written. The last lines of the report name it.
+    """
+    written = all(stamp is not None and stamp != before.get(name) for name, stamp in _stamps(results).items())
+    return code if written else worst((code, CANNOT_RUN), RUN_ORDER)
+
+
+def _stamps(results: Path) -> dict[str, FileStamp | None]:
+    """When the reports beside the records were written; None for one that is no file."""
+    from epsbench.harness.report.build import BESIDE
+
+    return {name: stamp_of(results / name) if (results / name).is_file() else None for name in BESIDE}
 
 
 MANY = 500

@@ -101,7 +101,12 @@ class VAENetwork(nn.Module):
         self.prior = prior or StandardNormal(z_dim)
 
     def encode(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-std of q(z|x), float32 (N, z_dim), for grey levels ``target`` (N, C, H, W)."""
+        """Mean and log-std of q(z|x), float32 (N, z_dim), for grey levels ``target`` (N, C, H, W).
+
+        Raises `TypeError` for floats: images in [0, 1] would be taken for levels, and be almost black.
+        """
+        if target.is_floating_point():
+            raise TypeError("encode takes grey levels, not floats; give vae.encode(quantise(x, vae.levels))")
         mean, log_std = self.encoder(rescale(target, self.levels) * 2 - 1)
         return mean.float(), log_std.float()
 

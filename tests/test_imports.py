@@ -138,7 +138,8 @@ MAY_IMPORT = {
         "harness.plan", "harness.errors", "harness.durations", "models.preprocessing", "models.hub",
     ),
     "harness.measuring": (
-        RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb", *SHARED,
+        RUN, "harness.report", "harness.plan", "harness.choices", "harness.listing", "harness.evaluate_verb",
+        "harness.several", *SHARED,
     ),
     "harness.report_verbs": ("harness.report", "harness.plan", "harness.choices", *SHARED),
     "harness.gate_verbs": (

@@ -93,7 +93,7 @@ def test_a_suite_that_cannot_run_stops_no_other_and_an_interruption_stops_all(ca
         return run_each(works, Options(time_limit=100), tmp_path / "images.npz", lines.append, measure), lines[-4:]
 
     assert codes_of(0, InputError("no data"), 1, 0) == (
-        2, ["s0: measured", "s1: cannot run", "s2: measured, and some cells failed or are void", "s3: measured"]
+        2, ["s0: measured", "s1: cannot run, or without its report", "s2: measured, and some cells failed or are void", "s3: measured"]
     )  # fmt: skip
     assert "epsbench: s1: no data" in capsys.readouterr().err
     assert codes_of(0, INTERRUPTED) == (
@@ -284,6 +284,22 @@ def test_a_report_on_many_records_is_made_in_a_process_of_its_own(call, monkeypa
     assert "Robust accuracy on digits" in text
     assert text.rstrip().endswith("out/report.md")
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_report_that_cannot_be_written_is_an_exit_code(call, tmp_path):
+    """Its records are kept; the same command says so again, and ends well once there is room for the report."""
+    ones = ("run", "one.toml", "--quiet", "--device", "cpu", "--out", "out")
+    taken = tmp_path / "out" / "report.html"
+    (taken / "mine").mkdir(parents=True)
+    for again in (False, True):
+        code, text, _ = call(*ones)
+        assert (code, "nothing to do" in text) == (2, again)
+        assert "out/report.html: not written (" in text
+    assert len(read_records(tmp_path / "out")) == 1
+    (taken / "mine").rmdir()
+    taken.rmdir()
+    assert call(*ones)[0] in (0, 1)
+    assert taken.is_file()
 
 
 @pytest.mark.parametrize("option", sorted(set(re.findall(r"--attack (\S+)", choices.EXAMPLES["evaluate"]))))

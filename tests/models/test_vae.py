@@ -38,6 +38,14 @@ def test_every_shape_comes_back(shape, levels):
     assert 0 <= vae.sample(z).min() <= vae.sample(z).max() <= 1
 
 
+def test_images_are_not_taken_for_grey_levels():
+    vae = VAENetwork((1, 8, 8), z_dim=3, filters=2, levels=16)
+    x = torch.rand(4, 1, 8, 8)
+    with pytest.raises(TypeError, match=r"give vae\.encode\(quantise\(x, vae\.levels\)\)"):
+        vae.encode(x)
+    assert vae.encode(quantise(x, vae.levels))[0].shape == (4, 3)
+
+
 def test_a_network_of_zeros_knows_nothing():
     vae = VAENetwork(MNIST)
     for weight in vae.parameters():

@@ -14,6 +14,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.records import Metric, Record, Verdicts
 from epsbench.harness.records.tables import canonical
+from epsbench.harness.records.predictions import Predictions
 from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, fold
 from epsbench.harness.report.results.apart import SETTING, settings_by_cell
 from epsbench.harness.report.results.loading import Results
@@ -58,7 +59,10 @@ def measured(results: Results) -> list[Measured]:
         extra = setting(cell)
         model += f" ({extra})" if extra != ABSENT else ""
         label = f"{model}, {names.attack(cell)} {norm_name(cell['norm'])}"
-        runs.setdefault(_but_for_eps(record), Measured(label, extra, record, np.sort(distances[clean]), len(clean)))
+        key = _but_for_eps(record)
+        # Of several ε the largest: its predictions know the adversarial classes of the most images.
+        if key not in runs or Fraction(runs[key].record.cell["eps"]) < Fraction(cell["eps"]):
+            runs[key] = Measured(label, extra, record, np.sort(distances[clean]), len(clean))
     return list(runs.values())
 
 
@@ -140,9 +144,26 @@ def at_radius(record: Record, eps: Fraction) -> Record:
         "cell": cell,
         "metrics": metrics,
         "verdicts": Verdicts.pack(clean, robust),
+        "predictions": _predictions_at(record, clean, robust),
         "pictures": False,  # they show another ε
     }
     return record.model_copy(update=changed)
+
+
+def _predictions_at(record: Record, clean: np.ndarray, robust: np.ndarray) -> Predictions | None:
+    """What the judge answers at another ε; None where that is not known of an image that is fooled there only.
+
+    The nearest image that fools the model is the same at every ε. Where it lies beyond ε, the image is left as it is.
+    """
+    if record.predictions is None or record.verdicts is None:
+        return None
+    answers, before = record.predictions.unpack(), record.verdicts.unpack()[1]
+    if (clean & ~robust & before).any():
+        return None
+    adversarial = np.where(robust, answers.clean, answers.adversarial)
+    confidence = np.where(robust, answers.clean_confidence, answers.adversarial_confidence)
+    changed = answers._replace(adversarial=adversarial, adversarial_confidence=confidence)
+    return Predictions.pack(changed, record.predictions.classes)
 
 
 def _share(bits: np.ndarray) -> Metric:

@@ -191,6 +191,8 @@ def _state(folder: Path, commit: str) -> dict[str, Any]:
 def _output(*command: str) -> str | None:
     """What a command prints; None if it is not installed or fails."""
     environment = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_CHECKOUT}
+    # `git status` would write what it learns into the user's index. Killed meanwhile, it leaves a lock there for good.
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):

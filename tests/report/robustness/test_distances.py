@@ -10,6 +10,7 @@ import pytest
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Distances, read_record, write_record
+from epsbench.harness.records.predictions import Answers, Predictions
 from epsbench.harness.report.build import report
 from epsbench.harness.report.results.loading import load_results
 from epsbench.harness.report.robustness.distances import curves, distances_table, measured, only_at
@@ -62,6 +63,26 @@ def test_a_radius_that_was_not_measured_is_answered_from_the_distances(folder):
     assert "| 0.3 |" in text
     assert "0.1 |" not in text
     assert not (folder / "report.html").exists()
+
+
+def test_adversarial_classes_are_those_at_the_radius(tmp_path):
+    """Within ε the class of the nearest image that fools; beyond it that of the image. None: not all are known."""
+    clean_class = np.where(CLEAN, 3, 4)
+    ever = np.where(CLEAN & np.isfinite(DISTANCES) & (DISTANCES < 0.31), 7, clean_class)
+    for eps, fooled in (("0.1", 7 * (DISTANCES < 0.11)), ("0.3", ever)):
+        adversarial = np.where((fooled == 7) & CLEAN, 7, clean_class)
+        record = factory.robustness(CLEAN, CLEAN & (adversarial == 3), attack=DDN, norm="l2", eps=eps)
+        answers = Answers(np.full(10, 3), clean_class, adversarial, np.full(10, 0.5), np.full(10, 0.75))
+        changed = {"distances": Distances.pack(DISTANCES), "predictions": Predictions.pack(answers, 10)}
+        write_record(tmp_path, record.model_copy(update=changed))
+    (at,) = only_at(load_results(tmp_path), [Fraction("0.2")]).robustness
+    answers = at.predictions.unpack()
+    inside = CLEAN & (DISTANCES < 0.21)
+    assert answers.adversarial.tolist() == np.where(inside, 7, clean_class).tolist()
+    assert np.round(answers.adversarial_confidence, 1).tolist() == np.where(inside | ~CLEAN, 0.7, 0.5).tolist()
+    (beyond,) = only_at(load_results(tmp_path), [Fraction("0.4")]).robustness
+    assert beyond.predictions is None
+    assert report(tmp_path, "markdown", at_eps=[Fraction("0.4")])
 
 
 def test_a_radius_that_nothing_answers_is_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def test_the_commit_is_that_of_the_folder_with_the_users_code(checkout):
     assert str(checkout) not in json.dumps(described)
     (checkout / "mine" / "model.py").write_text("X = 2\n")
     assert describe(CPU, checkout / "mine")["repository"]["dirty"] is True
+
+
+def test_the_users_index_is_left_alone(checkout):
+    """`git status` writes what it learns of touched files, under a lock that a killed process leaves for good."""
+    os.utime(checkout / "mine" / "model.py", (1, 1))
+    index = checkout / ".git" / "index"
+    before = index.read_bytes()
+    assert describe(CPU, checkout / "mine")["repository"]["dirty"] is False
+    assert index.read_bytes() == before
+    git(checkout, "status", "--porcelain")
+    assert index.read_bytes() != before
 
 
 def test_inside_a_git_hook_of_another_checkout_too(checkout, tmp_path_factory, monkeypatch):
