@@ -160,6 +160,8 @@ def report(*results: str | Path, format: str = "markdown", output: str | Path | 
     """
     from epsbench.harness.report.build import report as build
 
+    if not results:
+        raise InputError("report: give the results folder of a run, or several")
     file = Path(output) if output is not None else None
     if format == "text" and file is None:
         from epsbench.harness.report.build import FORMATS

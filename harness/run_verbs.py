@@ -71,7 +71,7 @@ def run(
 ) -> None:
     """Measure the cells that have no record.
 
-    Exit code 0: all measured, 1: a cell failed or is void, 2: cannot run or write the report, 3: the time limit ended it.
+    Exit code 0: all measured, 1: a cell failed or is void, 2: cannot run or report, 3: the time limit ended it.
     """
     from epsbench.harness.measuring import measure, require_folder
     from epsbench.harness.options import Options
@@ -143,7 +143,7 @@ def evaluate(
 ) -> None:
     """Attack a model as it is: clean and robust accuracy.
 
-    Exit code 0: measured, 1: failed or void, 2: cannot run or write the report, 3: the time limit ended it.
+    Exit code 0: measured, 1: failed or void, 2: cannot run or report, 3: the time limit ended it.
     """
     from epsbench.harness.evaluate_verb import suite_of
     from epsbench.harness.measuring import measure, require_folder

@@ -25,6 +25,8 @@ def files_of_images(path: Path, points: int) -> list[Path]:
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix or '.npz'}") for number in range(points))
     files = [path] if points == 1 else list(numbered)
     for file in files:
+        if file.is_dir():
+            raise InputError(f"{file}: is a folder; name a file, such as {file / 'images.npz'}")
         if file.is_file() and not _has_saved_images(file):
             raise InputError(f"{file}: is there, and no file of adversarial images; save them under another name")
     return files

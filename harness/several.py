@@ -18,7 +18,7 @@ RUN_ORDER = (INTERRUPTED, CANNOT_RUN, TIME_IS_UP, BAD, MEASURED)
 """Exit codes of a run of several suites: the first of these that any suite had."""
 CHECK_ORDER = (1, 2, 0)
 """The same of checks: a broken bound before one that was not measured."""
-STATES = {MEASURED: "measured", BAD: "measured, and some cells failed or are void", CANNOT_RUN: "cannot run, or without its report",
+STATES = {MEASURED: "measured", BAD: "measured, and some cells failed or are void", CANNOT_RUN: "cannot run or report",
           TIME_IS_UP: "not finished in time", INTERRUPTED: "stopped"}  # fmt: skip
 
 Echo = Callable[[str], None]

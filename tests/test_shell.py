@@ -93,7 +93,8 @@ def test_a_suite_that_cannot_run_stops_no_other_and_an_interruption_stops_all(ca
         return run_each(works, Options(time_limit=100), tmp_path / "images.npz", lines.append, measure), lines[-4:]
 
     assert codes_of(0, InputError("no data"), 1, 0) == (
-        2, ["s0: measured", "s1: cannot run, or without its report", "s2: measured, and some cells failed or are void", "s3: measured"]
+        2, ["s0: measured", "s1: cannot run or report", "s2: measured, and some cells failed or are void",
+            "s3: measured"]
     )  # fmt: skip
     assert "epsbench: s1: no data" in capsys.readouterr().err
     assert codes_of(0, INTERRUPTED) == (

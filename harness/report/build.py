@@ -85,7 +85,7 @@ def report(
     than text.
     """
     if fmt not in FORMATS:
-        raise InputError(f"--format: unknown format {fmt!r}{did_you_mean(fmt, FORMATS)}")
+        raise InputError(f"format: unknown format {fmt!r}{did_you_mean(fmt, FORMATS)}")
     if out is not None and (output is not None or fmt != "text"):
         raise InputError(
             "--out: names the folder of report.html and report.md; leave out either --out, or --format and --output"
