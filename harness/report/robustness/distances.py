@@ -13,8 +13,8 @@ import numpy as np
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.records import Metric, Record, Verdicts
-from epsbench.harness.records.tables import canonical
 from epsbench.harness.records.predictions import Predictions
+from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, fold
 from epsbench.harness.report.results.apart import SETTING, settings_by_cell
 from epsbench.harness.report.results.loading import Results
