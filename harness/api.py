@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+SHOWN_ROWS = 20
+
 
 def evaluate(
     model: Any,
@@ -133,7 +135,19 @@ def attack(model: Any, x: Any, y: Any = None, *, attack: Any = "pgd", norm: Any 
 
 
 class Records(list[Record]):
-    """The records of a results folder, oldest first."""
+    """The records of a results folder, oldest first. They show themselves as a table, twenty rows at most."""
+
+    def __repr__(self) -> str:
+        from epsbench.harness.frames import overview
+
+        return overview(self).to_string(max_rows=SHOWN_ROWS, na_rep="", show_dimensions=True) if self else "no records"
+
+    def _repr_html_(self) -> str:
+        from epsbench.harness.frames import overview
+
+        return (
+            str(overview(self).to_html(max_rows=SHOWN_ROWS, na_rep="", show_dimensions=True)) if self else "no records"
+        )
 
     def frame(self) -> pd.DataFrame:
         """One row a cell: every parameter as a column, ε as text and as a number, metrics with intervals, costs."""
@@ -153,8 +167,8 @@ def records(results: str | Path) -> Records:
 
 
 def report(*results: str | Path, format: str = "markdown", output: str | Path | None = None) -> str:
-    """The report on one results folder or several: ``text``, ``markdown``, ``csv``, ``json``,
-    ``html`` or ``latex``.
+    """The report on one results folder or several, in a format: ``text``, ``markdown``, ``csv``, ``json``, ``html``
+    or ``latex``.
 
     With ``output`` it is also written to that file. Raises `InputError` as ``epsbench report``.
     """

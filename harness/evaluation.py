@@ -87,6 +87,12 @@ class Point:
         """The share of images that are right without and under the attack."""
         return Share.of(self.robust, self.void)
 
+    def __str__(self) -> str:
+        return f"robust accuracy {self.robust_accuracy} under {self.attack} {self.norm} ε {self.eps}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
     def fooled_by(self) -> np.ndarray:
         """The part of the attack that fooled each image (n,); empty text where none did."""
         names = np.full(len(self.robust), "", dtype=object)

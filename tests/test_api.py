@@ -634,6 +634,21 @@ def test_the_smallest_distance_is_infinite_where_no_image_fools_and_unknown_with
     assert "smallest_distance" not in within.frame()
 
 
+def test_points_and_records_show_themselves_in_lines_that_a_reader_takes_in(network, x, y, tmp_path):
+    result = epsbench.evaluate(network, x, y, attack=["fgsm", "pgd:steps=3"], eps=[0.1, 0.2], out=tmp_path / "out")
+    assert str(result[0]) == f"robust accuracy {result[0].robust_accuracy} under fgsm linf ε 0.1"
+    assert repr(result[0]) == f"<{result[0]}>"
+    records = epsbench.records(tmp_path / "out")
+    shown = repr(records)
+    assert all(record.id in shown for record in records)
+    assert {"attack.steps", "robust_accuracy"} <= set(shown.splitlines()[0].split())
+    assert "training.epochs" not in shown  # it is the same in all of them
+    assert "[4 rows x" in shown
+    assert records[0].id in records._repr_html_()
+    assert max(map(len, shown.splitlines())) < 200
+    assert repr(type(records)([])) == "no records"
+
+
 @pytest.mark.parametrize(
     "form", [lambda z: z[:, :1] - z[:, 1:], lambda z: z[:, 0] - z[:, 1], lambda z: (z, z), lambda z: {"logits": z}]
 )

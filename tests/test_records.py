@@ -207,6 +207,8 @@ def test_flat_rows_hold_numbers_as_numbers():
     table = frame([record(), record(id="aaaaaaaa")])
     assert len(table) == 2
     assert table["robust_accuracy"].mean() == 0.5
+    samples = flatten(record(metrics={"precision": Metric(value=0.9, n=5)}, cell={"precision": "bf16"}))
+    assert (samples["precision"], samples["metric.precision"], samples["metric.precision_n"]) == ("bf16", 0.9, 5)
     trained = frame([record(training={"seconds": 60.0, "epochs": 3, "form": "folded"})]).iloc[0]
     assert (trained["training_seconds"], trained["training_epochs"]) == (60.0, 3)
     assert "training_form" not in trained
