@@ -170,7 +170,7 @@ def check_model(
     """
     from epsbench.harness.api import evaluate
 
-    images = x if x is not None else torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.as_tensor(x) if x is not None else torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
     labels = y if y is not None else _labels(_network(model), images)
     try:
         result = evaluate(model, images, labels, attack="fgsm", eps="8/255", norm=NORMS["linf"].name)

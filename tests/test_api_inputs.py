@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import epsbench
 from epsbench.harness import api
+from epsbench.harness.errors import InputError
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.run.data import load
 
@@ -62,6 +63,33 @@ def test_images_in_a_file_that_is_only_read(network, x, y, tmp_path, streamed, m
     result = epsbench.evaluate(network, np.load(tmp_path / "x.npy", mmap_mode="r"), y, attack="fgsm", eps=0.1)
     assert result[0].robust.tolist() == epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1)[0].robust.tolist()
     assert (tmp_path / "x.npy").read_bytes() == before
+
+
+def test_images_are_saved_in_files_of_their_own(network, x, y, tmp_path):
+    """Not over another file, and not in place of a folder; over an earlier file of images, yes."""
+    result = epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1)
+    (tmp_path / "weights.npz").write_text("precious")
+    for place, wanted in (
+        ("weights.npz", "no file of adversarial images; save them under"),
+        (".", "is a folder; name"),
+    ):
+        with pytest.raises(InputError, match=wanted):
+            result.save_images(tmp_path / place)
+    assert (tmp_path / "weights.npz").read_text() == "precious"
+    for _ in range(2):
+        result.save_images(tmp_path / "images.npz")
+    with np.load(tmp_path / "images.npz") as saved:
+        assert np.array_equal(saved["images"], result.images)
+
+
+def test_a_report_needs_a_folder():
+    with pytest.raises(InputError, match="report: give the results folder of a run"):
+        epsbench.report()
+
+
+def test_a_model_is_checked_on_arrays(network, x, y):
+    epsbench.testing.check_model(network, x.numpy())
+    epsbench.testing.check_model(network, x.numpy(), y.numpy())
 
 
 class WithNames(TensorDataset):
