@@ -33,6 +33,19 @@ class Asking:
         """
         return classes - 1
 
+    def score(self, values: Tensor, gradients: Tensor) -> Tensor:
+        """Of a ``jacobian``: by which number (N, M) one class is chosen, the least.
+
+        ``values`` (N, M) are the losses towards M classes, and ``gradients`` (N, M, C, H, W) theirs. An attack that
+        defines it gets the gradient of that class alone, (N, 1, C, H, W), so that those of a thousand classes need not
+        be kept. Default: none is chosen, and there are the gradients of all.
+        """
+        raise NotImplementedError
+
+    def chooses(self) -> bool:
+        """Whether it defines `score`."""
+        return type(self).score is not Asking.score
+
     def budget(self) -> int:
         """How many answers one attempt has at most."""
         return getattr(self, "steps", 1)

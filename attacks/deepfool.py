@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.base import LATER, Polished, State, at_least_one
-from epsbench.attacks.fab import nearest_boundary
+from epsbench.attacks.fab import distances, nearest_boundary
 from epsbench.attacks.losses import LogitDifference
 from epsbench.attacks.plane import to_plane
 from epsbench.attacks.rows import Answer, Rows
@@ -62,8 +62,11 @@ class DeepFool(Polished):
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         return rows.x, {"stays": rows.y < 0}
 
+    def score(self, values: Tensor, gradients: Tensor) -> Tensor:
+        return distances(self.norm, values, gradients)  # line 8
+
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
-        w, f = nearest_boundary(self.norm, answer)  # line 8
+        w, f = nearest_boundary(answer)
         move = to_plane(self.norm, answer.x, w, f - BEYOND)  # line 9
         proposal = rows.project(answer.x + (1 + self.overshoot) * move)  # line 10
         stays = (proposal == answer.x).flatten(1).all(1)

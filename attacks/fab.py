@@ -60,6 +60,9 @@ class FAB(Polished):
         wrong = logits.argmax(1) != rows.y
         return choose_rows(wrong, rows.x + BACKWARD * (point - rows.x), point)
 
+    def score(self, values: Tensor, gradients: Tensor) -> Tensor:
+        return distances(self.norm, values, gradients)  # eq. 7
+
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         w, f = self._boundary(answer)  # the boundary is where f + ⟨w, move⟩ = 0 (eq. 4)
         d = to_plane(self.norm, answer.x, w, f)  # eq. 6
@@ -73,18 +76,19 @@ class FAB(Polished):
         return near.where(per_row(rows.attempt > 0), rows.x)
 
     def _boundary(self, answer: Answer) -> tuple[Tensor, Tensor]:
-        return nearest_boundary(self.norm, answer)  # eq. 7
+        return nearest_boundary(answer)
 
 
-def nearest_boundary(norm: Norm, answer: Answer) -> tuple[Tensor, Tensor]:
-    """Gradient (N, C, H, W) and value (N,) of z_k − z_y, for the class k whose linearised boundary is nearest.
-
-    It is one of the ``classes`` of the answer, to a ``jacobian``.
+def distances(norm: Norm, values: Tensor, gradients: Tensor) -> Tensor:
+    """How far the linearised boundaries of classes are without the box, (N, M), by z_k − z_y (N, M) and the gradients
+    (N, M, C, H, W).
     """
+    return values.abs() / norm.dual(gradients.flatten(0, 1)).view_as(values).clamp_min(1e-30)
+
+
+def nearest_boundary(answer: Answer) -> tuple[Tensor, Tensor]:
+    """Gradient (N, C, H, W) and value (N,) of z_k − z_y, for the class k that a ``jacobian`` chose."""
     assert answer.gradient is not None
     assert answer.classes is not None
-    values = answer.logits.gather(1, answer.classes) - answer.logits.gather(1, answer.y[:, None])
-    steepness = norm.dual(answer.gradient.flatten(0, 1)).view_as(values)
-    nearest = (values.abs() / steepness.clamp_min(1e-30)).argmin(1)
-    chosen = nearest.view(-1, 1, 1, 1, 1).expand(-1, 1, *answer.x.shape[1:])
-    return answer.gradient.gather(1, chosen).squeeze(1), values.gather(1, nearest[:, None]).squeeze(1)
+    value = answer.logits.gather(1, answer.classes) - answer.logits.gather(1, answer.y[:, None])
+    return answer.gradient.squeeze(1), value.squeeze(1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from epsbench.attacks.base import Attack
 from epsbench.attacks.norms.base import RowNoise, per_row
-from epsbench.attacks.rows import Answer, Rows, likeliest_others
+from epsbench.attacks.rows import Answer, Chosen, Rows, least, likeliest_others
 from epsbench.attacks.views import gradient_of_views
 
 if TYPE_CHECKING:
@@ -80,15 +80,25 @@ def path(
 
 
 def _jacobian(attack: Attack, ask: Ask, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients (N, M, C, H, W) of the loss towards each of the attack's candidates, logits, and these classes (N, M).
+    """Gradients (N, M, C, H, W) of the loss towards each of the attack's candidates, logits, and these classes (N, M);
+    or of the one that it chooses (M = 1).
 
     One class after the other: what is asked is a gradient and logits, as for every attack.
     """
     _, logits = ask(x, attack.loss, y, y)
     classes = likeliest_others(logits, y, attack.candidates(logits.shape[1]))
-    gradients = x[:, None].repeat(1, classes.shape[1], 1, 1, 1)
-    for number in range(classes.shape[1]):
-        gradient, _ = ask(x, attack.loss, y, classes[:, number])
+    gradients: list[Tensor] = []
+    chosen: Chosen | None = None
+    for target in classes.split(1, 1):
+        gradient, _ = ask(x, attack.loss, y, target.squeeze(1))
         assert gradient is not None
-        gradients[:, number] = gradient
-    return gradients, logits, classes
+        if attack.chooses():
+            values = attack.loss(logits, y, target.squeeze(1))[:, None]
+            chosen = least(attack.score(values, gradient[:, None]), gradient[:, None], target, chosen)
+        else:
+            gradients.append(gradient[:, None])
+    if chosen is not None:
+        return chosen.gradient, logits, chosen.classes
+    import torch
+
+    return torch.cat(gradients, 1), logits, classes

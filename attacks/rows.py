@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from epsbench.attacks.losses import Loss, wrong_logits
 from epsbench.attacks.norms.base import Norm, Region, RowNoise
@@ -102,7 +102,8 @@ class Answer:
     gradient: Tensor | None
     """The gradient of the attack's loss there, (N, C, H, W), float32; None where the attack asks for logits only.
 
-    For the query ``jacobian`` (N, M, C, H, W): of z_k − z_y, for each class k of `classes`.
+    For the query ``jacobian`` (N, M, C, H, W): of z_k − z_y, for each class k of `classes`, or for the one (M = 1) that
+    the attack chooses by its `epsbench.attacks.asking.Asking.score`.
     """
 
     objective: Loss
@@ -115,7 +116,8 @@ class Answer:
     """The mean of the loss (N,) over several passes, of a model that is random; None: one pass."""
 
     classes: Tensor | None = None
-    """The wrong classes (N, M) whose gradients a ``jacobian`` has, in rising order; None for other queries."""
+    """The wrong classes (N, M) whose gradients a ``jacobian`` has, in rising order, or the chosen one (N, 1); None for
+    other queries."""
 
     @cached_property
     def loss(self) -> Tensor:
@@ -128,6 +130,37 @@ class Answer:
         return self.logits.argmax(1) != self.y
 
 
+class Chosen(NamedTuple):
+    """One class of each row."""
+
+    score: Tensor
+    """Its score, (N, 1)."""
+
+    gradient: Tensor
+    """Its gradient, (N, 1, C, H, W)."""
+
+    classes: Tensor
+    """Its number, (N, 1)."""
+
+
 def likeliest_others(logits: Tensor, y: Tensor, count: int) -> Tensor:
     """The ``count`` classes but ``y`` with the highest logits, in rising order of their numbers: (N, count)."""
     return wrong_logits(logits, y).topk(count, 1).indices.sort(1).values
+
+
+def least(score: Tensor, gradients: Tensor, classes: Tensor, before: Chosen | None = None) -> Chosen:
+    """The class of the least score (N, M) with its gradient, of ``gradients`` (N, M, C, H, W) and ``classes`` (N, M).
+
+    Or that of ``before``, where its score is no larger.
+    """
+    at = score.argmin(1, keepdim=True)
+    place = at.view(-1, 1, 1, 1, 1).expand(-1, 1, *gradients.shape[2:])
+    new = Chosen(score.gather(1, at), gradients.gather(1, place), classes.gather(1, at))
+    if before is None:
+        return new
+    less = new.score < before.score
+    return Chosen(
+        new.score.where(less, before.score),
+        new.gradient.where(less.view(-1, 1, 1, 1, 1), before.gradient),
+        new.classes.where(less, before.classes),
+    )

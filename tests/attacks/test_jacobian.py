@@ -10,6 +10,7 @@ import torch
 from known_distances import CPU, Plane, engine_of, targets_of
 from torch import Tensor, nn
 
+from epsbench.attacks import FAB
 from epsbench.attacks.ddn import DDN
 from epsbench.attacks.deepfool import DeepFool
 from epsbench.attacks.fmn import FMN
@@ -101,6 +102,32 @@ def test_the_logits_of_a_jacobian_and_of_an_exact_query_are_float32_in_half_prec
     before = victim.forwards
     assert torch.equal(victim.jacobian(x, LogitDifference(), y, 9)[1], expected)
     assert victim.forwards - before == 2 * 6
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+def test_a_chosen_class_is_the_nearest_of_all_and_the_gradients_of_others_are_not_kept(monkeypatch, precision, norm):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 30), nn.ReLU(), nn.Linear(30, 100))
+    x = torch.rand(6, 3, 4, 4)
+    victim, attack = victim_of(network, precision), FAB(norm=NORMS[norm])
+    y = network(x).argmax(1)
+    every, logits, classes = victim.jacobian(x, LogitDifference(), y, 99)
+    values = logits.gather(1, classes) - logits.gather(1, y[:, None])
+    sizes = torch.stack([attack.norm.dual(each) for each in every])
+    at = (values.abs() / sizes).argmin(1)
+    seen = []
+
+    def score(*given):
+        seen.append(tuple(given[1].shape))
+        return attack.score(*given)
+
+    monkeypatch.setattr("epsbench.harness.run.attack.gradient._NUMBERS_TOGETHER", 40 * x.numel())
+    gradient, again, chosen = victim.jacobian(x, LogitDifference(), y, 99, score)
+    assert seen == [(6, 40, 3, 4, 4), (6, 40, 3, 4, 4), (6, 19, 3, 4, 4)]
+    assert torch.equal(again, logits)
+    assert torch.equal(chosen, classes.gather(1, at[:, None]))
+    torch.testing.assert_close(gradient[:, 0], every[torch.arange(6), at], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

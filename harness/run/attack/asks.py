@@ -84,7 +84,8 @@ class Asks:
             seen = self.victim.respond(point, loss, inputs, gradient=False)
             return Answer(point, rows.y, seen.logits, None, loss, inputs, seen.loss)
         if self.attack.query == "jacobian":
-            gradients, logits, classes = self.victim.jacobian(point, loss, rows.y, self._candidates)
+            score = self.attack.score if self.attack.chooses() else None
+            gradients, logits, classes = self.victim.jacobian(point, loss, rows.y, self._candidates, score)
             return Answer(point, rows.y, logits, gradients, loss, inputs, classes=classes)
         responses: list[Response] = []
 

@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
-from epsbench.attacks.rows import likeliest_others
+from epsbench.attacks.rows import Chosen, least, likeliest_others
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""`epsbench.attacks.asking.Asking.score`."""
 
 _ROWS_TOGETHER = 1152  # rows times classes in one backward pass; 128 images of ten classes
 _NUMBERS_TOGETHER = 1 << 24  # pixels of their gradients: 64 MiB, of which the layers in between take some multiples
@@ -32,13 +35,23 @@ def loss_gradient(
 
 
 def loss_jacobian(
-    network: Callable[[Tensor], Tensor], x: Tensor, loss: Loss, y: Tensor, count: int, *, together: bool = True
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    loss: Loss,
+    y: Tensor,
+    count: int,
+    *,
+    score: Score | None = None,
+    exact: Tensor | None = None,
+    together: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients (N, M, C, H, W) at pixels ``x`` of a loss towards each of M classes, logits (N, K), and the classes.
 
-    The classes (N, M) are the ``count`` most likely ones but the label ``y`` (N,). One forward pass, and a backward
-    pass a class. Several classes go back ``together``, each layer one call: up to twice as fast for few rows. Raises
-    what torch raises, and a `UserWarning`, where a layer's backward pass cannot take several: ask again class by class.
+    The classes (N, M) are the ``count`` most likely ones but the label ``y`` (N,). With a ``score`` (N, M) of the
+    losses and their gradients, it is the one class (M = 1) of the least; ``exact`` are the logits (N, K) for these
+    losses, where they are more exact than the network's. One forward pass, and a backward pass a class. Several classes
+    go back ``together``, each layer one call: up to twice as fast for few rows. Raises what torch raises, and a
+    `UserWarning`, where a layer's backward pass cannot take several: ask again class by class.
     """
     x = x.detach().requires_grad_(True)
     numbers = torch.arange(count, device=x.device)
@@ -47,13 +60,26 @@ def loss_jacobian(
     with torch.enable_grad():
         logits = network(x).float()
         classes = likeliest_others(logits.detach(), y, count)
-        losses = torch.stack([loss(logits, y, target) for target in classes.unbind(1)])
-        gradients = logits.new_empty(len(x), count, *x.shape[1:])
+        losses = _towards(loss, logits, y, classes).T
+        values = losses.detach().T if exact is None else _towards(loss, exact, y, classes)
+        gradients = logits.new_empty(len(x), 0 if score else count, *x.shape[1:])
+        chosen: Chosen | None = None
         for first in range(0, count, size):  # numbers of the host: it need not wait for the device
             some, last = numbers[first : first + size], first + size >= count
             gradient = _rows_of_jacobian(losses, x, some, together=together, retain=not last)
-            gradients[:, first : first + size] = gradient.float().movedim(0, 1)
+            gradient, at = gradient.float().movedim(0, 1), slice(first, first + size)
+            if score:
+                chosen = least(score(values[:, at], gradient), gradient, classes[:, at], chosen)
+            else:
+                gradients[:, at] = gradient
+    if chosen is not None:
+        gradients, classes = chosen.gradient, chosen.classes
     return gradients, logits.detach(), classes
+
+
+def _towards(loss: Loss, logits: Tensor, y: Tensor, classes: Tensor) -> Tensor:
+    """The loss towards each of some classes, both (N, M)."""
+    return torch.stack([loss(logits, y, target) for target in classes.unbind(1)], 1)
 
 
 def _rows_of_jacobian(losses: Tensor, x: Tensor, some: Tensor, *, together: bool, retain: bool) -> Tensor:

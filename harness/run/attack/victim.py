@@ -13,7 +13,7 @@ from torch import Tensor
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class, best_other
 from epsbench.harness.findings import Finding
 from epsbench.harness.run.attack.few_rows import alike
-from epsbench.harness.run.attack.gradient import loss_gradient, loss_jacobian
+from epsbench.harness.run.attack.gradient import Score, loss_gradient, loss_jacobian
 from epsbench.harness.run.attack.graphs import Ladder
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
@@ -154,30 +154,43 @@ class Victim:
             return program(self.laid_out(x), *inputs)
         return self.bare_query(x, loss, *inputs)
 
-    def jacobian(self, x: Tensor, loss: Loss, y: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def jacobian(
+        self, x: Tensor, loss: Loss, y: Tensor, count: int, score: Score | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients (N, M, C, H, W) at ``x`` of a loss towards each of M classes, the logits (N, K), and the classes.
 
+<<<<<<< HEAD
         The classes (N, M) are the ``count`` most likely ones but the label ``y`` (N,). In half precision the logits are
         those of one more forward pass, in float32: with rounded logits, a step onto the boundary would end
         beside it.
+=======
+        The classes (N, M) are the ``count`` most likely ones but the label ``y`` (N,), or the one of the least
+        ``score`` of them. In half precision the logits are
+        those of one more forward pass, in float32: whoever steps onto the boundary would end where rounding makes it
+        out.
+>>>>>>> b30867b (A Jacobian of which one class is chosen keeps the gradient of that class alone)
         """
         self.forwards += len(x) * self.jacobian_passes
         self.backwards += len(x) * self.passes * count
-        gradients, logits, classes = alike(partial(self._jacobian, loss, count), x, y)
-        if self.jacobian_passes > self.passes:
-            with torch.no_grad():
-                logits = alike(self.exact_logits, x)
-        return gradients, logits, classes
+        if self.jacobian_passes == self.passes:
+            return alike(partial(self._jacobian, loss, count, score), x, y)
+        with torch.no_grad():
+            exact = alike(self.exact_logits, x)
+        gradients, _, classes = alike(partial(self._jacobian, loss, count, score), x, y, exact)
+        return gradients, exact, classes
 
-    def _jacobian(self, loss: Loss, count: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _jacobian(
+        self, loss: Loss, count: int, score: Score | None, x: Tensor, y: Tensor, exact: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ask = partial(loss_jacobian, self.bare_logits, x, loss, y, count, score=score, exact=exact)
         if self.together:
             try:
-                return loss_jacobian(self.bare_logits, x, loss, y, count)
+                return ask()
             except Exception as error:  # what a model's own backward pass raises may be anything
                 if is_out_of_memory(error):
                     raise
                 self.together = False
-        return loss_jacobian(self.bare_logits, x, loss, y, count, together=False)
+        return ask(together=False)
 
     @property
     def jacobian_passes(self) -> int:
