@@ -60,14 +60,14 @@ def loss_jacobian(
     with torch.enable_grad():
         logits = network(x).float()
         classes = likeliest_others(logits.detach(), y, count)
-        losses = _towards(loss, logits, y, classes).T
-        values = losses.detach().T if exact is None else _towards(loss, exact, y, classes)
+        values = _towards(loss, logits.detach() if exact is None else exact, y, classes)
         gradients = logits.new_empty(len(x), 0 if score else count, *x.shape[1:])
         chosen: Chosen | None = None
         for first in range(0, count, size):  # numbers of the host: it need not wait for the device
-            some, last = numbers[first : first + size], first + size >= count
-            gradient = _rows_of_jacobian(losses, x, some, together=together, retain=not last)
-            gradient, at = gradient.float().movedim(0, 1), slice(first, first + size)
+            at, last = slice(first, first + size), first + size >= count
+            losses = _towards(loss, logits, y, classes[:, at]).T  # of these classes alone: each has a backward pass
+            gradient = _rows_of_jacobian(losses, x, numbers[: len(losses)], together=together, retain=not last)
+            gradient = gradient.float().movedim(0, 1)
             if score:
                 chosen = least(score(values[:, at], gradient), gradient, classes[:, at], chosen)
             else:
