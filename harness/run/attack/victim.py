@@ -159,16 +159,9 @@ class Victim:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients (N, M, C, H, W) at ``x`` of a loss towards each of M classes, the logits (N, K), and the classes.
 
-<<<<<<< HEAD
-        The classes (N, M) are the ``count`` most likely ones but the label ``y`` (N,). In half precision the logits are
-        those of one more forward pass, in float32: with rounded logits, a step onto the boundary would end
-        beside it.
-=======
         The classes (N, M) are the ``count`` most likely ones but the label ``y`` (N,), or the one of the least
-        ``score`` of them. In half precision the logits are
-        those of one more forward pass, in float32: whoever steps onto the boundary would end where rounding makes it
-        out.
->>>>>>> b30867b (A Jacobian of which one class is chosen keeps the gradient of that class alone)
+        ``score`` of them. In half precision the logits are those of one more forward pass, in float32: with rounded
+        logits, a step onto the boundary would end beside it.
         """
         self.forwards += len(x) * self.jacobian_passes
         self.backwards += len(x) * self.passes * count
