@@ -106,7 +106,7 @@ class VAENetwork(nn.Module):
         Raises `TypeError` for floats: images in [0, 1] would be taken for levels, and be almost black.
         """
         if target.is_floating_point():
-            raise TypeError("encode takes grey levels, not floats; give vae.encode(quantise(x, vae.levels))")
+            raise TypeError("encode takes grey levels, not floats; give epsbench.models.vae.quantise(x, vae.levels)")
         mean, log_std = self.encoder(rescale(target, self.levels) * 2 - 1)
         return mean.float(), log_std.float()
 
