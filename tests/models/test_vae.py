@@ -41,7 +41,7 @@ def test_every_shape_comes_back(shape, levels):
 def test_images_are_not_taken_for_grey_levels():
     vae = VAENetwork((1, 8, 8), z_dim=3, filters=2, levels=16)
     x = torch.rand(4, 1, 8, 8)
-    with pytest.raises(TypeError, match=r"give vae\.encode\(quantise\(x, vae\.levels\)\)"):
+    with pytest.raises(TypeError, match=r"give epsbench\.models\.vae\.quantise\(x, vae\.levels\)"):
         vae.encode(x)
     assert vae.encode(quantise(x, vae.levels))[0].shape == (4, 3)
 
