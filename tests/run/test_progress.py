@@ -105,7 +105,7 @@ class Recorder(Silent):
 def tasks(tmp_path_factory):
     folder, recorder = tmp_path_factory.mktemp("shown"), Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("epsbench.harness.run.runner._reporter", lambda work, console: recorder)
+        patch.setattr("epsbench.harness.run.runner._reporter", lambda work, estimator, console: recorder)
         assert run_suite(suite_of(folder, SUITE), folder / "results", Options(device="cpu")) in (0, 1)
     return recorder.tasks
 

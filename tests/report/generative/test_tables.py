@@ -219,7 +219,11 @@ def test_every_format_holds_the_tables_and_exports_the_metrics(tmp_path):
             assert title in output
     rows = list(csv.DictReader(io.StringIO(report(results, "csv"))))
     row = next(row for row in rows if row["id"] == record.id)
-    assert {row[name] for name in record.metrics} == {str(metric.value) for metric in record.metrics.values()}
+    columns = {name: f"metric.{name}" if name in record.cell else name for name in record.metrics}
+    assert {name: row[column] for name, column in columns.items()} == {
+        name: str(metric.value) for name, metric in record.metrics.items()
+    }
+    assert row["precision"] == record.cell["precision"]  # the parameter, not the precision of samples
     assert row["evaluation.importance_samples"] == "100"
     listed = {shown["id"]: shown for shown in json.loads(report(results, "json"))}
     assert listed[record.id]["evaluation"]["feature_weights_sha256"] == generative.FEATURES
