@@ -25,7 +25,7 @@ from epsbench.attacks.hopskipjump import HopSkipJump
 from epsbench.attacks.losses import DLR, KLToClean, Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.pdpgd import PDPGD
-from epsbench.attacks.rows import Answer, likeliest_others
+from epsbench.attacks.rows import Answer, least, likeliest_others
 from epsbench.attacks.sigma_zero import SigmaZero
 from epsbench.attacks.sparse_rs import SparseRS
 from epsbench.attacks.spsa import SPSA
@@ -150,6 +150,10 @@ class Gone:
         elif self.attack.query == "jacobian":
             classes = likeliest_others(logits, rows.y, self.attack.candidates(self.classes))
             gradient = torch.empty_like(point)[:, None].repeat(1, classes.shape[1], 1, 1, 1)
+            if self.attack.chooses():
+                score = self.attack.score(logits.gather(1, classes), gradient)
+                first = least(score, gradient, classes)
+                _, gradient, classes = least(score, gradient, classes, first)
         loss = self.attack.loss
         return Answer(point, rows.y, logits, gradient, loss, rows.inputs(loss), classes=classes), logits
 
