@@ -86,18 +86,17 @@ class Engine:
 
         They are the judge's, where that is the attacked model. An attack by another model knows that one alone.
         """
-        everyone = torch.arange(len(self.targets), device=self.targets.labels.device)
-        if self._logits is None and not self.white_box:
+        if self._logits is not None:  # attacks ask at every step
+            return self._logits
+        batches = torch.arange(len(self.targets), device=self.targets.labels.device).split(self.batch)
+        if self.white_box:
+            parts = [self.judge.logits(self.targets.pixels(at), self.batch, self.targets.index[at]) for at in batches]
+        else:
             self.victim.begin(0)
             asked = self.victim.forwards
-            self._logits = torch.cat([self.victim.scores(self.targets.pixels(at)) for at in everyone.split(self.batch)])
+            parts = [self.victim.scores(self.targets.pixels(at)) for at in batches]
             self.victim.forwards = asked
-        if self._logits is None:
-            parts = [
-                self.judge.logits(self.targets.pixels(at), self.batch, self.targets.index[at])
-                for at in everyone.split(self.batch)
-            ]
-            self._logits = torch.cat(parts)
+        self._logits = torch.cat(parts)
         return self._logits
 
     def on(self, positions: Tensor) -> Engine:

@@ -60,7 +60,6 @@ def loss_jacobian(
     with torch.enable_grad():
         logits = network(x).float()
         classes = likeliest_others(logits.detach(), y, count)
-        values = _towards(loss, logits.detach() if exact is None else exact, y, classes)
         gradients = logits.new_empty(len(x), 0 if score else count, *x.shape[1:])
         chosen: Chosen | None = None
         for first in range(0, count, size):  # numbers of the host: it need not wait for the device
@@ -69,7 +68,8 @@ def loss_jacobian(
             gradient = _rows_of_jacobian(losses, x, numbers[: len(losses)], together=together, retain=not last)
             gradient = gradient.float().movedim(0, 1)
             if score:
-                chosen = least(score(values[:, at], gradient), gradient, classes[:, at], chosen)
+                values = losses.detach().T if exact is None else _towards(loss, exact, y, classes[:, at])
+                chosen = least(score(values, gradient), gradient, classes[:, at], chosen)
             else:
                 gradients[:, at] = gradient
     if chosen is not None:

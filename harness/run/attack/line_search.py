@@ -86,12 +86,12 @@ def lead_by(judge: Judge, logits: Tensor, predicted: Tensor, y: Tensor, ties: Te
     if judge.votes > 1:
         margin = margin.abs().where(predicted == y, -margin.abs())
     far = margin.where(margin < -_SURE * logits.abs().amax(1), margin.abs())
-    return far if ties is None else far.masked_fill(ties & lost_ties(margin, predicted, y), TIE)
+    return far if ties is None else far.masked_fill(ties & lost_ties(margin, predicted != y), TIE)
 
 
-def lost_ties(lead: Tensor, predicted: Tensor, y: Tensor) -> Tensor:
-    """Where the true class leads by nothing (N,), and another one is predicted, bool."""
-    return (lead == 0) & (predicted != y)
+def lost_ties(lead: Tensor, wrong: Tensor) -> Tensor:
+    """Where the true class leads by nothing (N,), and another one is predicted (``wrong``), bool."""
+    return (lead == 0) & wrong
 
 
 def lead_of(logits: Tensor, y: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class NearestTurn(Turn):
         return (*_KEPT, *(f"{name}_size" for name in _KEPT), "x")
 
     def _margin(self, t: State, logits: Tensor, answer: Answer) -> Tensor:
-        return self._allowed(lead_of(logits, t["y"]), logits, t["y"])
+        return self._allowed(lead_of(logits, t["y"]), logits, answer)
 
     def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:
         doubt = 0.0 if self.asks.exact else self.victim.doubt(logits)

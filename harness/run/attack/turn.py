@@ -169,15 +169,16 @@ class Turn:
         """How far the true class leads at the points (N,), with the allowance of `Victim.margin`; ∞ out of the ball."""
         own = type(answer.objective) is Margin and answer.logits is logits  # the attack's loss, computed before
         lead = -answer.loss if own and not self.victim.random else lead_of(logits, t["y"])
-        margin = self._allowed(lead, logits, t["y"])
+        margin = self._allowed(lead, logits, answer)
         if self.roams:
             inside = in_ball(self.norm.size(t["point"] - t["x"]), t["eps"].flatten())
             margin = margin.masked_fill(~inside, torch.inf)
         return margin
 
-    def _allowed(self, lead: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    def _allowed(self, lead: Tensor, logits: Tensor, answer: Answer) -> Tensor:
         """Leads (N,) of the true class, less than 0 where a tie is lost, with the allowance of `Victim.margin`."""
-        lead = lead.masked_fill(lost_ties(lead, logits.argmax(1), y), TIE)
+        wrong = answer.wrong if answer.logits is logits else logits.argmax(1) != answer.y
+        lead = lead.masked_fill(lost_ties(lead, wrong), TIE)
         return lead if self.asks.exact else self.victim.allowed(lead, logits)
 
     def _kept_at_first(self, tensors: State) -> State:
