@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
-SHOWN_ROWS = 20
+_SHOWN: dict[str, Any] = {"max_rows": 20, "na_rep": "", "show_dimensions": True}
+"""How a table of records is shown."""
 
 
 def evaluate(
@@ -140,14 +141,12 @@ class Records(list[Record]):
     def __repr__(self) -> str:
         from epsbench.harness.frames import overview
 
-        return overview(self).to_string(max_rows=SHOWN_ROWS, na_rep="", show_dimensions=True) if self else "no records"
+        return overview(self).to_string(**_SHOWN) if self else "no records"
 
     def _repr_html_(self) -> str:
         from epsbench.harness.frames import overview
 
-        return (
-            str(overview(self).to_html(max_rows=SHOWN_ROWS, na_rep="", show_dimensions=True)) if self else "no records"
-        )
+        return str(overview(self).to_html(**_SHOWN)) if self else "no records"
 
     def frame(self) -> pd.DataFrame:
         """One row a cell: every parameter as a column, ε as text and as a number, metrics with intervals, costs."""

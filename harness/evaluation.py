@@ -290,8 +290,8 @@ def evaluation_of(results: Path, records: Sequence[Record], class_names: tuple[s
     failed = [record for record in records if record.failure is not None]
     if failed:
         messages = [
-            f"{record.cell['attack']['name']} at ε {record.cell['eps']} failed: {record.failure.type}: "
-            f"{record.failure.message}" for record in failed if record.failure
+            f"{record.cell['attack']['name']} at ε {record.cell['eps']} failed: {record.failure.text}"
+            for record in failed if record.failure
         ]  # fmt: skip
         raise InputError(messages)
     return Evaluation(tuple(Point(record, _kept(results, record)) for record in records), class_names)

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from epsbench.harness.records import Record
+from epsbench.harness.records.tables import varying
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +26,8 @@ def flatten(record: Record, wide: bool = False) -> dict[str, Any]:
     of the CSV export.
     """
     row: dict[str, Any] = {"id": record.id, "status": record.status, "suite": record.suite}
-    for key, value in record.cell.items():
-        columns = _columns(key, value)
-        row |= columns if wide else {key: columns.get(key, value)}
+    parameters = _parameters(record)
+    row |= parameters if wide else {key: parameters.get(key, value) for key, value in record.cell.items()}
     if wide and isinstance(eps := record.cell.get("eps"), str):
         row["eps_value"] = float(Fraction(eps))
     for name, metric in record.metrics.items():
@@ -39,6 +39,11 @@ def flatten(record: Record, wide: bool = False) -> dict[str, Any]:
         row |= {f"training_{name}": value for name, value in record.training.items() if isinstance(value, int | float)}
     row["findings"] = ", ".join(finding.code for finding in record.findings)
     return row | {"started": record.started, "finished": record.finished}
+
+
+def _parameters(record: Record) -> dict[str, Any]:
+    """Every parameter of a record's cell, those of a name as columns of their own."""
+    return {name: value for key in record.cell for name, value in _columns(key, record.cell[key]).items()}
 
 
 def _columns(key: str, value: Any) -> dict[str, Any]:
@@ -60,7 +65,5 @@ def frame(records: list[Record]) -> pd.DataFrame:
 
 def overview(records: list[Record]) -> pd.DataFrame:
     """What a reader asks first of records, one row each: names, the parameters that differ, the main measures."""
-    table = frame(records)
-    parameters = dict.fromkeys(name for each in records for key in each.cell for name in _columns(key, each.cell[key]))
-    differ = [name for name in parameters if name not in NAMES and table[name].astype(str).nunique() > 1]
-    return table[[name for name in (*NAMES, *differ, *MEASURES) if name in table]]
+    table, differ = frame(records), varying(_parameters(each) for each in records)
+    return table[[name for name in dict.fromkeys((*NAMES, *differ, *MEASURES)) if name in table]]
