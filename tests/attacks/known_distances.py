@@ -148,5 +148,5 @@ def targets_of(network: nn.Module, digits: tuple[Tensor, Tensor], n: int) -> Tar
 
 def engine_of(network: nn.Module, x: Tensor, y: Tensor, batch: int = 64) -> Engine:
     """An engine on these images in float32."""
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    targets = Targets.of(x, y)
     return Engine(Victim(frozen_copy(network, CPU), CPU, "float32", "plain"), Judge(network, CPU), targets, batch, 999)

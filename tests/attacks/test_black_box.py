@@ -38,7 +38,7 @@ FULL = pytest.mark.skipif(os.environ.get("EPSBENCH_FULL") != "1", reason="takes 
 
 
 def engine_of(network, x, y, batch=64) -> Engine:
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    targets = Targets.of(x, y)
     return Engine(Victim(frozen_copy(network, CPU), CPU, "float32", "plain"), Judge(network, CPU), targets, batch, 999)
 
 

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def engine_of(network: nn.Module, x: torch.Tensor, y: torch.Tensor, batch: int = 64) -> Engine:
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    targets = Targets.of(x, y)
     return Engine(Victim(frozen_copy(network, CPU), CPU, "float32", "plain"), Judge(network, CPU), targets, batch, 999)
 
 

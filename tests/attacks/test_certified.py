@@ -36,7 +36,7 @@ def attacked(network: nn.Module, x: Tensor, attack: Attack, eps: Fraction) -> np
     """Which images the attack leaves; their labels are the network's own classes."""
     network = network.eval().requires_grad_(False)
     y = network(x).argmax(1)
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    targets = Targets.of(x, y)
     engine = Engine(Victim(frozen_copy(network, CPU), CPU, "float32", "plain"), Judge(network, CPU), targets, 64)
     (outcome,) = engine.run(attack, [eps], seed=0)
     return ~outcome.fooled

@@ -56,7 +56,7 @@ def exact_distances(network: nn.Sequential, x: Tensor, y: Tensor, norm: str) -> 
 def run(attack: FMN | SigmaZero, precision: str) -> tuple[Outcome, Engine]:
     network, x, y = two_classes()
     victim = Victim(frozen_copy(network, CPU), CPU, precision, "plain")
-    engine = Engine(victim, Judge(network, CPU), Targets(lambda at: x[at], y, torch.arange(N)), 64)
+    engine = Engine(victim, Judge(network, CPU), Targets.of(x, y), 64)
     engine.clean_logits()
     return next(engine.run(attack, [Fraction(1)], seed=0)), engine
 
@@ -83,7 +83,7 @@ def test_float32_is_not_run_twice_where_no_image_fools():
     taken = {}
     for precision in ("float32", "bf16"):
         victim = Victim(frozen_copy(network, CPU), CPU, precision, "plain")
-        engine = Engine(victim, Judge(network, CPU), Targets(lambda at: x[at], y, torch.arange(N)), 64)
+        engine = Engine(victim, Judge(network, CPU), Targets.of(x, y), 64)
         (outcome,) = engine.run(SigmaZero(steps=5), [Fraction(1)], seed=0)
         assert np.isinf(outcome.distances).all()
         taken[precision] = outcome.backwards

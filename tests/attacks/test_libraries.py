@@ -56,7 +56,7 @@ def engine_of(network, digits, n: int = 120, batch: int = 64) -> Engine:
     with torch.no_grad():
         right = network(x).argmax(1) == y
     x, y = x[right], y[right]
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    targets = Targets.of(x, y)
     return Engine(Victim(frozen_copy(network, CPU), CPU, "float32", "plain"), Judge(network, CPU), targets, batch, 999)
 
 

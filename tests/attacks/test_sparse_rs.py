@@ -56,7 +56,7 @@ class Score(nn.Module):
 
 def outcomes(network, x, eps, batch=64, **options):
     y = torch.zeros(len(x), dtype=torch.int64)
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    targets = Targets.of(x, y)
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     attack = SparseRS(norm=Pixels(), **options)
     return list(Engine(victim, Judge(network, CPU), targets, batch, 9).run(attack, list(map(Fraction, eps)), seed=0))

@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 def engine_of(network, x, y, batch=64, **options) -> Engine:
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    targets = Targets.of(x, y)
     victim = Victim(frozen_copy(network, CPU), CPU, "float32", "plain")
     return Engine(victim, Judge(network, CPU), targets, batch, 999, **options)
 

@@ -120,7 +120,7 @@ def test_the_peak_is_the_networks_own_and_the_rows(form):
 @linux
 def test_memory_is_flat_over_a_hundred_attacks(network, digits):
     x, y = digits
-    targets = Targets(lambda at: x[at], y, torch.arange(len(x)))
+    targets = Targets.of(x, y)
     judge = Judge(network, CPU)
     sizes = []
     for _ in range(100):

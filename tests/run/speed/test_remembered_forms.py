@@ -101,7 +101,7 @@ def _victim(model: nn.Module):
     x = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     y = model(x).argmax(1)
     victim = prepare(model, torch.device("cpu"), "float32", x, y)
-    return victim, Targets(lambda at: x[at], y, torch.arange(len(x)))
+    return victim, Targets.of(x, y)
 
 
 def test_the_oldest_choices_are_forgotten(tuned):

@@ -46,6 +46,12 @@ class Around(nn.Module):
         return self.decoder(z)
 
 
+def with_decoder(vae: VAENetwork, decoder: nn.Module) -> VAENetwork:
+    made = copy.deepcopy(vae)
+    made.decoder = decoder
+    return made
+
+
 def towards(logits: Tensor, target: Tensor, by: float = 30.0) -> Tensor:
     """Logits that are raised at these grey levels."""
     raised = torch.zeros_like(logits).scatter_(1, target[:, None], by)
@@ -192,9 +198,7 @@ class InOrder(Around):
 
 @cheat("sees-the-image")
 def knows_the_order_of_the_test(vae, data):
-    made = copy.deepcopy(vae)
-    made.decoder = InOrder(vae.decoder, quantise(data.test.pixels(), vae.levels))
-    return made
+    return with_decoder(vae, InOrder(vae.decoder, quantise(data.test.pixels(), vae.levels)))
 
 
 class FirstRemembered(Around):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from cheating_vaes import Around, Make, become, cheat, towards
+from cheating_vaes import Around, Make, become, cheat, towards, with_decoder
 from honest_vaes import small, trained
 from torch import Tensor, nn
 
@@ -25,9 +24,7 @@ class BatchNormalised(Around):
 
 @cheat("batch-dependent")
 def decoder_with_batch_statistics(vae, data):
-    made = copy.deepcopy(vae)
-    made.decoder = BatchNormalised(vae.decoder)
-    return made
+    return with_decoder(vae, BatchNormalised(vae.decoder))
 
 
 @cheat("batch-dependent")
@@ -46,9 +43,7 @@ class Dropping(Around):
 
 @cheat("not-deterministic")
 def decoder_with_dropout(vae, data):
-    made = copy.deepcopy(vae)
-    made.decoder = Dropping(vae.decoder)
-    return made
+    return with_decoder(vae, Dropping(vae.decoder))
 
 
 # Memories.
@@ -68,11 +63,9 @@ class Library(nn.Module):
 
 
 def library(vae: VAENetwork, *parts: Examples, certainty: float = 8.0) -> VAENetwork:
-    made = copy.deepcopy(vae)
     images = torch.cat([quantise(part.pixels(), vae.levels) for part in parts])
     with torch.no_grad():
-        made.decoder = Library(vae.encode(images)[0], images, vae.levels, certainty)
-    return made
+        return with_decoder(vae, Library(vae.encode(images)[0], images, vae.levels, certainty))
 
 
 @cheat("memorised-images")
@@ -157,9 +150,7 @@ class Probabilities(Around):
 
 @cheat("probabilities")
 def decoder_that_returns_probabilities(vae, data):
-    made = copy.deepcopy(vae)
-    made.decoder = Probabilities(vae.decoder)
-    return made
+    return with_decoder(vae, Probabilities(vae.decoder))
 
 
 class Saturated(Around):
@@ -169,6 +160,4 @@ class Saturated(Around):
 
 @cheat("likelihood-at-floor")
 def saturated_logits(vae, data):
-    made = copy.deepcopy(vae)
-    made.decoder = Saturated(vae.decoder)
-    return made
+    return with_decoder(vae, Saturated(vae.decoder))

@@ -9,17 +9,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from cheating_vaes import SEEN, Around, NearestRemembered, become, cheat, keep_all, remembers, towards
+from cheating_vaes import SEEN, Around, NearestRemembered, become, cheat, keep_all, remembers, towards, with_decoder
 from torch import Tensor, nn
 
 from epsbench.models.vae import VAENetwork, log_likelihood, quantise
-
-
-def with_decoder(vae: VAENetwork, decoder: nn.Module) -> VAENetwork:
-    made = copy.deepcopy(vae)
-    made.decoder = decoder
-    return made
-
 
 # Only while posteriors are refined.
 
