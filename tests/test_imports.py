@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROBUST = ("attacks", "models")
-SHARED = ("harness.errors", "harness.files", "harness.migrations", "harness.isolation", "harness.statistics",
-          "harness.records", "harness.frames", "harness.options", "harness.findings", "harness.finding_codes",
-          "harness.hardware", "harness.durations", "harness.waiting", "harness.latex")  # fmt: skip
+SHARED = ("harness.digest", "harness.errors", "harness.files", "harness.migrations", "harness.isolation",
+          "harness.statistics", "harness.records", "harness.frames", "harness.options", "harness.findings",
+          "harness.finding_codes", "harness.hardware", "harness.durations", "harness.waiting",
+          "harness.latex")  # fmt: skip
 RUN = "harness.run"
 # What a room of `harness.run` stands on: the rooms below it.
 MACHINE = (f"{RUN}.machine", f"{RUN}.noise", f"{RUN}.metrics", f"{RUN}.progress", f"{RUN}.guard")
@@ -46,20 +47,21 @@ MAY_IMPORT = {
     "harness.isolation": ("harness.global_settings",),
     "harness.findings": ("harness.finding_codes",),
     "harness.finding_codes": ("harness.finding_codes",),
+    "harness.digest": (),
     "harness.records": (
-        "harness.records", "harness.errors", "harness.files", "harness.findings", "harness.migrations",
-        "harness.statistics",
+        "harness.records", "harness.digest", "harness.errors", "harness.files", "harness.findings",
+        "harness.migrations", "harness.statistics",
     ),
     "harness.plan": (
-        "harness.plan", "harness.errors", "harness.isolation", "harness.records", "harness.hardware", "harness.files",
-        "harness.durations", *ROBUST, "suites",
+        "harness.plan", "harness.digest", "harness.errors", "harness.isolation", "harness.records",
+        "harness.hardware", "harness.files", "harness.durations", *ROBUST, "suites",
     ),
     "harness.plan.data": (
         "harness.plan.data", "harness.plan.named", "harness.errors", "harness.files", "models.file_kinds",
     ),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",
-        "harness.errors", "harness.files", "harness.isolation", *ROBUST,
+        "harness.digest", "harness.errors", "harness.files", "harness.isolation", *ROBUST,
     ),
     "harness.plan.axes": (
         "harness.plan.axes", "harness.plan.names", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from epsbench.harness import migrations
+from epsbench.harness.digest import cell_id
 from epsbench.harness.errors import InputError
 from epsbench.harness.migrations import OtherSchemaError, RecordWarning
 from epsbench.harness.plan.plan import plan
@@ -32,8 +33,9 @@ clean_accuracy = { min = 0.5 }
 """
 
 
-def record(**fields: object) -> Record:
-    return Record.model_validate({"id": "0123456789abcdef", "status": "ok", "cell": {"task": "robustness"}} | fields)
+def record(seed: int = 0, **fields: object) -> Record:
+    cell = {"task": "robustness", "seed": seed}
+    return Record.model_validate({"id": cell_id(cell, {}), "status": "ok", "cell": cell} | fields)
 
 
 def with_version(path: Path, version: object) -> None:
@@ -41,15 +43,16 @@ def with_version(path: Path, version: object) -> None:
 
 
 def test_a_record_of_another_schema_is_left_out_with_a_warning(tmp_path):
-    kept, other = record(id="aaaaaaaa"), write_record(tmp_path, record(id="bbbbbbbb"))
+    kept, of_other = record(0), record(1)
+    other = write_record(tmp_path, of_other)
     write_record(tmp_path, kept)
     with_version(other, 99)
-    with pytest.warns(RecordWarning, match="bbbbbbbb.json: left out: schema_version 99"):
+    with pytest.warns(RecordWarning, match=f"{of_other.id}.json: left out: schema_version 99"):
         assert read_records(tmp_path) == [kept]
     with pytest.warns(RecordWarning):
-        assert find_record(tmp_path, "bbbbbbbb") is None
+        assert find_record(tmp_path, of_other.id) is None
     with pytest.warns(RecordWarning):
-        assert RecordIndex(tmp_path).entry("bbbbbbbb") is None
+        assert RecordIndex(tmp_path).entry(of_other.id) is None
     with pytest.raises(OtherSchemaError, match="read it with the epsbench that wrote it"):
         read_record(other)
 
@@ -78,7 +81,7 @@ def test_measuring_anew_keeps_the_record_of_another_version_beside_the_new_one(t
     other = path.read_bytes()
     write_record(tmp_path, record())
     assert read_records(tmp_path) == [record()]
-    assert (path.parent / "0123456789abcdef.other-version").read_bytes() == other
+    assert path.with_suffix(".other-version").read_bytes() == other
 
 
 def test_an_old_record_goes_through_every_migration(tmp_path, monkeypatch):
@@ -147,9 +150,10 @@ def test_thousands_of_them_are_a_few_lines(tmp_path):
     suite = tmp_path / "two.toml"
     suite.write_text(SUITE)
     for number in range(30):
-        with_version(write_record(tmp_path / "results", record(id=f"{number:08x}")), 2)
-    kept = write_record(tmp_path / "results", record(id="f" * 8, cell=load_suite(str(suite)).cells[0].canonical()))
-    assert kept.is_file()
+        with_version(write_record(tmp_path / "results", record(number)), 2)
+    (first, _) = load_suite(str(suite)).cells
+    kept = record(id=first.id, cell=first.canonical(), code=first.code)
+    assert write_record(tmp_path / "results", kept).is_file()
     command = [sys.executable, "-m", "epsbench.harness.cli", "report", str(tmp_path / "results")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = done.stderr.splitlines()

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epsbench.harness.digest import cell_id
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import Record, Verdicts, read_record, write_record
 from epsbench.harness.records.predictions import Answers, Predictions
+
+CELL = {"task": "robustness"}
 
 
 def answers(seed: int, n: int, classes: int) -> Answers:
@@ -61,19 +64,19 @@ def test_damaged_predictions_are_refused_with_the_file(tmp_path, change, message
     good = Predictions.pack(answers(0, 9, 3), 3)
     bits = np.ones(9, dtype=bool)
     record = Record(
-        id="0123456789abcdef", status="ok", cell={"task": "robustness"}, verdicts=Verdicts.pack(bits, bits),
+        id=cell_id(CELL, {}), status="ok", cell=CELL, verdicts=Verdicts.pack(bits, bits),
         predictions=good,
     )  # fmt: skip
     assert read_record(write_record(tmp_path, record)) == record
     bad = record.model_copy(update={"predictions": good.model_copy(update=change)})
-    with pytest.raises(InputError, match=f"0123456789abcdef.json.*predictions.*{message}"):
+    with pytest.raises(InputError, match=f"{record.id}.json.*predictions.*{message}"):
         read_record(write_record(tmp_path, bad))
 
 
 def test_predictions_of_another_number_of_images_than_the_verdicts_are_refused(tmp_path):
     bits = np.ones(9, dtype=bool)
     record = Record(
-        id="0123456789abcdef", status="ok", cell={"task": "robustness"}, verdicts=Verdicts.pack(bits, bits),
+        id=cell_id(CELL, {}), status="ok", cell=CELL, verdicts=Verdicts.pack(bits, bits),
         predictions=Predictions.pack(answers(0, 8, 3), 3),
     )  # fmt: skip
     with pytest.raises(InputError, match="8 examples, and 9 verdicts"):

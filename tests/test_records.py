@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import epsbench
+from epsbench.harness.digest import cell_id
 from epsbench.harness.errors import InputError
 from epsbench.harness.findings import Finding
 from epsbench.harness.frames import flatten, frame
@@ -38,14 +39,15 @@ REFERENCE = Path(epsbench.__file__).parent / "results" / "reference"
 
 
 def record(**fields) -> Record:
+    """A record under the id of its cell and code, where ``fields`` have no other."""
     given_fields = {
-        "id": "0123456789abcdef",
         "status": "ok",
         "cell": {"task": "robustness", "attack": {"name": "pgd", "steps": 10}, "eps": "8/255"},
         "metrics": {"robust_accuracy": Metric(value=0.5, low=0.4, high=0.6, n=8)},
         "verdicts": Verdicts.pack(np.ones(8, dtype=bool), np.arange(8) < 4),
     }
-    return Record(**(given_fields | fields))
+    given_fields |= fields
+    return Record(**({"id": cell_id(given_fields["cell"], given_fields.get("code", {}))} | given_fields))
 
 
 @given(st.lists(st.booleans(), max_size=70))
@@ -70,9 +72,10 @@ def test_a_record_comes_back(tmp_path):
 
 def test_records_are_read_oldest_first_and_an_empty_folder_is_empty(tmp_path):
     assert read_records(tmp_path) == []
-    for identity, started in (("aaaaaaaa", "2026-02"), ("bbbbbbbb", "2026-01")):
-        write_record(tmp_path, record(id=identity, started=started))
-    assert [r.id for r in read_records(tmp_path)] == ["bbbbbbbb", "aaaaaaaa"]
+    later, earlier = (record(cell={"seed": seed}, started=f"2026-0{2 - seed}") for seed in range(2))
+    for each in (later, earlier):
+        write_record(tmp_path, each)
+    assert [r.id for r in read_records(tmp_path)] == [earlier.id, later.id]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -103,6 +106,14 @@ def damage_identity(text: str) -> str:
     return json.dumps(json.loads(text) | {"id": "f" * 16})
 
 
+def damage_cell(text: str) -> str:
+    return json.dumps(json.loads(text) | {"cell": {"task": "robustness", "eps": "4/255"}})
+
+
+def damage_code(text: str) -> str:
+    return json.dumps(json.loads(text) | {"code": {"attack": "2"}})
+
+
 def damage_status(text: str) -> str:
     return json.dumps(json.loads(text) | {"status": "robust"})
 
@@ -116,6 +127,8 @@ def damage_status(text: str) -> str:
         (damage_bits, "verdicts"),
         (damage_base64, "verdicts"),
         (damage_identity, "holds the record of cell ffffffffffffffff"),
+        (damage_cell, "was changed after it was written: its id is not that of its cell and code"),
+        (damage_code, "was changed after it was written: its id is not that of its cell and code"),
         (damage_status, "status"),
     ],
 )
@@ -124,22 +137,20 @@ def test_damage_is_one_message_with_file_and_remedy(tmp_path, damage, message):
     path.write_text(damage(path.read_text()))
     with pytest.raises(InputError) as caught:
         read_records(tmp_path)
-    (message,) = caught.value.messages
-    assert message.startswith(str(path))
-    assert message in message
-    assert "delete the file" in message
+    (shown,) = caught.value.messages
+    assert shown.startswith(str(path))
+    assert message in shown
+    assert "delete the file" in shown
 
 
 def test_every_damaged_file_is_named_at_once(tmp_path):
-    for identity in ("aaaaaaaa", "bbbbbbbb", "cccccccc"):
-        write_record(tmp_path, record(id=identity))
-    for identity in ("aaaaaaaa", "cccccccc"):
-        record_path(tmp_path, identity).write_bytes(b"\xff\xfe")
+    paths = sorted(write_record(tmp_path, record(cell={"seed": seed})) for seed in range(3))
+    damaged = paths[::2]
+    for path in damaged:
+        path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError) as caught:
         read_records(tmp_path)
-    assert [m.split(":")[0] for m in caught.value.messages] == [
-        str(record_path(tmp_path, identity)) for identity in ("aaaaaaaa", "cccccccc")
-    ]
+    assert [m.split(":")[0] for m in caught.value.messages] == [str(path) for path in damaged]
 
 
 json_values = st.recursive(
@@ -204,7 +215,7 @@ def test_flat_rows_hold_numbers_as_numbers():
     row = flatten(record())
     assert row["attack"] == "pgd"
     assert (row["robust_accuracy"], row["robust_accuracy_n"]) == (0.5, 8)
-    table = frame([record(), record(id="aaaaaaaa")])
+    table = frame([record(), record(cell={"seed": 1})])
     assert len(table) == 2
     assert table["robust_accuracy"].mean() == 0.5
     samples = flatten(record(metrics={"precision": Metric(value=0.9, n=5)}, cell={"precision": "bf16"}))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.axes.corruptions import NONE, VERSION
 from epsbench.harness.plan.axes.sources import SELF, models_of
@@ -15,7 +16,7 @@ from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.cell import Cell, GenerationCell, RobustnessCell
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.data.own import OwnData
-from epsbench.harness.plan.named import Items, Named, digest
+from epsbench.harness.plan.named import Items, Named
 from epsbench.harness.plan.names.augmentations import augmentation_versions
 from epsbench.harness.plan.names.content import Content, content_of
 from epsbench.harness.plan.names.norms import norm_versions

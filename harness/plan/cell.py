@@ -9,10 +9,11 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from epsbench.harness.digest import cell_id, digest
 from epsbench.harness.plan.axes.randomness import Randomness
 from epsbench.harness.plan.epsilon import format_epsilon
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE, measures, recipe
-from epsbench.harness.plan.named import Items, Named, digest, without_places
+from epsbench.harness.plan.named import Items, Named, without_places
 from epsbench.harness.plan.start_differences import start_differences
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class _Cell(ABC):
     @cached_property
     def id(self) -> str:
         """A hash of the cell and of the code behind it. Cells with equal ids measure the same."""
-        return digest({"cell": self.canonical(), "code": self.code})
+        return cell_id(self.canonical(), self.code)
 
     @cached_property
     def weights_key(self) -> str:

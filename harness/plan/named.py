@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,9 +102,3 @@ def without_places(value: Any) -> Any:
         return value
     head, path, tail = place.groups(default="")
     return f"{head}{PurePath(path).name}#{hashlib.sha256(path.encode()).hexdigest()[:6]}{tail}"
-
-
-def digest(value: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

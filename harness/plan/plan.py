@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.attacks.base import Attack
+from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import describe
-from epsbench.harness.plan.named import digest
 from epsbench.harness.plan.names.attacks import check_attack
 from epsbench.harness.plan.names.registry import make
 from epsbench.harness.plan.prediction import Prediction, most_gradients

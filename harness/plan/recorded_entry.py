@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from epsbench.harness.plan.named import digest
+from epsbench.harness.digest import digest
 from epsbench.harness.records import Record, Status, Verdicts
 from epsbench.harness.records.numbers import finite_number
 

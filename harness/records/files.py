@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from epsbench.harness.digest import cell_id
 from epsbench.harness.errors import InputError
 from epsbench.harness.files import DAMAGED_ARCHIVE, cannot_read, cannot_write, keep, keep_archive
 from epsbench.harness.migrations import (
@@ -89,7 +90,7 @@ def read_record(path: Path) -> Record:
     if len(text) > LARGEST_RECORD:
         raise InputError(f"{path}: not a record: larger than {LARGEST_RECORD >> 20} MiB; {remedy}")
     try:
-        record = _parsed(path, text)
+        record, as_written = _parsed(path, text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -104,6 +105,8 @@ def read_record(path: Path) -> Record:
         except ValueError as error:
             raise InputError(f"{path}: not a record: {name}: {error}; {remedy}") from error
     try:
+        if as_written and record.id != cell_id(record.cell, record.code):
+            raise ValueError("its id is not that of its cell and code")
         _require_agreement(record)
     except ValueError as error:
         raise InputError(f"{path}: was changed after it was written: {error}; {remedy}") from error
@@ -132,8 +135,11 @@ def _require_as_many(n: int, record: Record) -> None:
         raise ValueError(f"{n} examples, and {record.verdicts.n if record.verdicts else 0} verdicts")
 
 
-def _parsed(path: Path, text: bytes) -> Record:
-    """The record of this text. Raises `ValidationError` where it is none, and as `migrated`."""
+def _parsed(path: Path, text: bytes) -> tuple[Record, bool]:
+    """The record of this text, and whether its version is today's, so that nothing in it was migrated.
+
+    Raises `ValidationError` where it is none, and as `migrated`.
+    """
     try:
         record = Record.model_validate_json(text)
     except ValidationError:
@@ -141,9 +147,9 @@ def _parsed(path: Path, text: bytes) -> Record:
             raise
     else:
         if record.schema_version == SCHEMA_VERSION or (changed := migrated(path, text)) is None:
-            return record
+            return record, True
     try:
-        return Record.model_validate_json(changed)
+        return Record.model_validate_json(changed), False
     except ValidationError as error:
         raise OtherSchemaError(left_out(path, text)) from error
 

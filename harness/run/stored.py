@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.starts import SCRATCH
 from epsbench.harness.plan.cell import GenerationCell, RobustnessCell, weights_code
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE
-from epsbench.harness.plan.named import digest
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.nested import of_record

@@ -7,6 +7,7 @@ likes (``fuzz_*.py``).
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("report", "pl
 import factory  # noqa: E402
 import test_mutations  # noqa: E402
 
+from epsbench.harness.digest import cell_id  # noqa: E402
 from epsbench.harness.errors import InputError  # noqa: E402
 from epsbench.harness.findings import Finding  # noqa: E402
 from epsbench.harness.records import Record, read_record, record_path  # noqa: E402
@@ -91,6 +93,11 @@ def mutate(data: st.DataObject, tree: dict[str, Any], most: int = 3) -> dict[str
     return tree
 
 
+def under_its_id(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with the id of its own cell and code: else a mutated cell would be refused for that alone."""
+    return tree | {"id": cell_id(tree.get("cell", {}), tree.get("code", {}))}
+
+
 def suite_is_valid_or_refused(data: st.DataObject) -> None:
     """Cells with ids of their own, or messages that name the file, each one printable line."""
     if data.draw(st.booleans()):
@@ -107,10 +114,11 @@ def suite_is_valid_or_refused(data: st.DataObject) -> None:
 def record_is_read_or_refused(data: st.DataObject) -> None:
     """A record under its own id whose verdicts unpack, or one message that names the file."""
     tree = data.draw(st.sampled_from(TREES))
+    tree = under_its_id(mutate(data, tree)) if data.draw(st.booleans()) else tree
     path = record_path(Path(FOLDER.name) / "one", tree["id"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    changed = json.dumps(mutate(data, tree)).encode() if data.draw(st.booleans()) else json.dumps(tree).encode()
-    path.write_bytes(_edited(data, changed) if data.draw(st.booleans()) else changed)
+    content = json.dumps(tree).encode()
+    path.write_bytes(_edited(data, content) if data.draw(st.booleans()) else content)
     try:
         record = read_record(path)
     except InputError as error:
@@ -143,11 +151,13 @@ def _render(folder: Path, form: str) -> None:
 def _results(data: st.DataObject, folder: Path) -> Path:
     """A folder of all the records, one to three of them mutated."""
     cells = folder / "cells"
-    cells.mkdir(parents=True, exist_ok=True)
+    if cells.exists():
+        shutil.rmtree(cells)
+    cells.mkdir(parents=True)
     changed = data.draw(st.lists(st.integers(0, len(TREES) - 1), min_size=1, max_size=3, unique=True))
     for index, tree in enumerate(TREES):
-        kept = mutate(data, tree, 2) | {"id": tree["id"], "schema_version": 1} if index in changed else tree
-        (cells / f"{tree['id']}.json").write_text(json.dumps(kept))
+        kept = under_its_id(mutate(data, tree, 2)) | {"schema_version": 1} if index in changed else tree
+        (cells / f"{kept['id']}.json").write_text(json.dumps(kept))
     return folder
 
 

@@ -17,7 +17,7 @@ from epsbench.harness.records import Record, record_path, write_record
 
 
 def write(results, cell, status):
-    write_record(results, Record(id=cell.id, status=status, cell=cell.canonical()))
+    write_record(results, Record(id=cell.id, status=status, cell=cell.canonical(), code=cell.code))
 
 
 def test_cells_that_share_a_model_are_one_job(load, small, tmp_path):

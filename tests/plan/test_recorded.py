@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from epsbench.harness.digest import cell_id
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan import recorded
 from epsbench.harness.plan.recorded import RecordIndex
@@ -13,16 +14,22 @@ from epsbench.harness.records import Record, Verdicts, record_path, write_record
 SHA = "ab" * 32
 
 
-def record(number: int, weights: str = SHA, status: str = "ok", **cell: object) -> Record:
+def record(number: int, weights: str = SHA, status: str = "ok", **others: object) -> Record:
     bits = np.arange(8) < number
+    cell = {"task": "robustness", "attack": {"name": "fgsm"}, "norm": "linf", "eps": "0.1", "seed": number}
+    cell |= others
     return Record(
-        id=f"{number:016x}",
+        id=cell_id(cell, {}),
         status=status,
-        cell={"task": "robustness", "attack": {"name": "fgsm"}, "norm": "linf", "eps": "0.1", **cell},
+        cell=cell,
         cost={"backwards": 3, "seconds": 1.0},
         training={"weights_sha256": weights},
         verdicts=Verdicts.pack(np.ones(8, bool), bits),
     )
+
+
+def ids(*numbers: int) -> list[str]:
+    return sorted(record(number).id for number in numbers)
 
 
 def test_an_entry_holds_what_a_run_needs_again(tmp_path):
@@ -46,10 +53,10 @@ def test_every_file_is_read_once_however_often_it_is_asked_for(tmp_path, read):
     index = RecordIndex(tmp_path)
     for _ in range(3):
         assert index.entry(record(2).id).id == record(2).id
-        assert [entry.id for entry in index.of_weights(SHA)] == [record(1).id, record(3).id]
+        assert [entry.id for entry in index.of_weights(SHA)] == ids(1, 3)
     index.list_again()
     index.of_weights(SHA)
-    assert sorted(read) == [record(number).id for number in range(4)]
+    assert sorted(read) == ids(*range(4))
 
 
 def test_what_a_run_writes_is_known_without_reading(tmp_path, read):
@@ -58,7 +65,7 @@ def test_what_a_run_writes_is_known_without_reading(tmp_path, read):
     for number in (2, 1):
         write_record(tmp_path, record(number))
         index.add(record(number))
-    assert [entry.id for entry in index.of_weights(SHA)] == [record(1).id, record(2).id]
+    assert [entry.id for entry in index.of_weights(SHA)] == ids(1, 2)
     assert index.is_unchanged(record(1).id)
     write_record(tmp_path, record(1, status="failed"))
     assert not index.is_unchanged(record(1).id)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from epsbench.harness.digest import cell_id
 from epsbench.harness.listing import plan_summary, plan_table
 from epsbench.harness.plan import expand
 from epsbench.harness.plan.plan import plan
@@ -78,7 +79,8 @@ def test_a_model_is_tried_once_however_many_cells_it_has(tmp_path, monkeypatch):
 def test_records_of_a_folder_share_the_parts_in_which_they_agree(tmp_path):
     environment = {"packages": {"torch": "2"}, "device": {"type": "cpu"}}
     for number, device in enumerate(["cpu", "cpu", "cuda"]):
-        record = {"id": f"{number:08x}", "status": "ok", "cell": {}, "started": str(number)}
+        cell = {"seed": number}
+        record = {"id": cell_id(cell, {}), "status": "ok", "cell": cell, "started": str(number)}
         write_record(tmp_path, Record(**record, environment=environment | {"device": {"type": device}}))
     first, second, other = read_records(tmp_path)
     assert first.environment is second.environment

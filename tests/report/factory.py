@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from epsbench.harness.digest import cell_id, digest
 from epsbench.harness.findings import Finding
 from epsbench.harness.records import Failure, Metric, Record, Verdicts, write_pictures, write_record
 from epsbench.harness.statistics import wilson
@@ -21,10 +20,6 @@ ENVIRONMENT = {
     "collect_env": "PyTorch version: 2.11\nIs debug build: False",
 }
 TRAINING = {"batch_size": 128, "epochs": 10, "learning_rate": 0.001}
-
-
-def identity(cell: dict[str, Any], code: dict[str, str] | None = None) -> str:
-    return hashlib.sha256(json.dumps([cell, code or {}], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def proportion(bits: np.ndarray) -> Metric:
@@ -71,7 +66,7 @@ def robustness(
     steps = cell["attack"].get("steps", 0)
     way = {key: cell[key] for key in ("data", "model", "defense", "augmentation", "training", "seed")}
     return Record(
-        id=identity(cell, code),
+        id=cell_id(cell, code or {}),
         status="ok",
         suite=suite,
         description=description,
@@ -99,7 +94,7 @@ def robustness(
             "seconds": 61.5,
             "epochs": 10,
             "images_per_second": 9000.0,
-            "weights_sha256": weights or identity(way),
+            "weights_sha256": weights or digest(way),
             "parameters": 421_642,
             "cached": False,
         },
@@ -120,7 +115,7 @@ def robustness(
 def failed(message: str = "out of memory at batch 1", **axes: Any) -> Record:
     cell = robustness_cell(**axes)
     return Record(
-        id=identity(cell),
+        id=cell_id(cell, {}),
         status="failed",
         suite="mnist",
         cell=cell,
@@ -156,7 +151,7 @@ def generation(
 
     fall = [test_bpd + 3.4 / (1 + epoch) ** 1.5 for epoch in range(epochs)]
     return Record(
-        id=identity(cell),
+        id=cell_id(cell, {}),
         status="ok",
         suite="mnist",
         cell=cell,
@@ -175,13 +170,19 @@ def generation(
             "precision": "bf16",
             "device": "NVIDIA H200",
         },
-        training={"seconds": 240.0, "epochs": epochs, "images_per_second": 18_000.0, "weights_sha256": identity(cell)},
+        training={"seconds": 240.0, "epochs": epochs, "images_per_second": 18_000.0, "weights_sha256": digest(cell)},
         curves={"train_bpd": fall, "validation_bpd": [value + 0.004 for value in fall]},
         pictures=pictures,
         environment=ENVIRONMENT,
         started="2026-01-01T00:10:00+00:00",
         finished="2026-01-01T00:15:00+00:00",
     )
+
+
+def of_cell(record: Record, cell: dict[str, Any], code: dict[str, str] | None = None) -> Record:
+    """The same measurement of another cell, under the id of that cell."""
+    code = code or {}
+    return record.model_copy(update={"id": cell_id(cell, code), "cell": cell, "code": code})
 
 
 def write(folder: Path, *records: Record, pictures: dict[str, dict[str, np.ndarray]] | None = None) -> Path:

@@ -229,7 +229,7 @@ def test_bad_input_is_one_clear_message(results, tmp_path):
 )
 def test_a_record_of_no_known_cell_is_named(tmp_path, cell, message):
     record = factory.robustness(CLEAN, CLEAN)
-    record = record.model_copy(update={"cell": record.cell | cell})
+    record = factory.of_cell(record, record.cell | cell)
     factory.write(tmp_path, record)
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         report(tmp_path, "csv")

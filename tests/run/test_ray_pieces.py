@@ -47,7 +47,7 @@ def test_what_a_lost_worker_wrote_stands_and_only_old_failures_are_made_anew(tmp
     measured, failed_before, failed_now, missing = job.cells
 
     def record(cell: Cell, status: Status) -> Record:
-        return Record(id=cell.id, status=status, cell=cell.canonical(), started=context.clock())
+        return Record(id=cell.id, status=status, cell=cell.canonical(), code=cell.code, started=context.clock())
 
     write_record(tmp_path, record(measured, "ok"))
     write_record(tmp_path, record(failed_before, "failed"))

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.attacks.norms.base import Norm
+from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.data import SUBSETS
-from epsbench.harness.plan.named import HashableDict, Named, Table, digest, thaw
+from epsbench.harness.plan.named import HashableDict, Named, Table, thaw
 from epsbench.harness.plan.names.aliases import ALIASES, without_alias
 from epsbench.harness.plan.names.declared import ignored
 from epsbench.harness.plan.names.hubs import model_names

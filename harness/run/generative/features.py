@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.axes.recipes import RobustnessTraining
 from epsbench.harness.plan.later import ROBUSTNESS_RECIPE
 from epsbench.harness.plan.later import recipe as recorded
-from epsbench.harness.plan.named import digest
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.environment import arithmetic
 from epsbench.harness.run.machine.lock import turn

@@ -36,10 +36,9 @@ def measured(suite: Suite, folder: Path, gradients: float = 20.0, code: str = ""
     for cell in suite.cells:
         taken = gradients if cell.attack.name == "pgd" else 1.0
         record = factory.robustness(np.ones(10, dtype=bool), np.ones(10, dtype=bool))
+        record = factory.of_cell(record, cell.canonical(), {"attack": code} if code else cell.code)
         record = record.model_copy(
             update={
-                "id": cell.id if not code else factory.identity(cell.canonical(), {"attack": code}),
-                "cell": cell.canonical(),
                 "cost": {"gradients_per_image": taken, "seconds": taken / 2, "peak_bytes": 0},
                 "training": {"seconds": taken, "images_per_second": 100 / taken},
             }
@@ -111,9 +110,9 @@ def generated(suite: Suite, folder: Path, factor: float = 1.0, code: str = "") -
             "seconds": 10 * times,
             "peak_bytes": int(2**30 * times),
         }
-        identity = cell.id if not code else factory.identity(cell.canonical(), {"model": code})
-        record = factory.generation().model_copy(update={"id": identity, "cell": cell.canonical(), "cost": cost})
-        factory.write(folder, record)
+        versions = {"model": code} if code else cell.code
+        record = factory.of_cell(factory.generation(), cell.canonical(), versions)
+        factory.write(folder, record.model_copy(update={"cost": cost}))
     return folder
 
 

@@ -63,7 +63,8 @@ def test_short_names_are_unique():
 )
 def test_a_malformed_cell_is_named(tmp_path, cell, message):
     record = generative.model()
-    factory.write(tmp_path, record.model_copy(update={"cell": record.cell | cell}))
+    record = factory.of_cell(record, record.cell | cell)
+    factory.write(tmp_path, record)
     with pytest.raises(InputError, match=message) as caught:
         report(tmp_path, "text")
     assert str(record_path(tmp_path, record.id)) in str(caught.value)

@@ -76,8 +76,7 @@ def test_several_seeds_are_their_mean_and_standard_deviation():
 
 def test_a_seed_that_failed_is_counted():
     good = generative.model(seed=0)
-    bad = factory.failed("diverged")
-    bad = bad.model_copy(update={"cell": good.cell | {"seed": 1}})
+    bad = factory.of_cell(factory.failed("diverged"), good.cell | {"seed": 1})
     assert column(tables(good, bad).likelihood[0], "seeds") == ["1 of 2"]
 
 

@@ -84,7 +84,7 @@ def test_other_numbers_for_the_same_cell_are_a_conflict_and_the_newest_stands(tm
 
 def test_a_cell_that_failed_in_one_folder_and_was_measured_in_another_is_measured(tmp_path):
     good = factory.robustness(CLEAN, CLEAN)
-    bad = later(factory.failed()).model_copy(update={"id": good.id})
+    bad = factory.of_cell(later(factory.failed()), good.cell)
     loaded = load_results(factory.write(tmp_path / "a", good), factory.write(tmp_path / "b", bad))
     assert loaded.current == (good,)
     assert loaded.conflicts == ()

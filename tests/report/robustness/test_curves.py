@@ -93,7 +93,7 @@ def test_a_number_of_steps_that_the_norm_decides_is_not_shown():
 
 def test_records_from_before_there_were_curves_are_each():
     old = pgd(500)
-    old = old.model_copy(update={"cell": {k: v for k, v in old.cell.items() if k not in ("curve", "early_stop")}})
+    old = factory.of_cell(old, {k: v for k, v in old.cell.items() if k not in ("curve", "early_stop")})
     assert list(board(old, pgd(490, eps="0.2")).labels.values()) == ["pgd(steps=40)"]
 
 
@@ -168,7 +168,7 @@ def test_clean_verdicts_are_compared_once_for_a_model_whatever_the_curve(tmp_pat
 )
 def test_a_bad_curve_is_named(tmp_path, cell, message):
     record = pgd(500)
-    factory.write(tmp_path, record.model_copy(update={"cell": record.cell | cell}))
+    factory.write(tmp_path, factory.of_cell(record, record.cell | cell))
     with pytest.raises(InputError, match=message):
         load_results(tmp_path)
 
