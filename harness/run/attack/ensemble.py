@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,8 +11,7 @@ import torch
 
 from epsbench.attacks.base import Attack
 from epsbench.harness.run.attack.kept_images import in_parts, let_go
-from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Outcome, Part, blank_outcome
-from epsbench.harness.run.attack.returned import Returned
+from epsbench.harness.run.attack.ledger import JUDGED, Outcome, Part, blank_outcome
 
 if TYPE_CHECKING:
     from epsbench.harness.run.attack.engine import Engine
@@ -73,7 +71,4 @@ def _merge(outcome: Outcome, part: Outcome, left: np.ndarray) -> None:
     for rows in in_parts(part.images):
         outcome.images[kept[rows]] = part.images[rows]
         let_go(outcome.images)
-    for name in COUNTS:
-        setattr(outcome, name, getattr(outcome, name) + getattr(part, name))
-    for each in fields(Returned):
-        setattr(outcome.returned, each.name, getattr(outcome.returned, each.name) + getattr(part.returned, each.name))
+    outcome.add_counts(part)

@@ -120,6 +120,12 @@ class Outcome:
     returned: Returned = field(default_factory=Returned)
     """Of an attack with a loop of its own: where the images were that it returned, before they were projected."""
 
+    def add_counts(self, other: Outcome) -> None:
+        """Add what another one cost, and counted, to this one's `COUNTS` and `returned`."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.returned.add(other.returned)
+
 
 JUDGED = ("size", "low", "high", "loss", "confidence", "predicted")
 """The fields of an outcome that say what was judged of each target, in the order of `Ledger.verdicts`."""

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from epsbench.harness.run.attack.kept_images import blank_images, in_parts, is_in_file, let_go
-from epsbench.harness.run.attack.ledger import ARRAYS, COUNTS, Outcome, Part
-from epsbench.harness.run.attack.returned import Returned
+from epsbench.harness.run.attack.ledger import ARRAYS, Outcome, Part
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,8 @@ def _merged(outcomes: Sequence[Outcome], starts: Sequence[int]) -> Outcome:
             at += rows.stop - rows.start
             let_go(images)
     whole = Outcome(eps=first.eps, images=images, radii=first.radii, **arrays)
-    for name in COUNTS:
-        setattr(whole, name, sum(getattr(each, name) for each in outcomes))
-    for each in fields(Returned):
-        setattr(whole.returned, each.name, sum(getattr(outcome.returned, each.name) for outcome in outcomes))
+    for outcome in outcomes:
+        whole.add_counts(outcome)
     if first.distances is not None:
         whole.distances = np.concatenate([each.distances for each in outcomes if each.distances is not None])
     whole.parts = [_part([each.parts[n] for each in outcomes], starts) for n in range(len(first.parts))]
@@ -89,5 +86,5 @@ def _merged(outcomes: Sequence[Outcome], starts: Sequence[int]) -> Outcome:
 
 def _part(parts: Sequence[Part], starts: Sequence[int]) -> Part:
     fooled = np.concatenate([part.fooled + start for part, start in zip(parts, starts, strict=False)])
-    sums = {each.name: sum(getattr(part, each.name) for part in parts) for each in fields(Part)[2:]}
-    return Part(parts[0].name, fooled, **sums)
+    added = [each.name for each in fields(Part) if each.name not in ("name", "fooled")]
+    return Part(parts[0].name, fooled, **{name: sum(getattr(part, name) for part in parts) for name in added})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -108,3 +108,8 @@ class Returned:
         self.images += len(images)
         self.beyond_ball += counts[0]
         self.no_pixels += counts[1]
+
+    def add(self, other: Returned) -> None:
+        """Add the counts of another one to these."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))

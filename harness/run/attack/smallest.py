@@ -24,7 +24,7 @@ from epsbench.harness.run.attack.creases import Creases
 from epsbench.harness.run.attack.fewer import Fewer
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.kept_images import in_parts, let_go
-from epsbench.harness.run.attack.ledger import COUNTS, JUDGED, Ledger, Outcome, blank_outcome
+from epsbench.harness.run.attack.ledger import JUDGED, Ledger, Outcome, blank_outcome
 from epsbench.harness.run.attack.line_search import lead, lead_by, lead_of, nearest_on_the_line
 from epsbench.harness.run.attack.polish import Polish, known
 from epsbench.harness.run.attack.schedule import ROUNDING
@@ -224,6 +224,5 @@ class NearestLedger(Ledger):
             clean = self.targets.pixels(everyone[rows]).cpu()
             outcome.images[rows] = run.images[rows].where(per_row(shown[rows]), clean)
             let_go(run.images)
-        for name in COUNTS:
-            setattr(outcome, name, getattr(run, name))
+        outcome.add_counts(run)
         return outcome
