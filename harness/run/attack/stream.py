@@ -218,9 +218,8 @@ class Stream:
         t = bundle.tensors
         eps_index, _, example = self.schedule.split(bundle.rows)
         at = torch.from_numpy(example).to(self.device)
-        x = self.targets.pixels(at)
         if self.turn.roams:
-            t["point"] = self.ledger.norm.into_ball(x, t["point"], t["eps"])
+            t["point"] = self.ledger.norm.into_ball(self.targets.pixels(at), t["point"], t["eps"])
         verdicts = self.ledger.verdicts(at, t["point"], self.size)
         asked = np.ones(len(bundle), dtype=int)
         if self.turn.keeps_best:
