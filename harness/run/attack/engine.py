@@ -104,10 +104,10 @@ class Engine:
         keep = int((positions < self.keep).sum())
         targets = replace(self.targets, logits=self.clean_logits()).subset(positions)
         part = Engine(
-            self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box, self.watch, whole=self.whole
-        )
+            self.victim, self.judge, targets, self.batch, keep, self.poll, self.white_box, self.watch,
+            self.forward_batch, self.whole,
+        )  # fmt: skip
         part.know(targets.logits)
-        part.forward_batch = self.forward_batch
         return part
 
     def know(self, logits: Tensor | None) -> None:
@@ -170,9 +170,7 @@ class Engine:
         stream = Stream(run, turn, ledger, schedule, slots=slots, poll=self.poll)
         stream.watch = self.watch
         for outcome in stream.run():
-            if stream.size < slots:  # memory ran out; later streams begin with what fitted
-                self.batch = min(self.batch, stream.size)
-                self.forward_batch = min(self.forward_batch, stream.size)
+            self._fitted(stream, slots)
             if turn.from_clean:
                 # Priced as if it had been attacked alone: the shared gradient in full, and its time.
                 outcome.shared_backwards = int(outcome.attacked.sum())
@@ -211,10 +209,14 @@ class Engine:
         stream = Smallest(run, turn, ledger, schedule, slots=slots, poll=self.poll)
         stream.watch = self.watch
         list(stream.run())
+        self._fitted(stream, slots)
+        return turn.draws.count
+
+    def _fitted(self, stream: Stream, slots: int) -> None:
+        """Let later streams begin with what fitted, where memory ran out with so many ``slots``."""
         if stream.size < slots:
             self.batch = min(self.batch, stream.size)
             self.forward_batch = min(self.forward_batch, stream.size)
-        return turn.draws.count
 
     def _batches(self, run: AttackRun, ledger: Ledger, schedule: Each) -> Iterator[Outcome]:
         batches = Batches(run, self.victim, self.judge, self.targets, ledger, schedule, self.batch)

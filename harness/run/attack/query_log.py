@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from epsbench.attacks.norms import Norm
+from epsbench.attacks.norms.base import per_row
 from epsbench.harness.run.attack.schedule import in_ball
 from epsbench.harness.run.attack.victim import Victim
 
@@ -78,5 +79,5 @@ class QueryLog(nn.Module):
         inside = in_ball(self._norm.size(at - self.x), self._eps)
         inside &= (at.flatten(1).amin(1) >= 0) & (at.flatten(1).amax(1) <= 1)
         new = inside & (logits[:ROWS].argmax(1) != self.y) & ~self.seen
-        self.candidate = torch.where(new.view(-1, 1, 1, 1), at, self.candidate)
+        self.candidate = torch.where(per_row(new), at, self.candidate)
         self.seen |= new

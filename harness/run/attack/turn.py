@@ -29,6 +29,7 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.noise import KeyedNoise
 
 _JUDGED = ("stopped", "margin", "threshold")  # what a row carries to the judge besides its image
+_STATE = "state."  # before the names of an attack's own tensors
 
 
 class Turn:
@@ -97,7 +98,7 @@ class Turn:
         if self.steps <= taken:  # it needs no slot, and the judge asks for no more than this
             tensors = {name: tensors[name] for name in ("point", "y", "eps", "step", *_JUDGED, *self._kept_names())}
             state = {}
-        shared = {f"state.{name}": value for name, value in state.items()}
+        shared = {f"{_STATE}{name}": value for name, value in state.items()}
         return tensors | shared, frozenset(shared), taken
 
     def take(self, t: State, shared: frozenset[str], draw: Callable[[], RowNoise]) -> None:
@@ -116,12 +117,12 @@ class Turn:
         rows = self._rows(t, draw)
         answer, logits = self.asks.at(t["point"], rows)
         with unchanged(t["point"], t["x"], t["eps"], t["step"]):
-            remembered = {name[6:]: t[name] for name in shared}
+            remembered = {name.removeprefix(_STATE): t[name] for name in shared}
             with self.draws:
                 stepped = self.attack.step(rows, answer, remembered)
             proposal, state = checked_step(self.attack, stepped, t["x"], remembered)
         new = {"point": self._projected(rows, proposal, state)}
-        new |= {f"state.{name}": value for name, value in state.items()}
+        new |= {f"{_STATE}{name}": value for name, value in state.items()}
         margin = self._margin(t, logits, answer)
         step = t["step"] + 1
         if (done := self.attack.done(rows, answer, state)) is not None:
@@ -196,5 +197,5 @@ class Turn:
         if not self.keeps_best:
             return {}
         better = margin < t["best_margin"]
-        best = torch.where(better.view(-1, 1, 1, 1), t["point"], t["best"])
+        best = torch.where(per_row(better), t["point"], t["best"])
         return {"best": best, "best_margin": torch.where(better, margin, t["best_margin"])}

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class, best_other
+from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class
 from epsbench.harness.findings import Finding
 from epsbench.harness.run.attack.few_rows import alike
 from epsbench.harness.run.attack.gradient import Score, loss_gradient, loss_jacobian
 from epsbench.harness.run.attack.graphs import Ladder
+from epsbench.harness.run.attack.line_search import lead_of
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
 
@@ -256,7 +257,7 @@ class Victim:
         The judge should see the rows below 0. Without the allowance a bf16 attack would miss images that fool in
         float32, and look weaker than it is.
         """
-        return self.allowed(at_class(logits, y) - best_other(logits, y), logits)
+        return self.allowed(lead_of(logits, y), logits)
 
     def allowed(self, margin: Tensor, logits: Tensor) -> Tensor:
         """Margins (N,) less the allowance for these logits (N, classes)."""

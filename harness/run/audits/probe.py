@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from epsbench.attacks.losses import at_class, wrong_logits
+from epsbench.attacks.losses import LOG_ODDS
 from epsbench.harness.run.attack.gradient import input_gradient
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.victim import Victim
@@ -90,5 +90,4 @@ class Probe:
 
 def log_odds(logits: Tensor, y: Tensor) -> Tensor:
     """log(p(not y) / p(y)), (N,) float64. It rises with the cross-entropy, which saturates at 0 while this does not."""
-    logits = logits.double()
-    return wrong_logits(logits, y).logsumexp(1) - at_class(logits, y)
+    return LOG_ODDS(logits.double(), y)
