@@ -43,6 +43,12 @@ GENERATION = '[generation]\ndata = "digits"\n'
         ),
         ("[robustness.matrix]", "[robustness.matrix]\nseed = -1", "robustness.matrix.seed[0]: must be greater than"),
         ("[robustness.matrix]", '[robustness.matrix]\nnorm = "l7"', "robustness.matrix.norm[0]: unknown norm 'l7'"),
+        ("[robustness.matrix]", "[robustness.matrix]\nnorm = 2", "norm[0]: must be a name, not 2; known: linf, l2, l1"),
+        (
+            "[robustness.matrix]",
+            "[robustness.matrix]\nsubset = 2",
+            "subset[0]: must be a name, not 2; known: all, first",
+        ),
         (
             "[robustness.matrix]",
             "limit = 0\n[robustness.matrix]",

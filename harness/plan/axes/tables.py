@@ -10,10 +10,12 @@ from typing import Any
 
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.recipes import Changes, read_changes
+from epsbench.harness.plan.data import SUBSETS
 from epsbench.harness.plan.named import Items, Named
 from epsbench.harness.plan.names.augmentations import read_augmentation
 from epsbench.harness.plan.names.data import read_data
-from epsbench.harness.plan.names.registry import check_plain, name_with_parameters
+from epsbench.harness.plan.names.places import known_name
+from epsbench.harness.plan.names.registry import name_with_parameters
 
 Point = dict[str, Any]
 """One point of the matrix: a value for each axis."""
@@ -90,8 +92,9 @@ def read_named(kind: str, value: Any, base: Path) -> Named:
     return name_with_parameters(kind, value, base)
 
 
-def _plain(kind: str, value: Any, base: Path) -> str:
-    return check_plain(kind, value)
+def read_subset(value: Any, base: Path) -> str:
+    """The name of a part of the training split. Raises `InputError` for anything else."""
+    return known_name(value, "subset", SUBSETS)
 
 
 def _seed(value: Any, base: Path) -> int:
@@ -105,7 +108,7 @@ READERS: dict[str, Callable[[Any, Path], Any]] = {
     "model": partial(read_named, "model"),
     "defense": partial(read_named, "defense"),
     "augmentation": read_augmentation,
-    "subset": partial(_plain, "subset"),
+    "subset": read_subset,
     "seed": _seed,
     "training": read_changes,
 }

@@ -23,7 +23,7 @@ from epsbench.harness.plan.axes.corruptions import LEAST_SIDE, MOST_SEVERE, Corr
 from epsbench.harness.plan.axes.recipes import RobustnessTraining
 from epsbench.harness.plan.axes.sources import SOURCE, SourceModel, SourceModels
 from epsbench.harness.plan.axes.starts import START, Start
-from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, TableAxis, read_named
+from epsbench.harness.plan.axes.tables import LARGEST_SEED, MODEL_AXES, TableAxis, read_named, read_subset
 from epsbench.harness.plan.data import DATASETS, SUBSETS
 from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.epsilon import parse_epsilon, without_rounded_twins
@@ -32,7 +32,6 @@ from epsbench.harness.plan.names.augmentations import AUGMENTATIONS, read_augmen
 from epsbench.harness.plan.names.data import read_data
 from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.norms import NORMS, read_norm
-from epsbench.harness.plan.names.registry import check_plain
 
 ROBUSTNESS_AXES = (
     *MODEL_AXES, "start", "training", "source", "attack", "norm", "eps", "corruption", "severity", "queries",
@@ -62,13 +61,6 @@ def _resolved(read: Callable[[Any, Path], Any]) -> PlainValidator:
 
 def _named(kind: str) -> PlainValidator:
     return _resolved(partial(read_named, kind))
-
-
-def _plain(kind: str) -> PlainValidator:
-    def check(name: object) -> str:
-        return check_plain(kind, name)
-
-    return PlainValidator(check)
 
 
 def _table(axis: TableAxis) -> PlainValidator:
@@ -143,7 +135,7 @@ Defenses = Annotated[list[Annotated[Named, _named("defense")]], Axis(_name_or_ta
 Attacks = Annotated[list[Annotated[Named, _named("attack")]], Axis(_name_or_table("attack"))]
 Norms = Annotated[list[Annotated[str, _resolved(read_norm)]], Axis(_NORM)]
 Augmentations = Annotated[list[Annotated[str, _resolved(read_augmentation)]], Axis(_AUGMENTATION)]
-Subsets = Annotated[list[Annotated[str, _plain("subset")]], Axis({"enum": list(SUBSETS)})]
+Subsets = Annotated[list[Annotated[str, _resolved(read_subset)]], Axis({"enum": list(SUBSETS)})]
 Starts = Annotated[list[Annotated[str | Start, _table(START)]], Axis(_default_or_table(START))]
 Sources = Annotated[list[Annotated[str | SourceModel | SourceModels, _table(SOURCE)]], Axis(_source_schema())]
 Epsilons = Annotated[

@@ -26,7 +26,7 @@ def read_augmentation(name: Any, base: Path) -> str:
     A name is that of a built-in, ``path/to/file.py:function`` or ``module:function``. Raises `InputError` for any
     other, and for what is no function.
     """
-    spelled = known_or_own(name, base, "an augmentation", AUGMENTATIONS, "path/to/file.py:function")
+    spelled = known_or_own(name, base, "augmentation", AUGMENTATIONS, "path/to/file.py:function")
     if spelled not in AUGMENTATIONS:
         own_augmentation(spelled, base)
     return spelled

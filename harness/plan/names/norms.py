@@ -20,7 +20,7 @@ def read_norm(name: Any, base: Path) -> str:
     A name is that of a built-in, ``path/to/file.py:Class`` or ``module:Class``. Raises `InputError` for any other, and
     for what is no norm.
     """
-    spelled = known_or_own(name, base, "a norm", NORMS, "path/to/file.py:Class")
+    spelled = known_or_own(name, base, "norm", NORMS, "path/to/file.py:Class")
     norm_of(spelled, base)
     return spelled
 

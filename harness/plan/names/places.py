@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,23 @@ def in_one_spelling(name: str, base: Path) -> str:
     return f"{before}{_spelled(place, base)}{after}" if place else name
 
 
-def known_or_own(name: Any, base: Path, kind: str, known: Iterable[str], form: str) -> str:
-    """A name of ``known`` as it is, or the address of something of the user's own, as `in_one_spelling`.
+def known_name(name: Any, noun: str, known: Collection[str], own: str = "") -> str:
+    """The name, if it is one of ``known``. Raises `InputError` for anything else.
 
-    Raises `InputError` for anything else. ``kind`` is ``"a norm"``, ``form`` is ``"path/to/file.py:Class"``.
+    ``noun`` says in messages what is named, such as ``"norm"``. ``own`` is the form of the address of something of the
+    user's own, such as ``"path/to/file.py:Class"``; empty where there is no such thing.
     """
-    known = list(known)
     if not isinstance(name, str):
-        raise InputError(f"must be the name of {kind}, not {name!r}; known: {', '.join(known)}")
-    if name in known:
-        return name
-    if ":" not in name:
-        _, noun = kind.split()
-        raise InputError(f"unknown {noun} {name!r}{did_you_mean(name, known)} (your own: {form})")
-    return in_one_spelling(name, base)
+        raise InputError(f"must be a name, not {name!r}; known: {', '.join(known)}")
+    if name not in known:
+        raise InputError(f"unknown {noun} {name!r}{did_you_mean(name, known)}{f' (your own: {own})' if own else ''}")
+    return name
+
+
+def known_or_own(name: Any, base: Path, noun: str, known: Collection[str], own: str) -> str:
+    """As `known_name`; the address of something of the user's own comes back as `in_one_spelling` has it."""
+    is_own = isinstance(name, str) and name not in known and ":" in name
+    return in_one_spelling(name, base) if is_own else known_name(name, noun, known, own)
 
 
 def file_of(name: str, base: Path) -> Path | None:

@@ -16,7 +16,6 @@ from typing import Any
 from epsbench.attacks.norms.base import Norm
 from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError, did_you_mean
-from epsbench.harness.plan.data import SUBSETS
 from epsbench.harness.plan.named import HashableDict, Named, Table, thaw
 from epsbench.harness.plan.names.aliases import ALIASES, without_alias
 from epsbench.harness.plan.names.declared import ignored
@@ -236,16 +235,6 @@ def versions(kind: str, named: Named, base: Path) -> dict[str, str]:
         except ValueError as error:
             raise InputError(f"{named.name}: {error}") from error
     return code
-
-
-def check_plain(kind: str, name: object) -> str:
-    """The name of a subset. Raises `ValueError` for an unknown one."""
-    known: Mapping[str, Any] = {"subset": SUBSETS}[kind]
-    if not isinstance(name, str):
-        raise ValueError(f"must be the name of a {kind}, not {name!r}; known: {', '.join(known)}")
-    if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
-    return name
 
 
 def _wrapped(factory: Callable[..., Any]) -> Callable[..., Any]:
