@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from epsbench.harness.records import Record
-from epsbench.harness.records.tables import varying
+from epsbench.harness.records.tables import flat, varying
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +25,7 @@ def flatten(record: Record, wide: bool = False) -> dict[str, Any]:
     of the CSV export.
     """
     row: dict[str, Any] = {"id": record.id, "status": record.status, "suite": record.suite}
-    parameters = _parameters(record)
+    parameters = flat(record.cell, by_name=True)
     row |= parameters if wide else {key: parameters.get(key, value) for key, value in record.cell.items()}
     if wide and isinstance(eps := record.cell.get("eps"), str):
         row["eps_value"] = float(Fraction(eps))
@@ -41,21 +40,6 @@ def flatten(record: Record, wide: bool = False) -> dict[str, Any]:
     return row | {"started": record.started, "finished": record.finished}
 
 
-def _parameters(record: Record) -> dict[str, Any]:
-    """Every parameter of a record's cell, those of a name as columns of their own."""
-    return {name: value for key in record.cell for name, value in _columns(key, record.cell[key]).items()}
-
-
-def _columns(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {key: value}
-    row = {key: value["name"]} if "name" in value else {}
-    for name, inner in value.items():
-        if name != "name":
-            row |= _columns(f"{key}.{name}", inner)
-    return row
-
-
 def frame(records: list[Record]) -> pd.DataFrame:
     """Records as a pandas table, one row each (see `flatten`), with every parameter as a column."""
     import pandas as pd
@@ -65,5 +49,5 @@ def frame(records: list[Record]) -> pd.DataFrame:
 
 def overview(records: list[Record]) -> pd.DataFrame:
     """What a reader asks first of records, one row each: names, the parameters that differ, the main measures."""
-    table, differ = frame(records), varying(_parameters(each) for each in records)
+    table, differ = frame(records), varying(flat(each.cell, by_name=True) for each in records)
     return table[[name for name in dict.fromkeys((*NAMES, *differ, *MEASURES)) if name in table]]

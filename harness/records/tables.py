@@ -12,15 +12,22 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as one level, keys joined by dots."""
+def flat(tree: Mapping[str, Any], prefix: str = "", *, by_name: bool = False) -> dict[str, Any]:
+    """Nested objects as one level, keys joined by dots: ``attack.name`` and ``attack.steps``.
+
+    ``by_name``: what a table names stands under the table's own key, before its parameters: ``attack``, and
+    ``attack.steps``.
+    """
     rows: dict[str, Any] = {}
     for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            rows |= flat(value, f"{name}.")
-        else:
-            rows[name] = value
+        path = f"{prefix}{key}"
+        if not isinstance(value, Mapping):
+            rows[path] = value
+            continue
+        inner = dict(value)
+        if by_name and "name" in inner:
+            rows[path] = inner.pop("name")
+        rows |= flat(inner, f"{path}.", by_name=by_name)
     return rows
 
 

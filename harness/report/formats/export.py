@@ -42,9 +42,7 @@ def to_csv(results: Results) -> str:
 
 def row(record: Record) -> dict[str, Any]:
     """A record as one level of plain values."""
-    values: dict[str, Any] = {}
-    for key, value in flatten(record).items():
-        values |= flat({key: value}) if isinstance(value, Mapping) else {key: value}
+    values = flat(flatten(record))
     for key, value in record.cell.items():
         if isinstance(value, Mapping) and "name" in value:
             values |= flat({name: parameter for name, parameter in value.items() if name != "name"}, f"{key}.")
