@@ -91,6 +91,14 @@ def test_epsilon_is_limited_by_the_norm(tmp_path):
         suite_of(tmp_path, documented(), SUITE.replace('"0.5"', "20").replace('"linf", ', ""))
 
 
+def test_a_norm_that_counts_has_no_epsilon_below_one(tmp_path):
+    counting = documented().replace('name = "channel-l2"', 'name = "channels"\n    shrinks = False')
+    with pytest.raises(
+        InputError, match=r"matrix.eps\[0\]: ε must be at least 1 under mine.py:ChannelL2, which counts"
+    ):
+        suite_of(tmp_path, counting, SUITE.replace('"linf", ', ""))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

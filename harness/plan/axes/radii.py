@@ -7,13 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from epsbench.attacks.norms import Norm
 from epsbench.harness.plan.axes.base import written_values
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.epsilon import below_one, too_large
 from epsbench.harness.plan.names.norms import norm_of
 
-COUNTS = ("l0", "l0-pixels")  # the norms here that are a number of changes
 ROUNDED = 1e-9  # by which share an ε may be above the largest: somebody rounded it
 
 
@@ -24,14 +24,15 @@ def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
     shape = describe(part.data).shape
     problems: dict[str, None] = {}
     for eps, norm in dict.fromkeys((point["eps"], point["norm"]) for point in points):
-        if problem := _unusable(eps, norm, norm_of(norm, base).largest(shape)):
+        if problem := _unusable(eps, norm, norm_of(norm, base), shape):
             problems |= {f"{key}: {problem}": None for key, given in written_values(part, "eps") if given == eps}
     return list(problems)
 
 
-def _unusable(eps: Fraction, norm: str, largest: float) -> str:
-    """What is wrong with an ε under the norm of this name, whose ``largest`` is the box; empty where nothing is."""
+def _unusable(eps: Fraction, name: str, norm: Norm, shape: tuple[int, int, int]) -> str:
+    """What is wrong with an ε under a norm, called ``name``, for images of this shape; empty where nothing is."""
+    largest = norm.largest(shape)
     if float(eps) > largest * (1 + ROUNDED):  # √d has no exact decimal to give
-        return too_large(eps, norm, largest)
+        return too_large(eps, name, largest)
     # No image could change at all, so every model would be as robust as it is accurate.
-    return below_one(eps, norm) if norm in COUNTS and 0 < eps < 1 else ""
+    return below_one(eps, name) if not norm.shrinks and 0 < eps < 1 else ""
