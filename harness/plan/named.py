@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epsbench.harness.plan.epsilon import format_epsilon
-
-if TYPE_CHECKING:
-    pass
-
 
 _ABSOLUTE = re.compile(r"(\w+:)?(/[^:]+)(:[\w.]+)?")
 """``/path``, ``file:/path`` and ``/path/to/file.py:Object``."""

@@ -1,4 +1,4 @@
-"""What a suite may name: attacks, losses, defenses, models and data, each kind with its built-ins. No torch."""
+"""What a suite may name: attacks, losses, defenses, models, their parts, and data. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from epsbench.models.parts import GIVEN
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing that a suite names: attacks, defenses or models."""
+    """A kind of thing that a suite names, such as attacks."""
 
     noun: str
     """What messages call it."""
@@ -151,6 +151,7 @@ KINDS: dict[str, Kind] = {
 
 @cache
 def entry_points_of(group: str) -> dict[str, EntryPoint]:
+    """The names that installed packages add to a group."""
     return {point.name: point for point in entry_points(group=group)}
 
 

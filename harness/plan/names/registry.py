@@ -69,7 +69,7 @@ def in_memory(kind: str, name: str) -> Any:
 
 
 def resolve(kind: str, name: str, base: Path) -> Source:
-    """What a name of a kind (``attack``, ``defense``, ``model``) stands for; files are relative to ``base``.
+    """What a name of a kind of `KINDS` stands for; files are relative to ``base``.
 
     Raises `InputError`, with the nearest known name, when there is no such object or it is of another kind.
     """
