@@ -91,7 +91,7 @@ def keep_archive(path: Path, arrays: Mapping[str, Any], compressed: bool = False
     try:
         _write(path, lambda file: write_archive(file, arrays, compressed))
     except OSError as error:
-        raise InputError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
 
 
 def cannot_read(path: Path, error: OSError) -> InputError:
@@ -132,7 +132,7 @@ def keep(path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise InputError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
 
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -143,11 +143,11 @@ OF_WEIGHTS = frozenset({".safetensors", ".checkpoint", ".lock"})
 """Endings of the files in a folder of weights."""
 
 
-def cannot_write(path: Path, error: OSError) -> str:
-    """The message of a run that cannot write any more."""
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The error of a run that cannot write any more."""
     remedy = "raise the limit (`ulimit -f`)" if error.errno == errno.EFBIG else "make room"
     option = "--weights-folder" if path.suffix in OF_WEIGHTS else "--out (out= in Python)"
-    return (
+    return InputError(
         f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: {remedy}, or give "
         f"another folder with {option}, and the same command goes on from there"
     )

@@ -68,7 +68,7 @@ def write_record(results: Path, record: Record) -> Path:
         if path.is_file():
             keep_other_version(path)
     except OSError as error:
-        raise InputError(cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
     keep(path, (record.model_dump_json(indent=1) + "\n").encode())
     return path
 

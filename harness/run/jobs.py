@@ -66,7 +66,7 @@ def _guarded(job: Job, context: Context, pending: dict[str, Any]) -> Iterator[Re
     # Training runs the user's models and defenses, which may raise anything, or even try to exit.
     except (Exception, SystemExit) as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            raise InputError(cannot_write(Path(error.filename or context.results), error)) from error
+            raise cannot_write(Path(error.filename or context.results), error) from error
         for cell in list(pending.values()):
             yield failed(cell, error, context, started)
     release()

@@ -101,7 +101,7 @@ def _enter(path: Path) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise InputError(cannot_write(path, error)) from error
+            raise cannot_write(path, error) from error
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
         if _names(path, file):
