@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from epsbench.attacks.norms import Norm
 from epsbench.harness.plan.axes.base import written_values
 from epsbench.harness.plan.axes.tables import Point
 from epsbench.harness.plan.data import describe
@@ -24,15 +23,18 @@ def unusable_radii(part: Any, points: Iterable[Point], base: Path) -> list[str]:
     shape = describe(part.data).shape
     problems: dict[str, None] = {}
     for eps, norm in dict.fromkeys((point["eps"], point["norm"]) for point in points):
-        if problem := _unusable(eps, norm, norm_of(norm, base), shape):
+        known = norm_of(norm, base)
+        if problem := _unusable(eps, norm, known.largest(shape), counts=not known.shrinks):
             problems |= {f"{key}: {problem}": None for key, given in written_values(part, "eps") if given == eps}
     return list(problems)
 
 
-def _unusable(eps: Fraction, name: str, norm: Norm, shape: tuple[int, int, int]) -> str:
-    """What is wrong with an ε under a norm, called ``name``, for images of this shape; empty where nothing is."""
-    largest = norm.largest(shape)
+def _unusable(eps: Fraction, norm: str, largest: float, *, counts: bool) -> str:
+    """What is wrong with an ε under the norm of this name; empty where nothing is.
+
+    ``largest`` is the box, and ``counts`` says whether the norm is a number of changes.
+    """
     if float(eps) > largest * (1 + ROUNDED):  # √d has no exact decimal to give
-        return too_large(eps, name, largest)
+        return too_large(eps, norm, largest)
     # No image could change at all, so every model would be as robust as it is accurate.
-    return below_one(eps, name) if not norm.shrinks and 0 < eps < 1 else ""
+    return below_one(eps, norm) if counts and 0 < eps < 1 else ""
