@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from epsbench.models.base import Architecture, DataShape
+from epsbench.models.file_kinds import cannot_read_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,9 +144,7 @@ class FromFile(Architecture):
             with Path(self.path).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()[:16]
         except OSError as error:
-            raise ValueError(
-                f"weights {self.path}: cannot be read ({error.strerror}); give the path of a file"
-            ) from error
+            raise cannot_read_weights(self.path, error) from error
 
     def check(self, data: DataShape) -> None:
         self.digest()

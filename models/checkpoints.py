@@ -1,4 +1,4 @@
-"""Weights in files, as this and other tools leave them. No code from a file is run.
+"""Weights of a file in a network: which set of them fits, and what the prefix of its names is.
 
 The rule: a file may hold several sets of weights under keys, such as ``state_dict`` and ``state_dict_ema``, and all
 names of a set may begin with one prefix, such as ``module.``. A set is loaded when, without a prefix, it has every
@@ -7,111 +7,22 @@ tensor of the network in its shape and nothing else. When two different sets fit
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import pathlib
-import pickle
-import re
-import types
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epsbench.models.file_kinds import FileKind, kind_of
-from epsbench.models.layers import Normalise
+from epsbench.models.layers import Normalise, rounded
+from epsbench.models.weight_files import State, load_state
 
-State = dict[str, Tensor]
-
-_DEEPEST = 4
 # Of batch norm and of averaged models: absent from some files, and used by nobody in evaluation mode.
 _COUNTER = ("num_batches_tracked", "n_averaged")
 _MOST_NAMES = 4  # of missing and of unknown tensors in a message
-_MOST_PARTS = 8  # of a tuple in a file that may hold weights; an optimiser's lists are longer
-_PLAIN: tuple[Any, ...] = (
-    argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray, pathlib.PosixPath,
-    pathlib.PurePosixPath, datetime.datetime, datetime.date, datetime.timedelta,
-)  # fmt: skip
-_READ = ("torch", "safetensors", "")  # the last: unknown, such as what old versions of torch saved
-ACCEPTED = "what torch.save or safetensors made of a state dict"
 _MEANS, _STDS = {"mean", "mu", "new_mean", "_mean"}, {"std", "sigma", "new_std", "_std"}
-
-
-def load_state(path: Path) -> dict[str, State]:
-    """The sets of weights in a safetensors file or in one that torch saved, by their keys; ``""`` is the whole file.
-
-    Raises `ValueError` where the file cannot be read, holds no weights, or would have to run code.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        kind = kind_of(path)
-        if kind.code not in _READ:
-            raise _NoWeightsError(_no_weights(kind, path))
-        content = load_file(path) if kind.code == "safetensors" else _unpickled(path)
-    except _NoWeightsError:
-        raise
-    except OSError as error:
-        raise ValueError(
-            f"weights {path}: cannot be read ({error.strerror or error}); give the path of a file"
-        ) from error
-    except pickle.UnpicklingError as error:
-        other = re.search(r"GLOBAL ([\w.]+)", str(error))
-        holds = f" (it holds {other.group(1)})" if other else ""
-        raise ValueError(
-            f"weights {path}: refused: it is no plain state dict{holds}, and loading it could run code from the file; "
-            f"where you trust it, save the weights alone: `model = torch.load({path.name!r}, weights_only=False)` and "
-            "`torch.save(model.state_dict(), 'weights.pt')`"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"weights {path}: neither safetensors nor a state dict, or damaged ({error})") from error
-    sets = _sets(content)
-    if not sets:
-        raise ValueError(f"weights {path}: not a state dict (names and tensors); save model.state_dict()")
-    return sets
-
-
-class _NoWeightsError(ValueError):
-    """A file is something else than weights."""
-
-
-def _no_weights(kind: FileKind, path: Path) -> str:
-    """The message for a file that is something else than weights."""
-    if kind.code in ("empty", "cut"):
-        return f"weights {path}: the file is {kind.text}; copy or download it again"
-    program = kind.code == "torchscript"  # it has the weights, too
-    return f"weights {path}: it is {kind.text}{'' if program else ', not weights'}; {_remedy(kind.code, path.name)}"
-
-
-def _remedy(code: str, name: str) -> str:
-    """What to do with a file of this name that is something else than weights."""
-    if code == "npz":
-        return (
-            "images and labels are data; weights kept as arrays are saved with `arrays = "
-            f"numpy.load({name!r})` and `torch.save({{name: torch.from_numpy(arrays[name]) for name in arrays}}, "
-            "'weights.pt')`"
-        )
-    if code == "torchscript":
-        return f"save the weights alone: `torch.save(torch.jit.load({name!r}).state_dict(), 'weights.pt')`"
-    if code == "distributed":
-        return (
-            "make one file of it: `torch.distributed.checkpoint.format_utils.dcp_to_torch_save(FOLDER, 'weights.pt')`"
-        )
-    return {
-        "lfs": "fetch them with `git lfs pull`",
-        "html": "download the file itself",
-        "folder": "give the path of the file in it",
-        "packed": f"unpack it, and give the file inside: {ACCEPTED}",
-        "zip": f"unpack it, and give the file inside: {ACCEPTED}",
-        "shards": f"give one file with all of them: {ACCEPTED}",
-    }.get(code, f"give {ACCEPTED} of a torch module")
+_MOST_CHANNELS = 4  # of a mean or a standard deviation of pixels
 
 
 def load_checkpoint(network: nn.Module, path: Path, key: str = "") -> str:
@@ -171,7 +82,7 @@ def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
                 "floats: what is quantised loses its scale"
             )
     with torch.no_grad():
-        target.load_state_dict(first.state, strict=False)  # `_fit` has compared every name
+        target.load_state_dict(first.state, strict=False)  # `_without_prefix` has compared every name
     return _called(first)
 
 
@@ -251,63 +162,24 @@ def _is_normalisation(name: str, value: Tensor, network: nn.Module) -> bool:
     """
     leaf = name.rpartition(".")[2]
     kind = "mean" if leaf in _MEANS else "std" if leaf in _STDS else ""
-    if not kind or value.numel() > 4:
+    if not kind or value.numel() > _MOST_CHANNELS:
         return False
     layers = [module for module in network.modules() if isinstance(module, Normalise)]
     if not layers:
         raise ValueError(
-            f"{name} is {[round(number, 4) for number in value.flatten().tolist()]}: the file's model normalises its "
-            "images, and the architecture does not; give mean and std beside architecture, or normalise in the model"
+            f"{name} is {rounded(value)}: the file's model normalises its images, and the architecture does not; give "
+            "mean and std beside architecture, or normalise in the model"
         )
+    theirs = value.flatten().float()
     for layer in layers:
         mine = getattr(layer, kind).flatten().cpu()
-        if not torch.allclose(mine, value.flatten().float().expand_as(mine) if value.numel() == 1 else
-                              value.flatten().float(), atol=1e-3):  # fmt: skip
+        alike = len(mine) == len(theirs) or 1 in (len(mine), len(theirs))  # one number is for all channels
+        if not alike or not torch.allclose(mine, theirs, atol=1e-3):
             raise ValueError(
-                f"{name} is {[round(number, 4) for number in value.flatten().tolist()]}, and the model normalises with "
-                f"{[round(number, 4) for number in mine.tolist()]}; give a model of your own that normalises as the "
-                "file does: path/to/file.py:Object"
+                f"{name} is {rounded(value)}, and the model normalises with {rounded(mine)}; give a model of your own "
+                "that normalises as the file does: path/to/file.py:Object"
             )
-    return bool(layers)
-
-
-def _unpickled(path: Path) -> Any:
-    """What torch saved. Beside the weights there may be plain values: arrays, namespaces, paths and times.
-
-    Making them runs no code of the file. Nothing else is allowed.
-    """
-    allowed: list[Any] = [*_PLAIN, *{type(np.dtype(each)) for each in "?bhilqBHILQefdU"}]
-    for core in ("numpy._core.multiarray", "numpy.core.multiarray"):  # NumPy 2 and 1 name them so in pickles
-        for name in ("scalar", "_reconstruct"):
-            with suppress(ImportError, AttributeError):
-                function = getattr(__import__(core, fromlist=[name]), name)
-                allowed += [function, (function, f"{core}.{name}")]
-    # An open file: by the ending of a path, torch would take it for another format.
-    with torch.serialization.safe_globals(allowed), path.open("rb") as file:
-        return torch.load(file, "cpu", weights_only=True)
-
-
-def _sets(content: Any, key: str = "", depth: int = 0) -> dict[str, State]:
-    """Every table of tensors in what a file holds, by the keys on the way to it."""
-    if isinstance(content, tuple | list) and depth < _DEEPEST and len(content) <= _MOST_PARTS:
-        content = {str(place): value for place, value in enumerate(content)}  # such as (weights, accuracy)
-    if not isinstance(content, Mapping) or depth > _DEEPEST:
-        return {}
-    weights = {name: _as_tensor(value) for name, value in content.items() if isinstance(name, str)}
-    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
-    if tensors and len(tensors) == len(content):
-        return {key: tensors}
-    nested: dict[str, State] = {}
-    for name, value in content.items():
-        if isinstance(name, str):
-            nested |= _sets(value, f"{key}.{name}" if key else name, depth + 1)
-    return nested or ({key: tensors} if tensors else {})  # such as tensors with an epoch beside them
-
-
-def _as_tensor(value: Any) -> Any:
-    """An array of numbers as a tensor; anything else as it is."""
-    is_numeric = isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype != np.uint16
-    return torch.from_numpy(value.copy()) if is_numeric else value
+    return True
 
 
 def _equal(a: State, b: State) -> bool:

@@ -68,6 +68,12 @@ def kind_of(path: Path) -> FileKind:
     return _of_safetensors(head, size) or _of_protobuf(path, head) or _of_text(path, head)
 
 
+def cannot_read_weights(path: Path | str, error: Exception) -> ValueError:
+    """The error for a file of weights that is not there, or cannot be opened."""
+    reason = getattr(error, "strerror", None) or error
+    return ValueError(f"weights {path}: cannot be read ({reason}); give the path of a file")
+
+
 def _of_folder(path: Path) -> FileKind:
     names = sorted(each.name for each in path.iterdir())
     if "saved_model.pb" in names:
@@ -104,11 +110,7 @@ def _of_safetensors(head: bytes, size: int) -> FileKind | None:
     length = int.from_bytes(head[:8], "little")
     if head[8:9] != b"{" or length >= 2**27:
         return None
-    return (
-        FileKind("safetensors", "a safetensors file")
-        if length + 8 <= size
-        else FileKind("cut", "damaged: its end is missing")
-    )
+    return FileKind("safetensors", "a safetensors file") if length + 8 <= size else FileKind("cut", CUT)
 
 
 def _of_protobuf(path: Path, head: bytes) -> FileKind | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from epsbench.models.base import DataShape
-from epsbench.models.layers import CopiesInput, Normalise
+from epsbench.models.layers import CopiesInput, Normalise, rounded
 from epsbench.models.outputs import remedy
 from epsbench.models.preprocessing import Preprocessing
 
@@ -188,10 +188,10 @@ def normalised(network: nn.Module, mean: Sequence[float], std: Sequence[float], 
         return HubNetwork(network.network, ours, network.size, given)
     layers = [module for module in network.modules() if isinstance(module, Normalise)]
     if layers:
-        numbers = [[round(number, 4) for number in each.flatten().tolist()] for each in (layers[0].mean, layers[0].std)]
         raise ValueError(
-            f"images would be normalised twice: the architecture does it with mean {numbers[0]} and std {numbers[1]}; "
-            "leave mean and std out, or give an architecture of your own that does not normalise"
+            f"images would be normalised twice: the architecture does it with mean {rounded(layers[0].mean)} and std "
+            f"{rounded(layers[0].std)}; leave mean and std out, or give an architecture of your own that does not "
+            "normalise"
         )
     return HubNetwork(network, Normalise(mean, std), None, given)
 

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
+def rounded(values: Tensor) -> list[float]:
+    """A few numbers as messages show them."""
+    return [round(number, 4) for number in values.flatten().tolist()]
+
+
 class CopiesInput(nn.Module):
     """A network that writes into the images it is given, such as by ``x.sub_(mean)``, behind a copy of them.
 

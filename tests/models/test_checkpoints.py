@@ -16,7 +16,8 @@ from torch import nn
 
 from epsbench.harness.plan.data import DATASETS
 from epsbench.models.catalogue import Custom, FromFile, ResNet18, SmallCNN
-from epsbench.models.checkpoints import load_checkpoint, load_into, load_state
+from epsbench.models.checkpoints import load_checkpoint, load_into
+from epsbench.models.weight_files import load_state
 
 DIGITS = DATASETS["digits"]
 X = torch.rand(3, 1, 8, 8)
@@ -122,6 +123,13 @@ def test_another_normalisation_than_ours_is_an_error(trained):
     state = trained.state_dict() | {"normalize.mean": torch.tensor([0.5])}
     with pytest.raises(ValueError, match=r"normalize.mean is \[0.5\], and the model normalises with \[0.305\]"):
         load_into(SmallCNN().build(DIGITS), state, "c.pt")
+
+
+def test_a_normalisation_of_another_number_of_channels_is_an_error():
+    network = SmallCNN(width=2, hidden=4).build(DATASETS["cifar10"])
+    state = network.state_dict() | {"normalize.mean": torch.full((4,), 0.5)}
+    with pytest.raises(ValueError, match=r"normalize.mean is \[0.5, 0.5, 0.5, 0.5\], and the model normalises with"):
+        load_into(network, state, "c.pt")
 
 
 def test_old_batch_norms_without_a_counter_load(trained):

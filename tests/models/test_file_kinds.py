@@ -17,8 +17,9 @@ from torch import nn
 from epsbench.harness.cli import main
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.names.data import read_data
-from epsbench.models.checkpoints import load_checkpoint, load_state
+from epsbench.models.checkpoints import load_checkpoint
 from epsbench.models.file_kinds import kind_of
+from epsbench.models.weight_files import load_state
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
 ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.4.0:\x80\x01"

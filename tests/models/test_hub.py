@@ -14,8 +14,8 @@ from torch import nn
 from epsbench.harness.plan.data import DATASETS
 from epsbench.models import hub
 from epsbench.models.catalogue import FromFile, SmallCNN, Timm, TorchVision
-from epsbench.models.checkpoints import load_state
 from epsbench.models.hub import HubNetwork, require_trained_head
+from epsbench.models.weight_files import load_state
 
 CIFAR, DIGITS, MNIST = DATASETS["cifar10"], DATASETS["digits"], DATASETS["mnist"]
 
