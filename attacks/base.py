@@ -17,7 +17,7 @@ from epsbench.attacks.aims import aimed_at, require_aim, require_class, targeted
 from epsbench.attacks.asking import Asking
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.attacks.norms import NORMS
-from epsbench.attacks.norms.base import Norm, RowNoise
+from epsbench.attacks.norms.base import Norm, RowNoise, per_row
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Network(Protocol):
 
 
 POLISH = 20
+
+GOALS = ("fool", "smallest")
+"""What `Attack.goal` may be."""
 
 LATER = {"later": True}
 """Metadata of a field added after the first records: at its default it is left out of ids, so old ids stay valid."""
@@ -172,8 +175,8 @@ def at_least_one(**counts: int) -> None:
 
 
 def require_goal(goal: str) -> None:
-    """Raise `ValueError` for a goal that there is not."""
-    if goal not in ("fool", "smallest"):
+    """Raise `ValueError` for anything but one of `GOALS`."""
+    if goal not in GOALS:
         raise ValueError(f'goal must be "fool" or "smallest", not {goal!r}')
 
 
@@ -299,7 +302,7 @@ class GradientAttack(Aimed):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
-        return self.move(answer.x, answer.gradient, rows.eps, rows.step.view(-1, 1, 1, 1), state)
+        return self.move(answer.x, answer.gradient, rows.eps, per_row(rows.step), state)
 
     def starts_clean(self) -> bool:
         return self.asks_at_the_point() and not self.random_start and self.loss == CROSS_ENTROPY

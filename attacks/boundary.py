@@ -61,7 +61,7 @@ class Boundary(Decisions):
         away = best - rows.x
         distance = per_row(away.flatten(1).norm(dim=1)).clamp_min(1e-12)
         noise = rows.noise.normal(*rows.x.shape[1:])
-        noise = noise - (noise * away).flatten(1).sum(1).view(-1, 1, 1, 1) / distance**2 * away  # at right angles
+        noise = noise - per_row((noise * away).flatten(1).sum(1)) / distance**2 * away  # at right angles
         noise = noise / per_row(noise.flatten(1).norm(dim=1)).clamp_min(1e-12)
         moved = (away + sphere * distance * noise) / (1 + sphere**2).sqrt()  # as far from the image as before
         next_on_sphere = per_row((rows.step + 1) % EVERY == 0)

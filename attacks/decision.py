@@ -36,8 +36,7 @@ class Decisions(Attack):
         super().__post_init__()
         require_goal(self.goal)
         at_least_one(steps=self.steps, restarts=self.restarts)
-        if self.norm.name not in ("l2", "linf"):
-            raise ValueError(f"{type(self).__name__.lower()} knows the norms linf and l2, not {self.norm.name}")
+        self.requires_norm("linf", "l2")
 
     def radius(self, rows: Rows, state: State) -> Tensor:
         return rows.eps + float("inf")

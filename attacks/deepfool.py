@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 from epsbench.attacks.base import LATER, Polished, State, at_least_one
 from epsbench.attacks.fab import distances, nearest_boundary
 from epsbench.attacks.losses import LogitDifference
-from epsbench.attacks.plane import to_plane
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class DeepFool(Polished):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         w, f = nearest_boundary(answer)
-        move = to_plane(self.norm, answer.x, w, f - BEYOND)  # line 9
+        move = self.norm.to_plane(answer.x, w, f - BEYOND)  # line 9
         proposal = rows.project(answer.x + (1 + self.overshoot) * move)  # line 10
         stays = (proposal == answer.x).flatten(1).all(1)
         return proposal, {"stays": stays}

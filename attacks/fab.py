@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 from epsbench.attacks.base import LATER, Polished, State, at_least_one, require_goal
 from epsbench.attacks.losses import LogitDifference
 from epsbench.attacks.norms.base import Norm, choose_rows, per_row
-from epsbench.attacks.plane import to_plane
 from epsbench.attacks.rows import Answer, Rows
 
 if TYPE_CHECKING:
@@ -65,8 +64,8 @@ class FAB(Polished):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         w, f = self._boundary(answer)  # the boundary is where f + ⟨w, move⟩ = 0 (eq. 4)
-        d = to_plane(self.norm, answer.x, w, f)  # eq. 6
-        d_clean = to_plane(self.norm, rows.x, w, f + (w * (rows.x - answer.x)).flatten(1).sum(1))
+        d = self.norm.to_plane(answer.x, w, f)  # eq. 6
+        d_clean = self.norm.to_plane(rows.x, w, f + (w * (rows.x - answer.x)).flatten(1).sum(1))
         length, clean_length = self.norm.size(d), self.norm.size(d_clean)
         bias = per_row((length / (length + clean_length).clamp_min(1e-12)).clamp_max(BIAS))  # α, eq. 9
         return (1 - bias) * (answer.x + OVERSHOOT * d) + bias * (rows.x + OVERSHOOT * d_clean), {}

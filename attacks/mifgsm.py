@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.base import LATER, State
+from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.pgd import PGD
 from epsbench.attacks.rows import Answer, Rows
 from epsbench.attacks.transforms import resized_and_padded, smoothed
@@ -91,10 +92,10 @@ class MIFGSM(PGD):
         if around is not None:
             new["variance"] = around - gradient  # eq. 4
         tuned = smoothed(tuned, self.ti) if self.ti else tuned
-        length = tuned.flatten(1).abs().sum(1).view(-1, 1, 1, 1)
+        length = per_row(tuned.flatten(1).abs().sum(1))
         new["momentum"] = momentum = self.decay * state["momentum"] + tuned / length.clamp_min(1e-38)
 
-        step = rows.step.view(-1, 1, 1, 1)
+        step = per_row(rows.step)
         proposal = self.update(here, momentum, rows.eps, step)
         if self.ni:
             new["here"] = proposal = rows.project(proposal)

@@ -73,6 +73,14 @@ class Norm(ABC):
         """The most that a change of size 1 gains along ``gradient``: the dual norm, (N,)."""
         return (self.direction(gradient) * gradient).flatten(1).sum(1)
 
+    def to_plane(self, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
+        """The least move of ``x`` (N, C, H, W) within the box [0, 1] that brings f + ⟨w, move⟩ to 0; f is (N,).
+
+        Where the box has too little room, it ends before that. Raises `NotImplementedError` where a norm does not
+        define it.
+        """
+        raise NotImplementedError(f"the norm {self.name} knows no least move onto a plane")
+
     @abstractmethod
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         """The nearest δ within the ball of radius ε."""

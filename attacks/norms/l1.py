@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.norms.base import NEAR, Norm, Region, RowNoise, largest_first, movable, per_row, to_faces
+from epsbench.attacks.norms.plane import steepest_first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,9 @@ class L1(Norm):
 
     def dual(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().amax(1)
+
+    def to_plane(self, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
+        return steepest_first(x, w, f)
 
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         size = delta.flatten(1).abs()

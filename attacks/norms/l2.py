@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.norms.base import Norm, RowNoise, per_row
 from epsbench.attacks.norms.linf import LInf
+from epsbench.attacks.norms.plane import all_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,7 @@ class L2(Norm):
 
     def start(self, noise: RowNoise, x: Tensor, eps: Tensor) -> Tensor:
         # A uniform point of the ball: a uniform direction, and a radius whose d-th power is uniform.
-        radius = noise.uniform(1).view(-1, 1, 1, 1) ** (1 / x[0].numel())
+        radius = per_row(noise.uniform(1)) ** (1 / x[0].numel())
         return self.direction(noise.normal(*x.shape[1:])) * radius * eps
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -35,6 +36,9 @@ class L2(Norm):
 
     def dual(self, gradient: Tensor) -> Tensor:
         return self.size(gradient)
+
+    def to_plane(self, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
+        return all_together(x, w, f, euclidean=True)
 
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta * (eps / per_row(self.size(delta)).clamp_min(1e-12)).clamp_max(1.0)

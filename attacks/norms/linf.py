@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.norms.base import Norm, Region, RowNoise
+from epsbench.attacks.norms.plane import all_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,9 @@ class LInf(Norm):
 
     def dual(self, gradient: Tensor) -> Tensor:
         return gradient.flatten(1).abs().sum(1)
+
+    def to_plane(self, x: Tensor, w: Tensor, f: Tensor) -> Tensor:
+        return all_together(x, w, f, euclidean=False)
 
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         return delta.clamp(-eps, eps)

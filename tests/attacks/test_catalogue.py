@@ -17,11 +17,11 @@ from epsbench.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, En
 from epsbench.attacks.bumps import bump
 from epsbench.attacks.checkpoints import checkpoints
 from epsbench.attacks.losses import DLR, LOSSES, CrossEntropy, KLToClean, LogitDifference, Margin, TargetedDLR
+from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.l0 import L0
 from epsbench.attacks.norms.l1 import L1
 from epsbench.attacks.norms.l2 import L2
 from epsbench.attacks.norms.linf import LInf
-from epsbench.attacks.plane import to_plane
 from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.targets import Targets
@@ -61,7 +61,7 @@ def test_the_least_move_onto_a_plane_is_exact_within_the_box(seed, norm):
     generator = torch.Generator().manual_seed(seed)
     x, w = torch.rand(3, 1, 3, 3, generator=generator), torch.randn(3, 1, 3, 3, generator=generator)
     f = torch.randn(3, generator=generator)
-    move = to_plane(norm, x, w, f)
+    move = norm.to_plane(x, w, f)
     assert ((x + move) >= -1e-6).all() and ((x + move) <= 1 + 1e-6).all()  # noqa: PT018
     value = f + (w * move).flatten(1).sum(1)
     reach = f - f.sign() * (w.abs() * torch.where(f.sign().view(-1, 1, 1, 1) * w < 0, 1 - x, x)).flatten(1).sum(1)
@@ -79,9 +79,9 @@ def test_the_least_move_is_laid_out_as_the_images_and_does_not_depend_on_that(no
     generator = torch.Generator().manual_seed(0)
     x, w = torch.rand(4, 3, 5, 6, generator=generator), torch.randn(4, 3, 5, 6, generator=generator)
     f, last = torch.tensor([0.3, -0.3, 1e4, 5.0]), torch.channels_last
-    expected = to_plane(norm, x, w, f)
+    expected = norm.to_plane(x, w, f)
     for gradient in (w, w.contiguous(memory_format=last)):
-        move = to_plane(norm, x.contiguous(memory_format=last), gradient, f)
+        move = norm.to_plane(x.contiguous(memory_format=last), gradient, f)
         assert move.is_contiguous(memory_format=last)
         torch.testing.assert_close(move, expected, rtol=0, atol=1e-6)
 
@@ -92,12 +92,18 @@ def test_the_least_move_of_a_row_does_not_depend_on_rows_that_reach_no_plane(nor
     x, w = torch.rand(4, 1, 8, 8, generator=generator), torch.randn(4, 1, 8, 8, generator=generator)
     w[1] = 0.0  # no direction
     f = torch.tensor([0.3, 0.3, 1e4, -0.5])  # the third plane is outside the box
-    move = to_plane(norm, x, w, f)
+    move = norm.to_plane(x, w, f)
     assert (move[1] == 0).all()
     torch.testing.assert_close((x + move)[2], (w[2] < 0).float(), rtol=0, atol=1e-6)
     for row in (0, 3):
-        alone = to_plane(norm, x[row : row + 1], w[row : row + 1], f[row : row + 1])
+        alone = norm.to_plane(x[row : row + 1], w[row : row + 1], f[row : row + 1])
         assert torch.equal(move[row : row + 1], alone)
+
+
+def test_a_norm_that_counts_knows_no_least_move_onto_a_plane():
+    x = torch.rand(1, 1, 2, 2)
+    with pytest.raises(NotImplementedError, match="the norm l0-pixels knows no least move onto a plane"):
+        NORMS["l0-pixels"].to_plane(x, x, torch.ones(1))
 
 
 def test_losses_agree_with_their_formulas_and_rise_towards_a_mistake():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from epsbench.attacks.base import Attack
+from epsbench.attacks.base import GOALS, Attack
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
 
@@ -29,7 +29,7 @@ def check_attack(attack: Attack, name: str, classes: int, data: str) -> None:
 def _problems(attack: Attack, classes: int) -> Iterator[str]:
     for _, member in attack.members(classes):
         yield from (f"part {type(member).__name__}: {problem}" for problem in _problems(member, classes))
-    if attack.goal not in ("fool", "smallest"):
+    if attack.goal not in GOALS:
         yield f'its goal must be "fool" or "smallest", not {attack.goal!r}'
     if attack.query not in QUERIES:
         yield f'its query must be "gradient", "logits" or "jacobian", not {attack.query!r}'

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from epsbench.attacks.norms import Norm
 from epsbench.attacks.norms.base import choose_rows, per_row
-from epsbench.attacks.plane import to_plane
 from epsbench.harness.run.attack.polish import BEYOND, LEAST, Planes, Polish
 
 _HALVINGS = 30  # of the weight of two planes
@@ -106,4 +105,4 @@ def _sum(one: Half, other: Half, weight: Tensor) -> Half:
 
 
 def _least(norm: Norm, x: Tensor, half: Half) -> Tensor:
-    return to_plane(norm, x, half.normal, half.value.clamp_max(0.0))
+    return norm.to_plane(x, half.normal, half.value.clamp_max(0.0))

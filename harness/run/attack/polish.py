@@ -10,7 +10,6 @@ from torch import Tensor
 
 from epsbench.attacks.norms import NORMS, Norm
 from epsbench.attacks.norms.base import choose_rows, per_row
-from epsbench.attacks.plane import to_plane
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.line_search import CLOSE, lead, nearest_on_the_line
 
@@ -27,8 +26,8 @@ _ALIKE = 0.02  # of the distance: where a point is expected to be less nearer th
 
 
 def known(norm: Norm) -> bool:
-    """Whether the least move onto a plane is known under a norm."""
-    return norm.shrinks and NORMS.get(norm.name) is norm
+    """Whether the harness knows the least move onto a plane under a norm: one of its own that defines `to_plane`."""
+    return NORMS.get(norm.name) is norm and type(norm).to_plane is not Norm.to_plane
 
 
 @dataclass
@@ -169,7 +168,7 @@ class Planes:
         """At the points ``x + way`` (N, C, H, W), by the margin's gradient there and the true class's lead."""
         rise = (normal * way).flatten(1).sum(1)
         share = 1 + lead / rise
-        aim = to_plane(norm, x, normal, -lead - rise)
+        aim = norm.to_plane(x, normal, -lead - rise)
         edge = per_row(share) * way
         reach = norm.size(edge)
         gain = 1 - norm.size(aim) / reach
