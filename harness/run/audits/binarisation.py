@@ -25,7 +25,7 @@ from epsbench.attacks.norms.base import Norm
 from epsbench.attacks.plain import path
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.attack.gradient import loss_gradient
-from epsbench.harness.run.attack.schedule import ROUNDING
+from epsbench.harness.run.attack.schedule import in_ball
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.audits.points import some_of
 
@@ -71,8 +71,9 @@ class Constructed:
 
     def finds(self, x: Tensor, norm: Norm, eps: float) -> Tensor:
         """Which of these images (N, C, H, W) are examples: of the second class, and within ε."""
+        size = norm.size(x - self.x)
         with torch.no_grad():
-            return (self.logits(x)[:, 1] > 0) & (norm.size(x - self.x) <= eps + ROUNDING)
+            return (self.logits(x)[:, 1] > 0) & in_ball(size, torch.full_like(size, eps))
 
 
 def binarisation(

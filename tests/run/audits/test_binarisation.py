@@ -18,7 +18,15 @@ from epsbench.attacks.fmn import FMN
 from epsbench.attacks.losses import DLR, LogitDifference, Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.harness.run.attack.targets import Targets
-from epsbench.harness.run.audits.binarisation import INNER, WITHIN, adapted, binarisation, construct, readout
+from epsbench.harness.run.audits.binarisation import (
+    INNER,
+    WITHIN,
+    Constructed,
+    adapted,
+    binarisation,
+    construct,
+    readout,
+)
 
 CODE = "attack-misses-constructed-example"
 SOME_HONEST = {"linear", "mlp, tanh", "smallcnn", "robust, linear"}
@@ -50,6 +58,15 @@ def test_an_example_exists_in_every_ball(norm, eps):
     for _ in range(INNER):
         near = ball.into_ball(x, x + ball.start(noise, x, WITHIN * radius), WITHIN * radius)
         assert not bool(made.finds(near[keep], ball, eps).any())
+
+
+@pytest.mark.parametrize(("beyond", "found"), [(5e-7, True), (1e-5, False)])
+def test_an_image_is_in_a_large_ball_where_it_is_outside_by_rounding_alone(beyond, found):
+    """As for the attack itself: sums of many changes are rounded, and the more the larger they are."""
+    network, x = frozen(nn.Sequential(nn.Flatten(), nn.Linear(128, 2))), torch.zeros(1, 2, 8, 8)
+    made = Constructed(network, network[1], x, torch.ones(1, 128), torch.zeros(1))
+    at_the_surface = x + 100 * (1 + beyond) / 128
+    assert made.finds(at_the_surface, NORMS["l1"], 100.0).tolist() == [found]
 
 
 @pytest.mark.parametrize("name", chosen(HONEST | MORE_HONEST, SOME_HONEST))
