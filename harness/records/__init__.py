@@ -30,10 +30,11 @@ from epsbench.harness.records.format import (
     Verdicts,
     pack_bits,
     unpack_bits,
+    within,
 )
 
 __all__ = [
     "LARGEST_RECORD", "Distances", "Failure", "Metric", "Part", "Record", "Shard", "Status", "Verdicts",
     "find_record", "images_path", "is_there", "kept_images", "pack_bits", "read_pictures", "read_record",
-    "read_records", "record_path", "unpack_bits", "write_pictures", "write_record",
+    "read_records", "record_path", "unpack_bits", "within", "write_pictures", "write_record",
 ]  # fmt: skip

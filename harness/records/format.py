@@ -64,6 +64,14 @@ class Verdicts(_Part):
         return unpack_bits(self.clean, self.n), unpack_bits(self.robust, self.n)
 
 
+BALL_ROUNDING = 1e-6  # an image counts as inside a ball up to this distance outside
+
+
+def within(distances: np.ndarray, eps: float) -> np.ndarray:
+    """Whether images at these distances, (n,) float32, count as inside the balls of radius ``eps``, bool."""
+    return distances <= eps + BALL_ROUNDING
+
+
 class Distances(_Part):
     """The distance of the nearest adversarial image of every example, in the order of the test split."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.epsilon import format_epsilon
-from epsbench.harness.records import Metric, Record, Verdicts
+from epsbench.harness.records import Metric, Record, Verdicts, within
 from epsbench.harness.records.predictions import Predictions
 from epsbench.harness.records.tables import canonical
 from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, fold
@@ -21,7 +21,6 @@ from epsbench.harness.report.results.loading import Results
 from epsbench.harness.report.results.units import ABSENT, data_name, defense_name, norm_name, number, percent, scalar
 from epsbench.harness.statistics import share_with_interval
 
-ROUNDING = 1e-6  # an image counts as inside a ball up to this distance outside, as in the attack itself
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 CAPTION = (
     "The distance of the nearest image that fools the model, over the test images that are classified correctly "
@@ -134,7 +133,7 @@ def at_radius(record: Record, eps: Fraction) -> Record:
     assert record.distances is not None
     assert record.verdicts is not None
     clean = record.verdicts.unpack()[0]
-    robust = clean & (record.distances.unpack() > float(eps) + ROUNDING)
+    robust = clean & ~within(record.distances.unpack(), float(eps))
     cell = record.cell | {"eps": format_epsilon(eps)}
     metrics = record.metrics | {"robust_accuracy": _share(robust), "attack_success_rate": _share(~robust[clean])}
     if not clean.any():

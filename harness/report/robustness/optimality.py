@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from epsbench.harness.records import Record
+from epsbench.harness.records import Record, within
 from epsbench.harness.report.results.cells import AttackKey, attack_key, finite, passes
-from epsbench.harness.report.robustness.distances import ROUNDING
 from epsbench.harness.report.robustness.leaderboard import Board, Row
 
 Grid = tuple[float, ...]
@@ -95,7 +94,7 @@ def optimality(distances: np.ndarray, best: np.ndarray, grid: Grid = ()) -> floa
     reached = best[np.isfinite(best)]
     largest = float(reached.max(initial=0.0))
     if grid:
-        left = [float((best > eps + ROUNDING).mean()) for eps in grid]
+        left = [_left(best, eps) for eps in grid]
         used = grid[: left.index(0.0) + 1] if 0.0 in left else grid
         nothing, area, least = (_under(each, used) for each in (np.where(best > 0, np.inf, 0.0), distances, best))
     else:
@@ -107,8 +106,13 @@ def optimality(distances: np.ndarray, best: np.ndarray, grid: Grid = ()) -> floa
 
 def _under(distances: np.ndarray, grid: Grid) -> float:
     """The area under the robust accuracy at 0 and each ε of the grid, by the trapezoidal rule."""
-    heights = [float((distances > 0).mean()), *(float((distances > eps + ROUNDING).mean()) for eps in grid)]
+    heights = [float((distances > 0).mean()), *(_left(distances, eps) for eps in grid)]
     return float(np.trapezoid(heights, [0.0, *grid]))
+
+
+def _left(distances: np.ndarray, eps: float) -> float:
+    """The robust accuracy at ``eps``."""
+    return float((~within(distances, eps)).mean())
 
 
 def standings(board: Board) -> list[Standing]:

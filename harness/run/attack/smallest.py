@@ -19,6 +19,7 @@ from epsbench.attacks.norms import Norm
 from epsbench.attacks.norms.base import per_row
 from epsbench.attacks.norms.l0 import L0
 from epsbench.attacks.rows import Answer
+from epsbench.harness.records import within
 from epsbench.harness.run.attack.asks import GRADIENT
 from epsbench.harness.run.attack.creases import Creases
 from epsbench.harness.run.attack.fewer import Fewer
@@ -27,7 +28,6 @@ from epsbench.harness.run.attack.kept_images import in_parts, let_go
 from epsbench.harness.run.attack.ledger import JUDGED, Ledger, Outcome, blank_outcome
 from epsbench.harness.run.attack.line_search import lead, lead_by, lead_of, nearest_on_the_line
 from epsbench.harness.run.attack.polish import Polish, known
-from epsbench.harness.run.attack.schedule import ROUNDING
 from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.step import hold
 from epsbench.harness.run.attack.stream import Stream
@@ -213,13 +213,13 @@ class NearestLedger(Ledger):
         """The outcome at one ε: fooled where the nearest image is within it. Every ε states the cost of the one run."""
         (run,) = self.outcomes
         outcome = blank_outcome(self.targets, eps, len(run.images))
-        within = self.distances <= float(eps) + ROUNDING
-        outcome.fooled, outcome.attacked, outcome.distances = within.copy(), within.copy(), self.distances.copy()
+        near = within(self.distances, float(eps))
+        outcome.fooled, outcome.attacked, outcome.distances = near.copy(), near.copy(), self.distances.copy()
         outcome.predicted = self.targets.labels.cpu().numpy().copy()
         for name in JUDGED:
-            getattr(outcome, name)[within] = getattr(run, name)[within]
+            getattr(outcome, name)[near] = getattr(run, name)[near]
         everyone = torch.arange(len(outcome.images), device=self.targets.labels.device)
-        shown = torch.from_numpy(within[: len(everyone)])
+        shown = torch.from_numpy(near[: len(everyone)])
         for rows in in_parts(outcome.images):
             clean = self.targets.pixels(everyone[rows]).cpu()
             outcome.images[rows] = run.images[rows].where(per_row(shown[rows]), clean)
