@@ -16,16 +16,6 @@ from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.run.data import load
 
 
-@pytest.fixture(scope="module")
-def x(digits):
-    return digits[0][:60]
-
-
-@pytest.fixture(scope="module")
-def y(digits):
-    return digits[1][:60]
-
-
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, torch.float16, torch.bfloat16, torch.float32])
 def test_eps_of_any_type_is_the_number_that_was_meant(kind):
     """A rounded 0.1 is 0.1, alone and in an array; in types that hold it apart from its neighbours, 8/255 is 8/255."""
