@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.evaluation import Evaluation, evaluation_of
+from epsbench.harness.files import temporary_folder
 from epsbench.harness.options import ALL, INTERRUPTED, Options
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names.registry import registered
@@ -103,7 +103,7 @@ def evaluate(
         named, of_model = given_model(model, data, objects, name)
         entries, of_attack, norms = attack_entries(attack)
         stack.enter_context(registered({**objects, **of_model, **of_attack}))
-        results = results or Path(stack.enter_context(_temporary()))
+        results = results or Path(stack.enter_context(temporary_folder("epsbench-", "evaluate", "give out=, or ")))
         random: dict[str, Any] = {} if randomness is None else {"randomness": dict(randomness)}
         suite = evaluation_suite(
             named, data, entries, norm or norms or "linf", _plain_numbers(eps), base=Path.cwd(),
@@ -169,20 +169,13 @@ def report(*results: str | Path, format: str = "markdown", output: str | Path | 
     """The report on one results folder or several, in a format: ``text``, ``markdown``, ``csv``, ``json``, ``html``
     or ``latex``.
 
-    With ``output`` it is also written to that file. Raises `InputError` as ``epsbench report``.
+    With ``output`` it is also written to that file; nothing else is. Raises `InputError` as ``epsbench report``.
     """
     from epsbench.harness.report.build import report as build
 
     if not results:
         raise InputError("report: give the results folder of a run, or several")
-    file = Path(output) if output is not None else None
-    if format == "text" and file is None:
-        from epsbench.harness.report.build import FORMATS
-        from epsbench.harness.report.content import Content
-        from epsbench.harness.report.results.loading import load_results
-
-        return FORMATS["text"](Content(load_results(*map(Path, results))))
-    return build([Path(each) for each in results], format, file)
+    return build([Path(each) for each in results], format, Path(output) if output is not None else None, beside=False)
 
 
 def load_model(results: str | Path, **where: Any) -> nn.Module:
@@ -190,16 +183,6 @@ def load_model(results: str | Path, **where: Any) -> nn.Module:
     from epsbench.harness.run.stored import load_model as load
 
     return load(results, **where)
-
-
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="epsbench-")
-    except OSError as error:
-        raise InputError(
-            f"evaluate: no temporary folder can be made ({error.strerror or error}); name a folder with out=, or one "
-            "that can be written with the environment variable TMPDIR"
-        ) from error
 
 
 def _folder(out: Any) -> Path | None:

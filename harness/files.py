@@ -153,6 +153,21 @@ def cannot_write(path: Path, error: OSError) -> InputError:
     )
 
 
+def temporary_folder(prefix: str, who: str, instead: str = "") -> tempfile.TemporaryDirectory[str]:
+    """A folder for the time of a ``with``, whose name begins with ``prefix``.
+
+    Raises `InputError` where none can be made. The message begins with ``who`` wants it, and says what would do
+    ``instead``.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as error:
+        raise InputError(
+            f"{who}: no temporary folder can be made ({error.strerror or error}); {instead}name one that can be "
+            "written with the environment variable TMPDIR"
+        ) from error
+
+
 def cache_folder(name: str) -> Path | None:
     """A folder of what was computed once, in ``$EPSBENCH_CACHE`` or ``~/.cache/epsbench``.
 

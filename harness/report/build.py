@@ -69,13 +69,14 @@ def report(
     out: Path | None = None,
     figures: Path | None = None,
     at_eps: Sequence[Fraction] = (),
+    beside: bool = True,
 ) -> str:
     """The report on a results folder, or on several as one.
 
     With ``output`` it is also written to that file. Without ``output``, format text also writes ``report.html`` and
     ``report.md`` into the folder ``out`` and ends with their paths. ``out`` defaults to the results folder; where there
-    are several, nothing is written without ``out``. The figures are also written into the folder ``figures``, as PDF
-    and as pgfplots data.
+    are several, or not ``beside`` the records, nothing is written without ``out``. The figures are also written into
+    the folder ``figures``, as PDF and as pgfplots data.
 
     With ``at_eps`` the report is on these radii alone. Attacks that looked for the smallest distance answer any of
     them; nothing is computed, and nothing is written beside the results unless ``out`` says where.
@@ -98,7 +99,7 @@ def report(
 
         write_figures(content, figures)
     text = FORMATS[fmt](content)
-    place = out or (folders[0] if len(folders) == 1 and not at_eps else None)
+    place = out or (folders[0] if beside and len(folders) == 1 and not at_eps else None)
     if output is not None:
         _write(output, text, "--output")
     elif fmt == "text" and place is not None:

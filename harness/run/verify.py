@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.files import temporary_folder
 from epsbench.harness.options import Options
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.plan import plan
@@ -47,7 +46,7 @@ def verify(suite: Suite, results: Path, options: Options, sample: int, report_li
         return NOTHING_RECORDED
     chosen = random.Random(_SEED).sample(done, min(sample, len(done)))
     records = {cell.id: read_record(record_path(results, cell.id)) for cell in chosen}
-    with _temporary() as folder:
+    with temporary_folder("epsbench-verify-", "--verify") as folder:
         again = Path(folder)
         weights = options.weights or results / "weights"
         run_suite(
@@ -61,16 +60,6 @@ def verify(suite: Suite, results: Path, options: Options, sample: int, report_li
     same = sum(each.same for each in compared)
     report_line(f"{same} of {len(compared)} cells are the same ({len(done)} are recorded)")
     return SAME if same == len(compared) else DIFFERENT
-
-
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="epsbench-verify-")
-    except OSError as error:
-        raise InputError(
-            f"--verify measures into a temporary folder, and none can be made ({error.strerror or error}); name a "
-            "folder that can be written with the environment variable TMPDIR"
-        ) from error
 
 
 def _with_their_curves(chosen: list[Cell], suite: Suite) -> Iterator[Cell]:
