@@ -24,15 +24,6 @@ IMAGES, LABELS = ("images", "x", "data", "X"), ("labels", "y", "targets", "Y", "
 _NAMES = ("class_names", "classes", "label_names")
 
 
-def read_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    """What a NumPy file holds: the array of a ``.npy``, or the arrays of a ``.npz`` by name.
-
-    Raises `InputError` where it is not there, is damaged, or holds pickled objects.
-    """
-    arrays = {name: member.read() for name, member in members_of(path).items()}
-    return arrays.get("", arrays)
-
-
 @dataclass(frozen=True)
 class Npz(DataSource):
     """Images and labels in a NumPy file: the test split, and others where the file has them.

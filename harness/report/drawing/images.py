@@ -14,12 +14,12 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.records import Record, read_pictures
 
 
-def png(image: np.ndarray, pixels: int = 1) -> bytes:
-    """An image (C, H, W) with values in [0, 1], one or three channels, as PNG; each pixel ``pixels`` wide."""
+def png(image: np.ndarray) -> bytes:
+    """An image (C, H, W) with values in [0, 1], one or three channels, as PNG."""
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"an image of shape {image.shape}, where (1, H, W) or (3, H, W) is expected")
     shown = np.clip(np.nan_to_num(image), 0, 1).transpose(1, 2, 0)
-    shown = np.broadcast_to(shown, (*shown.shape[:2], 3)).repeat(pixels, axis=0).repeat(pixels, axis=1)
+    shown = np.broadcast_to(shown, (*shown.shape[:2], 3))
     buffer = io.BytesIO()
     imsave(buffer, np.round(255 * shown).astype(np.uint8), format="png")
     return buffer.getvalue()

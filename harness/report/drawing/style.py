@@ -95,6 +95,9 @@ def readable(colour: str, paper: str) -> str:
     return next((each for each in mixed if contrast(each, paper) >= READABLE), away)
 
 
+PANELS = 4  # beside each other
+
+
 def figure(theme: Theme, width: float = 6.6, height: float = 3.7) -> tuple[Figure, Axes]:
     """An empty figure of this size, in inches, with one plain pair of axes."""
     with matplotlib.rc_context(FONT):
@@ -104,12 +107,12 @@ def figure(theme: Theme, width: float = 6.6, height: float = 3.7) -> tuple[Figur
     return drawing, axes
 
 
-def panels(theme: Theme, count: int, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:
+def panels(theme: Theme, count: int, height: float) -> tuple[Figure, list[Axes]]:
     """An empty figure of ``count`` axes that share their height axis, row by row, each ``height`` inches high.
 
     One panel is as wide as a plain figure, several are as wide as the page.
     """
-    columns = min(count, columns)
+    columns = min(count, PANELS)
     rows = -(-count // columns)
     with matplotlib.rc_context(FONT):
         size = (6.6 if count == 1 else 13.4, height * rows + 0.4)
