@@ -16,11 +16,13 @@ class Draws(Protocol):
     def normal(self, *shape: int) -> Tensor: ...
 
 
-class Random:
-    """The random numbers of a generator, as `Draws`."""
+class GeneratorNoise:
+    """The random numbers of a generator for ``n`` rows, as `Draws`; not keyed by row. None: torch's own generator."""
 
     def __init__(self, n: int, generator: torch.Generator | None = None, device: torch.device | None = None) -> None:
-        self._n, self._generator, self._device = n, generator, device
+        """``device`` is where the numbers are needed; default: that of the generator."""
+        self._n, self._generator = n, generator
+        self._device = generator.device if device is None and generator is not None else device
 
     def uniform(self, *shape: int) -> Tensor:
         """(n, *shape) uniform numbers in [0, 1)."""

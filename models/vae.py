@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from epsbench.models.likelihoods import Categorical, Likelihood
 from epsbench.models.likelihoods import log_likelihood as log_likelihood
-from epsbench.models.priors import Draws, Prior, Random, StandardNormal, log_normal
+from epsbench.models.priors import Draws, GeneratorNoise, Prior, StandardNormal, log_normal
 
 
 class Encoder(nn.Module):
@@ -165,7 +165,7 @@ class VAENetwork(nn.Module):
     def generate(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """``n`` images from the model, z from its prior and pixels from p(x|z): (n, C, H, W) in [0, 1]."""
         device = next(self.parameters()).device
-        return self.sample(self.draw(Random(n, generator, device)), generator)
+        return self.sample(self.draw(GeneratorNoise(n, generator, device)), generator)
 
     @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, steps: int = 8) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.training.moved import SLIGHT, moved
-from epsbench.harness.run.training.trainee import Noise, follow, mirror
+from epsbench.harness.run.training.trainee import follow, mirror
+from epsbench.models.priors import GeneratorNoise
 from epsbench.models.vae import VAENetwork, bits_per_dimension
 
 FIXED = ("decoder", "prior", "likelihood")
@@ -39,7 +40,7 @@ class EncoderBatches:
         for name in FIXED:
             follow(getattr(self._view, name), getattr(self._vae, name))
         images = self._images(x)
-        noise = Noise(len(images), self._generator).normal(self._vae.z_dim)
+        noise = GeneratorNoise(len(images), self._generator).normal(self._vae.z_dim)
         with autocast(x.device, self._precision):
             distortion, rate = self._view.elbo(images, noise)
         return bits_per_dimension((distortion + beta * rate).mean(), self._vae.shape)
@@ -54,7 +55,7 @@ class EncoderBatches:
 
     def _sampled(self, n: int) -> Tensor:
         with torch.no_grad(), autocast(self._generator.device, self._precision):
-            z = self._view.draw(Noise(n, self._generator))
+            z = self._view.draw(GeneratorNoise(n, self._generator))
             return self._view.sample(z, self._generator)
 
 

@@ -18,23 +18,9 @@ from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.compiling import compiled
+from epsbench.models.priors import GeneratorNoise
 
 Forward = Callable[[Tensor], Tensor]
-
-
-class Noise:
-    """The random numbers of training. They are seeded, but not keyed by row: the order of the rows is random too."""
-
-    def __init__(self, n: int, generator: torch.Generator) -> None:
-        self._n, self._generator = n, generator
-
-    def uniform(self, *shape: int) -> Tensor:
-        """(n, *shape) uniform numbers in [0, 1)."""
-        return torch.rand(self._n, *shape, generator=self._generator, device=self._generator.device)
-
-    def normal(self, *shape: int) -> Tensor:
-        """(n, *shape) standard normal numbers."""
-        return torch.randn(self._n, *shape, generator=self._generator, device=self._generator.device)
 
 
 class ClassifierInTraining:
@@ -108,9 +94,9 @@ class ClassifierInTraining:
             (gradient,) = torch.autograd.grad(objective(look(x)), x)
         return gradient
 
-    def noise(self, n: int) -> Noise:
-        """Random numbers for ``n`` images."""
-        return Noise(n, self.generator)
+    def noise(self, n: int) -> GeneratorNoise:
+        """Random numbers for ``n`` images. They are not keyed by image: the order of the images is random too."""
+        return GeneratorNoise(n, self.generator)
 
     def accuracy(self) -> float:
         """The share of the images passed to `loss` and `logits` since the last call that was classified correctly."""

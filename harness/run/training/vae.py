@@ -21,7 +21,7 @@ from epsbench.harness.run.training.recipe import BETA_SCHEDULES, Recipe
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Settings, Training
 from epsbench.harness.run.training.step_form import Form, Step, fastest_form
-from epsbench.harness.run.training.trainee import Noise
+from epsbench.models.priors import GeneratorNoise
 from epsbench.models.vae import VAENetwork, bits_per_dimension
 
 EVALUATION_BATCH = 256
@@ -107,7 +107,7 @@ class _Bound(Objective):
         x = self._course.data.train.pixels(index)
         if self._course.epochs < self._course.recipe.get("moved_epochs", 0):
             x = moved(x, WIDE, self._course.generator)
-        noise = Noise(len(x), self._course.generator).normal(self._vae.z_dim)
+        noise = GeneratorNoise(len(x), self._course.generator).normal(self._vae.z_dim)
         # Filled on the device: a copy from the host in each step would make the host wait.
         beta = torch.full((), self._beta * self._share(self._course.now, self._course.recipe), device=x.device)
         loss, tracked = self._step(x, noise, beta)
