@@ -28,6 +28,25 @@ def weights_code(code: Mapping[str, str]) -> dict[str, str]:
     return {key: version for key, version in code.items() if key not in NO_WEIGHTS}
 
 
+DECIDE_WEIGHTS: dict[str, tuple[str, ...]] = {
+    "robustness": (
+        "task", "data", "model", "defense", "augmentation", "subset", "start", "training", "seed", "limit", "precision",
+    ),
+    "generation": ("task", "data", "model", "z_dim", "beta", "training", "seed", "limit", "precision"),
+}  # fmt: skip
+"""Task → the keys of a cell in canonical form that decide the trained weights."""
+
+
+def decides_weights(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a cell, in canonical form or as in a record, that decides its trained weights."""
+    return {key: cell[key] for key in DECIDE_WEIGHTS[cell["task"]] if key in cell}
+
+
+def weights_key(cell: Mapping[str, Any], code: Mapping[str, str]) -> str:
+    """The key of the trained weights of a cell, in canonical form or as in a record, with the versions of its code."""
+    return digest({"cell": decides_weights(cell), "code": weights_code(code)})
+
+
 def data_entry(data: str | OwnData) -> str | dict[str, Any]:
     """A cell's data as its record holds it: the name of a built-in, or a table."""
     return data if isinstance(data, str) else data.record()
@@ -37,8 +56,6 @@ class _Cell(ABC):
     """What both kinds of cell share: their id, and the key of their weights."""
 
     task: ClassVar[str]
-    _decides_weights: ClassVar[tuple[str, ...]]
-    """The keys of the canonical form that decide the trained weights."""
     versions: tuple[tuple[str, str], ...]
 
     @abstractmethod
@@ -62,9 +79,7 @@ class _Cell(ABC):
     @cached_property
     def weights_key(self) -> str:
         """A hash of everything that decides the trained weights. Cells with equal keys share one trained model."""
-        canonical = self.canonical()
-        decides = {key: canonical[key] for key in self._decides_weights if key in canonical}
-        return digest({"cell": decides, "code": weights_code(self.code)})
+        return weights_key(self.canonical(), self.code)
 
 
 @dataclass(frozen=True)
@@ -72,9 +87,6 @@ class RobustnessCell(_Cell):
     """A classifier, how it is trained, and how it is attacked."""
 
     task: ClassVar[str] = "robustness"
-    _decides_weights: ClassVar[tuple[str, ...]] = (
-        "task", "data", "model", "defense", "augmentation", "subset", "start", "training", "seed", "limit", "precision",
-    )  # fmt: skip
 
     data: str | OwnData
     """The name of the data set, or data of the user's own."""
@@ -229,9 +241,6 @@ class GenerationCell(_Cell):
     """A generative model, how it is trained, and how it is measured."""
 
     task: ClassVar[str] = "generation"
-    _decides_weights: ClassVar[tuple[str, ...]] = (
-        "task", "data", "model", "z_dim", "beta", "training", "seed", "limit", "precision",
-    )  # fmt: skip
 
     data: str | OwnData
     """The name of the data set, or data of the user's own."""

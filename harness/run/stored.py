@@ -11,7 +11,7 @@ from torch import nn
 from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.starts import SCRATCH
-from epsbench.harness.plan.cell import GenerationCell, RobustnessCell, weights_code
+from epsbench.harness.plan.cell import decides_weights, weights_key
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE
 from epsbench.harness.plan.names import registry
@@ -23,7 +23,6 @@ from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.weights import load_weights, weights_path
 from epsbench.models.generative import VAE
 
-CELLS = {cell.task: cell for cell in (RobustnessCell, GenerationCell)}
 SHOWN = ("data", "model", "defense", "augmentation", "subset", "z_dim", "beta", "seed")
 
 
@@ -50,7 +49,7 @@ def load_model(
     """
     folder = Path(results)
     record = _chosen(folder, where)
-    key = weights_key(record)
+    key = weights_key(record.cell, record.code)
     try:
         network = _built(record, Path(base))
     except InputError as error:
@@ -67,17 +66,6 @@ def load_model(
     return network.to(device).eval()
 
 
-def weights_key(record: Record) -> str:
-    """The key of the trained weights that a record was measured with: that of its cell."""
-    return digest({"cell": _deciding(record), "code": weights_code(record.code)})
-
-
-def _deciding(record: Record) -> dict[str, Any]:
-    """The part of a record's cell that decides its weights."""
-    decides = CELLS[record.cell["task"]]._decides_weights
-    return {key: record.cell[key] for key in decides if key in record.cell}
-
-
 def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
     records = [record for record in read_records(folder) if record.status != "failed"]
     if not records:
@@ -90,7 +78,7 @@ def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:
     cells = {record.id: scratch | record.cell | {"training": _whole_recipe(record.cell)} for record in records}
     # By what a suite says of the model: of its versions the last, since no value of `where` tells them apart.
     matching = {
-        digest(_deciding(record)): record
+        digest(decides_weights(record.cell)): record
         for record in sorted(records, key=lambda record: (record.finished, record.id))
         if all(_is(cells[record.id].get(key), value) for key, value in where.items())
     }
