@@ -1,8 +1,11 @@
-"""The exception for faulty input: the user sees its messages and no traceback."""
+"""The exception for faulty input, whose messages the user sees without a traceback; and what her code may raise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+FAILURES = (Exception, SystemExit)
+"""What the user's code may end with: it may raise anything through no fault of epsbench, or even try to exit."""
 
 
 class InputError(Exception):

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from epsbench.attacks.base import Attack
 from epsbench.attacks.norms import NORMS
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import FAILURES, InputError
 from epsbench.harness.findings import voids
 from epsbench.harness.plan.epsilon import any_epsilon
 from epsbench.harness.plan.names.attacks import check_attack as check_plans
 from epsbench.harness.plan.names.declared import ignored
-from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
+from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.run.attack.asks import Asks
 from epsbench.harness.run.attack.attack_run import AttackRun
 from epsbench.harness.run.attack.engine import Engine

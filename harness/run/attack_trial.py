@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from epsbench.attacks.base import Attack
+from epsbench.harness.errors import FAILURES
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.names.loading import is_users
 from epsbench.harness.plan.names.raised import what_was_raised
@@ -73,7 +74,7 @@ def attack_problem(attack: Attack, use: AttackUse) -> str | None:
         except _TimeIsUp:
             return None
         # The attack is the user's code: it may raise anything, or even try to exit.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        except FAILURES as error:
             problem = None if is_out_of_memory(error) else _raised(error)
         if problem:
             return f"for {count_of(images)}, {problem}"

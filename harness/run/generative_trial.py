@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from epsbench.harness.errors import FAILURES
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.names.loading import is_users
-from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
+from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.run.attack.global_draws import GlobalDraws
 from epsbench.harness.run.noise import KeyedNoise
 from epsbench.models.vae import VAENetwork

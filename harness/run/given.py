@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epsbench.harness.errors import InputError, summary
+from epsbench.harness.errors import FAILURES, InputError, summary
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.data.checks import as_array, checked_images, checked_labels
 from epsbench.harness.plan.data.decoded import Decoder
@@ -216,7 +216,7 @@ def _probed(model: Any, part: Part) -> Any:
         with isolated(0), torch.no_grad():
             network = copied(model).eval() if isinstance(model, nn.Module) else model
             outputs = network(x)
-    except (Exception, SystemExit):  # noqa: BLE001 - the preflight tries it again and says what it raises
+    except FAILURES:  # the preflight tries it again and says what it raises
         return None
     return outputs.float().cpu() if _are_logits(outputs, part) else outputs
 

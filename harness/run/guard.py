@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from epsbench.harness.errors import InputError, summary
+from epsbench.harness.errors import FAILURES, InputError, summary
 from epsbench.harness.findings import Finding, finding
 
 LONGEST = 300  # characters of the exception's type and message
@@ -20,6 +20,6 @@ def guarded(name: str, audit: Callable[[], Iterable[Finding]]) -> list[Finding]:
     except InputError:
         raise
     # Audits call the user's model, which may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except FAILURES as error:
         return [finding("audit-failed", f"the audit of {name} raises {summary(error)[:LONGEST]}", audit=name,
                         error=type(error).__name__)]  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import FAILURES, InputError
 from epsbench.harness.files import NO_ROOM, cannot_write
 from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.plan import Job
@@ -64,7 +64,7 @@ def _guarded(job: Job, context: Context, pending: dict[str, Any]) -> Iterator[Re
     except InputError:  # the user must correct something; every further job would need it too
         raise
     # Training runs the user's models and defenses, which may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise cannot_write(Path(error.filename or context.results), error) from error
         for cell in list(pending.values()):

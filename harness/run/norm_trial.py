@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from epsbench.attacks.norms.base import Norm, per_row
+from epsbench.harness.errors import FAILURES
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.run.audits.attack import OUTSIDE
@@ -24,7 +25,7 @@ def norm_problem(norm: Norm, x: Tensor, eps: float) -> str | None:
         with isolated(0):
             return _misfit(norm, x, radius, delta, KeyedNoise(1, index, index))
     # The norm is the user's code: it may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except FAILURES as error:
         return f"it raises {what_was_raised(error)}"
 
 

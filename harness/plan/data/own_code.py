@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from epsbench.harness.errors import InputError, summary
+from epsbench.harness.errors import FAILURES, InputError, summary
 from epsbench.harness.plan.data import DataDescription
 from epsbench.harness.plan.data.checks import as_array, checked_images, checked_labels
 from epsbench.harness.plan.data.decoded import Decoder
@@ -98,7 +98,7 @@ class OwnCode(DataSource):
         try:
             return self.factory(**dict(self.params), **arguments)
         # The object is the user's: it may raise anything, or even try to exit.
-        except (Exception, SystemExit) as error:
+        except FAILURES as error:
             shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
             raise InputError(f"data {self.label!r}: {self.label}({shown}) raises {summary(error)}") from error
 
@@ -174,7 +174,7 @@ def _example(dataset: Any, position: int, place: str) -> tuple[np.ndarray, int]:
     try:
         example = dataset[position]
     # A dataset is the user's code, and reads files: it may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         raise InputError(f"{place}: raises {summary(error)}; correct it, or leave it out") from error
     if not isinstance(example, tuple | list) or len(example) < 2:
         raise InputError(f"{place}: is a {type(example).__name__}; a dataset must return (image, label)")

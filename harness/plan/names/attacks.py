@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from epsbench.attacks.base import GOALS, Attack
-from epsbench.harness.errors import InputError
-from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
+from epsbench.harness.errors import FAILURES, InputError
+from epsbench.harness.plan.names.raised import what_was_raised
 
 QUERIES = ("gradient", "jacobian", "logits", "nothing", "own", "parts")
 """What an attack may ask for; ``own``: it has a loop of its own, ``parts``: it is an ensemble."""

@@ -18,7 +18,7 @@ from traceback import walk_tb
 from types import CellType, FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import FAILURES, InputError
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.cell import Cell
 from epsbench.harness.plan.data import DataDescription, describe
@@ -159,7 +159,7 @@ def _built(model: Named, base: Path, shape: tuple[Any, ...], seed: int) -> nn.Mo
         with isolated(seed):
             network: nn.Module = make("model", model, base).build(*shape)
     # The user's code may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         raise InputError(why_not_built(model.label(), shape[0].name, error)) from error
     return network
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.errors import FAILURES, InputError, did_you_mean
 from epsbench.harness.isolation import importing
 from epsbench.harness.plan.names import finders as finders  # whose import makes users' packages importable
 from epsbench.harness.plan.names.packages import package_of
 from epsbench.harness.plan.names.places import unreadable
-from epsbench.harness.plan.names.raised import FAILURES, raised_at
+from epsbench.harness.plan.names.raised import raised_at
 from epsbench.harness.plan.names.repository import repository_of
 from epsbench.harness.plan.names.roots import OWN_FOLDERS, OWN_MODULES, OWN_ROOT, is_own
 

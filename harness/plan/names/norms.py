@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.attacks.norms import NORMS, Norm
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import FAILURES, InputError
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.places import file_of, known_or_own
-from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
+from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.plan.names.versions import code_version
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
-from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.errors import FAILURES, InputError, did_you_mean
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.plan.named import freeze
-from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
+from epsbench.harness.plan.names.raised import what_was_raised
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,6 @@ from traceback import walk_tb
 from epsbench.harness.plan.names.packages import package_of
 from epsbench.harness.plan.names.roots import OWN_FOLDERS, OWN_ROOT
 
-FAILURES = (Exception, SystemExit)
-"""What the user's code may end with: it may raise anything through no fault of epsbench, or even try to exit."""
-
 _LONGEST = 300  # characters of an exception's message
 _LIBRARIES = tuple({str(Path(sysconfig.get_paths()[key])) for key in ("purelib", "platlib", "stdlib")})
 _HINTS = {

@@ -15,7 +15,7 @@ from typing import Any
 
 from epsbench.attacks.norms.base import Norm
 from epsbench.harness.digest import digest
-from epsbench.harness.errors import InputError, did_you_mean
+from epsbench.harness.errors import FAILURES, InputError, did_you_mean
 from epsbench.harness.plan.named import HashableDict, Named, Table, thaw
 from epsbench.harness.plan.names.aliases import ALIASES, without_alias
 from epsbench.harness.plan.names.declared import ignored
@@ -26,7 +26,7 @@ from epsbench.harness.plan.names.nested import built, is_nested, named_default, 
 from epsbench.harness.plan.names.norms import norm_of
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
 from epsbench.harness.plan.names.places import file_of, in_one_spelling, require_weights
-from epsbench.harness.plan.names.raised import FAILURES, what_was_raised
+from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.plan.names.versions import code_version
 from epsbench.models.parts import NEEDS, OwnPart, Part
 

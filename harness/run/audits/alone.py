@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from epsbench.harness.errors import InputError, first_line
+from epsbench.harness.errors import FAILURES, InputError, first_line
 from epsbench.harness.findings import Finding, voids
 from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names import registry
@@ -70,7 +70,7 @@ def audit_alone(
     except InputError:
         raise
     # The model is the user's code and may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         reason = first_line(error) if str(error) else type(error).__name__
         raise InputError(f"model {model!r} cannot be audited on {data}: {reason}") from error
     right = int((logits.argmax(1) == y).sum())

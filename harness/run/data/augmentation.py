@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from epsbench.harness.errors import summary
+from epsbench.harness.errors import FAILURES, summary
 from epsbench.harness.plan.names.augmentations import own_augmentation
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -85,7 +85,7 @@ def augmentation_problem(augment: Augmentation, x: Tensor, seed: int) -> str | N
         try:
             results.append(augment(x, torch.Generator(x.device).manual_seed(seed)))
         # The function is the user's: it may raise anything, or even try to exit.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        except FAILURES as error:
             return f"for {len(x)} images it raises {summary(error)}; it takes images and a torch.Generator"
         if not torch.equal(x, given):
             return "it changes the images that it is given; let it work on a copy"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from epsbench.harness.errors import summary
+from epsbench.harness.errors import FAILURES, summary
 from epsbench.harness.run.robustness.shards import ShareOfParts
 from epsbench.harness.run.robustness.workbench import Setup, Task, Workbench
 
@@ -63,7 +63,7 @@ def answer(bench: Workbench, message: bytes, send: Callable[[float], object]) ->
             return Ready()
         return bench.attack(asked, Reports(send, len(asked.stream.attack.members(asked.logits.shape[1]))))
     # The attack and the model are the user's code: they may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except FAILURES as error:
         return Raised(portable(error))
 
 

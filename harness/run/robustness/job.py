@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from epsbench.harness.errors import InputError
+from epsbench.harness.errors import FAILURES, InputError
 from epsbench.harness.findings import Finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.plan.plan import Job, Stream
@@ -207,7 +207,7 @@ class Bench:
             except InputError:  # the run cannot go on: no room to write, damaged weights
                 raise
             # Attack and model are the user's code: they may raise anything, or even try to exit.
-            except (Exception, SystemExit) as error:  # noqa: BLE001
+            except FAILURES as error:
                 blind = attacker is not None and not attacker.engine.victim.differentiable
                 blind = blind and stream.attack.query != "logits" and _answers(attacker)
                 advice = NO_GRADIENT if blind else ""
@@ -261,7 +261,7 @@ def _answers(attacker: Attacker | None) -> bool:
         return False
     try:
         attacker.engine.victim.scores(attacker.engine.targets.batch(1)[0])
-    except (Exception, SystemExit):  # noqa: BLE001 - the user's code, which has raised already
+    except FAILURES:  # the user's code, which has raised already
         return False
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from epsbench.harness.errors import FAILURES
 from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.training.trainee import ClassifierInTraining
@@ -36,7 +37,7 @@ def no_training(
                 return "the loss that it returns does not depend on the model's weights; compute it from trainee.loss"
             optimizer.step()
     # The defense is the user's code: it may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except FAILURES as error:
         return None if is_out_of_memory(error) else f"for {count_of(len(x))} it raises {what_was_raised(error)}"
     return None
 

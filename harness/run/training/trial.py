@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from epsbench.harness.errors import FAILURES
 from epsbench.harness.isolation import isolated
 from epsbench.harness.plan.names.content import why_not_built
 from epsbench.harness.plan.names.raised import what_was_raised
@@ -66,7 +67,7 @@ def refusal(name: str, build: Callable[[], nn.Module], data: Data, use: Use) -> 
         with isolated(use.seed):
             network = build()
     # The model is the user's code: it may raise anything, or even try to exit.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
+    except FAILURES as error:
         return why_not_built(name, data.description.name, error)
     if problem := problem_of(network, data, use):
         return f"model {name!r} cannot be used on {data.description.name}: {problem}"
@@ -97,7 +98,7 @@ def _modes(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
         method: Callable[[], object] = getattr(network, name)
         try:
             returned = method()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a method of the user's; the error is in the message
+        except FAILURES as error:  # a method of the user's; the error is in the message
             returned = error
         if not isinstance(returned, nn.Module):
             classes = sorted({type(module).__name__ for module in network.modules() if _redefines_modes(module)})
@@ -124,7 +125,7 @@ def _evaluates(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
         try:
             with torch.no_grad():
                 logits = network(x.clone())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+        except FAILURES as error:
             yield f"it raises for {count_of(size)}: {what_was_raised(error)}"
             return
         yield from _not_logits(logits, size, data.description.classes)
@@ -155,7 +156,7 @@ def _copies(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
         network(other)  # so that what the model remembers of its last images belongs to others
         try:
             copied = copy_of(network)(x.clone())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+        except FAILURES as error:
             yield f"a copy of it does not work ({short(error)}); {_TO_COPY}"
             return
     if torch.equal(first, again) and not torch.allclose(copied, first, rtol=1e-3, atol=1e-5, equal_nan=True):
@@ -167,7 +168,7 @@ def _in_float32(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
     try:
         with torch.no_grad():
             in_float32(copy_of(network))(_images(data, 2).clone())
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+    except FAILURES as error:
         yield (
             f"its float32 copy, which decides every verdict, raises ({short(error)}); let forward() take the type of "
             "the weights, and not call .half() or .bfloat16() itself"
@@ -195,7 +196,7 @@ def _trains(network: nn.Module, data: Data, use: Use) -> Iterator[Problem]:
             problems += _not_smaller(network, x, use)
         if not problems and use.recipe:
             OPTIMIZERS[use.recipe.get("optimizer", "adam")](list(network.parameters()), use.recipe).step()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+    except FAILURES as error:
         if "more than 1 value per channel" in str(error):
             yield f"batch norm needs more than one image a batch in training, not {batch}; raise batch_size"
         else:
@@ -213,7 +214,7 @@ def _not_smaller(network: nn.Module, x: Tensor, use: Use) -> list[Problem]:
     try:
         with autocast(x.device, use.precision):
             network(small)
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         if is_out_of_memory(error):
             raise
         sides = "×".join(map(str, small.shape[2:]))
@@ -230,7 +231,7 @@ def _uncopied(network: nn.Module) -> list[Problem]:
     """Whether it can no longer be copied after a step of training."""
     try:
         copy_of(network)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+    except FAILURES as error:
         return [f"a copy of it cannot be made any more ({short(error)}); {_TO_COPY}"]
     return []
 
