@@ -58,14 +58,19 @@ def importing() -> Iterator[None]:
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
     """`global_state_kept`, with the global generators of torch, NumPy and Python seeded, and prints sent to stderr."""
+    with global_state_kept(), redirect_stdout(sys.stderr):
+        seed_global(seed)
+        yield
+
+
+def seed_global(seed: int) -> None:
+    """Seed the global generators of torch, NumPy and Python."""
     import numpy as np
     import torch
 
-    with global_state_kept(), redirect_stdout(sys.stderr):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        yield
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from epsbench.harness.errors import FAILURES, summary
+from epsbench.harness.isolation import seed_global
 from epsbench.harness.plan.names.augmentations import own_augmentation
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -77,11 +78,11 @@ def augmentation_problem(augment: Augmentation, x: Tensor, seed: int) -> str | N
     """What is wrong with an augmentation of images ``x`` (N, C, H, W); None where nothing is.
 
     It has to return as many float32 images in [0, 1], change none of its input, and do the same again from the same
-    seed. It may draw from torch's global random state as well, which is set before it is called.
+    seed. It may draw from the global random states of torch, NumPy and Python as well, which are set before it is called.
     """
     given, results = x.clone(), []
     for _ in range(2):
-        torch.manual_seed(seed)
+        seed_global(seed)
         try:
             results.append(augment(x, torch.Generator(x.device).manual_seed(seed)))
         # The function is the user's: it may raise anything, or even try to exit.
@@ -103,6 +104,6 @@ def augmentation_problem(augment: Augmentation, x: Tensor, seed: int) -> str | N
     if not torch.equal(first, again):
         return (
             "it does something else when it is called again from the same seed, so a training could not be repeated; "
-            "draw from the generator that it is given, or from torch's own"
+            "draw from the generator that it is given, or from a global one of torch, NumPy or Python"
         )
     return None

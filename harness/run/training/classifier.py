@@ -51,7 +51,7 @@ def train_classifier(
     with repeatable as generator, quick as count, views_restored(network):
         # For smallcnn, channels-last was 12 % faster than contiguous (two CPU cores; torch version and n not recorded,
         # not measured again). The tensor cores of CUDA devices need channels-last.
-        course = Course(network, data, method.recipe, generator, settings, USUAL)
+        course = Course(network, data, method.recipe, generator, settings, USUAL, {"defense": method.defense})
         augment = augmentation_of(method.augmentation, method.base)
         return course.run(_Classification(course, method.defense, augment), hooks, count > 0)
 

@@ -23,6 +23,7 @@ from epsbench.harness.run.speed.reshaping import reshape_views, reshapes
 from epsbench.harness.run.training.averaging import MovingAverage
 from epsbench.harness.run.training.best import Best
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
+from epsbench.harness.run.training.own_state import OwnState
 from epsbench.harness.run.training.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from epsbench.harness.run.training.seeding import random_state, resume_random_state, shuffled, steps_per_epoch
 from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training, finish
@@ -93,8 +94,12 @@ class Course:
         generator: torch.Generator,
         settings: Settings,
         layout: str,
+        beside: Mapping[str, object] | None = None,
     ) -> None:
-        """``layout`` is the memory format that the training begins in."""
+        """``layout`` is the memory format that the training begins in.
+
+        ``beside`` are objects beside the network, by name, whose `OwnState` the next step depends on.
+        """
         device = generator.device
         self.network = network.to(device).to(memory_format=LAYOUTS[layout])
         self.generator, self.data, self.recipe, self.settings = generator, data, recipe, settings
@@ -105,6 +110,7 @@ class Course:
         decay = recipe.get("average", 0.0)
         self._average = MovingAverage(network, decay) if decay else None
         self._best = Best() if recipe.get("keep") == "best" else None
+        self._own = OwnState(network, beside)
         self.curves: Curves = {}
         self.form = Form(layout)
         self.epochs = self.resumed = 0
@@ -146,6 +152,7 @@ class Course:
             if 0 in pictured:
                 hooks.on_pictures(0, self.network)
             self._choose_threads(objective, epochs * self.steps)
+            self._own.load_state_dict({})  # what the trials counted or drew
         if settings.compile == "off":
             self.form.compiled = False
         self.form.subpixel, self.form.views_copied = subpixel, reshapes(self.network)
@@ -251,6 +258,7 @@ class Course:
             "average": self._average.state_dict() if self._average else None,
             "best": self._best.state_dict() if self._best else None,
             "random": random_state(self.generator),
+            "own": self._own.state_dict(),
             "curves": self.curves,
             "form": asdict(self.form),
             "epochs": self.epochs,
@@ -277,6 +285,7 @@ class Course:
         if self._best:
             self._best.load_state_dict(state["best"])
         resume_random_state(self.generator, state["random"])
+        self._own.load_state_dict(state.get("own", {}))
         self.curves = {name: list(values) for name, values in state["curves"].items()}
         self.epochs, self.resumed = state["epochs"], state["resumed"] + 1
         self.seconds, self.watch_seconds = state["seconds"], state["watch_seconds"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from epsbench.harness.isolation import isolated
+from epsbench.harness.isolation import isolated, seed_global
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -30,25 +33,34 @@ def shuffled(n: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]
 def reproducibly(seed: int, device: torch.device, precision: str) -> Iterator[torch.Generator]:
     """Seed every source of randomness inside, and restore the global ones afterwards.
 
-    In float32, cuDNN uses deterministic algorithms only; in low precision it uses the fastest.
+    The global ones are those of torch, NumPy and Python: a network, a defense or an augmentation of the user's own may
+    draw from any of them. In float32, cuDNN uses deterministic algorithms only; in low precision it uses the fastest.
     """
     exact = precision == "float32"
     flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    numpy, python = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        seed_global(seed)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = exact, not exact
         try:
             yield torch.Generator(device).manual_seed(seed)
         finally:
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags
+            np.random.set_state(numpy)
+            random.setstate(python)
 
 
-def random_state(generator: torch.Generator) -> dict[str, Tensor]:
-    """The states of ``generator`` and of the global generators of the CPU and of its device, for a checkpoint.
+def random_state(generator: torch.Generator) -> dict[str, Any]:
+    """The states of ``generator`` and of the global generators of torch, NumPy and Python, for a checkpoint.
 
-    The global ones are needed too, because dropout draws from them.
+    The global ones are needed too: dropout draws from torch's, and code of the user's own from any.
     """
-    states = {"training": generator.get_state(), "cpu": torch.get_rng_state()}
+    states: dict[str, Any] = {
+        "training": generator.get_state(),
+        "cpu": torch.get_rng_state(),
+        "numpy": json.dumps(np.random.get_state(legacy=False), default=np.ndarray.tolist),
+        "python": json.dumps(random.getstate()),
+    }
     if generator.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(generator.device)
     return states
@@ -60,6 +72,10 @@ def resume_random_state(generator: torch.Generator, states: dict[str, Any]) -> N
     torch.set_rng_state(states["cpu"])
     if generator.device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], generator.device)
+    if "numpy" in states:  # an older checkpoint has none
+        np.random.set_state(json.loads(states["numpy"]))
+        version, internal, gauss = json.loads(states["python"])
+        random.setstate((version, tuple(internal), gauss))
 
 
 def seeded(build: Callable[[], Network], seed: int) -> Network:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.isolation import isolated
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
@@ -86,6 +89,9 @@ def in_place(x, generator):
     return x.mul_(0.5)
 
 
+OWN = np.random.default_rng(0)
+
+
 class Alternating:
     def __init__(self) -> None:
         self.calls = 0
@@ -101,6 +107,9 @@ class Alternating:
         (lambda x, generator: x, None),
         (lambda x, generator: (x + torch.rand(x.shape, generator=generator)).clamp(0, 1), None),
         (lambda x, generator: (x + torch.rand(x.shape)).clamp(0, 1), None),
+        (lambda x, generator: (x + np.random.rand()).clamp(0, 1).float(), None),
+        (lambda x, generator: (x + random.random()).clamp(0, 1), None),
+        (lambda x, generator: (x + OWN.random()).clamp(0, 1).float(), "could not be repeated"),
         (lambda x: x, "it raises"),
         (lambda x, generator: exit(3), "it raises"),
         (in_place, "it changes the images that it is given"),
@@ -113,7 +122,7 @@ class Alternating:
     ],
 )
 def test_what_can_be_wrong_with_an_augmentation(augment, message):
-    with torch.random.fork_rng():
+    with isolated(0):
         problem = augmentation_problem(augment, torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)), 0)
     assert (problem is None) if message is None else (message in str(problem))
 
