@@ -78,7 +78,7 @@ def augmentation_problem(augment: Augmentation, x: Tensor, seed: int) -> str | N
     """What is wrong with an augmentation of images ``x`` (N, C, H, W); None where nothing is.
 
     It has to return as many float32 images in [0, 1], change none of its input, and do the same again from the same
-    seed. It may draw from the global random states of torch, NumPy and Python as well, which are set before it is called.
+    seed. It may draw from the global generators of torch, NumPy and Python, too, which are seeded before it is called.
     """
     given, results = x.clone(), []
     for _ in range(2):

@@ -23,7 +23,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 class OwnState:
-    """Numbers, text, arrays, tensors and random generators in the attributes of a network's modules, and of other objects.
+    """Numbers, text, arrays, tensors and random generators in the attributes of modules, and of other objects.
 
     Attributes are looked at one by one; what is inside a list, a dictionary or another object is not. Only those are
     kept that differ from what they were when this object was made, which for most networks are none.

@@ -21,7 +21,6 @@ from epsbench.harness.run.training.vae import train_vae
 from epsbench.models.defenses import Defense, NoDefense
 from epsbench.models.vae import VAENetwork
 
-
 VAE_RECIPE = {"epochs": 3, "batch_size": 32, "learning_rate": 1e-2}
 
 
