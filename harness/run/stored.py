@@ -12,7 +12,7 @@ from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.starts import SCRATCH
 from epsbench.harness.plan.cell import decides_weights, weights_key
-from epsbench.harness.plan.data import describe
+from epsbench.harness.plan.data import DataDescription, describe
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
@@ -20,6 +20,7 @@ from epsbench.harness.plan.names.nested import of_record
 from epsbench.harness.records import Record, read_records
 from epsbench.harness.records.tables import varying, varying_by_name
 from epsbench.harness.run.training.seeding import seeded
+from epsbench.harness.run.training.trained import require_same
 from epsbench.harness.run.training.weights import load_weights, weights_path
 from epsbench.models.generative import VAE
 
@@ -58,11 +59,13 @@ def load_model(
              "program passed, as to evaluate(model, x, y), is in that program alone"]
         ) from error  # fmt: skip
     place = Path(weights) if weights is not None else folder / "weights"
-    if record.cell["training"]["epochs"] and load_weights(place, key, network) is None:
-        raise InputError(
-            f"{weights_path(place, key)}: the weights are not there; name their folder with weights=, or run the suite "
-            "again"
-        )
+    if record.cell["training"]["epochs"]:
+        path, info = weights_path(place, key), load_weights(place, key, network)
+        if info is None:
+            raise InputError(
+                f"{path}: the weights are not there; name their folder with weights=, or run the suite again"
+            )
+        require_same(info.get("answers", {}), network, _description(record, Path(base)).shape, path)
     return network.to(device).eval()
 
 
@@ -148,11 +151,15 @@ def _shown(
     return ", ".join(f"{key}={value!r}" for key, value in plain.items())
 
 
-def _built(record: Record, base: Path) -> nn.Module:
-    cell = record.cell
-    data = cell["data"]
+def _description(record: Record, base: Path) -> DataDescription:
+    """What is known of a record's data."""
+    data = record.cell["data"]
     entry = data if isinstance(data, str) else {key: value for key, value in data.items() if key != "content"}
-    description = describe(read_data(entry, base))
+    return describe(read_data(entry, base))
+
+
+def _built(record: Record, base: Path) -> nn.Module:
+    cell, description = record.cell, _description(record, base)
     architecture = registry.make("model", of_record(cell["model"]), base)
     more = (cell["z_dim"],) if isinstance(architecture, VAE) else ()
     network: nn.Module = seeded(lambda: architecture.build(description, *more), cell["seed"])

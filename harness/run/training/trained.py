@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from epsbench.harness.plan.training_text import how_trained
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.machine.lock import require_in_place, turn
+from epsbench.harness.run.training.answers import answers_of, changed
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import train_classifier
 from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
@@ -30,6 +32,10 @@ from epsbench.models.hub import preprocessing_of
 
 PROBED = 8  # test images whose logits are kept with trained weights
 _SAME = 5e-3  # of the largest logit; kernels of other machines round differently, by about 1e-5 of it
+_OUTSIDE = (
+    "something outside its state dict, such as a plain attribute or numbers drawn when it is made; make that a buffer, "
+    "and delete the file to train anew"
+)
 
 
 @dataclass(frozen=True)
@@ -137,11 +143,13 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
                 with _progress(cell, run.title, run.images, context) as hooks:
                     training = run.train(settings, hooks)
                 info = _info(training, network, cell, settings.precision, run.images) | extra | {"probe": run.probe()}
+                answers = answers_of(network, describe(cell.data).shape)
                 require_in_place(context.results)
-                saved = save_weights(folder, key, network, info)
+                saved = save_weights(folder, key, network, info | {"answers": answers})
                 checkpoint.remove()
-                return saved | {"cached": False}
+                return info | {"weights_sha256": saved["weights_sha256"], "cached": False}
     checkpoint.remove()  # the run that saved the weights may have been killed before it did this
+    require_same(cached.pop("answers", {}), network, describe(cell.data).shape, weights_path(folder, key))
     return cached | {"cached": True}
 
 
@@ -229,6 +237,18 @@ def _as_given(network: nn.Module, cell: RobustnessCell, context: Context) -> dic
     }
 
 
+def require_same(kept: Mapping[str, Any], network: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
+    """Raise `InputError` if a network with the weights of a file is not the one that was trained.
+
+    ``kept`` is what `answers_of` gave for it; files of earlier versions have none.
+    """
+    if part := changed(kept, network, shape):
+        raise InputError(
+            f"{path}: the model is not the one whose weights were kept: with them {part} of it gives other numbers. "
+            f"It holds {_OUTSIDE}"
+        )
+
+
 def _probe(network: nn.Module, data: Data) -> list[Any]:
     """Logits of the first test images, to be compared when the weights are loaded; empty if two passes differ."""
     network.eval()
@@ -246,8 +266,7 @@ def _compare(probe: list[Any] | None, network: nn.Module, data: Data, cell: Robu
         raise InputError(
             f"{weights_path(context.weights, cell.weights_key)}: model {cell.model.label()!r} is not the one whose "
             f"weights were kept: with them its logits on {len(expected)} test images differ by up to {apart:.3g}. It "
-            "holds something outside its state dict, such as a plain attribute or numbers drawn when it is made; make "
-            "that a buffer, and delete the file to train anew"
+            f"holds {_OUTSIDE}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Networks and defenses that draw numbers of their own, or remember something: a resumed training goes on as if alone."""
+"""Networks and defenses that draw numbers of their own, or remember something: a kill changes nothing."""
 
 from __future__ import annotations
 
@@ -154,12 +154,12 @@ class Annealed(VAENetwork):
         return distortion, rate * min(1, self.steps / 6)
 
 
+NETWORKS = (OfNumpy, OfPython, OwnTorch, OwnNumpy, OwnLegacyNumpy, OwnPython, Counting, Annealed)
+
+
 @pytest.mark.parametrize(
     ("build", "defense"),
-    [
-        (each, NoDefense)
-        for each in (OfNumpy, OfPython, OwnTorch, OwnNumpy, OwnLegacyNumpy, OwnPython, Counting, Annealed)
-    ]
+    [(each, NoDefense) for each in NETWORKS]
     + [(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), each) for each in (Mixup, Remembering)],
 )
 def test_a_stopped_training_ends_at_the_same_weights(few, tmp_path, build, defense):
