@@ -32,10 +32,21 @@ def require_aim(target: str | int) -> None:
         raise ValueError(f"target must be the number of a class, which counts from 0, not {target}")
 
 
-def require_class(target: str | int | None, classes: int) -> None:
-    """Raise `ValueError` for a class that data with so many classes does not have."""
+def require_class(target: str | int | None, classes: int, loss: Loss) -> None:
+    """Raise `ValueError` for a class that data with so many classes does not have, or that the loss cannot lead to."""
+    if target == "least-likely":
+        require_lead(loss, classes)
     if isinstance(target, int) and target >= classes:
         raise ValueError(f"target = {target} is no class: the data has classes 0 to {classes - 1}")
+
+
+def require_lead(loss: Loss, classes: int) -> None:
+    """Raise `ValueError` for a loss that is constant towards one of so many classes: the least likely one."""
+    if classes == 3 and isinstance(loss, TargetedDLR):
+        raise ValueError(
+            "its loss TargetedDLR is constant towards the least likely of three classes, so its gradient leads nowhere; "
+            'set loss = "logit-difference"'
+        )
 
 
 def targeted_form(loss: Loss) -> Loss:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from epsbench.attacks.aims import require_lead
 from epsbench.attacks.apgd import APGD, first_state
 from epsbench.attacks.base import Polished, State, at_least_one
 from epsbench.attacks.losses import TARGETED_DLR, Loss
@@ -102,7 +103,12 @@ class APGDTSearch(Targeted, APGDSearch):
     version: ClassVar[int] = 3
 
     loss: Loss = TARGETED_DLR
-    """A loss with a target: ``dlr-targeted`` or ``logit-difference``."""
+    """A loss with a target: ``dlr-targeted`` or ``logit-difference``. Of three classes only the latter: the former is
+    constant towards the least likely one, which may be the nearest."""
+
+    def check(self, classes: int) -> None:
+        super().check(classes)
+        require_lead(self.loss, classes)
 
 
 _OWN = frozenset({"eps", "withstood", "nearest", "point", "at", "search"})

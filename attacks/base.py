@@ -238,7 +238,7 @@ class Aimed(Attack, ABC):
 
     def check(self, classes: int) -> None:
         super().check(classes)
-        require_class(self.target, classes)
+        require_class(self.target, classes, self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)

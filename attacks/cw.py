@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NEAR_ONE = 0.999999  # where the clean image is pulled in from the faces of the box, whose tanh is infinite
 LEAST = 1e-20  # of a squared slope that is divided by
+LEAST_WAY = 1e-5  # to the boundary, for the first weight: that of an image whose logits tie would be 0, and stay so
 GAIN, CHECKS = 0.9999, 10  # a search ends early where a tenth of its steps has gained less than a 0.01 %
 
 
@@ -75,7 +76,7 @@ class CW(Polished):
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
         delta, c = answer.x - rows.x, self._weight(rows, answer, state["c"])
-        rising = per_row(c * (answer.loss < 0))
+        rising = per_row(c * ~answer.wrong)
         gradient = (2 * delta - rising * answer.gradient) * 2 * answer.x * (1 - answer.x)  # dx/dw = 2x(1 − x)
         mean, scale, moments = adam(gradient, state, state["at"])
         w = state["w"] - self.learning_rate * mean / scale
@@ -102,7 +103,8 @@ class CW(Polished):
             return c
         assert answer.gradient is not None
         steepness = answer.gradient.square().flatten(1).sum(1)
-        return (2 * answer.loss.abs() / steepness.clamp_min(LEAST)).where(rows.step == 0, c)
+        margin = answer.loss.abs().maximum(LEAST_WAY * steepness.sqrt())
+        return (2 * margin / steepness.clamp_min(LEAST)).where(rows.step == 0, c)
 
     def done(self, rows: Rows, answer: Answer, state: State) -> Tensor:
         return state["search"] >= self.searches

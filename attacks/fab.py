@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BIAS, OVERSHOOT, BACKWARD = 0.1, 1.05, 0.9  # α_max, η and β of the paper
+LEAST = 1e-5  # how far beyond the boundary a point on it goes, where the logits tie: no way would be none for ever
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class FAB(Polished):
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         w, f = self._boundary(answer)  # the boundary is where f + ⟨w, move⟩ = 0 (eq. 4)
+        f = f.where((f != 0) | answer.wrong, -LEAST * self.norm.dual(w))
         d = self.norm.to_plane(answer.x, w, f)  # eq. 6
         d_clean = self.norm.to_plane(rows.x, w, f + (w * (rows.x - answer.x)).flatten(1).sum(1))
         length, clean_length = self.norm.size(d), self.norm.size(d_clean)

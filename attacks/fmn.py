@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LAST_GAMMA = 0.001  # the share by which the ball changes at the last step
 RISE, STALE = 0.01, 3  # the share by which the margin rises where a step is of use, and how many others are too many
 LAST_STEP = 0.01  # the last step's length, as a share of the first one's
+LEAST = 1e-5  # the radius of a ball: an image whose logits tie is at the boundary, and a radius of 0 never grows
 
 
 class _Default(NamedTuple):
@@ -89,7 +90,7 @@ class FMN(Polished):
             unreached = larger
         else:  # line 5: the distance of the linearised boundary
             distance = answer.loss.abs() / self.norm.dual(gradient).clamp_min(1e-12)
-            unreached = larger.maximum((size + distance) * (1 + gamma))
+            unreached = larger.maximum((size + distance).clamp_min(LEAST) * (1 + gamma))
         outside = larger.where(nearest.isfinite(), unreached)
         radius = smaller.minimum(nearest).where(answer.wrong, outside)  # lines 6 to 10
         moved = stepped(answer.x, gradient, cosine(rows.step, steps, first, LAST_STEP * first))  # line 11

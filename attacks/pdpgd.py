@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.adam import adam, adam_start
 from epsbench.attacks.base import Polished, State, at_least_one
+from epsbench.attacks.flat import lift
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, choose_rows, per_row
@@ -58,13 +59,14 @@ class PDPGD(Polished):
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
         first = rows.x.new_full((len(rows.x),), -log(FIRST_RATIO))
-        return rows.x, adam_start(rows.x) | {"dual": first, "weight": first.sigmoid()}
+        return rows.x, adam_start(rows.x) | {"dual": first, "weight": first.sigmoid(), "lift": first * 0 + 1}
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
         share = rows.step / self.steps
         # The loss is softplus(−margin), so its gradient fades where the image is misclassified.
-        descent = -answer.gradient * per_row((-answer.loss).sigmoid())
+        lifted = lift(rows, answer, state["lift"])
+        descent = -answer.gradient * per_row(lifted * (-answer.loss * lifted).sigmoid())
         mean, scale, moments = adam(descent, state, rows.step)
         size = self.primal_step * LAST_PRIMAL**share
         moved = (answer.x - per_row(size) * mean / scale).clamp(0.0, 1.0) - rows.x  # eq. 15
@@ -74,7 +76,7 @@ class PDPGD(Polished):
         change = (1 - 2 * answer.wrong.float()) * ascent  # eq. 17: up while the image is classified correctly
         dual = (state["dual"] + change).clamp(log(LEAST_RATIO), -log(LEAST_RATIO))
         average = state["weight"].lerp(dual.sigmoid(), 1 - EMA)
-        return rows.x + shrunk, moments | {"dual": dual, "weight": average}
+        return rows.x + shrunk, moments | {"dual": dual, "weight": average, "lift": lifted}
 
 
 def proximal(x: Tensor, moved: Tensor, scale: Tensor, weight: Tensor) -> Tensor:

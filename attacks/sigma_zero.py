@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from epsbench.attacks.adam import adam, adam_start
 from epsbench.attacks.base import LATER, Polished, State, at_least_one
+from epsbench.attacks.flat import lift
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.norms.base import Norm, cosine, per_row
@@ -62,14 +63,16 @@ class SigmaZero(Polished):
         self.requires_norm("l0", "l0-pixels")
 
     def start(self, rows: Rows) -> tuple[Tensor, State]:
-        return rows.x, adam_start(rows.x) | {"threshold": rows.x.new_full((len(rows.x),), FIRST_THRESHOLD)}
+        threshold = rows.x.new_full((len(rows.x),), FIRST_THRESHOLD)
+        return rows.x, adam_start(rows.x) | {"threshold": threshold, "lift": threshold * 0 + 1}
 
     def step(self, rows: Rows, answer: Answer, state: State) -> tuple[Tensor, State]:
         assert answer.gradient is not None
         delta = answer.x - rows.x
         squares = delta**2 if self.norm.name == "l0" else (delta**2).sum(1, keepdim=True)  # of what counts as one
         count = 2 * delta * self.sigma / (squares + self.sigma) ** 2 / squares[0].numel()
-        descent = count - answer.gradient * per_row((answer.loss < 0).float())  # lines 3 and 4
+        lifted = lift(rows, answer, state["lift"])
+        descent = count - answer.gradient * per_row(lifted * ~answer.wrong)  # lines 3 and 4
         descent = descent / per_row(LInf().size(descent)).clamp_min(1e-12)  # line 5
         mean, scale, moments = adam(descent, state, rows.step)
         eta = cosine((rows.step - 1).clamp_min(0), self.steps, self.step_size, LAST_STEP * self.step_size)
@@ -78,7 +81,7 @@ class SigmaZero(Polished):
         change = THRESHOLD_STEP * cosine(rows.step, self.steps, self.step_size, LAST_STEP * self.step_size)
         threshold = (state["threshold"] + change * (answer.wrong.float() * 2 - 1)).clamp(0.0, 1.0)  # lines 9 to 12
         large = _largest_change(self.norm, moved) >= per_row(threshold)
-        return rows.x + moved * large, moments | {"threshold": threshold}  # line 8
+        return rows.x + moved * large, moments | {"threshold": threshold, "lift": lifted}  # line 8
 
 
 def _largest_change(norm: Norm, delta: Tensor) -> Tensor:

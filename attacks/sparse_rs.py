@@ -23,7 +23,8 @@ class SparseRS(Aimed):
     """Sparse-RS (Croce et al., 2022, algorithm 1 and section 4) on k pixels, k = ε under the norm ``l0-pixels``.
 
     It starts at k random pixels, each at a random corner of the colour cube. A query moves ⌈α k⌉ of them elsewhere, to
-    new corners, and is kept where the margin does not fall.
+    new corners, and is kept where the margin does not fall. Where k is nearly all pixels, those that have nowhere to
+    move to get new corners where they are.
     """
 
     version: ClassVar[int] = 1
@@ -67,26 +68,32 @@ class SparseRS(Aimed):
         chosen = state["asked"].where(per_row(better), state["chosen"])
         best_loss = answer.loss.where(better, state["best_loss"])
 
-        moved = self._moved(rows)
+        changed, moved = self._moved(rows)
         height, width = chosen.shape[2:]
         draws = rows.noise.uniform(2, height * width)
         flat = chosen.flatten(1)
-        leaves = (_ranks(draws[:, 0] + (1 - flat)) < moved[:, None]).view_as(chosen)  # of the chosen pixels
+        rank = _ranks(draws[:, 0] + (1 - flat))  # of the chosen pixels
+        leaves = (rank < moved[:, None]).view_as(chosen)
+        redrawn = ((rank >= moved[:, None]) & (rank < changed[:, None])).view_as(chosen)
         enters = (_ranks(draws[:, 1] + flat) < moved[:, None]).view_as(chosen)  # of the others
         point = rows.x.where(leaves, best)
-        point = _corners(rows).where(enters, point)
+        point = _corners(rows).where(enters | redrawn, point)
         return point, {
             "best": best, "chosen": chosen, "asked": chosen * ~leaves + enters.float() * (1 - chosen),
             "best_loss": best_loss,
         }  # fmt: skip
 
-    def _moved(self, rows: Rows) -> Tensor:
-        """How many pixels (N,) the next query moves: at least one, and no more than there are others to move to."""
+    def _moved(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """How many pixels the next query changes, at least one, and how many of them it moves, both (N,).
+
+        It moves no more than there are others to move to. The rest get new corners where they are.
+        """
         share = rows.eps.flatten() * 0 + self.alpha
         for after, divisor in SCHEDULE:
             share = (share * 0 + self.alpha / divisor).where(rows.step + 1 > after * self.steps / 10_000, share)
         k, pixels = rows.eps.flatten().floor(), rows.x.shape[2] * rows.x.shape[3]
-        return (share * k - 1e-6).ceil().clamp_min(1).minimum(k).minimum(pixels - k)
+        changed = (share * k - 1e-6).ceil().clamp_min(1).minimum(k)
+        return changed, changed.minimum(pixels - k)
 
 
 def _ranks(values: Tensor) -> Tensor:

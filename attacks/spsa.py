@@ -49,6 +49,11 @@ class SPSA(Aimed):
         at_least_one(steps=self.steps, restarts=self.restarts, pairs=self.pairs)
         if not (self.delta > 0 and self.relative_step_size > 0):
             raise ValueError("delta and relative_step_size must be above 0")
+        if self.steps <= 2 * self.pairs:
+            raise ValueError(
+                f"steps must be at least {2 * self.pairs + 1}, the queries of one estimate (2 · pairs + 1), not "
+                f"{self.steps}: no step would be taken; give fewer pairs"
+            )
         self.requires_norm("linf", "l2", "l1")
 
     def radius(self, rows: Rows, state: State) -> Tensor:

@@ -222,9 +222,12 @@ def _probed(model: Any, part: Part) -> Any:
 
 
 def _are_logits(outputs: Any, part: Part) -> bool:
-    """Whether outputs for the first images have the form of logits, of any number of classes."""
+    """Whether outputs for the first images have the shape of logits, of any number of classes.
+
+    The preflight looks at their type: it then names the type, and not a number of classes that is guessed from labels.
+    """
     n = min(PROBED, len(part.labels))
-    return isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == n and outputs.is_floating_point()
+    return isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == n and not outputs.is_complex()
 
 
 def _require_logits(outputs: Any, part: Part, classes: int) -> None:

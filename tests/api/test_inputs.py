@@ -82,6 +82,16 @@ def test_a_model_is_checked_on_arrays(network, x, y):
     epsbench.testing.check_model(network, x.numpy(), y.numpy())
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool])
+def test_logits_that_are_whole_numbers_are_named_by_their_type(network, x, y, kind):
+    """Not by a number of classes, which would be that of the labels: here two of ten."""
+    model = torch.nn.Sequential(network)
+    model.forward = lambda images: (network(images) * 10).to(kind)
+    low = y < 2
+    with pytest.raises(InputError, match=f"gives {kind} outputs: logits are floating-point numbers"):
+        epsbench.evaluate(model, x[low], y[low], attack="square:steps=2", eps=0.1)
+
+
 class WithNames(TensorDataset):
     """A dataset that says what its classes are called, as torchvision's do."""
 

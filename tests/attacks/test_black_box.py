@@ -211,6 +211,7 @@ def test_an_image_without_a_start_stops_no_other(attack):
     [
         (lambda: SPSA(pairs=0), "pairs"),
         (lambda: SPSA(delta=0.0), "delta"),
+        (lambda: SPSA(steps=64, pairs=32), r"at least 65, the queries of one estimate .*give fewer pairs"),
         (lambda: Boundary(inward_step=1.0), "shares"),
         (lambda: HopSkipJump(first_samples=0), "first_samples"),
         (lambda: HopSkipJump(steps=0), "steps"),

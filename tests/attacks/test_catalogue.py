@@ -14,6 +14,7 @@ from known_distances import Plane
 from torch import nn
 
 from epsbench.attacks import APGD, APGDT, FAB, FABT, PGD, Attack, AutoAttack, Ensemble, Noise, Square
+from epsbench.attacks.apgd_search import APGDTSearch
 from epsbench.attacks.bumps import bump
 from epsbench.attacks.checkpoints import checkpoints
 from epsbench.attacks.losses import DLR, LOSSES, CrossEntropy, KLToClean, LogitDifference, Margin, TargetedDLR
@@ -169,11 +170,27 @@ def test_impossible_parameters_are_refused(make, reason):
 
 @pytest.mark.parametrize(
     ("attack", "classes", "reason"),
-    [(APGD(loss=DLR()), 2, "classes"), (APGDT(targets=10), 10, "beyond"), (FABT(targets=12), 10, "beyond")],
+    [
+        (APGD(loss=DLR()), 2, "classes"),
+        (APGDT(targets=10), 10, "beyond"),
+        (FABT(targets=12), 10, "beyond"),
+        (APGDTSearch(), 3, 'constant towards the least likely of three classes.*loss = "logit-difference"'),
+        (PGD(loss=DLR(), target="least-likely"), 3, "constant towards the least likely"),
+        (APGD(loss=TargetedDLR(), target="least-likely"), 3, "constant towards the least likely"),
+    ],
 )
 def test_attacks_refuse_data_with_too_few_classes(attack, classes, reason):
     with pytest.raises(ValueError, match=reason):
         attack.check(classes)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_attacks_whose_loss_leads_to_every_class_are_taken(classes):
+    for attack in (APGDTSearch(loss=LogitDifference()), PGD(loss=Margin(), target="least-likely"), PGD(target=1)):
+        attack.check(classes)
+    if classes == 4:
+        APGDTSearch().check(classes)
+        PGD(loss=DLR(), target="least-likely").check(classes)
 
 
 def test_autoattack_is_adapted_to_few_classes():
@@ -205,6 +222,15 @@ class LeastLikely(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         moved = 40 * (x.mean((1, 2, 3)) - 0.5)
         return torch.stack([0 * moved, 0 * moved - 1, moved - 2], 1)
+
+
+def test_a_search_for_three_classes_finds_the_least_likely_one():
+    """Its logit reaches 0 at a mean of 0.55. With the default loss there would be no way to it."""
+    x, y = torch.full((2, 1, 4, 4), 0.5), torch.zeros(2, dtype=torch.long)
+    attack = APGDTSearch(loss=LogitDifference(), norm=LInf())
+    attack.check(3)
+    (outcome,) = engine_of(LeastLikely(), x, y).run(attack, [Fraction(1)], seed=0)
+    assert outcome.distances.tolist() == pytest.approx([0.05, 0.05], rel=1e-4)
 
 
 def test_each_targeted_part_for_three_classes_reaches_the_least_likely_one():

@@ -97,6 +97,35 @@ def test_a_query_moves_the_scheduled_share_of_pixels():
     assert 1 <= max(last) <= 2  # ⌈0.3 / 20 · 40⌉ = 1
 
 
+@pytest.mark.parametrize("k", [9, 8])
+def test_pixels_that_have_nowhere_to_move_get_new_corners(k):
+    """Of k of 9 pixels, ⌈0.15 k⌉ = 2 change a query: as many as there are others move, the rest are drawn anew."""
+    w = torch.zeros(1, 3, 3)
+    w[0, 0, 0] = 1e-9  # every query is about as good, so most are kept
+    x, seen = torch.full((1, 1, 3, 3), 0.5), []
+
+    class Spy(Score):
+        def forward(self, images):
+            seen.append(images[0].flatten())
+            return super().forward(images)
+
+    outcomes(Spy(w, 1.0), x, [k], steps=40)
+    asked = [each for each in seen if bool((each != 0.5).any())][:40]
+    assert len(asked) == 40
+    assert all(int((each != 0.5).sum()) == k for each in asked)
+    assert len({tuple(each.tolist()) for each in asked}) > 10
+    changes = [int((a != b).sum()) for a, b in pairwise(asked[:20])]
+    assert max(changes) <= 6  # two steps, where the first was refused, and a move changes two pixels
+
+
+def test_all_pixels_find_what_their_best_corners_give():
+    w = torch.randn(1, 3, 3, generator=torch.Generator().manual_seed(2))
+    x = torch.full((4, 1, 3, 3), 0.5)
+    reachable = float((x[0] * w).sum() + w.abs().sum() / 2)
+    (outcome,) = outcomes(Score(w, reachable - 1e-3), x, [9], steps=400)
+    assert outcome.fooled.all()
+
+
 def test_a_row_knows_nothing_of_its_neighbours():
     generator = torch.Generator().manual_seed(1)
     w = torch.randn(1, 5, 5, generator=generator)

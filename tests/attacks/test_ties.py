@@ -13,10 +13,14 @@ from torch import Tensor, nn
 
 from epsbench.attacks import FAB, FABT, PGD, Attack, Square
 from epsbench.attacks.apgd_search import APGDSearch
+from epsbench.attacks.cw import CW
 from epsbench.attacks.ddn import DDN
+from epsbench.attacks.deepfool import DeepFool
 from epsbench.attacks.fmn import FMN
 from epsbench.attacks.losses import Margin
 from epsbench.attacks.norms import NORMS
+from epsbench.attacks.pdpgd import PDPGD
+from epsbench.attacks.sigma_zero import SigmaZero
 
 N = 60
 
@@ -75,3 +79,38 @@ def test_the_distance_ends_where_the_tie_begins(attack):
     (outcome,) = engine_of(CutOff(), x, torch.ones(6, dtype=torch.int64)).run(attack, [Fraction(1)], seed=0)
     assert (outcome.distances >= exact * (1 - 1e-5)).all(), outcome.distances / exact
     assert (outcome.distances <= exact * (1 + 1e-4)).all(), outcome.distances / exact
+
+
+class Middle(nn.Module):
+    """Two classes by whether the first pixel is above 1/2, of a steepness."""
+
+    def __init__(self, steepness: float) -> None:
+        super().__init__()
+        self.steepness = nn.Parameter(torch.tensor(steepness))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.steepness * (x.flatten(1)[:, 0] - 0.5)
+        return torch.stack([-z, z], 1)
+
+
+AT_THE_BOUNDARY = [
+    DDN(), CW(), CW(steps=50, learning_rate=0.01, first_weight=1e-3), PDPGD(), FMN(norm=NORMS["l0"]),
+    *(SigmaZero(norm=NORMS[name]) for name in ("l0", "l0-pixels")),
+    *(APGDSearch(norm=NORMS[name]) for name in ("linf", "l2")),
+    *(DeepFool(norm=NORMS[name]) for name in ("linf", "l2")),
+    *(kind(norm=NORMS[name]) for kind in (FMN, lambda norm: FAB(goal="smallest", norm=norm),
+                                          lambda norm: FABT(goal="smallest", norm=norm))
+      for name in ("linf", "l2", "l1")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("steepness", [1e-2, 1.0, 1e3])
+@pytest.mark.parametrize(
+    "attack", AT_THE_BOUNDARY, ids=lambda attack: f"{type(attack).__name__.lower()}-{attack.norm.name}-{attack.budget()}"
+)
+def test_an_image_whose_logits_tie_for_the_true_class_is_left_at_once(attack, steepness):
+    """Its distance is 0. A margin of 0 is no reason to stay, and a way of length 0 is none."""
+    x = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(3))
+    x[:, 0, 0, 0] = 0.5
+    (outcome,) = engine_of(Middle(steepness), x, torch.zeros(2, dtype=torch.int64)).run(attack, [Fraction(1)], seed=0)
+    assert (outcome.distances <= (1e-5 if attack.norm.shrinks else 1)).all(), outcome.distances

@@ -47,7 +47,7 @@ def nearest_on_the_line(
     low = torch.zeros_like(high)
     below, above = (each.clone() for each in leads)
     reached, tied = above.clone(), above == TIE
-    rows = ((below > 0) & (above < 0)).nonzero().flatten()
+    rows = ((below >= 0) & (above < 0)).nonzero().flatten()  # 0: a tie that the true class wins
     for number in range(_ROUNDS):
         rows = rows[high[rows] - low[rows] > narrow[rows] * high[rows]]
         if not len(rows):

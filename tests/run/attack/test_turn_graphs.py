@@ -51,7 +51,7 @@ ATTACKS = {
     "apgd-t": APGDT(steps=12, targets=2), "fab-t": FABT(steps=6, targets=2),
     "fab-t-l2": FABT(steps=6, targets=2, norm=L2),
     "fab-t-l1": FABT(steps=6, targets=2, norm=L1), "square": Square(steps=40), "square-l2": Square(steps=40, norm=L2),
-    "square-l1": Square(steps=40, norm=L1), "sparse-rs": SparseRS(steps=40, norm=L0), "spsa": SPSA(steps=4),
+    "square-l1": Square(steps=40, norm=L1), "sparse-rs": SparseRS(steps=40, norm=L0), "spsa": SPSA(steps=4, pairs=1),
     "ddn": DDN(steps=10), "fmn-linf": FMN(steps=10, norm=LINF), "fmn-l2": FMN(steps=10, norm=L2),
     "fmn-l1": FMN(steps=10, norm=L1), "fmn-l0": FMN(steps=10, norm=L0), "cw": CW(steps=10), "pdpgd": PDPGD(steps=10),
     "deepfool": DeepFool(steps=10, norm=L2), "apgd-search": APGDSearch(steps=20), "sigma-zero": SigmaZero(steps=10),

@@ -117,7 +117,7 @@ def test_without_randomness_such_a_model_is_void_and_with_it_is_not():
 
 
 ATTACKS = ("noise", "fgsm", "pgd:steps=3", "apgd:steps=4", "apgd-t:steps=4,loss=logit-difference", "square:steps=6",
-           "fab:steps=3", "fab-t:steps=3", "spsa:steps=2,pairs=2", "ddn:steps=5", "mi-fgsm:steps=2")  # fmt: skip
+           "fab:steps=3", "fab-t:steps=3", "spsa:steps=5,pairs=2", "ddn:steps=5", "mi-fgsm:steps=2")  # fmt: skip
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
