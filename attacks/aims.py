@@ -44,8 +44,8 @@ def require_lead(loss: Loss, classes: int) -> None:
     """Raise `ValueError` for a loss that is constant towards one of so many classes: the least likely one."""
     if classes == 3 and isinstance(loss, TargetedDLR):
         raise ValueError(
-            "its loss TargetedDLR is constant towards the least likely of three classes, so its gradient leads nowhere; "
-            'set loss = "logit-difference"'
+            "its loss TargetedDLR is constant towards the least likely of three classes, so its gradient leads "
+            'nowhere; set loss = "logit-difference"'
         )
 
 

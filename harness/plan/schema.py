@@ -77,7 +77,8 @@ class RobustnessInclude(Part):
     )
     severity: Severities = Field(default_factory=list, description="of the corruption")
     queries: Budgets = Field(
-        default_factory=list, description="the most queries of attacks that take no gradient, in place of their steps"
+        default_factory=list,
+        description="the most queries of attacks that take no gradient, in place of their steps, for each restart",
     )
     seed: Seeds = Field(default_factory=list)
 

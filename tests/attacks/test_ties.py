@@ -106,7 +106,9 @@ AT_THE_BOUNDARY = [
 
 @pytest.mark.parametrize("steepness", [1e-2, 1.0, 1e3])
 @pytest.mark.parametrize(
-    "attack", AT_THE_BOUNDARY, ids=lambda attack: f"{type(attack).__name__.lower()}-{attack.norm.name}-{attack.budget()}"
+    "attack",
+    AT_THE_BOUNDARY,
+    ids=lambda attack: f"{type(attack).__name__.lower()}-{attack.norm.name}-{attack.budget()}",
 )
 def test_an_image_whose_logits_tie_for_the_true_class_is_left_at_once(attack, steepness):
     """Its distance is 0. A margin of 0 is no reason to stay, and a way of length 0 is none."""

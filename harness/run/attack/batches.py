@@ -119,3 +119,4 @@ class Batches:
         outcome.lost += int(lost.sum())
         outcome.withstood += int(stands.sum())
         outcome.short += int((stands & log.short(x_adv)).sum())
+        outcome.returned.elsewhere += int(log.elsewhere.sum())

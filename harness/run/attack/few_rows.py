@@ -12,7 +12,8 @@ from epsbench.harness.run.machine.memory import is_out_of_memory
 
 # Matrix products of one to three rows add up in another order than those of more: their last bits differ. From four
 # rows on they do not (MKL and oneDNN, two AMD EPYC cores, torch 2.14, convolutions and linear layers, forward and
-# backward, up to 257 rows).
+# backward, up to 257 rows). But where a linear layer has fewer than 16 outputs, and rows that are no multiple of 16
+# bytes long, the order depends on where a row lies in memory, however many there are: docs/engine.md, rule 6.
 FEWEST = 4
 
 T = TypeVar("T", Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor])

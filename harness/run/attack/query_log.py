@@ -17,9 +17,9 @@ class QueryLog(nn.Module):
     """A module from pixels (N, C, H, W) in [0, 1] to logits, as another library's attack takes it.
 
     Every row that goes forward is counted, and every row that goes backward, whoever takes the gradient. For the first
-    images of a batch it remembers which iterate fooled and where the last gradient was taken. Only calls with a whole
-    batch are looked at: in other shapes it is unknown which row belongs to which image. Only images that lie in their
-    own ball count.
+    images of a batch it remembers which iterate fooled, where the last gradient was taken, and whether anything but the
+    image itself was asked about. Only calls with a whole batch are looked at: in other shapes it is unknown which row
+    belongs to which image. Only images that lie in their own ball count.
 
     It stays in evaluation mode, whatever mode an attack asks for.
     """
@@ -33,6 +33,7 @@ class QueryLog(nn.Module):
         self.x, self.y, self._eps = x[:ROWS].clone(), y[:ROWS].clone(), eps[:ROWS].flatten().clone()
         self.candidate = self.x.clone()
         self.seen = torch.zeros_like(self.y, dtype=torch.bool)
+        self.elsewhere = torch.zeros_like(self.seen)
         self._last: Tensor | None = None
         self.eval()
 
@@ -78,6 +79,7 @@ class QueryLog(nn.Module):
         at = x[:ROWS].detach()
         inside = in_ball(self._norm.size(at - self.x), self._eps)
         inside &= (at.flatten(1).amin(1) >= 0) & (at.flatten(1).amax(1) <= 1)
+        self.elsewhere |= inside & (at != self.x).flatten(1).any(1)
         new = inside & (logits[:ROWS].argmax(1) != self.y) & ~self.seen
         self.candidate = torch.where(per_row(new), at, self.candidate)
         self.seen |= new

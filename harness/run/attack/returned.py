@@ -94,6 +94,9 @@ class Returned:
     no_pixels: int = 0
     """Of those: with values that no step of about ε makes of pixels in [0, 1], such as 255 or normalised values."""
 
+    elsewhere: int = 0
+    """Of the images that were looked at: those of which a changed copy within the ball was asked about."""
+
     unkeyed: int = 0
     """Of a user's own attack, with a loop or without: calls that drew from a global random generator."""
 

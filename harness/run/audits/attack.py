@@ -92,10 +92,8 @@ def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]
     moved = outcome.size[outcome.attacked] != 0
     unmoved = float((~moved).mean())
     if unmoved > UNMOVED:
-        # Some libraries return the original wherever their attack ends without success: what moved has fooled.
-        gives_up = outcome.returned.images > 0 and moved.any() and outcome.fooled[outcome.attacked][moved].all()
         fact = f"the attack returned {unmoved:.1%} of the images unchanged"
-        yield finding("no-op" if unmoved >= NO_OP and not gives_up else "unmoved", fact, share=unmoved)
+        yield finding("no-op" if unmoved >= NO_OP and not _gives_up(outcome, moved) else "unmoved", fact, share=unmoved)
     if clean_loss is None:
         return
     rise = outcome.loss[outcome.attacked] - clean_loss[outcome.attacked]
@@ -103,6 +101,16 @@ def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]
     if follows_gradients and unmoved < NO_OP and not rise.mean() > 0:
         change = float(rise.mean())
         yield finding("no-ascent", f"the mean loss changed by {change:.3g}", change=change)
+
+
+def _gives_up(outcome: Outcome, moved: np.ndarray) -> bool:
+    """Whether the attack returns the original wherever it ends without success, as those of some libraries do.
+
+    What moved has fooled then. Where nothing moved, changed copies of all images were asked about, and none fooled.
+    """
+    if moved.any():
+        return outcome.returned.images > 0 and bool(outcome.fooled[outcome.attacked][moved].all())
+    return 0 < outcome.watched == outcome.returned.elsewhere and not outcome.lost
 
 
 def _wasted(outcome: Outcome) -> Iterator[Finding]:

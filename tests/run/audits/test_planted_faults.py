@@ -139,6 +139,16 @@ def test_an_attack_that_returns_the_original_where_it_fails_is_no_void(honest, t
     assert record.metrics["robust_accuracy"] == same.metrics["robust_accuracy"]
 
 
+def test_an_attack_that_fails_on_all_images_and_returns_the_originals_is_no_void(honest, tmp_path):
+    """It asked about changed copies of every image, and none fooled. An attack that asks about none changes nothing."""
+    (record,) = measure(honest, tmp_path, [attack("GivesUp")], [1e-5])
+    (share,) = [finding.evidence["share"] for finding in record.findings if finding.code == "unmoved"]
+    assert (record.status, share) == ("ok", 1.0)
+    assert record.metrics["robust_accuracy"] == record.metrics["clean_accuracy"]
+    (idle,) = measure(honest, tmp_path, [attack("Nothing")], [1e-5])
+    assert idle.status == "void"
+
+
 @pytest.mark.parametrize(
     ("name", "reason"), [("Raises", "planted"), ("InPlace", "in place"), ("WidensItsBall", "in pl")]
 )
