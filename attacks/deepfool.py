@@ -21,8 +21,9 @@ class DeepFool(Polished):
     """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2), under L2 and L∞. An answer costs a gradient a wrong class.
 
     The class is chosen as in the paper, which has no box. A step is the least one within the box that reaches the
-    linearised boundary. The paper's own step, cut off at the box, does not reach it where many pixels are at their faces, as in digits, and may never get
-    across. A row whose step moves nothing ends: every further one would be the same.
+    linearised boundary. The paper's own step, cut off at the box, does not reach it where many pixels are at their
+    faces, as in digits, and may never get across. A row whose step moves nothing ends: every further one would be the
+    same.
     """
 
     version: ClassVar[int] = 5
