@@ -142,7 +142,6 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
     images = steps_per_epoch(len(data.train), recipe["batch_size"]) * batch
     run = TrainingRun(f"training {cell.label()}", images, train, complete=complete)
     info = weights_of(cell, vae, context, run)
-    info.pop("probe", None)
     return vae.eval(), info, pictures
 
 

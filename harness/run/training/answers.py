@@ -12,6 +12,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
+from epsbench.harness.errors import FAILURES
 from epsbench.harness.isolation import isolated
 from epsbench.harness.run.machine.environment import arithmetic
 from epsbench.models.vae import VAENetwork, quantise
@@ -32,7 +33,7 @@ def answers_of(network: nn.Module, shape: tuple[int, int, int]) -> Answers:
     network.eval()
     answers: Answers = {}
     for part, ask in _parts(network, shape):
-        with isolated(0), arithmetic("float32"), torch.no_grad(), suppress(Exception):
+        with isolated(0), arithmetic("float32"), torch.no_grad(), suppress(*FAILURES):
             first, again = _projected(ask()), _projected(ask())
             if torch.equal(first, again) and bool(first.isfinite().all()):
                 answers[part] = first.tolist()
@@ -56,12 +57,12 @@ def _parts(network: nn.Module, shape: tuple[int, int, int]) -> Iterator[tuple[st
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(ROWS, *shape, generator=generator).to(device)
     if not isinstance(network, VAENetwork):
-        yield "logits", lambda: network(x.clone())
+        yield "the network", lambda: network(x.clone())
         return
     z = torch.randn(ROWS, network.z_dim, generator=generator).to(device)
-    yield "the encoder", lambda: torch.cat(network.encode(quantise(x, network.levels)), dim=1)
-    yield "the decoder", lambda: network.logits(z.clone())
-    yield "the prior", lambda: network.prior.log_prob(z.clone())
+    yield "its encoder", lambda: torch.cat(network.encode(quantise(x, network.levels)), dim=1)
+    yield "its decoder", lambda: network.logits(z.clone())
+    yield "its prior", lambda: network.prior.log_prob(z.clone())
 
 
 def _projected(answer: Tensor) -> Tensor:

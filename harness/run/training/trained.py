@@ -30,13 +30,6 @@ from epsbench.models.catalogue import PREFIXES
 from epsbench.models.checkpoints import load_into
 from epsbench.models.hub import preprocessing_of
 
-PROBED = 8  # test images whose logits are kept with trained weights
-_SAME = 5e-3  # of the largest logit; kernels of other machines round differently, by about 1e-5 of it
-_OUTSIDE = (
-    "something outside its state dict, such as a plain attribute or numbers drawn when it is made; make that a buffer, "
-    "and delete the file to train anew"
-)
-
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -57,9 +50,6 @@ class TrainingRun:
     complete: Callable[[], bool] = lambda: True
     """Whether the other files that belong to the weights are in the cache. If not, the weights are trained again."""
 
-    probe: Callable[[], list[Any]] = list
-    """Called after the training. What it returns is saved with the weights, as ``probe``."""
-
 
 def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
     """The cell's network before training, its first weights drawn from the cell's seed."""
@@ -71,9 +61,7 @@ def build(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
 def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Module, dict[str, Any]]:
     """The cell's network with its trained weights, and what training took.
 
-    With ``epochs = 0`` the network is measured as it is built, and no weights are saved. Raises `InputError` if the
-    network that is built now computes something else with the saved weights than when they were saved: then part of
-    what it computes with is not in its state dict.
+    With ``epochs = 0`` the network is measured as it is built, and no weights are saved. Raises as `weights_of`.
     """
     _require_unchanged(cell, context)
     network = build(cell, data, context)
@@ -90,11 +78,8 @@ def trained(cell: RobustnessCell, data: Data, context: Context) -> tuple[nn.Modu
         return _start(network, cell, context)
 
     title = f"training {cell.model.label()} · {cell.defense.label()}"
-    run = TrainingRun(title, len(examples.train), train, before, probe=lambda: _probe(network, data))
-    info = weights_of(cell, network, context, run)
-    network.eval()
-    _compare(info.pop("probe", None), network, data, cell, context)
-    return network, info
+    info = weights_of(cell, network, context, TrainingRun(title, len(examples.train), train, before))
+    return network.eval(), info
 
 
 def _require_unchanged(cell: RobustnessCell, context: Context) -> None:
@@ -120,7 +105,8 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
     """Give ``network`` the cell's trained weights, and return what training took.
 
     The weights come from the cache if they are there with all files that belong to them. Otherwise they are trained,
-    from a checkpoint if there is one. If another process is training them, this one waits for it.
+    from a checkpoint if there is one. If another process is training them, this one waits for it. Raises as
+    `require_same` for weights of another network.
     """
     folder, key = context.weights, cell.weights_key
     checkpoint = Checkpoint(folder / f"{key}.checkpoint")
@@ -142,7 +128,7 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
                 extra = run.before()
                 with _progress(cell, run.title, run.images, context) as hooks:
                     training = run.train(settings, hooks)
-                info = _info(training, network, cell, settings.precision, run.images) | extra | {"probe": run.probe()}
+                info = _info(training, network, cell, settings.precision, run.images) | extra
                 answers = answers_of(network, describe(cell.data).shape)
                 require_in_place(context.results)
                 saved = save_weights(folder, key, network, info | {"answers": answers})
@@ -150,6 +136,7 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
                 return info | {"weights_sha256": saved["weights_sha256"], "cached": False}
     checkpoint.remove()  # the run that saved the weights may have been killed before it did this
     require_same(cached.pop("answers", {}), network, describe(cell.data).shape, weights_path(folder, key))
+    cached.pop("probe", None)  # files of earlier versions have it in place of the answers
     return cached | {"cached": True}
 
 
@@ -244,33 +231,7 @@ def require_same(kept: Mapping[str, Any], network: nn.Module, shape: tuple[int, 
     """
     if part := changed(kept, network, shape):
         raise InputError(
-            f"{path}: the model is not the one whose weights were kept: with them {part} of it gives other numbers. "
-            f"It holds {_OUTSIDE}"
+            f"{path}: the model is not the one whose weights were kept: with them {part} gives other numbers. "
+            "It holds something outside its state dict, such as a plain attribute or numbers drawn when it is made; "
+            "make that a buffer, and delete the file to train anew"
         )
-
-
-def _probe(network: nn.Module, data: Data) -> list[Any]:
-    """Logits of the first test images, to be compared when the weights are loaded; empty if two passes differ."""
-    network.eval()
-    first, again = _logits(network, data), _logits(network, data)
-    return first.tolist() if torch.equal(first, again) and bool(first.isfinite().all()) else []
-
-
-def _compare(probe: list[Any] | None, network: nn.Module, data: Data, cell: RobustnessCell, context: Context) -> None:
-    """Raise `InputError` if the network's logits are not those that were saved with its weights."""
-    if not probe:
-        return
-    expected, logits = torch.tensor(probe), _logits(network, data)
-    apart = float((logits - expected).abs().max()) if logits.shape == expected.shape else float("inf")
-    if not apart <= _SAME * float(expected.abs().max()) + 1e-6:
-        raise InputError(
-            f"{weights_path(context.weights, cell.weights_key)}: model {cell.model.label()!r} is not the one whose "
-            f"weights were kept: with them its logits on {len(expected)} test images differ by up to {apart:.3g}. It "
-            f"holds {_OUTSIDE}"
-        )
-
-
-def _logits(network: nn.Module, data: Data) -> Tensor:
-    """Float32 logits of the first test images, on the CPU."""
-    with torch.no_grad():
-        return network(data.test.pixels(slice(0, PROBED))).float().cpu()

@@ -86,7 +86,7 @@ def suite(folder, text):
 def test_a_vae_with_a_running_mean_of_its_own_is_refused_when_its_weights_are_loaded(tmp_path):
     results = tmp_path / "r"
     assert run_suite(suite(tmp_path, GENERATION.format(samples=0)), results, QUIET) == 0
-    refusal = r"weights/\w+\.safetensors: the model is not the one whose .*the encoder of it .*make that a buffer"
+    refusal = r"weights/\w+\.safetensors: the model is not the one whose .*its encoder .*make that a buffer"
     with pytest.raises(InputError, match=refusal):  # other cells with the same weights
         run_suite(suite(tmp_path, GENERATION.format(samples=2)), results, QUIET)
     with pytest.raises(InputError, match=refusal):
@@ -95,7 +95,7 @@ def test_a_vae_with_a_running_mean_of_its_own_is_refused_when_its_weights_are_lo
 
 def test_so_is_a_classifier_that_is_loaded_without_its_data(tmp_path):
     run_suite(suite(tmp_path, ROBUSTNESS), tmp_path / "r", QUIET)
-    with pytest.raises(InputError, match="logits of it gives other numbers"):
+    with pytest.raises(InputError, match="the network gives other numbers"):
         epsbench.load_model(tmp_path / "r", base=tmp_path)
 
 
@@ -108,13 +108,13 @@ def test_every_part_is_asked_and_the_one_that_changed_is_named():
     network = vae()
     answers = answers_of(network, SHAPE)
     assert {part: torch.tensor(rows).shape for part, rows in answers.items()} == dict.fromkeys(
-        ("the encoder", "the decoder", "the prior"), (ROWS, NUMBERS)
+        ("its encoder", "its decoder", "its prior"), (ROWS, NUMBERS)
     )
     assert changed(answers, copy.deepcopy(network), SHAPE) is None
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.decoder.layers[-2].bias.add_(0.1)
-    assert changed(answers, other, SHAPE) == "the decoder"
+    assert changed(answers, other, SHAPE) == "its decoder"
     assert changed({}, other, SHAPE) is None, "weights of an earlier version have no answers"
 
 
@@ -130,7 +130,7 @@ class Raising(Encoder):
 
 def test_what_cannot_be_compared_is_left_out():
     assert answers_of(Random(), SHAPE) == {}
-    assert answers_of(vae(encoder=Raising(SHAPE, 3, 4)), SHAPE).keys() == {"the decoder", "the prior"}
+    assert answers_of(vae(encoder=Raising(SHAPE, 3, 4)), SHAPE).keys() == {"its decoder", "its prior"}
 
 
 def test_asking_draws_no_number():

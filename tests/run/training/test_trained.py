@@ -11,9 +11,9 @@ from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
 from epsbench.harness.run.runner import run_suite
+from epsbench.harness.run.training.answers import answers_of
 from epsbench.harness.run.training.classifier import accuracy
 from epsbench.harness.run.training.losses import Losses, TrainingDiverged
-from epsbench.harness.run.training.trained import _probe
 
 NETS = """
 from pathlib import Path
@@ -226,7 +226,7 @@ class Caching(nn.Module):
 def test_what_a_model_makes_while_it_is_validated_can_be_trained_with(data):
     space: dict[str, type[torch.nn.Module]] = {}
     exec(CACHING, space)
-    for look in (lambda net: accuracy(net, data.test, "float32"), lambda net: _probe(net, data)):
+    for look in (lambda net: accuracy(net, data.test, "float32"), lambda net: answers_of(net, data.description.shape)):
         network = space["Caching"]()
         look(network)
         network.train()(data.test.pixels(slice(0, 8))).sum().backward()
