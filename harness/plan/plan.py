@@ -55,6 +55,11 @@ class Stream:
         return cls(cells, base, attack)
 
     @property
+    def ascending(self) -> list[RobustnessCell]:
+        """The cells, ascending in ε."""
+        return sorted(self.cells, key=lambda cell: cell.eps)
+
+    @property
     def sources(self) -> tuple[RobustnessCell, ...]:
         """The models whose gradients the attack follows, where it is not the one that is attacked."""
         return self.cells[0].sources

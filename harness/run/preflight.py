@@ -152,7 +152,7 @@ def _built(cell: RobustnessCell, data: Data, context: Context) -> nn.Module:
 def _of_norms(job: Job, data: Data, context: Context, seen: set[object]) -> Iterator[str]:
     """What is wrong with the user's own norms of a job, at its largest ε."""
     for stream in job.streams:
-        cell = max(stream.cells, key=lambda cell: cell.eps)
+        cell = stream.ascending[-1]
         if (cell.norm, cell.data) in seen or not is_users(norm_of(cell.norm, context.base)):
             continue
         seen.add((cell.norm, cell.data))
@@ -165,7 +165,7 @@ def _of_norms(job: Job, data: Data, context: Context, seen: set[object]) -> Iter
 def _of_attacks(job: Job, data: Data, context: Context, seen: set[object]) -> Iterator[str]:
     """What is wrong with the user's own attacks of a job. Of one attack with several parameters, one batch is tried."""
     for stream in job.streams:
-        cell = max(stream.cells, key=lambda cell: cell.eps)
+        cell = stream.ascending[-1]
         for attack in users_attacks(stream.attack, data.description.classes):
             name, kind = cell.attack.name, (type(attack), cell.norm, cell.data)
             if (kind, attack) in seen:

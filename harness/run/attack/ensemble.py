@@ -47,7 +47,7 @@ def run_ensemble(
             _merge(outcome, got, left)
             outcome.parts.append(
                 Part(
-                    name, left[got.fooled], len(left), got.forwards, got.backwards + got.shared_backwards,
+                    name, left[got.fooled], len(left), got.forwards, got.gradients,
                     got.judge_forwards, got.seconds,
                 )
             )  # fmt: skip

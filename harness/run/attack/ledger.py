@@ -120,6 +120,11 @@ class Outcome:
     returned: Returned = field(default_factory=Returned)
     """Of an attack with a loop of its own: where the images were that it returned, before they were projected."""
 
+    @property
+    def gradients(self) -> int:
+        """Gradients that it used, its own and the shared ones."""
+        return self.backwards + self.shared_backwards
+
     def add_counts(self, other: Outcome) -> None:
         """Add what another one cost, and counted, to this one's `COUNTS` and `returned`."""
         for name in COUNTS:

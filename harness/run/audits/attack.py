@@ -97,7 +97,7 @@ def _no_op(outcome: Outcome, clean_loss: np.ndarray | None) -> Iterator[Finding]
     if clean_loss is None:
         return
     rise = outcome.loss[outcome.attacked] - clean_loss[outcome.attacked]
-    follows_gradients = outcome.backwards + outcome.shared_backwards > 0
+    follows_gradients = outcome.gradients > 0
     if follows_gradients and unmoved < NO_OP and not rise.mean() > 0:
         change = float(rise.mean())
         yield finding("no-ascent", f"the mean loss changed by {change:.3g}", change=change)

@@ -246,7 +246,7 @@ class Auditor:
 
         The latter are tried once a norm and ε. Their findings are of the model, whatever the attack of the cell.
         """
-        asks = outcome.forwards + outcome.backwards + outcome.shared_backwards > 0
+        asks = outcome.forwards + outcome.gradients > 0
         if engine.victim.random:  # those audits compare a model with itself, which a random one does not equal
             return []
         if not asks or not outcome.eps or float((~outcome.fooled).mean()) < ROBUST_ON:

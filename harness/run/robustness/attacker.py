@@ -88,8 +88,7 @@ class Attacker:
         """
         if self.floor is None or not outcome.seconds or outcome.backwards > outcome.forwards:
             return None
-        gradients = outcome.backwards + outcome.shared_backwards
-        passes = Passes(gradients, outcome.judge_forwards, max(0, outcome.forwards - outcome.backwards))
+        passes = Passes(outcome.gradients, outcome.judge_forwards, max(0, outcome.forwards - outcome.backwards))
         return self.floor.share(passes, outcome.seconds)
 
 

@@ -172,7 +172,7 @@ class Bench:
     def stream(self, stream: Stream) -> Iterator[Record]:
         """Records of one attack at all its ε, ascending. If it raises, the cells without a record yet are failed."""
         started = self.context.clock()
-        pending = sorted(stream.cells, key=lambda cell: cell.eps)
+        pending = stream.ascending
         first, eps = pending[0], [cell.eps for cell in pending]
         attacker: Attacker | None = None
         with AttackProgress(self.context.progress, first.attack.label()) as watch:
@@ -228,9 +228,8 @@ class Bench:
         return attack_in_shards(attacker, stream, kept, self.context, setup)
 
     def _kept_shards(self, stream: Stream, attacker: Attacker) -> KeptShards:
-        cells = sorted(stream.cells, key=lambda cell: cell.eps)
         index = self.subject.targets.index.cpu().numpy()
-        return KeptShards(self.context.results, cells, self._weights(attacker), index, attacker.engine.keep)
+        return KeptShards(self.context.results, stream.ascending, self._weights(attacker), index, attacker.engine.keep)
 
     def _weights(self, attacker: Attacker) -> str:
         """What decides an ensemble's partial results besides the cell: the weights of the model and of the source."""

@@ -219,7 +219,6 @@ def cost_of(outcome: Outcome, attacker: Attacker, context: Context, shards: Sequ
     peaks = [shard.peak_bytes for shard in shards if shard.peak_bytes is not None]
     engine, seconds = attacker.engine, outcome.seconds
     attacked = len(outcome.fooled)
-    gradients = outcome.backwards + outcome.shared_backwards
     one_run = {"radii_of_run": outcome.radii} if outcome.distances is not None else {}
     return {
         **one_run,
@@ -228,10 +227,10 @@ def cost_of(outcome: Outcome, attacker: Attacker, context: Context, shards: Sequ
         "shared_backwards": outcome.shared_backwards,
         "judge_forwards": outcome.judge_forwards,
         "attacked": attacked,
-        "gradients_per_image": gradients / attacked if attacked else 0.0,
+        "gradients_per_image": outcome.gradients / attacked if attacked else 0.0,
         "seconds": seconds,
         "images_per_second": attacked / seconds if seconds else None,
-        "gradients_per_second": gradients / seconds if seconds else None,
+        "gradients_per_second": outcome.gradients / seconds if seconds else None,
         "peak_bytes": max(peaks) if peaks else peak_bytes(context.device),
         "compile_seconds": engine.victim.compile_seconds,
         "floor_share": attacker.floor_share(outcome),

@@ -49,8 +49,7 @@ def attack_in_shards(attacker: Attacker, stream: Stream, kept: KeptShards, conte
     engine, crew = attacker.engine, attacker.crew
     helpers = list(crew.helpers) if crew is not None else []
     shares = Shares(len(engine.targets), 1 + len(helpers), max(1, engine.batch), done=kept.load())
-    cells = sorted(stream.cells, key=lambda cell: cell.eps)
-    title = f"{cells[0].attack.label()}: shards on {shares.devices} device{'s' if shares.devices > 1 else ''}"
+    title = f"{stream.cells[0].attack.label()}: shards on {shares.devices} device{'s' if shares.devices > 1 else ''}"
     with context.progress.task(title, shares.total, "images") as shown:
         wanted = crew is None or crew.wanted
         work = _Evaluation(attacker, stream, kept, shares, setup, shown, context.device_name(), wanted)

@@ -125,7 +125,7 @@ class Workbench:
 def attack_with(engine: Engine, stream: Stream, first: int, device: str) -> Shard:
     """Attack all targets of an engine, whose first one is at position ``first`` of the evaluation."""
     reset_peak(engine.victim.device)
-    began, cells = time.perf_counter(), sorted(stream.cells, key=lambda cell: cell.eps)
+    began, cells = time.perf_counter(), stream.ascending
     one = cells[0]
     outcomes = tuple(
         engine.run(
