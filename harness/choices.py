@@ -64,14 +64,8 @@ class Executor(StrEnum):
     RAY = "ray"
 
 
-class NormName(StrEnum):
-    """The norms that bound a perturbation."""
-
-    LINF = "linf"
-    L2 = "l2"
-    L1 = "l1"
-    L0 = "l0"
-    L0_PIXELS = "l0-pixels"
+NORM_NAMES = ("linf", "l2", "l1", "l0", "l0-pixels")
+"""The names of `epsbench.attacks.norms.NORMS`, for help texts: to import them takes as long as all of ``--help``."""
 
 
 class Kind(StrEnum):

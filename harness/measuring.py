@@ -87,7 +87,7 @@ def _report(results: Path) -> str:
             return done.stdout.decode("utf-8").removesuffix("\n")
     from epsbench.harness.report.build import report
 
-    return report(results, Format.TEXT, None)
+    return report(results, Format.TEXT)
 
 
 def _save_images(suite: Suite, results: Path, path: Path | None, echo: Echo) -> None:
@@ -99,10 +99,6 @@ def _save_images(suite: Suite, results: Path, path: Path | None, echo: Echo) -> 
 
 def _unchanged_report(results: Path) -> str:
     """The report as text when nothing was added. report.html is not written again, which would take seconds."""
-    from epsbench.harness.report.build import BESIDE, FORMATS, report
-    from epsbench.harness.report.content import Content
-    from epsbench.harness.report.results.loading import load_results
+    from epsbench.harness.report.build import BESIDE, report
 
-    if not all((results / name).is_file() for name in BESIDE):
-        return report(results, Format.TEXT, None)
-    return FORMATS[Format.TEXT](Content(load_results(results)))
+    return report(results, Format.TEXT, beside=not all((results / name).is_file() for name in BESIDE))

@@ -9,6 +9,7 @@ import typer
 
 from epsbench.harness import completion
 from epsbench.harness.choices import (
+    NORM_NAMES,
     BatchSize,
     Changes,
     Compile,
@@ -20,7 +21,6 @@ from epsbench.harness.choices import (
     Executor,
     KeepImages,
     Limit,
-    NormName,
     Out,
     Precision,
     PrecisionOption,
@@ -110,7 +110,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(NormName)}, or your own: mine.py:MyNorm; may be repeated. Default: linf.",
+            help=f"{', '.join(NORM_NAMES)}, or your own: mine.py:MyNorm; may be repeated. Default: linf.",
             autocompletion=completion.norms,
         ),
     ] = None,
@@ -153,7 +153,7 @@ def evaluate(
 
     suite = suite_of(
         model, data, attack or [], norm or [], eps or [], weights=weights, key=key, mean=mean,
-        std=std, score=score, limit=limit, precision=precision.value if precision else None, seed=seed,
+        std=std, score=score, limit=limit, precision=precision and precision.value, seed=seed,
     )  # fmt: skip
     options = Options(
         data_folder, device, precision, batch_size, quiet=quiet, keep_images=kept_images(keep_images, save_images),

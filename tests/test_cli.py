@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from epsbench.harness import cli
+from epsbench.attacks.norms import NORMS
+from epsbench.harness import choices, cli
 from epsbench.harness.plan.suite import schema_text
+from epsbench.harness.report.build import FORMATS
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +35,11 @@ def test_help_names_every_verb(call):
 @pytest.mark.parametrize("verb", ["run", "plan", "report", "check", "compare", "list", "schema"])
 def test_every_verb_has_help(verb):
     assert CliRunner().invoke(cli.app, [verb, "--help"]).exit_code == 0
+
+
+def test_choices_are_what_there_is():
+    assert tuple(choices.Format) == tuple(FORMATS)
+    assert tuple(NORMS) == choices.NORM_NAMES
 
 
 @pytest.mark.parametrize(
