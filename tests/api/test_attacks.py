@@ -173,7 +173,7 @@ def test_smallest_distances_do_not_end_at_epsilon():
 def test_the_smallest_distance_is_infinite_where_no_image_fools_and_unknown_within_a_ball(network, x, y):
     class Stubborn(Brightness):
         def forward(self, x):
-            return super().forward(x) + torch.tensor([100.0, 0.0])
+            return super().forward(x) + torch.tensor([1000.0, 0.0])
 
     result = epsbench.evaluate(Stubborn(), x[:3], y[:3] * 0, attack="fab-t:goal=smallest", norm="l1", eps=8)
     assert np.isinf(result[0].distances).all()

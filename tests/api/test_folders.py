@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import epsbench
+from epsbench.harness.digest import cell_id
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import write_record
 
@@ -150,7 +151,8 @@ def test_models_with_other_starts_are_told_apart_and_of_two_versions_the_last_is
         epsbench.load_model(out, start={"training": {"epochs": 4}})
 
     (scratch,) = [record for record in epsbench.records(out) if "start" not in record.cell]
-    old = {"id": "0" * 16, "code": scratch.code | {"model": "old"}, "finished": "2020-01-01T00:00:00.000+00:00"}
+    code = scratch.code | {"model": "old"}
+    old = {"id": cell_id(scratch.cell, code), "code": code, "finished": "2020-01-01T00:00:00.000+00:00"}
     write_record(out, scratch.model_copy(update=old))
     assert epsbench.load_model(out, start="scratch").layers[0].weight.equal(weights[0])
 
