@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import tempfile
 import zipfile
 import zlib
@@ -99,15 +100,52 @@ def cannot_read(path: Path, error: OSError) -> InputError:
     return InputError(f"{path}: cannot be read ({error.strerror or error}); check its permissions")
 
 
+IN_USE: dict[Path, os.stat_result] = {}
+"""The results folders that this process has locked (`epsbench.harness.run.machine.lock`), as they were then."""
+
+
+def holder() -> str:
+    """What the lock of a results folder says of this process."""
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def require_in_place(results: Path) -> None:
+    """Raise `InputError` if this process has locked the folder and it is no longer there.
+
+    What is written then would make another folder of the same name, which is in the way when the first is moved back.
+    """
+    if (before := IN_USE.get(results)) is None:
+        return
+    try:
+        # Some file systems number a folder anew now and then; then its lock is still there.
+        same = os.path.samestat(results.stat(), before) or (results / ".lock").read_text() == holder()
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise InputError(
+            f"{results}: was moved or deleted while this run was writing to it; finished cells are where it is now: "
+            "move it back, or name its new place with --out (out= in Python), and the same call goes on from there"
+        )
+
+
+def require_around(path: Path) -> None:
+    """`require_in_place` of the locked folders that this file is in."""
+    for results in IN_USE:
+        if path.is_relative_to(results):
+            require_in_place(results)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it holds either its old content or all of the new, whenever the process is killed.
 
-    Writes a temporary file, flushes it to the disk (fsync), renames it, and flushes the folder.
+    Writes a temporary file, flushes it to the disk (fsync), renames it, and flushes the folder. Raises `InputError` in
+    a results folder that was moved since this process locked it.
     """
     _write(path, lambda file: file.write(content))
 
 
 def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    require_around(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from epsbench.harness.errors import FAILURES, InputError
-from epsbench.harness.files import NO_ROOM, cannot_write
+from epsbench.harness.files import NO_ROOM, cannot_write, require_in_place
 from epsbench.harness.isolation import global_state_kept
 from epsbench.harness.plan.plan import Job
 from epsbench.harness.records import Record, write_record
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.failure import failed
 from epsbench.harness.run.machine.environment import arithmetic, arithmetic_flags
-from epsbench.harness.run.machine.lock import require_in_place
 from epsbench.harness.run.machine.memory import keep_freed, release
 
 Runner = Callable[[Any, Context], Iterator[Record]]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from small import TINY, run, suite_of
 
+from epsbench.harness import files
 from epsbench.harness.errors import InputError
 from epsbench.harness.options import INTERRUPTED, Options
 from epsbench.harness.plan.plan import plan
@@ -22,9 +23,13 @@ from epsbench.harness.report.build import report
 from epsbench.harness.report.gates.check import check_suite
 from epsbench.harness.report.gates.compare import compare
 from epsbench.harness.run import jobs, runner, verify
+from epsbench.harness.run.context import Context, NoBoard
+from epsbench.harness.run.generative import features
 from epsbench.harness.run.machine import lock
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.training import trained
+from epsbench.harness.run.training.checkpoint import Checkpoint
+from epsbench.harness.run.training.loop import Course
 
 QUIET = Options(quiet=True, device="cpu")
 
@@ -64,22 +69,69 @@ def test_a_folder_that_is_moved_stops_the_run_and_no_other_takes_its_place(
     assert len(read_records(results)) == len(suite.cells)
 
 
+GENERATION = """
+[generation]
+data = "digits"
+[generation.training]
+epochs = 1
+[generation.evaluation]
+importance_samples = 0
+prior_samples = 0
+generated = 20
+gradient_samples = 0
+[generation.matrix]
+model = { name = "vae", filters = 2, levels = 4 }
+z_dim = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "module", "name"),
+    [
+        (TINY, Course, "_epoch"),  # then a checkpoint is due
+        (GENERATION, Course, "_epoch"),
+        (GENERATION, features, "seeded"),  # then the lock of the network that makes features is made
+        (GENERATION, features, "train_classifier"),  # then that network is kept
+    ],
+)
+def test_nothing_is_written_where_the_folder_was(tmp_path, monkeypatch, text, module, name):
+    suite = suite_of(tmp_path, text)
+    results, moved = tmp_path / "results", tmp_path / "moved"
+    monkeypatch.setattr(Checkpoint.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(Context, "board", lambda self, key: NoBoard())  # TensorBoard's thread may raise afterwards
+    after(monkeypatch, module, name, lambda: results.rename(moved))
+    with pytest.raises(InputError, match="was moved or deleted while this run"):
+        run_suite(suite, results, QUIET)
+    assert not results.exists()
+
+
+def test_a_folder_of_weights_elsewhere_is_not_the_results_folder(tmp_path):
+    results, weights = tmp_path / "results", tmp_path / "weights"
+    results.mkdir()
+    with lock.only_run(results):
+        results.rename(tmp_path / "moved")
+        files.keep(weights / "a.safetensors", b"weights")
+        with pytest.raises(InputError, match="was moved or deleted"):
+            files.keep(results / "weights" / "a.safetensors", b"weights")
+    assert not results.exists()
+
+
 def test_another_folder_in_its_place_stops_the_run_too(tmp_path):
     results = tmp_path / "results"
     results.mkdir()
     with lock.only_run(results):
-        lock.require_in_place(results)
+        files.require_in_place(results)
         results.rename(tmp_path / "moved")
         results.mkdir()
         with pytest.raises(InputError, match="was moved or deleted"):
-            lock.require_in_place(results)
-    lock.require_in_place(results)  # which this process does not hold any more
+            files.require_in_place(results)
+    files.require_in_place(results)  # which this process does not hold any more
 
 
 def test_a_file_system_that_numbers_folders_anew_stops_nothing(tmp_path, monkeypatch):
     with lock.only_run(tmp_path):
         monkeypatch.setattr("os.path.samestat", lambda one, other: False)
-        lock.require_in_place(tmp_path)
+        files.require_in_place(tmp_path)
 
 
 def test_records_that_vanish_during_a_run_are_no_success(suite, tmp_path, monkeypatch):

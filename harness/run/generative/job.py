@@ -28,7 +28,6 @@ from epsbench.harness.run.generative.measured import Measured
 from epsbench.harness.run.generative.parts import Parts
 from epsbench.harness.run.generative.pictures import Pictures, last_pictures, samples
 from epsbench.harness.run.generative.witness import Witness
-from epsbench.harness.run.machine.lock import require_in_place
 from epsbench.harness.run.machine.memory import peak_bytes, reset_peak
 from epsbench.harness.run.training.seeding import seeded, steps_per_epoch
 from epsbench.harness.run.training.settings import Curves, Hooks, Settings, Training
@@ -61,7 +60,6 @@ def run_generation_job(job: Job, context: Context) -> Iterator[Record]:
             if not auditor.void:  # else there is nothing to measure: NaN, or codes that are no draws of a posterior
                 measured = _measured(subject, auditor, cell, context)
             seconds = time.perf_counter() - began - auditor.seconds
-            require_in_place(context.results)
             shown = pictures | _last_pictures(parts, data, auditor) | measured.pictures
             write_pictures(context.results, cell.id, shown)
             yield context.record(
@@ -130,7 +128,6 @@ def trained(cell: GenerationCell, data: Data, context: Context) -> tuple[VAENetw
 
     def on_pictures(epoch: int, network: VAENetwork) -> None:
         pictures[f"samples_epoch_{epoch:04d}"] = samples(Parts(network, data.description.shape), cell.seed)
-        require_in_place(context.results)
         # Saved at once, before the weights: a resumed training cannot draw the samples of earlier epochs again.
         keep_archive(path, pictures, compressed=True)
 

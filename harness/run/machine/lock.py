@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.files import cannot_write
+from epsbench.harness.files import IN_USE, cannot_write, holder, require_around
 
 _LOCKED = {errno.EWOULDBLOCK, errno.EACCES}
 
@@ -36,48 +35,21 @@ def only_run(results: Path) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with suppress(OSError):  # only for the message that a second run shows
             os.ftruncate(file, 0)
-            os.pwrite(file, _holder().encode(), 0)
+            os.pwrite(file, holder().encode(), 0)
     except OSError as error:
         if error.errno in _LOCKED:
-            holder = os.pread(file, 200, 0).decode(errors="replace").encode("unicode_escape").decode()
+            other = os.pread(file, 200, 0).decode(errors="replace").encode("unicode_escape").decode()
             os.close(file)
             raise InputError(
-                f"{results}: another run is writing there ({holder}); wait for it, or give another folder with --out "
+                f"{results}: another run is writing there ({other}); wait for it, or give another folder with --out "
                 "(out= in Python)"
             ) from error
-    _LOCKED_FOLDERS[results] = results.stat()
+    IN_USE[results] = results.stat()
     try:
         yield
     finally:
-        del _LOCKED_FOLDERS[results]
+        del IN_USE[results]
         os.close(file)
-
-
-_LOCKED_FOLDERS: dict[Path, os.stat_result] = {}
-"""The results folders that this process has locked, as they were then."""
-
-
-def require_in_place(results: Path) -> None:
-    """Raise `InputError` if this process has locked the folder and it is no longer there.
-
-    What is written then would make another folder of the same name, which is in the way when the first is moved back.
-    """
-    if (before := _LOCKED_FOLDERS.get(results)) is None:
-        return
-    try:
-        # Some file systems number a folder anew now and then; then its lock is still there.
-        same = os.path.samestat(results.stat(), before) or (results / ".lock").read_text() == _holder()
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        raise InputError(
-            f"{results}: was moved or deleted while this run was writing to it; finished cells are where it is now: "
-            "move it back, or name its new place with --out (out= in Python), and the same call goes on from there"
-        )
-
-
-def _holder() -> str:
-    return f"process {os.getpid()} on {platform.node()}"
 
 
 @contextmanager
@@ -85,7 +57,7 @@ def turn(path: Path) -> Iterator[None]:
     """Wait until no other process holds the lock of this path, then hold it.
 
     The file exists as long as the lock. On a file system without locks nobody waits. Raises `InputError` where the
-    file cannot be made.
+    file cannot be made, and as `require_around`.
     """
     file = _enter(path)
     try:
@@ -97,6 +69,7 @@ def turn(path: Path) -> Iterator[None]:
 
 def _enter(path: Path) -> int:
     while True:
+        require_around(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

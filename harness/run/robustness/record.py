@@ -14,7 +14,7 @@ from torch import Tensor
 from epsbench.attacks.losses import at_class
 from epsbench.harness import records
 from epsbench.harness.errors import InputError, summary
-from epsbench.harness.files import NO_ROOM
+from epsbench.harness.files import NO_ROOM, require_in_place
 from epsbench.harness.findings import Finding, finding, voids
 from epsbench.harness.plan.cell import RobustnessCell
 from epsbench.harness.records import Distances, Metric, Part, Record, Verdicts, pack_bits, write_pictures
@@ -25,7 +25,6 @@ from epsbench.harness.run.attack.merging import Shard
 from epsbench.harness.run.attack.random_model import generators_kept
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.context import Context
-from epsbench.harness.run.machine.lock import require_in_place
 from epsbench.harness.run.machine.memory import peak_bytes
 from epsbench.harness.run.metrics import proportion
 from epsbench.harness.run.robustness.attacker import Attacker

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from epsbench.harness.errors import InputError
+from epsbench.harness.files import require_in_place
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.names import registry
@@ -19,7 +20,7 @@ from epsbench.harness.plan.names.content import content_of
 from epsbench.harness.plan.training_text import how_trained
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.examples import Data
-from epsbench.harness.run.machine.lock import require_in_place, turn
+from epsbench.harness.run.machine.lock import turn
 from epsbench.harness.run.training.answers import answers_of, changed
 from epsbench.harness.run.training.checkpoint import Checkpoint
 from epsbench.harness.run.training.classifier import train_classifier
@@ -130,7 +131,6 @@ def weights_of(cell: Cell, network: nn.Module, context: Context, run: TrainingRu
                     training = run.train(settings, hooks)
                 info = _info(training, network, cell, settings.precision, run.images) | extra
                 answers = answers_of(network, describe(cell.data).shape)
-                require_in_place(context.results)
                 saved = save_weights(folder, key, network, info | {"answers": answers})
                 checkpoint.remove()
                 return info | {"weights_sha256": saved["weights_sha256"], "cached": False}
