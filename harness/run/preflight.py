@@ -9,7 +9,7 @@ from torch import nn
 
 from epsbench.harness.errors import InputError
 from epsbench.harness.isolation import isolated
-from epsbench.harness.plan.cell import GenerationCell, RobustnessCell
+from epsbench.harness.plan.cell import Cell, GenerationCell, RobustnessCell
 from epsbench.harness.plan.handed_over import HandedOver, other_labels
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.loading import is_users
@@ -40,13 +40,12 @@ def preflight(jobs: Sequence[Job], context: Context) -> None:
         cell = job.cells[0]
         try:
             data = context.data(cell.data, cell.limit)
-            if isinstance(cell, RobustnessCell) and cell.start:
-                context.data(cell.start.data, cell.limit)
+            missing = [problem for each in _trained(cell) if (problem := _no_images(each, context))]
         except InputError as error:
             problems.extend(message for message in error.messages if message not in problems)
             continue
-        if no_training := _no_training_split(job, data):
-            problems += [no_training] if no_training not in problems else []
+        if missing:
+            problems += [problem for problem in missing if problem not in problems]
             continue
         if not isinstance(cell, RobustnessCell):
             problems += _too_few_images(job, data)
@@ -69,17 +68,31 @@ def _of_given_images(job: Job, data: Data, seen: set[object]) -> Iterator[str]:
             yield from filter(None, [other_labels(attack, labels)])
 
 
-def _no_training_split(job: Job, data: Data) -> str | None:
-    """Why a job's model cannot be trained on the data; None where it can, or needs no training."""
-    cell = job.cells[0]
-    trains = dict(cell.training)["epochs"] or (isinstance(cell, RobustnessCell) and cell.start)
-    if len(data.train) or not trains:
-        return None
-    reason = dict(data.description.missing).get("train", "")
-    return (
-        f"model {cell.model.label()!r} has to be trained, and data {data.description.name!r} has no training split"
-        f"{f' ({reason})' if reason else ''}; add one, bring trained weights, or say epochs = 0 to measure it untrained"
-    )
+def _trained(cell: Cell) -> Iterator[Cell]:
+    """A cell, and those whose trained weights it starts from: as far as they are trained."""
+    start = cell.start if isinstance(cell, RobustnessCell) else None
+    if dict(cell.training)["epochs"] or start:
+        yield cell
+    if start:
+        yield from _trained(start)
+
+
+def _no_images(cell: Cell, context: Context) -> str | None:
+    """Why there are no images to train or to validate the model of a cell on; None where there are."""
+    data = context.data(cell.data, cell.limit)
+    named = f"model {cell.model.label()!r} has to be trained, and data {data.description.name!r} has"
+    if not len(data.train):
+        reason = dict(data.description.missing).get("train", "")
+        return (
+            f"{named} no training split{f' ({reason})' if reason else ''}; add one, bring trained weights, or say "
+            "epochs = 0 to measure it untrained"
+        )
+    if not len(data.validation):
+        return (
+            f"{named} too few training images ({len(data.train)}) to set one aside for validation; add some, or a "
+            "validation split"
+        )
+    return None
 
 
 def _too_few_images(job: Job, data: Data) -> list[str]:

@@ -63,6 +63,35 @@ def test_a_suite_trains_and_attacks_on_a_users_data(run, tmp_path):
     assert str(tmp_path) not in (tmp_path / "results" / "cells" / f"{records[0].id}.json").read_text()
 
 
+@pytest.mark.parametrize("task", ["robustness", "generation"])
+def test_one_training_image_leaves_none_for_validation(tmp_path, task):
+    x = np.random.default_rng(0).random((20, 1, 8, 8), dtype=np.float32)
+    np.savez(tmp_path / "few.npz", images=x, labels=np.arange(20) % 2, x_train=x[:1], y_train=np.zeros(1, int))
+    attack = 'attack = "fgsm"\neps = 0.1' if task == "robustness" else "z_dim = 2"
+    model = "smallcnn" if task == "robustness" else "vae"
+    (tmp_path / "few.toml").write_text(
+        f'[{task}]\ndata = "few.npz"\n[{task}.training]\nepochs = 1\n[{task}.matrix]\nmodel = "{model}"\n{attack}\n'
+        + ("[generation.evaluation]\ngenerated = 0\n" if task == "generation" else "")
+    )
+    with pytest.raises(InputError, match=r"too few training images \(1\) to set one aside for validation; add some"):
+        run_suite(load_suite(str(tmp_path / "few.toml")), tmp_path / "results", Options(quiet=True, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("none.npz", r"data 'none\.npz .*' has no training split"), ("one.npz", r"training images \(1\)")],
+)
+def test_the_data_that_a_start_is_trained_on_needs_images_too(run, tmp_path, file, message):
+    with np.load(tmp_path / "test.npz") as there:
+        x, y = there[there.files[0]], there[there.files[1]]
+    np.savez(tmp_path / "none.npz", images=x, labels=y)
+    np.savez(tmp_path / "one.npz", images=x, labels=y, x_train=x[:1], y_train=y[:1])
+    data = '{ name = "npz", path = "test.npz", train = "train.npz" }'
+    start = f'[robustness.matrix.start.data]\nname = "npz"\npath = "{file}"\nclasses = 10\n'
+    with pytest.raises(InputError, match=message):
+        run(data, f"training = {{ epochs = 1 }}\n{start}")
+
+
 def test_without_training_there_need_be_no_training_split(run):
     assert run('"test.npz"', "training = { epochs = 0 }")[0].training["epochs"] == 0
     with pytest.raises(InputError, match=r"'smallcnn' has to be trained, and data 'test\.npz .* no training split"):
