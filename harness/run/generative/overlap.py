@@ -89,7 +89,8 @@ class Overlap:
     def between(cls, real: Balls, generated: Balls) -> Overlap:
         """The overlap of two sets whose balls are known. Both have the same number of neighbours."""
         k, count = real.k, len(generated.points)
-        limit = real.radii.median()
+        # Of an even number of radii torch's own median is the smaller middle one; the authors take the mean of both.
+        limit = real.radii.double().quantile(0.5).to(real.radii.dtype)
         balls, clipped = (torch.zeros(count, dtype=torch.int64, device=generated.points.device) for _ in range(2))
         reached, inside = [], []
         for points, radius in zip(real.points.split(BATCH), real.radii.split(BATCH), strict=True):

@@ -14,10 +14,11 @@ def points(n, d=3, seed=0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
-def test_counts_against_loops():
-    real, generated, k = points(31).numpy(), (points(23, seed=1) + 0.4).numpy(), 3
+@pytest.mark.parametrize("n", [30, 31])
+def test_counts_against_loops(n):
+    real, generated, k = points(n).numpy(), (points(23, seed=1) + 0.4).numpy(), 3
     radius = np.array([sorted(np.linalg.norm(real - point, axis=1))[k] for point in real])
-    short = np.minimum(radius, np.sort(radius)[(len(real) - 1) // 2])
+    short = np.minimum(radius, np.median(radius))
     overlap = Overlap.of(torch.from_numpy(real), torch.from_numpy(generated), k)
     for j, point in enumerate(generated):
         inside = (np.linalg.norm(real - point, axis=1) <= short).sum()
@@ -27,6 +28,14 @@ def test_counts_against_loops():
         assert overlap.clipped_real[i].item() == pytest.approx(min(inside / k, 1))
         filled = (np.linalg.norm(generated - point, axis=1) <= radius[i]).sum()
         assert overlap.filled[i].item() == pytest.approx(min(filled / k, 1))
+
+
+def test_a_radius_between_the_two_middle_ones_is_the_limit():
+    # The balls reach 1, 1, 3 and 3, so the limit is 2. The point at 12.5 is 1.5 from the one at 14, the other 2.5.
+    real = torch.tensor([0.0, 1.0, 14.0, 17.0])[:, None]
+    overlap = Overlap.of(real, torch.tensor([12.5, 11.5])[:, None], k=1)
+    assert overlap.clipped.tolist() == [1, 0]
+    assert overlap.realistic.tolist() == [True, True]
 
 
 def test_the_filling_of_simulated_balls():
