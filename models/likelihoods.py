@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LEAST_LOG_SCALE = -7.0  # as in PixelCNN++; with 256 levels, a logistic of this scale is on one level
+MOST_LOG_SCALE = 60.0  # wider ones put half of their mass on each edge, too; above 87 the width of a bin underflows
 
 
 class Likelihood(nn.Module):
@@ -47,7 +48,8 @@ class DiscretisedLogistic(Likelihood):
 
     Salimans et al., "PixelCNN++" (2017), eq. 2, with colours that are independent given z. Pixels lie in [−1, 1], and
     the first and the last bin reach to −∞ and ∞. The decoder's outputs are means, logarithms of scales and, for more
-    than one component, logits of weights: (N, outputs, C, H, W), in this order. Scales below e⁻⁷ count as e⁻⁷.
+    than one component, logits of weights: (N, outputs, C, H, W), in this order. Scales below e⁻⁷ count as e⁻⁷, and
+    those above e⁶⁰ as e⁶⁰.
     """
 
     def __init__(self, levels: int, components: int = 1) -> None:
@@ -87,7 +89,7 @@ class DiscretisedLogistic(Likelihood):
         """Means, log-scales and log-weights, float32 (N, components, C, H, W) each."""
         k = self.components
         parts = outputs.float()
-        mean, log_scale = parts[:, :k], parts[:, k : 2 * k].clamp_min(LEAST_LOG_SCALE)
+        mean, log_scale = parts[:, :k], parts[:, k : 2 * k].clamp(LEAST_LOG_SCALE, MOST_LOG_SCALE)
         return mean, log_scale, parts[:, 2 * k :].log_softmax(1) if k > 1 else torch.zeros_like(mean)
 
     def _log_width(self, log_scale: Tensor) -> Tensor:

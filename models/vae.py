@@ -139,8 +139,11 @@ class VAENetwork(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean image of p(x|z) at the posterior's mean: (N, C, H, W) in [0, 1]."""
-        mean, _ = self.encode(quantise(x, self.levels))
+        """The mean image of p(x|z) at the posterior's mean: (N, C, H, W) in [0, 1].
+
+        Raises `TypeError` and `ValueError` for ``x`` that is not such a tensor.
+        """
+        mean, _ = self.encode(self._levels_of(x))
         return self.mean_image(mean)
 
     @torch.no_grad()
@@ -171,11 +174,25 @@ class VAENetwork(nn.Module):
     def interpolate(self, a: Tensor, b: Tensor, steps: int = 8) -> Tensor:
         """Mean images on straight lines through the latent space from ``a`` to ``b``, both (N, C, H, W).
 
-        They lead from one posterior mean to the other, both included: (N, steps, C, H, W) in [0, 1].
+        They lead from one posterior mean to the other, both included: (N, steps, C, H, W) in [0, 1]. Raises
+        `TypeError` and `ValueError` for anything but as many images in both.
         """
-        start, end = (self.encode(quantise(x, self.levels))[0].unsqueeze(1) for x in (a, b))
+        if len(a) != len(b):
+            raise ValueError(f"each line has two ends: give as many images in b as in a, not {len(a)} and {len(b)}")
+        start, end = (self.encode(self._levels_of(x))[0].unsqueeze(1) for x in (a, b))
         z = torch.lerp(start, end, torch.linspace(0, 1, steps, device=start.device)[:, None])
         return self.mean_image(z.flatten(0, 1)).unflatten(0, (len(a), steps))
+
+    def _levels_of(self, x: Tensor) -> Tensor:
+        """The grey levels of images that a caller hands over, which may be anything."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"images are a tensor of floating-point numbers in [0, 1], not {kind}")
+        if tuple(x.shape[1:]) != tuple(self.shape):
+            raise ValueError(f"images have the shape (N, {', '.join(map(str, self.shape))}), not {tuple(x.shape)}")
+        if len(x) and not (float(x.min()) >= 0 and float(x.max()) <= 1):
+            raise ValueError(f"images lie in [0, 1], and these from {float(x.min()):.3g} to {float(x.max()):.3g}")
+        return quantise(x, self.levels)
 
 
 def quantise(x: Tensor, levels: int) -> Tensor:

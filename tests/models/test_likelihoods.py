@@ -107,6 +107,16 @@ def test_gradients_are_finite_and_reach_mean_and_scale():
     assert bool((gradient != 0).flatten(2).any(2).all())
 
 
+@pytest.mark.parametrize("log_scale", [-1000.0, 50.0, 90.0, 1000.0])
+def test_no_scale_is_too_narrow_or_too_wide(log_scale):
+    likelihood = DiscretisedLogistic(4)
+    outputs = torch.tensor([0.1, log_scale]).view(1, 2, 1, 1, 1).repeat(4, 1, 1, 1, 1).requires_grad_()
+    log_prob = likelihood.log_prob(outputs, torch.arange(4).view(4, 1, 1, 1))
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    (gradient,) = torch.autograd.grad(log_prob.sum(), outputs)
+    assert bool(gradient.isfinite().all())
+
+
 def test_a_network_measures_and_draws_with_it():
     torch.manual_seed(0)
     vae = VAENetwork((3, 8, 8), z_dim=4, filters=4, levels=256, likelihood=DiscretisedLogistic(256))

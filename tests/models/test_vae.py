@@ -46,6 +46,25 @@ def test_images_are_not_taken_for_grey_levels():
     assert vae.encode(quantise(x, vae.levels))[0].shape == (4, 3)
 
 
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(1, 8, 8), r"have the shape \(N, 1, 8, 8\), not \(1, 8, 8\)"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), r"floating-point numbers in \[0, 1\], not torch.uint8"),
+        (torch.zeros(2, 1, 8, 8).numpy(), "not ndarray"),
+        (torch.full((2, 1, 8, 8), 255.0), "these from 255 to 255"),
+        (torch.full((2, 1, 8, 8), torch.nan), "these from nan to nan"),
+    ],
+)
+def test_what_is_no_image_is_named(x, message):
+    vae = VAENetwork((1, 8, 8), z_dim=2, filters=2)
+    for call in (vae.reconstruct, lambda x: vae.interpolate(x, x, 3)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call(x)
+    with pytest.raises(ValueError, match="not 2 and 1"):
+        vae.interpolate(torch.zeros(2, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+
+
 def test_a_network_of_zeros_knows_nothing():
     vae = VAENetwork(MNIST)
     for weight in vae.parameters():
