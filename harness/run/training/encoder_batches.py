@@ -32,17 +32,17 @@ class EncoderBatches:
     def __init__(self, vae: VAENetwork, source: str, generator: torch.Generator, precision: str) -> None:
         """``source`` is "samples", "augmented" or "both"; ``generator`` is that of the training."""
         self._vae, self._source, self._generator, self._precision = vae, source, generator, precision
-        # The same encoder; the other parts share their tensors with those in training, and collect no gradients.
-        self._view = _replaced(vae, **{name: mirror(getattr(vae, name)) for name in FIXED})
+        self.view = _replaced(vae, **{name: mirror(getattr(vae, name)) for name in FIXED})
+        """The same encoder; the other parts share their tensors with those in training, and collect no gradients."""
 
     def loss(self, x: Tensor, beta: Tensor) -> Tensor:
         """(distortion + β·rate) in bits per dimension, a scalar, on as many images as ``x`` (N, C, H, W) has."""
         for name in FIXED:
-            follow(getattr(self._view, name), getattr(self._vae, name))
+            follow(getattr(self.view, name), getattr(self._vae, name))
         images = self._images(x)
         noise = GeneratorNoise(len(images), self._generator).normal(self._vae.z_dim)
         with autocast(x.device, self._precision):
-            distortion, rate = self._view.elbo(images, noise)
+            distortion, rate = self.view.elbo(images, noise)
         return bits_per_dimension((distortion + beta * rate).mean(), self._vae.shape)
 
     def _images(self, x: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ class EncoderBatches:
 
     def _sampled(self, n: int) -> Tensor:
         with torch.no_grad(), autocast(self._generator.device, self._precision):
-            z = self._view.draw(GeneratorNoise(n, self._generator))
-            return self._view.sample(z, self._generator)
+            z = self.view.draw(GeneratorNoise(n, self._generator))
+            return self.view.sample(z, self._generator)
 
 
 class NoisyInput(nn.Module):

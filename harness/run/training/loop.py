@@ -110,7 +110,7 @@ class Course:
         decay = recipe.get("average", 0.0)
         self._average = MovingAverage(network, decay) if decay else None
         self._best = Best() if recipe.get("keep") == "best" else None
-        self._own = OwnState(network, beside)
+        self.own = OwnState(network, beside)
         self.curves: Curves = {}
         self.form = Form(layout)
         self.epochs = self.resumed = 0
@@ -152,7 +152,7 @@ class Course:
             if 0 in pictured:
                 hooks.on_pictures(0, self.network)
             self._choose_threads(objective, epochs * self.steps)
-            self._own.load_state_dict({})  # what the trials counted or drew
+            self.own.load_state_dict({})  # what the trials counted or drew
         if settings.compile == "off":
             self.form.compiled = False
         self.form.subpixel, self.form.views_copied = subpixel, reshapes(self.network)
@@ -258,7 +258,7 @@ class Course:
             "average": self._average.state_dict() if self._average else None,
             "best": self._best.state_dict() if self._best else None,
             "random": random_state(self.generator),
-            "own": self._own.state_dict(),
+            "own": self.own.state_dict(),
             "curves": self.curves,
             "form": asdict(self.form),
             "epochs": self.epochs,
@@ -285,7 +285,7 @@ class Course:
         if self._best:
             self._best.load_state_dict(state["best"])
         resume_random_state(self.generator, state["random"])
-        self._own.load_state_dict(state.get("own", {}))
+        self.own.load_state_dict(state.get("own", {}))
         self.curves = {name: list(values) for name, values in state["curves"].items()}
         self.epochs, self.resumed = state["epochs"], state["resumed"] + 1
         self.seconds, self.watch_seconds = state["seconds"], state["watch_seconds"]

@@ -34,6 +34,11 @@ class OwnState:
         self._network, self._others = network, dict(others or {})
         self._first = self._read()
 
+    def add(self, name: str, other: object) -> None:
+        """Look at one more object, of which nothing has changed yet, by a name that no other has."""
+        self._others[name] = other
+        self._first[name] = self._read()[name]
+
     def state_dict(self) -> State:
         """What has changed since the beginning, for a checkpoint."""
         now = self._read()

@@ -74,6 +74,10 @@ class _Bound(Objective):
         self._eager = bound_step(noisy, precision, recipe.get("free_bits", 0.0))
         further = recipe.get("encoder_batches", "none")
         self._encoder = None if further == "none" else EncoderBatches(vae, further, course.generator, precision)
+        # Both are copies of the object that share its modules: what `elbo` counts in itself, it counts there.
+        for name, copied in (("noisy", noisy), ("for the encoder", self._encoder and self._encoder.view)):
+            if copied is not None and copied is not vae:
+                course.own.add(name, copied)
 
     def choose(self, form: Form, wanted: str, steps: int) -> Form:
         train = self._course.data.train

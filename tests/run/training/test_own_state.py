@@ -118,7 +118,7 @@ class Remembering(Defense):
         return self.weight * trainee.loss(x, y)
 
 
-def train(data, build, checkpoint, stops=(), defense=NoDefense):
+def train(data, build, checkpoint, stops=(), defense=NoDefense, **more):
     """The trained weights; the training is stopped after some epochs and goes on from the checkpoint."""
     stops = list(stops)
 
@@ -132,7 +132,7 @@ def train(data, build, checkpoint, stops=(), defense=NoDefense):
         hooks = Hooks(on_epoch=on_epoch)
         try:
             if isinstance(network, VAENetwork):
-                train_vae(network, data, VAE_RECIPE, 1.0, settings, hooks)
+                train_vae(network, data, VAE_RECIPE | more, 1.0, settings, hooks)
             else:
                 recipe = RECIPE | {"epochs": 3, "batch_size": 32, "optimizer": "sgd"}
                 train_classifier(network, data, Method(defense(), "none", recipe), settings, hooks)
@@ -168,6 +168,13 @@ def test_a_stopped_training_ends_at_the_same_weights(few, tmp_path, build, defen
     stopped = train(few, build, Checkpoint(tmp_path / "x.checkpoint", every=0), (2, 3), defense=defense)
     for other in (again, stopped):
         assert all(torch.equal(value, other[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("more", [{"encoder_noise": 0.1}, {"encoder_batches": "samples"}])
+def test_what_a_copy_of_the_vae_counts_is_kept_too(few, tmp_path, more):
+    whole = train(few, Annealed, Checkpoint(None), **more)
+    stopped = train(few, Annealed, Checkpoint(tmp_path / "x.checkpoint", every=0), (2, 3), **more)
+    assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
 
 
 def test_the_global_generators_are_left_as_they_were():
