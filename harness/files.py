@@ -181,9 +181,19 @@ OF_WEIGHTS = frozenset({".safetensors", ".checkpoint", ".lock"})
 """Endings of the files in a folder of weights."""
 
 
+_REMEDIES = {
+    errno.EFBIG: "raise the limit (`ulimit -f`)",
+    errno.EACCES: "correct its owner or its permissions",
+    errno.EPERM: "correct its owner or its permissions",
+    errno.EISDIR: "move away the folder of this name",
+    errno.ENOTDIR: "move away the file that is where its folder belongs",
+    errno.EEXIST: "move away the file that is where its folder belongs",
+}
+
+
 def cannot_write(path: Path, error: OSError) -> InputError:
     """The error of a run that cannot write any more."""
-    remedy = "raise the limit (`ulimit -f`)" if error.errno == errno.EFBIG else "make room"
+    remedy = _REMEDIES.get(error.errno or 0, "make room")
     option = "--weights-folder" if path.suffix in OF_WEIGHTS else "--out (out= in Python)"
     return InputError(
         f"{path}: cannot be written ({error.strerror or error}); every finished cell is kept: {remedy}, or give "

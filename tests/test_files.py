@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from epsbench.harness import files
-from epsbench.harness.files import write_atomically
+from epsbench.harness.errors import InputError
+from epsbench.harness.files import keep, write_atomically
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
@@ -37,3 +38,24 @@ def test_an_interrupted_write_leaves_the_old_content_and_no_litter(tmp_path, mon
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (
+            lambda folder: (folder / "weights").write_text("a file"),
+            "move away the file that is where its folder belongs",
+        ),
+        (
+            lambda folder: (folder / "weights" / "a.safetensors").mkdir(parents=True),
+            "move away the folder of this name",
+        ),
+    ],
+)
+def test_what_is_in_the_way_is_named(tmp_path, make, named):
+    make(tmp_path)
+    with pytest.raises(
+        InputError, match=f"a.safetensors: cannot be written .*: move away {named}, or give another folder"
+    ):
+        keep(tmp_path / "weights" / "a.safetensors", b"weights")
