@@ -93,6 +93,8 @@ class Square(Aimed):
         bump = placed(shapes[halved], corner[:, :2], side, best, turned)
         old = delta * first
         new = bump * signs + old / _by_channel(old, power)
+        if min(height, width) < 3:  # windows of one pixel: what was there may be the bump's opposite, and leave nothing
+            new = new + bump * signs * (_by_channel(new, power) < 0.5)
         new = new / _by_channel(new, power) * per_row(free ** (1 / power))
         moved = choose(first, new, delta * (1 - second))
         return rows.x + _of_size(self.norm, moved) * rows.eps

@@ -131,6 +131,29 @@ def test_attacks_by_scores_fool_a_little_above_the_closed_form_and_never_below(a
     assert [bool(outcome.fooled[0]) for outcome in outcomes] == [*(False for _ in below), True]
 
 
+@pytest.mark.parametrize("norm", [L2_NORM, L1_NORM], ids=lambda norm: norm.name)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 5), (1, 2, 7)])
+def test_no_query_of_the_square_attack_is_smaller_than_the_ball_on_images_of_one_or_two_lines(norm, shape):
+    """There a window is one pixel. A bump that is the opposite of what was there would leave nothing."""
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x, seen = torch.full((3, *shape), 0.5), []
+
+    class Spy(Victim):
+        def scores(self, points):
+            seen.append(points.clone())
+            return super().scores(points)
+
+    network = KnownPlane(w, 100.0)  # never reached
+    targets = Targets.of(x, torch.zeros(3, dtype=torch.int64))
+    victim = Spy(frozen_copy(network, CPU), CPU, "float32", "plain")
+    (outcome,) = Engine(victim, Judge(network, CPU), targets, 4, 3).run(
+        Square(steps=60, norm=norm), [Fraction(1, 10)], seed=0
+    )
+    sizes = torch.cat([norm.size(each - 0.5) for each in seen] + [torch.from_numpy(outcome.size)])
+    torch.testing.assert_close(sizes, torch.full_like(sizes, 0.1), rtol=1e-4, atol=0)
+    assert len(seen) == 60
+
+
 def test_spsa_under_l1_goes_on_where_a_pixel_has_no_room_left():
     """The steepest pixel reaches its face long before the plane: its neighbours have to move, too."""
     network = KnownPlane(torch.tensor([3.0, 2.0, 1.0, 0.5]).view(1, 2, 2), 4.9)
