@@ -152,6 +152,8 @@ def given_model(model: Any, data: Entry, objects: Objects, called: str = "") -> 
         _usable(model)
     given = objects.get(("data", data["name"])) if isinstance(data, dict) else None
     outputs = None if given is None else _probed(model, given.part)
+    if is_module and given is not None and outputs is None:
+        _require_single_precision(model)
     logits = outputs if given is not None and _are_logits(outputs, given.part) else None
     if isinstance(data, dict) and given is not None and logits is not None and "classes" not in data:
         data["classes"] = _classes(logits, given.part, not is_module)
@@ -262,9 +264,20 @@ def copied(network: nn.Module) -> nn.Module:
 
 
 def _usable(model: nn.Module) -> None:
-    tensors = [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]
-    if any(tensor.dtype == torch.float64 for tensor in tensors):
-        raise InputError("model: its weights are float64, and images are float32; call model.float()")
-    devices = {str(tensor.device) for tensor in tensors}
+    devices = {str(tensor.device) for tensor in _numbers(model)}
     if len(devices) > 1:
         raise InputError(f"model: its weights are on {' and '.join(sorted(devices))}; move them to one device")
+
+
+def _require_single_precision(model: nn.Module) -> None:
+    """Raise `InputError` for weights in float64, of a model that raises for images, which are float32."""
+    if any(tensor.dtype == torch.float64 for tensor in _numbers(model)):
+        raise InputError(
+            "model: its weights are float64, and images are float32; call model.float(), or let forward() convert the "
+            "images"
+        )
+
+
+def _numbers(model: nn.Module) -> list[Tensor]:
+    """Its parameters and its floating-point buffers."""
+    return [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 
 import numpy as np
@@ -80,6 +81,28 @@ def test_a_report_needs_a_folder():
 def test_a_model_is_checked_on_arrays(network, x, y):
     epsbench.testing.check_model(network, x.numpy())
     epsbench.testing.check_model(network, x.numpy(), y.numpy())
+
+
+class InDoublePrecision(torch.nn.Module):
+    """A network in float64, which converts the images."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = copy.deepcopy(network).double()
+
+    def forward(self, images):
+        return self.network(images.double())
+
+
+@pytest.mark.parametrize("attack", ["pgd:steps=5", "square:steps=20", "fmn"])
+def test_a_model_in_double_precision_that_converts_the_images_is_taken(network, x, y, attack):
+    wanted, double = (
+        epsbench.evaluate(model, x, y, attack=attack, eps=0.1) for model in (network, InDoublePrecision(network))
+    )
+    assert not double[0].void
+    assert (wanted[0].robust == double[0].robust).mean() > 0.95  # float32 rounds otherwise
+    if wanted[0].distances is not None:
+        np.testing.assert_allclose(double[0].distances, wanted[0].distances, rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", [torch.int64, torch.bool])
