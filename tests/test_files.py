@@ -45,11 +45,11 @@ def test_an_interrupted_write_leaves_the_old_content_and_no_litter(tmp_path, mon
     [
         (
             lambda folder: (folder / "weights").write_text("a file"),
-            "move away the file that is where its folder belongs",
+            "the file that is where its folder belongs",
         ),
         (
             lambda folder: (folder / "weights" / "a.safetensors").mkdir(parents=True),
-            "move away the folder of this name",
+            "the folder of this name",
         ),
     ],
 )
