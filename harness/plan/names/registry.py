@@ -127,7 +127,7 @@ def parameters(kind: str, source: Source) -> dict[str, Parameter]:
 def _as_keys(parameters: str) -> str:
     """Parameters as on the command line, ``steps=5,loss=dlr``, as keys of a table: ``steps = 5, loss = "dlr"``."""
     pairs = [each.partition("=")[::2] for each in parameters.split(",")]
-    plain = re.compile(r"""[-+.\d"'\[{].*|true|false""")
+    plain = re.compile(r"""[-+]?[\d._]+(e[-+]?\d+)?|["'\[{].*|true|false""")
     written = [(key, value if plain.fullmatch(value) else f'"{value}"') for key, value in pairs]
     return ", ".join(f"{key} = {value}" for key, value in written)
 
