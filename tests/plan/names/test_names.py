@@ -66,7 +66,6 @@ def test_a_parameter_that_is_an_epsilon_is_exact():
     [
         ("attack", "pdg", "unknown attack 'pdg'; did you mean 'pgd'?"),
         ("attack", "pgd:steps=5,loss=dlr,rate=2/9", '{ name = "pgd", steps = 5, loss = "dlr", rate = "2/9" }'),
-        ("attack", "pgd:steps=5,loss=dlr", '{ name = "pgd", steps = 5, loss = "dlr" }'),
         ("defense", "fgsm_loss", "did you mean 'fgsm-loss'?"),
         ("model", "resnet-18", "did you mean 'resnet18'?"),
         ("model", "zzz", "known: autoencoder, residual-vae, resnet18, smallcnn, vae, timm:NAME, torchvision:NAME"),
