@@ -260,6 +260,6 @@ def test_without_a_temporary_folder_verify_names_the_variable(suite, tmp_path, m
     def none(**_: object) -> None:
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr("epsbench.harness.run.verify.tempfile.TemporaryDirectory", none)
+    monkeypatch.setattr("epsbench.harness.files.tempfile.TemporaryDirectory", none)
     with pytest.raises(InputError, match=r"No usable temporary directory found.*TMPDIR"):
         verify.verify(suite, tmp_path / "results", QUIET, 1, lambda line: None)

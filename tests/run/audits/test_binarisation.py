@@ -60,13 +60,13 @@ def test_an_example_exists_in_every_ball(norm, eps):
         assert not bool(made.finds(near[keep], ball, eps).any())
 
 
-@pytest.mark.parametrize(("beyond", "found"), [(5e-7, True), (1e-5, False)])
-def test_an_image_is_in_a_large_ball_where_it_is_outside_by_rounding_alone(beyond, found):
+@pytest.mark.parametrize(("beyond", "counted"), [(5e-7, True), (1e-5, False)])
+def test_an_image_is_in_a_large_ball_where_it_is_outside_by_rounding_alone(beyond, counted):
     """As for the attack itself: sums of many changes are rounded, and the more the larger they are."""
     network, x = frozen(nn.Sequential(nn.Flatten(), nn.Linear(128, 2))), torch.zeros(1, 2, 8, 8)
     made = Constructed(network, network[1], x, torch.ones(1, 128), torch.zeros(1))
     at_the_surface = x + 100 * (1 + beyond) / 128
-    assert made.finds(at_the_surface, NORMS["l1"], 100.0).tolist() == [found]
+    assert made.finds(at_the_surface, NORMS["l1"], 100.0).tolist() == [counted]
 
 
 @pytest.mark.parametrize("name", chosen(HONEST | MORE_HONEST, SOME_HONEST))
