@@ -11,7 +11,7 @@ quickstart: $(VENV)/.installed
 
 # The suites of results/reference: those that two cores do in hours, and those that want a GPU. Stopped or killed, the
 # same command goes on; REFERENCE="mnist cost" REFERENCE_GPU= runs these alone.
-REFERENCE := mnist mnist-robust mnist-autoattack mnist-attacks transfer cost vae-mnist vae-latent vae-beta vae-mnist-best vae-encoder vae-small cifar10-small cifar10-autoattack corruptions pretrained-small resnet18-transfer resnet18-augmentation resnet18-pretrained resnet18-clean resnet18-cost resnet18-loss-vs-batch resnet18-random-vs-fgsm resnet18-defenses resnet18-fine-tuned resnet18-autoattack
+REFERENCE := mnist mnist-robust mnist-autoattack mnist-attacks transfer cost vae-mnist vae-latent vae-beta vae-mnist-best vae-encoder vae-small cifar10-small cifar10-autoattack corruptions pretrained-small resnet18-transfer resnet18-augmentation resnet18-pretrained resnet18-clean resnet18-cost resnet18-loss-vs-batch resnet18-random-vs-fgsm resnet18-defenses resnet18-fine-tuned resnet18-autoattack resnet18-assignment-settings
 REFERENCE_GPU := random-vs-fgsm augmentation loss-vs-batch pretrained assignment-settings defenses
 
 reference: $(VENV)/.installed

@@ -20,7 +20,8 @@ SHARES = 12  # of the test suite, so that each takes a few minutes
 # The reference suites of the ResNet-18, longest first.
 SUITES = ("defenses", "augmentation", "random-vs-fgsm", "assignment-settings", "loss-vs-batch", "pretrained",
           "resnet18-defenses", "resnet18-random-vs-fgsm", "resnet18-clean", "resnet18-fine-tuned",
-          "resnet18-autoattack", "resnet18-transfer", "resnet18-augmentation", "resnet18-pretrained")  # fmt: skip
+          "resnet18-autoattack", "resnet18-assignment-settings", "resnet18-transfer", "resnet18-augmentation",
+          "resnet18-pretrained")  # fmt: skip
 
 
 class UnfinishedError(Exception):
