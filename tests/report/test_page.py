@@ -64,8 +64,9 @@ def page_file(tmp_path_factory):
                 )
     robust = CLEAN.copy()
     robust[2:10] = False
+    in_second_table = {"norm": "l2", "eps": "1.0", "attack": {"name": "autoattack"}, "started": "2026-01-02"}
     ensemble = factory.robustness(
-        CLEAN, robust, model={"name": "smallcnn"}, norm="l2", eps="1.0", attack={"name": "autoattack"}, pictures=True,
+        CLEAN, robust, model={"name": "smallcnn"}, **in_second_table, pictures=True,
         findings=(Finding(code="masked", severity="warning", message="look at this", evidence={"moved": 3}),),
     )  # fmt: skip
     after = Metric(value=float(robust.mean()), low=0.8, high=0.95, n=N)
@@ -78,10 +79,7 @@ def page_file(tmp_path_factory):
         }
     )
     kept[ensemble.id] = pictures()
-    hostile = [
-        factory.robustness(CLEAN, CLEAN, model={"name": name}, norm="l2", eps="1.0", attack={"name": "autoattack"})
-        for name in NAMES
-    ]
+    hostile = [factory.robustness(CLEAN, CLEAN, model={"name": name}, **in_second_table) for name in NAMES]
     factory.write(folder, *records, ensemble, *hostile, pictures=kept)
     out = tmp_path_factory.mktemp("page") / "report.html"
     report(folder, "html", out)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from zoo import codes, measure
 
+from epsbench.harness.digest import cell_id
 from epsbench.harness.findings import Finding
 from epsbench.harness.plan.recorded import Entry, model_key
 from epsbench.harness.records import Verdicts, write_record
@@ -138,7 +139,8 @@ def test_overfitting_needs_enough_images(images, expected):
 def test_the_same_weights_in_another_network_are_another_model(honest, tmp_path):
     weak = '{ name = "pgd", relative_step_size = 0.02 }'
     (first,) = measure(honest, tmp_path, [weak], [0.15], weights="abc")
-    other = first.model_copy(update={"cell": first.cell | {"model": {"name": "another", "scale": 30.0}}})
+    cell = first.cell | {"model": {"name": "another", "scale": 30.0}}
+    other = first.model_copy(update={"id": cell_id(cell, first.code), "cell": cell})
     assert model_key(first.cell, first.code) != model_key(other.cell, other.code)
     assert model_key(first.cell, first.code) != model_key(first.cell, first.code | {"model": "newer"})
     write_record(tmp_path / "results", other)
