@@ -42,6 +42,13 @@ def test_every_word_and_number_that_is_shown_is_whole(contents, suite, width):
                 assert number in written  # "1 min 15 s" stands in one line
 
 
+def test_an_augmentation_in_which_rows_differ_is_shown_before_another_attack():
+    board = Content(load_results(REFERENCE / "resnet18-augmentation")).tables[0]
+    layout = fitted(board, 80, _minimum)
+    assert "augmentation" in [board.columns[index].title for index in layout.columns]
+    assert layout.left_out  # without room for all columns
+
+
 def table(*columns: Column) -> Table:
     return Table("t", columns, (tuple(Entry("12345678", "[1, 2]") for _ in columns),))
 

@@ -24,7 +24,7 @@ def leaderboard_table(board: Board) -> Table:
     extra = any(row.extra for row in board.rows)
     augmented = any(row.augmentation != "none" for row in board.rows)
     columns = [Column("rank", True), Column("model", label=True), Column("defense", label=True, weight=NEEDED)]
-    columns += [Column("augmentation")] if augmented else []
+    columns += [Column("augmentation", label=True)] if augmented else []
     columns += [Column("setting", weight=NEEDED)] if extra else []
     columns += [
         Column("clean", True, weight=NEEDED - 1),
