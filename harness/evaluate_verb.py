@@ -13,7 +13,8 @@ from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.data.own import PATHS, OwnData
 from epsbench.harness.plan.handed_over import HandedOver, fits_to
 from epsbench.harness.plan.names.registry import make
-from epsbench.harness.plan.on_the_spot import Entry, evaluation_suite, parsed
+from epsbench.harness.plan.on_the_spot import evaluation_suite
+from epsbench.harness.plan.one_word import Entry, parsed
 from epsbench.harness.plan.plan import examples
 from epsbench.harness.plan.suite import Suite
 from epsbench.harness.records import find_record

@@ -61,8 +61,11 @@ MAY_IMPORT = {
     ),
     "harness.plan.names": (
         "harness.plan.names", "harness.plan.cell", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",
-        "harness.digest", "harness.errors", "harness.files", "harness.isolation", *ROBUST,
+        "harness.plan.one_word", "harness.plan.toml", "harness.digest", "harness.errors", "harness.files",
+        "harness.isolation", *ROBUST,
     ),
+    "harness.plan.one_word": ("harness.plan.toml", "harness.errors"),
+    "harness.plan.toml": ("harness.errors",),
     "harness.plan.axes": (
         "harness.plan.axes", "harness.plan.names", "harness.plan.named", "harness.plan.data", "harness.plan.epsilon",
         "harness.errors",

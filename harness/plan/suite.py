@@ -18,9 +18,10 @@ from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.files import cannot_read
 from epsbench.harness.plan.axes.explaining import explain, key_path
 from epsbench.harness.plan.cell import Cell
-from epsbench.harness.plan.changes import Change, apply_changes, as_toml, read_changes
+from epsbench.harness.plan.changes import Change, apply_changes, read_changes
 from epsbench.harness.plan.expand import Expectation, expand
 from epsbench.harness.plan.schema import SuiteFile, json_schema
+from epsbench.harness.plan.toml import as_toml
 
 __all__ = ["Expectation", "Suite", "json_schema", "load_suite", "schema_text", "shipped_suites"]
 

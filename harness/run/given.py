@@ -23,7 +23,7 @@ from epsbench.harness.plan.data.decoded import Decoder
 from epsbench.harness.plan.data.own_code import Given, as_label, class_names_of, part_of, size_of
 from epsbench.harness.plan.data.source import Part
 from epsbench.harness.plan.names.versions import code_version, part_version
-from epsbench.harness.plan.on_the_spot import Entry, parsed
+from epsbench.harness.plan.one_word import Entry, parsed
 from epsbench.harness.run.data.arrays import shared
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.models.outputs import remedy

@@ -11,7 +11,7 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.plan.named import freeze
 from epsbench.harness.plan.names.kinds import KINDS
 from epsbench.harness.plan.names.nested import named_default
-from epsbench.harness.plan.on_the_spot import Entry, parsed
+from epsbench.harness.plan.one_word import Entry, parsed
 
 Objects = dict[tuple[str, str], Any]
 

@@ -14,7 +14,7 @@ import epsbench
 from epsbench.attacks import PGD, AutoAttack, BatchAttack, GradientAttack
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.names.registry import name_with_parameters
-from epsbench.harness.plan.on_the_spot import parsed
+from epsbench.harness.plan.one_word import parsed
 from epsbench.harness.run.given_attacks import attack_entries
 
 

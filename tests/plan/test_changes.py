@@ -7,8 +7,9 @@ import tomllib
 import pytest
 
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.changes import apply_changes, as_toml, read_changes, toml_value
+from epsbench.harness.plan.changes import apply_changes, read_changes
 from epsbench.harness.plan.suite import load_suite, shipped_suites, suite_text
+from epsbench.harness.plan.toml import as_toml, toml_value
 
 
 def changed(suite: str, *texts: str):

@@ -6,7 +6,6 @@ Nothing here imports torch. The built-in attacks, defenses and architectures imp
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +28,8 @@ from epsbench.harness.plan.names.parameters import Parameter, check_parameters, 
 from epsbench.harness.plan.names.places import file_of, in_one_spelling, require_weights
 from epsbench.harness.plan.names.raised import what_was_raised
 from epsbench.harness.plan.names.versions import code_version
+from epsbench.harness.plan.one_word import parsed
+from epsbench.harness.plan.toml import toml_text
 from epsbench.models.parts import NEEDS, OwnPart, Part
 
 _COMPARED = ("attack", "loss", "defense")
@@ -88,7 +89,7 @@ def resolve(kind: str, name: str, base: Path) -> Source:
     if name in (points := entry_points_of(table.group)):
         return Source(_checked(table, name, load_object(points[name].value.partition("[")[0].strip(), base)))
     if colon and "=" in rest and prefix in known_names(kind):
-        raise InputError(f"{name!r}: here parameters are keys of a table: {{ {_as_keys(f'name={prefix},{rest}')} }}")
+        raise InputError(f"{name!r}: here parameters are keys of a table: {toml_text(parsed(name))}")
     if colon:
         return Source(_checked(table, name, load_object(name, base)))
     addresses = "".join(f", {each}" for each in table.addresses)
@@ -122,14 +123,6 @@ def parameters(kind: str, source: Source) -> dict[str, Parameter]:
     """The parameters a suite may set. Losses and attacks among their defaults are shown by their names."""
     known = parameters_of(source.factory, KINDS[kind].hidden)
     return {key: replace(each, default=named_default(each.default)) for key, each in known.items()}
-
-
-def _as_keys(parameters: str) -> str:
-    """Parameters as on the command line, ``steps=5,loss=dlr``, as keys of a table: ``steps = 5, loss = "dlr"``."""
-    pairs = [each.partition("=")[::2] for each in parameters.split(",")]
-    plain = re.compile(r"""[-+]?[\d._]+(e[-+]?\d+)?|["'\[{].*|true|false""")
-    written = [(key, value if plain.fullmatch(value) else f'"{value}"') for key, value in pairs]
-    return ", ".join(f"{key} = {value}" for key, value in written)
 
 
 def name_with_parameters(kind: str, entry: str | Mapping[str, Any], base: Path) -> Named:

@@ -18,7 +18,7 @@ from epsbench.attacks import APGD, PGD, Ensemble, Square
 from epsbench.attacks.losses import CROSS_ENTROPY, Margin
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.names.registry import make, name_with_parameters
-from epsbench.harness.plan.on_the_spot import parsed
+from epsbench.harness.plan.one_word import parsed
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_record, read_records, record_path
