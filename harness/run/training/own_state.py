@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from epsbench.harness.run.training.generator_states import of_numpy, of_python, to_numpy, to_python
+
 State = dict[str, dict[str, dict[str, Any]]]
 """By object and attribute: how the value is kept, with the value in a form that a checkpoint can hold."""
 
@@ -37,7 +39,7 @@ class OwnState:
     def add(self, name: str, other: object) -> None:
         """Look at one more object, of which nothing has changed yet, by a name that no other has."""
         self._others[name] = other
-        self._first[name] = self._read()[name]
+        self._first[name] = _attributes_of(other)
 
     def state_dict(self) -> State:
         """What has changed since the beginning, for a checkpoint."""
@@ -65,11 +67,13 @@ class OwnState:
         return {name: each for name, each in (named | self._others).items() if hasattr(each, "__dict__")}
 
     def _read(self) -> State:
-        state: State = {}
-        for name, each in self._objects().items():
-            values = {key: _kept(value) for key, value in vars(each).items() if key not in _OF_TORCH}
-            state[name] = {key: kept for key, kept in values.items() if kept is not None}
-        return state
+        return {name: _attributes_of(each) for name, each in self._objects().items()}
+
+
+def _attributes_of(thing: object) -> dict[str, dict[str, Any]]:
+    """How the attributes of an object are kept, as far as they are of a kind that can be."""
+    values = {key: _kept(value) for key, value in vars(thing).items() if key not in _OF_TORCH}
+    return {key: kept for key, kept in values.items() if kept is not None}
 
 
 def _kept(value: Any) -> dict[str, Any] | None:
@@ -83,10 +87,10 @@ def _kept(value: Any) -> dict[str, Any] | None:
     if isinstance(value, torch.Generator):
         return {"torch": value.get_state(), "device": str(value.device)}
     if isinstance(value, np.random.Generator):
-        return {"numpy": json.dumps(value.bit_generator.state, default=np.ndarray.tolist)}
+        return {"numpy": of_numpy(value.bit_generator.state)}
     if isinstance(value, np.random.RandomState):
-        return {"legacy numpy": json.dumps(value.get_state(legacy=False), default=np.ndarray.tolist)}
-    return {"python": json.dumps(value.getstate())} if type(value) is random.Random else None
+        return {"legacy numpy": of_numpy(value.get_state(legacy=False))}
+    return {"python": of_python(value.getstate())} if type(value) is random.Random else None
 
 
 def _write(attributes: dict[str, Any], key: str, kept: dict[str, Any]) -> None:
@@ -104,17 +108,16 @@ def _write(attributes: dict[str, Any], key: str, kept: dict[str, Any]) -> None:
         attributes[key] = now if isinstance(now, torch.Generator) else torch.Generator(kept["device"])
         attributes[key].set_state(value.cpu())
     elif kind == "numpy":
-        state = json.loads(value)
+        state = to_numpy(value)
         if not isinstance(now, np.random.Generator):
             attributes[key] = np.random.Generator(getattr(np.random, state["bit_generator"])())
         attributes[key].bit_generator.state = state
     elif kind == "legacy numpy":
         attributes[key] = now if isinstance(now, np.random.RandomState) else np.random.RandomState()
-        attributes[key].set_state(json.loads(value))
+        attributes[key].set_state(to_numpy(value))
     else:
-        version, internal, gauss = json.loads(value)
         attributes[key] = now if isinstance(now, random.Random) else random.Random()
-        attributes[key].setstate((version, tuple(internal), gauss))
+        attributes[key].setstate(to_python(value))
 
 
 def _equal(kept: dict[str, Any], other: dict[str, Any] | None) -> bool:

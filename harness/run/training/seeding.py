@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from epsbench.harness.isolation import isolated, seed_global
+from epsbench.harness.run.training.generator_states import of_numpy, of_python, to_numpy, to_python
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -58,8 +58,8 @@ def random_state(generator: torch.Generator) -> dict[str, Any]:
     states: dict[str, Any] = {
         "training": generator.get_state(),
         "cpu": torch.get_rng_state(),
-        "numpy": json.dumps(np.random.get_state(legacy=False), default=np.ndarray.tolist),
-        "python": json.dumps(random.getstate()),
+        "numpy": of_numpy(np.random.get_state(legacy=False)),
+        "python": of_python(random.getstate()),
     }
     if generator.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(generator.device)
@@ -73,9 +73,8 @@ def resume_random_state(generator: torch.Generator, states: dict[str, Any]) -> N
     if generator.device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], generator.device)
     if "numpy" in states:  # an older checkpoint has none
-        np.random.set_state(json.loads(states["numpy"]))
-        version, internal, gauss = json.loads(states["python"])
-        random.setstate((version, tuple(internal), gauss))
+        np.random.set_state(to_numpy(states["numpy"]))
+        random.setstate(to_python(states["python"]))
 
 
 def seeded(build: Callable[[], Network], seed: int) -> Network:
