@@ -52,7 +52,8 @@ def load_model(
     record = _chosen(folder, where)
     key = weights_key(record.cell, record.code)
     try:
-        network = _built(record, Path(base))
+        description = _description(record, Path(base))
+        network = _built(record, description, Path(base))
     except InputError as error:
         raise InputError(
             [*error.messages, f"{folder}: so the model of record {record.id} cannot be built again; an object that a "
@@ -65,7 +66,7 @@ def load_model(
             raise InputError(
                 f"{path}: the weights are not there; name their folder with weights=, or run the suite again"
             )
-        require_same(info.get("answers", {}), network, _description(record, Path(base)).shape, path)
+        require_same(info.get("answers", {}), network, description.shape, path)
     return network.to(device).eval()
 
 
@@ -158,8 +159,8 @@ def _description(record: Record, base: Path) -> DataDescription:
     return describe(read_data(entry, base))
 
 
-def _built(record: Record, base: Path) -> nn.Module:
-    cell, description = record.cell, _description(record, base)
+def _built(record: Record, description: DataDescription, base: Path) -> nn.Module:
+    cell = record.cell
     architecture = registry.make("model", of_record(cell["model"]), base)
     more = (cell["z_dim"],) if isinstance(architecture, VAE) else ()
     network: nn.Module = seeded(lambda: architecture.build(description, *more), cell["seed"])

@@ -42,7 +42,7 @@ def answers_of(network: nn.Module, shape: tuple[int, int, int]) -> Answers:
 
 def changed(kept: Mapping[str, list[list[float]]], network: nn.Module, shape: tuple[int, int, int]) -> str | None:
     """Which part answers otherwise than what `answers_of` gave; None where all answer as they did."""
-    now = answers_of(network, shape)
+    now = answers_of(network, shape) if kept else {}
     for part, numbers in kept.items():
         expected = torch.tensor(numbers)
         answer = torch.tensor(now[part]) if part in now else expected * torch.nan
