@@ -20,7 +20,8 @@ from epsbench.harness.errors import InputError
 from epsbench.harness.old_options import OLD_OPTIONS, renamed
 from epsbench.harness.options import INTERRUPTED, TIME_IS_UP, Options
 from epsbench.harness.plan.names.registry import make
-from epsbench.harness.plan.on_the_spot import evaluation_suite, parsed
+from epsbench.harness.plan.on_the_spot import evaluation_suite
+from epsbench.harness.plan.one_word import parsed
 from epsbench.harness.records import read_records
 from epsbench.harness.several import RUN_ORDER, Work, load_suites, run_each, worst
 
