@@ -50,6 +50,14 @@ def shell(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
     return run
 
 
+@pytest.fixture
+def units_for_low_precision(monkeypatch) -> None:
+    """Lets networks compute in bf16 and fp16 on any machine, also on one that takes many times as long for it."""
+    from epsbench.harness.run.machine import precision
+
+    monkeypatch.setattr(precision, "times_as_long", lambda name: 1.0)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Where MNIST and CIFAR-10 lie; tests that need them are skipped without it."""

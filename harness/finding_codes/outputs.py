@@ -26,7 +26,7 @@ SPEED: dict[str, Code] = {
     ),
     "not-mixed": Code(
         "warning",
-        "The model cannot run in low precision, or is slower in it; float32 is used.",
+        "The model cannot run in low precision or is slower in it, or the machine has no such units; float32 is used.",
         "numbers are unaffected",
     ),
     "not-traced": Code(

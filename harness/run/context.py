@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from epsbench.harness.errors import summary
+from epsbench.harness.findings import Finding
 from epsbench.harness.plan.cell import Cell
 from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.recorded import RecordIndex
@@ -19,6 +20,7 @@ from epsbench.harness.records import Record, Status
 from epsbench.harness.run.crew import Crew
 from epsbench.harness.run.data.examples import Data
 from epsbench.harness.run.data.load import load_data
+from epsbench.harness.run.machine.precision import has_units, no_units
 from epsbench.harness.run.progress import Reporter, Silent
 
 
@@ -146,10 +148,17 @@ class Context:
         return self._data[name, limit]
 
     def precision(self, wanted: str) -> str:
-        """What "auto" means here: bf16 on CUDA, float32 elsewhere."""
-        if wanted != "auto":
-            return wanted
-        return "bf16" if self.device.type == "cuda" else "float32"
+        """What networks compute in here, where a suite has ``wanted``; "auto" is bf16 on CUDA, float32 elsewhere.
+
+        It is float32 for a precision that the device has no units for.
+        """
+        if wanted == "auto":
+            wanted = "bf16" if self.device.type == "cuda" else "float32"
+        return wanted if has_units(self.device, wanted) else "float32"
+
+    def precision_findings(self, wanted: str) -> list[Finding]:
+        """The finding that networks do not compute in the precision that a suite has."""
+        return [] if wanted in ("auto", self.precision(wanted)) else [no_units(self.device, wanted)]
 
     @property
     def most_threads(self) -> int:
@@ -179,6 +188,7 @@ class Context:
 
         ``started`` is the time it began, ``measured`` are the fields of `Record` that only this kind of cell has.
         """
+        measured["findings"] = (*self.precision_findings(cell.precision), *measured.get("findings", ()))
         return Record(
             id=cell.id,
             status=status,

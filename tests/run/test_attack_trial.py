@@ -236,6 +236,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.usefixtures("units_for_low_precision")
 def test_a_model_is_tried_in_the_precision_that_it_is_trained_in(outcome, tmp_path):
     (tmp_path / "net.py").write_text(NET, encoding="utf-8")
     (message,) = outcome('"noise"', model='"net.py:Net"', precision="bf16")

@@ -64,7 +64,7 @@ def audit_alone(
         logits = judge.logits(x, len(x))
         recipe = recipe_of_name(named, description, context, weights)
         auditor = Auditor(Probe(judge, x, y, len(x)), description, network, everything, recipe)
-        findings = list(auditor.model(logits, y))
+        findings = [*context.precision_findings(precision), *auditor.model(logits, y)]
         if not voids(findings):
             findings += _in_every_precision(auditor, network, context.precision(precision))
     except InputError:

@@ -84,6 +84,7 @@ def test_a_model_without_a_derivative_is_listed_and_exits_with_0(folder):
     assert "audit-failed" not in text
 
 
+@pytest.mark.usefixtures("units_for_low_precision")
 def test_a_clean_model_exits_with_0(folder, monkeypatch):
     assert "exactly 0 in fp16: 0.0%" in audit("mine.py:Linear", "--precision", "fp16")[1]
     monkeypatch.setattr(alone, "recipe_of_name", recipe_of_name)

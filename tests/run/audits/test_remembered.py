@@ -101,6 +101,7 @@ def test_a_model_that_answers_otherwise_by_now_is_audited_again(honest):
     assert "probabilities" in codes(called(model)[0])
 
 
+@pytest.mark.usefixtures("units_for_low_precision")
 def test_other_weights_other_images_and_another_order_are_audited_anew(honest, monkeypatch):
     asked = []
     monkeypatch.setattr(in_depth, "audit_jumps", lambda probe, moved: asked.append(1) or iter(()))

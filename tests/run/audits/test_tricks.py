@@ -47,6 +47,7 @@ def plain() -> nn.Module:
     return unfolded()
 
 
+@pytest.mark.usefixtures("units_for_low_precision")
 @pytest.mark.parametrize("name", chosen(MORE_TRICKS, SOME_MORE_TRICKS))
 def test_another_trick_is_named(plain: nn.Module, tmp_path, name):
     make, expected = MORE_TRICKS[name]
