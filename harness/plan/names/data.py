@@ -12,7 +12,7 @@ from epsbench.harness.plan.data.own import OwnData
 from epsbench.harness.plan.data.own_code import OwnCode
 from epsbench.harness.plan.data.source import DataSource, Facts
 from epsbench.harness.plan.named import Named
-from epsbench.harness.plan.names.kinds import KINDS
+from epsbench.harness.plan.names.kinds import KINDS, address_of, entry_points_of, known_names
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.parameters import Parameter, check_parameters, parameters_of
 from epsbench.harness.plan.names.registry import in_memory, make, name_with_parameters
@@ -49,7 +49,7 @@ def read_data(entry: Any, base: Path) -> str | OwnData:
     else:
         if (base / name).is_file():
             raise InputError(f"{base / name}: {_no_data(base / name)}")
-        known = [*DATASETS, *KINDS["data"].built_in]
+        known = [*DATASETS, *known_names("data")]
         raise InputError(
             f"unknown data set {name!r}{did_you_mean(name, known)} (your own: test.npz, a folder of images, or "
             "path/to/file.py:Object)"
@@ -86,9 +86,11 @@ def source_of(named: Named, base: Path) -> DataSource:
 
 
 def _spelled_out(table: dict[str, Any], name: str, base: Path) -> dict[str, Any]:
-    """A path alone as the table that it stands for."""
+    """A path alone, or a name that a package adds, as the table that it stands for."""
     if in_memory("data", name) is not None:
         return table
+    if name not in KINDS["data"].built_in and name in (points := entry_points_of(KINDS["data"].group)):
+        return table | {"name": address_of(points[name])}
     if Path(name).suffix in (".npz", ".npy"):
         return table | {"name": "npz", "path": name}
     if name not in KINDS["data"].built_in and ":" not in name and (base / name).is_dir():

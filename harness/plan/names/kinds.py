@@ -155,6 +155,11 @@ def entry_points_of(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 
 
+def address_of(point: EntryPoint) -> str:
+    """The ``module:Object`` that an entry point stands for, without the extras that it may name."""
+    return point.value.partition("[")[0].strip()
+
+
 def known_names(kind: str) -> list[str]:
     """The names of a kind: the built-ins, then those that installed packages add."""
     built_in = KINDS[kind].built_in

@@ -20,7 +20,7 @@ from epsbench.harness.plan.named import HashableDict, Named, Table, thaw
 from epsbench.harness.plan.names.aliases import ALIASES, without_alias
 from epsbench.harness.plan.names.declared import ignored
 from epsbench.harness.plan.names.hubs import model_names
-from epsbench.harness.plan.names.kinds import KINDS, Kind, entry_points_of, known_names
+from epsbench.harness.plan.names.kinds import KINDS, Kind, address_of, entry_points_of, known_names
 from epsbench.harness.plan.names.loading import load_object
 from epsbench.harness.plan.names.nested import built, is_nested, named_default, nested_names, read_nested
 from epsbench.harness.plan.names.norms import norm_of
@@ -87,7 +87,7 @@ def resolve(kind: str, name: str, base: Path) -> Source:
             return Source(_of_library(name, load_object(address, base)))
         return Source(load_object(address, base), ((parameter, _hub_name(prefix, rest, base)),))
     if name in (points := entry_points_of(table.group)):
-        return Source(_checked(table, name, load_object(points[name].value.partition("[")[0].strip(), base)))
+        return Source(_checked(table, name, load_object(address_of(points[name]), base)))
     if colon and "=" in rest and prefix in known_names(kind):
         raise InputError(f"{name!r}: here parameters are keys of a table: {toml_text(parsed(name))}")
     if colon:

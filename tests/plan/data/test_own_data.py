@@ -14,6 +14,7 @@ from PIL import Image
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data.source import Splits
 from epsbench.harness.plan.names.data import read_data, source_of
+from epsbench.harness.plan.names.kinds import entry_points_of
 
 RNG = np.random.RandomState(0)
 IMAGES = RNG.randint(0, 256, (12, 3, 6, 7)).astype(np.uint8)
@@ -310,6 +311,28 @@ def test_arrays_and_datasets_of_the_users_code(code):
     assert arrays.record()["name"] == "mine.py:arrays"
     read = source_of(birds.named, code).read()
     assert np.array_equal(read.test.images, source_of(arrays.named, code).read().test.images)
+
+
+def test_an_installed_package_adds_data(code, monkeypatch, tmp_path):
+    site = tmp_path / "site"
+    for file, text in {
+        "their_birds.py": CODE,
+        "their_birds-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: their-birds\nVersion: 1.0\n",
+        "their_birds-1.0.dist-info/entry_points.txt": "[epsbench.data]\nbirds = their_birds:Birds\n",
+    }.items():
+        (site / file).parent.mkdir(parents=True, exist_ok=True)
+        (site / file).write_text(text)
+    monkeypatch.syspath_prepend(str(site))
+    entry_points_of.cache_clear()
+    try:
+        data = read_data({"name": "birds", "broken": False}, code)
+        assert data.named.name == "their_birds:Birds"
+        assert data.description.identity == read_data("mine.py:Birds", code).description.identity
+        with pytest.raises(InputError, match=r"unknown data set 'brids'; did you mean 'birds'"):
+            read_data("brids", code)
+    finally:
+        entry_points_of.cache_clear()
+        sys.modules.pop("their_birds", None)
 
 
 def test_a_function_is_asked_for_each_split(code):
