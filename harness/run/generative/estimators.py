@@ -13,6 +13,7 @@ from epsbench.harness.run.generative.measured import Advance, Measured
 from epsbench.harness.run.generative.posterior import Posterior
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.noise import KeyedNoise
+from epsbench.harness.run.training.sliced import sliced_convolutions
 from epsbench.models.vae import VAENetwork, quantise
 
 IMAGES = 128
@@ -108,9 +109,11 @@ def estimators(
     def log_joint(z: Tensor) -> Tensor:
         return network.log_likelihood(z, target) + network.prior.log_prob(z)
 
+    with sliced_convolutions(network.encoder, target.device):
+        posterior = Posterior(*network.encode(target))
     moments = gradient_moments(
         list(network.encoder.parameters()),
-        Posterior(*network.encode(target)),
+        posterior,
         log_joint,
         lambda draw: KeyedNoise(seed, image, torch.full_like(image, draw)).normal(network.z_dim),
         draws,

@@ -20,6 +20,7 @@ from epsbench.harness.run.speed.reshaping import reshape_views, views_restored
 from epsbench.harness.run.training.loop import Course, Objective
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Method, Settings, Training
+from epsbench.harness.run.training.sliced import sliced_convolutions
 from epsbench.harness.run.training.smaller import is_small, smaller
 from epsbench.harness.run.training.step_form import USUAL, Form, Step, fastest_form
 from epsbench.harness.run.training.trainee import ClassifierInTraining
@@ -48,7 +49,7 @@ def train_classifier(
     device = data.train.device
     quick = subpixel_gradients(network, device) if settings.subpixel else nullcontext(0)
     repeatable = reproducibly(settings.seed, device, settings.precision)
-    with repeatable as generator, quick as count, views_restored(network):
+    with repeatable as generator, sliced_convolutions(network, device), quick as count, views_restored(network):
         # For smallcnn, channels-last was 12 % faster than contiguous (two CPU cores; torch version and n not recorded,
         # not measured again). The tensor cores of CUDA devices need channels-last.
         course = Course(network, data, method.recipe, generator, settings, USUAL, {"defense": method.defense})

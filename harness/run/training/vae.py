@@ -20,6 +20,7 @@ from epsbench.harness.run.training.moved import WIDE, moved
 from epsbench.harness.run.training.recipe import BETA_SCHEDULES, Recipe
 from epsbench.harness.run.training.seeding import random_state, reproducibly, resume_random_state
 from epsbench.harness.run.training.settings import Hooks, Settings, Training
+from epsbench.harness.run.training.sliced import sliced_convolutions
 from epsbench.harness.run.training.step_form import Form, Step, fastest_form
 from epsbench.models.priors import GeneratorNoise
 from epsbench.models.vae import VAENetwork, bits_per_dimension
@@ -51,7 +52,7 @@ def train_vae(
         raise ValueError(f"beta weights the rate and must not be negative, not {beta}")
     device = data.train.device
     vae.to(device).train()
-    with reproducibly(settings.seed, device, settings.precision) as generator:
+    with reproducibly(settings.seed, device, settings.precision) as generator, sliced_convolutions(vae, device):
         course = Course(vae, data, recipe, generator, settings, "contiguous")
         return course.run(_Bound(course, vae, beta), hooks, subpixel=False)
 
