@@ -78,6 +78,7 @@ def test_a_normalisation_outside_the_model_is_reported_where_it_hurts(honest):
     assert finding.evidence["accuracy_then"] > finding.evidence["accuracy"] + 0.2
 
 
+@pytest.mark.usefixtures("units_for_low_precision")
 def test_gradients_lost_in_half_precision_are_reported(honest, tmp_path):
     saturated = broken.Scaled(honest, 5.0)
     (low,) = measure(saturated, tmp_path, ['"fgsm"'], [0.1], precision="fp16")

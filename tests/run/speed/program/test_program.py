@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.run.attack.gradient import input_gradient
-from epsbench.harness.run.machine.precision import autocast
+from epsbench.harness.run.machine.precision import autocast, has_units
 from epsbench.harness.run.speed.convolutions import subpixel
 from epsbench.harness.run.speed.program import UNTRACEABLE
 from epsbench.harness.run.speed.program.program import ForwardProgram, Program
@@ -22,6 +22,8 @@ from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.layers import Normalise
 
 CPU = torch.device("cpu")
+units_for_bf16 = pytest.mark.skipif(not has_units(CPU, "bf16"), reason="without units for bf16 oneDNN packs no weights")
+BF16 = pytest.param("bf16", marks=units_for_bf16)
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
@@ -108,6 +110,7 @@ def test_a_program_computes_what_its_network_does_for_any_number_of_images(name)
         assert torch.equal(value, before[key])
 
 
+@units_for_bf16
 @pytest.mark.parametrize("name", NETWORKS)
 def test_in_bf16_a_program_is_as_near_to_float32_as_its_network(name):
     network, size = network_of(name), size_of(name)
@@ -235,7 +238,7 @@ def test_folding_computes_once_what_depends_on_constants_alone():
 
 
 @pytest.mark.parametrize("quick", [False, True])
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", BF16])
 def test_a_forward_program_fuses_what_a_gradient_would_keep_apart(precision, quick):
     network = SmallCNN().build(DATASETS["mnist"]).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     if quick:
@@ -255,7 +258,7 @@ def test_a_forward_program_fuses_what_a_gradient_would_keep_apart(precision, qui
         assert sum("relu" in each for each in called) == 1  # that of the linear layer
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", BF16])
 @pytest.mark.parametrize("name", ["smallcnn", "attention"])
 def test_features_stay_in_the_librarys_own_layout_from_one_convolution_to_the_next(precision, name):
     if not torch.backends.mkldnn.is_available():
