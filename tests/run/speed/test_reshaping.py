@@ -15,6 +15,7 @@ from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.machine.precision import has_units
 from epsbench.harness.run.speed import accelerate as tuning
 from epsbench.harness.run.speed.accelerate import Work, accelerate
 from epsbench.harness.run.speed.judging import lay_out
@@ -22,6 +23,8 @@ from epsbench.harness.run.speed.prepare import prepare
 from epsbench.harness.run.speed.reshaping import reshape_views, restore_views, views_restored
 
 CPU = torch.device("cpu")
+units_for_bf16 = pytest.mark.skipif(not has_units(CPU, "bf16"), reason="without units for bf16 oneDNN packs no weights")
+BF16 = pytest.param("bf16", marks=units_for_bf16)
 
 
 class TradesCNN(nn.Module):
@@ -88,7 +91,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("kind", "form"), FORMS)
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", BF16])
 def test_a_network_with_a_view_gets_every_fast_form_and_keeps_its_verdicts(images, monkeypatch, kind, form, precision):
     monkeypatch.setattr(tuning, "_faster", lambda *args: True)
     model = network_of(kind)
