@@ -39,7 +39,7 @@ def emulated(monkeypatch, times: float) -> None:
     monkeypatch.setattr(precision, "times_as_long", lambda name: 1.0 if name == "float32" else times)
 
 
-@pytest.mark.parametrize(("times", "computed"), [(14.0, "float32"), (3.5, "float32"), (1.2, "bf16"), (0.5, "bf16")])
+@pytest.mark.parametrize(("times", "computed"), [(14.0, "float32"), (3.5, "float32"), (2.5, "bf16"), (0.5, "bf16")])
 def test_a_cpu_without_units_computes_in_float32(tmp_path, monkeypatch, times, computed):
     emulated(monkeypatch, times)
     context = Context(tmp_path, tmp_path, CPU, "suite", tmp_path)
