@@ -158,7 +158,7 @@ class Context:
 
     def precision_findings(self, wanted: str) -> list[Finding]:
         """The finding that networks do not compute in the precision that a suite has."""
-        return [] if wanted in ("auto", self.precision(wanted)) else [no_units(self.device, wanted)]
+        return [] if wanted in ("auto", self.precision(wanted)) else [no_units(wanted)]
 
     @property
     def most_threads(self) -> int:

@@ -33,11 +33,13 @@ def has_units(device: torch.device, precision: str) -> bool:
     return times_as_long(precision) < _NO_UNITS
 
 
-def no_units(device: torch.device, precision: str) -> Finding:
-    """The finding that networks compute in float32, because ``device`` has no units for ``precision``."""
+def no_units(precision: str) -> Finding:
+    """The finding that networks compute in float32, because the machine has no units for ``precision``.
+
+    It does not say how many times as long they took: it is the same finding for all cells, whichever process timed it.
+    """
     fact = f"this machine has no units for {precision} and is many times slower in it; float32 is used, in training too"
-    measured = {} if device.type == "cuda" else {"times_as_long": times_as_long(precision)}
-    return finding("not-mixed", fact, **measured)
+    return finding("not-mixed", fact)
 
 
 @cache
