@@ -35,7 +35,7 @@ from epsbench.attacks import Attack, AutoAttack
 from epsbench.harness.run.machine.environment import describe
 from epsbench.harness.run.machine.memory import keep_freed
 from tests.benchmarks.contestants import make_engine
-from tests.benchmarks.networks import Bench, Chosen
+from tests.benchmarks.networks import Bench, Chosen, precisions
 
 PARTS = dict(AutoAttack().members(10))
 BATCHES = (64, 256)
@@ -117,13 +117,14 @@ def compare(
     attack = AutoAttack() if name == "whole" else PARTS[name]
     parts = list(PARTS) if name == "whole" else [name]
     batch = min(BATCHES, key=lambda size: timed(lambda: run_theirs(["apgd-ce"], bench, eps, size))[1])
-    runs: dict[str, list[tuple[float, float]]] = {"theirs": [], "float32": [], "bf16": []}
+    compared = precisions(bench.x.device)
+    runs: dict[str, list[tuple[float, float]]] = {each: [] for each in ("theirs", *compared)}
     for _ in range(rounds):
         runs["theirs"].append(timed(lambda: run_theirs(parts, bench, eps, batch)))
-        for precision in ("float32", "bf16"):
+        for precision in compared:
             runs[precision].append(timed(lambda p=precision: ours(p)))  # type: ignore[misc]
     lines = []
-    for precision in ("float32", "bf16"):
+    for precision in compared:
         ratios = [a[1] / b[1] for a, b in zip(runs["theirs"], runs[precision], strict=True)]
         lines.append(
             {"model": bench.name, "eps": str(eps), "attack": name, "precision": precision,

@@ -14,8 +14,14 @@ from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.plan.plan import plan
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.run.context import Context
+from epsbench.harness.run.machine.precision import has_units
 from epsbench.harness.run.training.trained import trained
 from epsbench.models.catalogue import ResNet18
+
+
+def precisions(device: str | torch.device) -> tuple[str, ...]:
+    """Those that are compared: bf16 only where the device has units for it."""
+    return tuple(each for each in ("float32", "bf16") if has_units(torch.device(device), each))
 
 
 @dataclass

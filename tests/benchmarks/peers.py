@@ -26,9 +26,7 @@ from epsbench.harness.run.machine.environment import describe
 from epsbench.harness.run.machine.memory import keep_freed
 from epsbench.harness.run.speed.floor import Passes, measure_rates
 from tests.benchmarks.contestants import PEERS, Booth, Contestant, make_engine
-from tests.benchmarks.networks import Bench, Chosen
-
-PRECISIONS = ("float32", "bf16")
+from tests.benchmarks.networks import Bench, Chosen, precisions
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def compare(
     work: Work, chosen: Chosen, device: str, peers: list[str], rounds: int, batches: list[int], compiled: str
 ) -> list[dict[str, object]]:
     """Time everyone in turn, ``rounds`` times, each peer at the best of ``batches`` for it."""
-    ours = [Contestant("", precision, curve, compiled) for curve in work.curves for precision in PRECISIONS]
+    ours = [Contestant("", precision, curve, compiled) for curve in work.curves for precision in precisions(device)]
     groups = [[Contestant(peer)] for peer in peers] + [ours]
     booths = [Booth(group, chosen, device, work.attack) for group in groups]
     entered = [(booth, contestant) for booth in booths for contestant in booth.contestants]
@@ -89,7 +87,7 @@ def floor_share(benches: list[Bench], batch: int, rounds: int) -> list[dict[str,
     lines = []
     for bench in benches:
         n, kinds = len(bench.y), len(bench.eps)
-        for precision in PRECISIONS:
+        for precision in precisions(bench.x.device):
             engine = make_engine(bench, PGD40, precision, batch)
             timed = engine.victim, engine.judge, engine.targets, engine.batch
             shares = []

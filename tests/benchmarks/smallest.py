@@ -40,7 +40,7 @@ from epsbench.attacks.sigma_zero import SigmaZero
 from epsbench.harness.run.machine.environment import describe
 from epsbench.harness.run.machine.memory import keep_freed
 from tests.benchmarks.contestants import make_engine
-from tests.benchmarks.networks import Bench, Chosen
+from tests.benchmarks.networks import Bench, Chosen, precisions
 
 Library = Callable[[nn.Module, Tensor, Tensor], Tensor]
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)  # of the steps, tried for the second line
@@ -171,7 +171,7 @@ def compare(name: str, bench: Bench, rounds: int, only: str = "", shorter: bool 
     nearest = min(each[0].median for each in runs.values())
     kinds = [work.attack, *([fewest_steps(work, bench, nearest * 1.001)] if shorter else [])]
     own: dict[tuple[Attack, str], list[Timed]] = {
-        (k, precision): [] for k in kinds for precision in ("float32", "bf16")
+        (k, precision): [] for k in kinds for precision in precisions(bench.x.device)
     }
     for _ in range(rounds):
         for library, run in work.libraries.items():

@@ -20,6 +20,7 @@ from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.speed.prepare import prepare
 from epsbench.models.catalogue import SmallCNN
+from tests.benchmarks.networks import precisions
 
 IMAGES = 128
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,7 +66,7 @@ def test_by_batch_size(benchmark, targets, batch):
     bench(benchmark, targets, PGD(steps=10), batch=batch)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", precisions(DEVICE))
 def test_by_precision(benchmark, targets, precision):
     bench(benchmark, targets, PGD(steps=10), precision=precision)
 
