@@ -35,6 +35,20 @@ model = "smallcnn"
 attack = ["noise", "fgsm"]
 eps = [0.05, 0.2]
 """
+GENERATION = """
+[generation]
+data = "digits"
+[generation.training]
+epochs = 1
+[generation.evaluation]
+importance_samples = 0
+prior_samples = 0
+generated = 20
+gradient_samples = 0
+[generation.matrix]
+model = { name = "vae", filters = 2, levels = 4 }
+z_dim = 2
+"""
 DEVICE = os.environ.get("EPSBENCH_TEST_DEVICE", "cpu")
 """`make gpu` runs the tests on a GPU, too."""
 WITHIN = 300  # seconds that a busy machine may take for what takes ten on a quiet one

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small import TINY, run, suite_of
+from small import GENERATION, TINY, run, suite_of
 
 from epsbench.harness import files
 from epsbench.harness.errors import InputError
@@ -67,22 +67,6 @@ def test_a_folder_that_is_moved_stops_the_run_and_no_other_takes_its_place(
     moved.rename(results)
     assert run_suite(suite, results, QUIET) == 0
     assert len(read_records(results)) == len(suite.cells)
-
-
-GENERATION = """
-[generation]
-data = "digits"
-[generation.training]
-epochs = 1
-[generation.evaluation]
-importance_samples = 0
-prior_samples = 0
-generated = 20
-gradient_samples = 0
-[generation.matrix]
-model = { name = "vae", filters = 2, levels = 4 }
-z_dim = 2
-"""
 
 
 @pytest.mark.parametrize(

@@ -48,13 +48,21 @@ def subpixel(network: nn.Module) -> int:
 @contextmanager
 def subpixel_gradients(network: nn.Module, device: torch.device) -> Iterator[int]:
     """`subpixel`, on a CPU, and undone afterwards: what is left is the network that was given. Yields how many."""
-    count = subpixel(network) if device.type == "cpu" else 0
+    chosen = [module for module in network.modules() if _gains(module)] if device.type == "cpu" else []
+    with layers_as(SubpixelConv2d, chosen):
+        yield len(chosen)
+
+
+@contextmanager
+def layers_as(kind: type[nn.Conv2d], layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, these convolutions are of another class; afterwards they are `nn.Conv2d` again."""
+    for layer in layers:
+        _become(layer, kind)
     try:
-        yield count
+        yield
     finally:
-        for module in network.modules():
-            if type(module) is SubpixelConv2d:
-                _become(module, nn.Conv2d)
+        for layer in layers:
+            _become(layer, nn.Conv2d)
 
 
 def subpixel_gradient(gradient: Tensor, weight: Tensor, size: Pair, stride: Pair, padding: Pair) -> Tensor:

@@ -12,8 +12,8 @@ from epsbench.harness.run.attack.victim import Victim
 from epsbench.harness.run.machine.timing import seconds
 from epsbench.harness.run.speed.accelerate import LONG
 
-# A CPU without units for bf16 computes in it all the same: on an Intel CPU with AVX-512 alone, attacks in bf16 took 3.5
-# times as long as in float32 (torch 2.14).
+# A machine that `has_units` may still be slower in it with some models: on an Intel CPU with AVX-512 alone, attacks in
+# bf16 took 3.5 times as long as in float32 (torch 2.14).
 _SLOWER, _TRIALS = 1.05, 3
 
 

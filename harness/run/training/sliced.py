@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from epsbench.harness.run.speed.convolutions import layers_as
+
 # With channels last in memory and fewer input channels than a register has numbers (8 with AVX2, 16 with AVX-512),
 # oneDNN 3.12 computes the gradient of such a layer's weights beyond the memory that it has: the weights are wrong, or
 # the process hangs or is aborted (uxlfoundation/oneDNN, issue 6035; seen with torch 2.14 on AVX2).
@@ -27,13 +29,8 @@ class SlicedConv2d(nn.Conv2d):
 def sliced_convolutions(network: nn.Module, device: torch.device) -> Iterator[None]:
     """Turn convolutions of ``network`` that could meet the fault, on a CPU, into `SlicedConv2d`; back at the end."""
     chosen = [module for module in network.modules() if _meets_the_fault(module)] if device.type == "cpu" else []
-    for module in chosen:
-        module.__class__ = SlicedConv2d
-    try:
+    with layers_as(SlicedConv2d, chosen):
         yield
-    finally:
-        for module in chosen:
-            module.__class__ = nn.Conv2d
 
 
 def _meets_the_fault(module: nn.Module) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small import GENERATION, run, suite_of
 
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.machine import precision
 from epsbench.harness.run.machine.precision import has_units, times_as_long
-from tests.run.small import run, suite_of
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 SUITE = """
@@ -20,19 +20,7 @@ training = { epochs = 1, batch_size = 50 }
 model = "smallcnn"
 attack = ["fgsm"]
 eps = 0.1
-[generation]
-data = "digits"
-precision = "bf16"
-training = { epochs = 1 }
-[generation.evaluation]
-importance_samples = 0
-prior_samples = 0
-generated = 20
-gradient_samples = 0
-[generation.matrix]
-model = { name = "vae", filters = 2, levels = 4 }
-z_dim = 2
-"""
+""" + GENERATION.replace('data = "digits"', 'data = "digits"\nprecision = "bf16"')
 
 
 def emulated(monkeypatch, times: float) -> None:

@@ -15,16 +15,14 @@ from epsbench.harness.run.attack.engine import Engine
 from epsbench.harness.run.attack.judge import Judge, frozen_copy
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.victim import Victim
-from epsbench.harness.run.machine.precision import has_units
 from epsbench.harness.run.speed import accelerate as tuning
 from epsbench.harness.run.speed.accelerate import Work, accelerate
 from epsbench.harness.run.speed.judging import lay_out
 from epsbench.harness.run.speed.prepare import prepare
 from epsbench.harness.run.speed.reshaping import reshape_views, restore_views, views_restored
+from tests.run.speed.units import BF16
 
 CPU = torch.device("cpu")
-units_for_bf16 = pytest.mark.skipif(not has_units(CPU, "bf16"), reason="without units for bf16 oneDNN packs no weights")
-BF16 = pytest.param("bf16", marks=units_for_bf16)
 
 
 class TradesCNN(nn.Module):

@@ -13,17 +13,16 @@ from torch.nn import functional as F
 
 from epsbench.harness.plan.data import DATASETS
 from epsbench.harness.run.attack.gradient import input_gradient
-from epsbench.harness.run.machine.precision import autocast, has_units
+from epsbench.harness.run.machine.precision import autocast
 from epsbench.harness.run.speed.convolutions import subpixel
 from epsbench.harness.run.speed.program import UNTRACEABLE
 from epsbench.harness.run.speed.program.program import ForwardProgram, Program
 from epsbench.harness.run.speed.program.tracing import aten, fold_constants, trace
 from epsbench.models.catalogue import ResNet18, SmallCNN
 from epsbench.models.layers import Normalise
+from tests.run.speed.units import BF16, units_for_bf16
 
 CPU = torch.device("cpu")
-units_for_bf16 = pytest.mark.skipif(not has_units(CPU, "bf16"), reason="without units for bf16 oneDNN packs no weights")
-BF16 = pytest.param("bf16", marks=units_for_bf16)
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
