@@ -8,17 +8,25 @@ from functools import cache
 from pathlib import Path
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @cache
 def cpu_name() -> str:
-    """The processor and its number of cores."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    """The processor and its number of cores.
+
+    On Linux with family and model: rented machines with and without AVX-512 are both an "AMD EPYC".
+    """
+    cores = f"{os.cpu_count()} cores"
+    if not _CPUINFO.is_file():
+        return f"{platform.processor() or platform.machine()}, {cores}"
+    facts: dict[str, str] = {}
+    for line in _CPUINFO.read_text(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    kind = [f"{each.split()[-1]} {facts[each]}" for each in ("cpu family", "model") if facts.get(each)]
+    return f"{name} ({', '.join(kind)}), {cores}" if kind else f"{name}, {cores}"
 
 
 @cache
