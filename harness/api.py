@@ -62,7 +62,7 @@ def evaluate(
         y: Labels (n,), integers from 0. Only with images.
         attack: A name, with parameters as in ``"pgd:steps=40,random_start=true"``; a table such as
             ``{"name": "pgd", "steps": 40}``; an `epsbench.attacks.Attack`; or a list of these.
-        norm: the name of a norm, or a list; default: that of the attack where it is an object, else ``"linf"``.
+        norm: the name of a norm, or a list; default: that of the attacks that are objects, else ``"linf"``.
         eps: The radius in pixel units, such as ``"8/255"`` or 0.03, or a list.
         out: A results folder. It keeps records and images; the same call goes on from there, and computes only what is
             missing. Default: nothing is kept.
@@ -102,6 +102,11 @@ def evaluate(
         data, objects = given_data(x, y, _plain(classes), _names(class_names))
         named, of_model = given_model(model, data, objects, name)
         entries, of_attack, norms = attack_entries(attack)
+        if norm is None and len(norms) > 1:
+            raise InputError(
+                f"attack: the objects have different norms, {' and '.join(norms)}; evaluate those of each norm alone, "
+                "at its own eps, or give norm= for all of them"
+            )
         stack.enter_context(registered({**objects, **of_model, **of_attack}))
         results = results or Path(stack.enter_context(temporary_folder("epsbench-", "evaluate", "give out=, or ")))
         random: dict[str, Any] = {} if randomness is None else {"randomness": dict(randomness)}

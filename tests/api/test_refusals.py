@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import epsbench
 from epsbench.attacks import PGD
+from epsbench.attacks.norms import NORMS
 from epsbench.harness.errors import InputError
 
 
@@ -34,6 +35,14 @@ def test_several_attacks_are_refused_before_one_is_made(x, y, several):
 
     with pytest.raises(InputError, match=r"^attack: one attack at one ε is needed, not 2; evaluate"):
         epsbench.attack(never, x, y, **several)
+
+
+def test_attacks_of_different_norms_are_refused_unless_one_is_given(network, x, y):
+    several = [PGD(steps=2), PGD(steps=3, norm=NORMS["l2"])]
+    with pytest.raises(InputError, match=r"^attack: the objects have different norms, linf and l2; evaluate"):
+        epsbench.evaluate(network, x, y, attack=several, eps=0.1)
+    result = epsbench.evaluate(network, x[:8], y[:8], attack=several, norm="l2", eps=0.1)
+    assert {point.norm for point in result} == {"l2"}
 
 
 class Raises(nn.Module):
