@@ -41,8 +41,10 @@ class APGDSearch(Polished, APGD):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(searches=self.searches)
-        if "target" in self.loss.inputs and not isinstance(self, Targeted):
-            raise ValueError(f"its loss {type(self.loss).__name__} needs a target class; use apgd-t-search")
+        if "target" in self.loss.inputs and self.target is None and not isinstance(self, Targeted):
+            raise ValueError(
+                f"its loss {type(self.loss).__name__} needs a target class; set target, or use apgd-t-search"
+            )
         self.requires_norm("linf", "l2")
 
     def budget(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,18 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - 0.5).flatten(1) @ self.w.T
+
+
+class Masked(nn.Module):
+    """Two further classes that never win, by the constants that code uses to leave classes out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return torch.cat([logits, torch.tensor([[-1e4, -1e9]]).to(logits).expand(len(x), 2)], 1)
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,13 @@ def _linear() -> Case:
     return Case("five classes", network, x, y, known)
 
 
-CASES = [_plane(), _plane(1e4), _ball(), _two_pixels(), _linear()]
+def _masked() -> Case:
+    """Classes that are left out change no distance."""
+    case = _linear()
+    return replace(case, name="two masked classes", network=Masked(case.network))
+
+
+CASES = [_plane(), _plane(1e4), _ball(), _two_pixels(), _linear(), _masked()]
 
 
 def targets_of(network: nn.Module, digits: tuple[Tensor, Tensor], n: int) -> Targets:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from epsbench.attacks import APGD, APGDT, FGSM, MIFGSM, PGD, Attack, Jitter, Square
+from epsbench.attacks.apgd_search import APGDSearch
 from epsbench.attacks.jitter import JitterLoss
 from epsbench.attacks.losses import DLR, KLToClean, LogitDifference, Loss, Margin, TargetedCrossEntropy, TargetedDLR
 from epsbench.attacks.norms import NORMS
@@ -55,6 +56,7 @@ def test_a_target_takes_the_targeted_form_of_the_loss():
     assert PGD(target=3).loss == TargetedCrossEntropy() == FGSM(target="random").loss
     assert APGD(target=3, loss=DLR()).loss == TargetedDLR()
     assert Square(target=3).loss == LogitDifference() == PGD(loss=Margin(), target=0).loss
+    assert APGDSearch(target=3).loss == TargetedCrossEntropy()
     assert replace(PGD(target=3), norm=L2()).loss == TargetedCrossEntropy()
     assert PGD().loss != PGD(target=3).loss
 
@@ -67,6 +69,8 @@ def test_a_target_takes_the_targeted_form_of_the_loss():
         (lambda: PGD(target=10).check(10), "classes 0 to 9"),
         (lambda: Square(target=2).check(2), "classes 0 to 1"),
         (lambda: APGDT(target=1), "one after the other"),
+        (lambda: APGDSearch(loss=LogitDifference()), "set target, or use apgd-t-search"),
+        (lambda: APGDSearch(target=10).check(10), "classes 0 to 9"),
         (lambda: PGD(loss=KLToClean(), random_start=True, target=1), "no targeted form"),
         (lambda: PGD(sphere_start=True), "random_start"),
         (lambda: PGD(step_rule="fast"), "constant, linear"),

@@ -8,12 +8,13 @@ from torch import Tensor
 from epsbench.attacks.losses import at_class, best_other
 from epsbench.attacks.norms.base import per_row
 from epsbench.harness.run.attack.judge import Judge
+from epsbench.harness.run.attack.scale import scale
 
 CLOSE = 2e-5
 """Of the distance: how near the change of class must be."""
 
 _ROUNDS = 16  # at most; the margin is nearly linear on so short a way, so four are usual, and two after a good guess
-_SURE = 2.0**-20  # of the largest logit: a smaller margin may have another sign when it is computed again
+_SURE = 2.0**-20  # of the `scale` of the logits: a smaller margin may have another sign when it is computed again
 TIE = -(2.0**-126)
 """The lead where the true class ties with another one and does not win: the first of several classes does. Networks
 whose logits are rounded or cut off tie often. It is the least normal float32, so 0 alone tells a tie that is won."""
@@ -85,7 +86,7 @@ def lead_by(judge: Judge, logits: Tensor, predicted: Tensor, y: Tensor, ties: Te
     margin = lead_of(logits, y)
     if judge.votes > 1:
         margin = margin.abs().where(predicted == y, -margin.abs())
-    far = margin.where(margin < -_SURE * logits.abs().amax(1), margin.abs())
+    far = margin.where(margin < -_SURE * scale(logits), margin.abs())
     return far if ties is None else far.masked_fill(ties & lost_ties(margin, predicted != y), TIE)
 
 

@@ -28,6 +28,7 @@ from epsbench.harness.run.attack.kept_images import in_parts, let_go
 from epsbench.harness.run.attack.ledger import JUDGED, Ledger, Outcome, blank_outcome
 from epsbench.harness.run.attack.line_search import lead, lead_by, lead_of, nearest_on_the_line
 from epsbench.harness.run.attack.polish import Polish, known
+from epsbench.harness.run.attack.scale import scale
 from epsbench.harness.run.attack.slots import Bundle
 from epsbench.harness.run.attack.step import hold
 from epsbench.harness.run.attack.stream import Stream
@@ -35,8 +36,8 @@ from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.attack.turn import Turn
 from epsbench.harness.run.machine.memory import in_chunks
 
-# How far a margin must be below 0, as a share of the largest logit, for the judge to agree in all likelihood, although
-# its network computes in another order than the victim's.
+# How far a margin must be below 0, as a share of the `scale` of the logits, for the judge to agree in all likelihood,
+# although its network computes in another order than the victim's.
 SURE = 2.0**-16
 MARGIN = Margin()
 _BEYOND = (1.01, 1.03, 1.1, 1.3, 2.0)  # of the way to a point that half precision takes for fooling
@@ -66,7 +67,7 @@ class NearestTurn(Turn):
     def _kept(self, t: State, logits: Tensor, margin: Tensor) -> State:
         doubt = 0.0 if self.asks.exact else self.victim.doubt(logits)
         size = self.norm.size(t["point"] - t["x"])
-        surely = margin + 2 * doubt + SURE * logits.abs().amax(1) < 0
+        surely = margin + 2 * doubt + SURE * scale(logits) < 0
         new = {}
         for name, fools in (("near", margin + doubt < 0), ("sure", surely)):
             nearer = fools & (size < t[f"{name}_size"]) & (size > 0)  # the clean image does not fool the judge

@@ -16,10 +16,11 @@ from epsbench.harness.run.attack.few_rows import alike
 from epsbench.harness.run.attack.gradient import Score, loss_gradient, loss_jacobian
 from epsbench.harness.run.attack.graphs import Ladder
 from epsbench.harness.run.attack.line_search import lead_of
+from epsbench.harness.run.attack.scale import scale
 from epsbench.harness.run.machine.memory import is_out_of_memory
 from epsbench.harness.run.machine.precision import autocast
 
-# How far a precision's logits may be off, as a share of the largest: four units in the last place.
+# How far a precision's logits may be off, as a share of their `scale`: four units in the last place.
 DOUBT = {"bf16": 2.0**-6, "fp16": 2.0**-9, "float32": 0.0}
 
 
@@ -265,7 +266,7 @@ class Victim:
 
     def doubt(self, logits: Tensor) -> Tensor:
         """How far margins of these logits (N, classes) may be off in this precision, (N,)."""
-        return DOUBT[self.precision] * logits.abs().amax(1)
+        return DOUBT[self.precision] * scale(logits)
 
     def bare_logits(self, x: Tensor) -> Tensor:
         """The logits (N, classes) as the network computes them, without being counted."""

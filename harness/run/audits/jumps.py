@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.run.audits.points import spread
+from epsbench.harness.run.audits.points import differences, spread
 from epsbench.harness.run.audits.probe import Probe
 
 HALVINGS = 16  # of a way of 0.1: its last part is 2e-6 long, well above float32 rounding
@@ -49,17 +49,12 @@ def _jumps(probe: Probe, x: Tensor, count: int, limit: float, share: float) -> t
     for _ in range(HALVINGS):
         middle = (start + end) / 2
         between = probe.logits(middle)
-        first = _change(at_start, between) >= _change(between, at_end)
+        first = differences(at_start, between) >= differences(between, at_end)
         image, row = first.view(-1, 1, 1, 1), first[:, None]
         start, end = torch.where(image, start, middle), torch.where(image, middle, end)
         at_start, at_end = torch.where(row, at_start, between), torch.where(row, between, at_end)
-        left = _change(at_start, at_end) > limit
+        left = differences(at_start, at_end) > limit
         start, end, at_start, at_end = start[left], end[left], at_start[left], at_end[left]
         if len(start) < share * count:
             return len(start), 0.0
     return len(start), float((end - start).abs().max())
-
-
-def _change(a: Tensor, b: Tensor) -> Tensor:
-    """The largest difference of a logit, (N,)."""
-    return (a - b).abs().amax(1)

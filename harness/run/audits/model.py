@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.audits.inner_gradients import audit_inner_gradients
+from epsbench.harness.run.audits.points import differences, spread
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.audits.votes import audit_votes
 from epsbench.harness.statistics import mcnemar_exact
@@ -57,7 +58,7 @@ def not_finite(logits: Tensor) -> Iterator[Finding]:
 
 def _not_a_function(probe: Probe, logits: Tensor) -> Iterator[Finding]:
     """Do the logits of an image depend on chance, on the other images of the batch, or on its place there?"""
-    scale = float((logits - logits.mean(1, keepdim=True)).abs().max())
+    scale = spread(logits)
     few = probe.x[:FEW]
     first, *others = (probe.logits(few) for _ in range(PASSES))
     again = max(_difference(each, first) for each in others)
@@ -81,7 +82,7 @@ def _not_a_function(probe: Probe, logits: Tensor) -> Iterator[Finding]:
 
 def _difference(a: Tensor, b: Tensor) -> float:
     largest = torch.finfo(a.dtype).max
-    return float((a - b).abs().nan_to_num(largest, largest).max())
+    return float(differences(a, b).nan_to_num(largest, largest).max())
 
 
 def _varies(module: nn.Module) -> bool:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from epsbench.harness.run.attack.scale import unmasked
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.data.examples import Examples
 
 FAR = 0.1  # how far images are moved, in L∞
+ROUNDING = 2.0**-20  # of a float32 logit
 TRAINING = 4096  # images that pairs are chosen from
 
 
@@ -36,13 +38,21 @@ def on_the_way(x: Tensor, moved: Tensor) -> Tensor:
 
 
 def spread(logits: Tensor) -> float:
-    """The largest distance of a logit from the mean of its row; at least a tiny positive number."""
-    return max(float((logits - logits.mean(1, keepdim=True)).abs().max().nan_to_num()), 1e-12)
+    """The largest distance of a logit from the mean of its row, masked classes apart; at least a tiny positive
+    number."""
+    far = (logits - logits.mean(1, keepdim=True)).abs().amax(1)
+    return max(float(unmasked(far, logits).max().nan_to_num()), 1e-12)
 
 
-def changed(a: Tensor, b: Tensor, limit: float) -> int:
-    """In how many rows two sets of logits (N, classes) differ by more than ``limit``."""
-    return int(((a - b).abs().nan_to_num(torch.inf).amax(1) > limit).sum())
+def differences(a: Tensor, b: Tensor, share: float = ROUNDING) -> Tensor:
+    """The largest difference of each row's logits (N, classes), (N,), less what rounding may explain: a ``share`` of
+    each logit. So a masked class's constant of -10⁹ may differ by hundreds."""
+    return ((a - b).abs() - share * b.abs()).amax(1)
+
+
+def changed(a: Tensor, b: Tensor, limit: float, share: float = ROUNDING) -> int:
+    """In how many rows two sets of logits (N, classes) have `differences` of more than ``limit``."""
+    return int((differences(a, b, share).nan_to_num(torch.inf) > limit).sum())
 
 
 def pairs_of_one_class(train: Examples, most: int) -> Tensor:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from epsbench.attacks.losses import at_class
 from epsbench.harness.findings import Finding, finding
 from epsbench.harness.run.attack.victim import DOUBT, Victim, rise
 from epsbench.harness.run.audits import calls
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.calls import Call
+from epsbench.harness.run.audits.points import ROUNDING as FLOAT32
 from epsbench.harness.run.audits.points import changed, spread
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.machine.copies import copy_of
@@ -127,13 +129,14 @@ def audit_same_as_judged(probe: Probe, attacked: Attacked, moved: Mapping[str, T
     for name, x in moved.items():
         few, y = x[:count], probe.y[:count]
         expected = probe.logits_at(x)[:count]
-        limit = max(DIFFERS, ROUNDING * DOUBT[precision]) * spread(expected)
+        rounding = ROUNDING * DOUBT[precision]
+        limit = max(DIFFERS, rounding) * spread(expected)
         for how, logits in (
             ("along with a gradient", attacked.logits_with_gradient(few, y)),
             ("without a gradient", attacked.logits(few)),
         ):
             known = logits.isfinite().all(1)  # what overflows in a low precision is no other model
-            rows = changed(logits[known], expected[known], limit)
+            rows = changed(logits[known], expected[known], limit, max(FLOAT32, rounding))
             if rows >= max(FEWEST, len(few) / 4):
                 fact = f"logits of {rows} of {len(few)} images differ between attacked form and judge, {how} ({name})"
                 yield finding("copy-differs-under-attack", fact, images=rows, of=len(few), where=name, call=how)
@@ -145,8 +148,17 @@ def audit_same_gradient(probe: Probe, victim: Victim) -> Iterator[Finding]:
     few, y = probe.x[:DIRECTIONS], probe.y[:DIRECTIONS]
     expected = probe.gradient_of(rise, few, y)
     cosine = F.cosine_similarity(victim.slope(few, y).flatten(1), expected.flatten(1))
-    known = expected.flatten(1).abs().amax(1) > 0
-    rows = int((known & ~(cosine > SAME_WAY)).sum())
+    differs = ~(cosine > SAME_WAY) & (_largest(expected) > 0)
+    if int(differs.sum()) <= len(few) / 2:
+        return
+    # Where the logits rise together, what is left of their difference's gradient is rounding.
+    differs &= _largest(expected) > FLOAT32 * _largest(probe.gradient_of(at_class, few, y))
+    rows = int(differs.sum())
     if rows > len(few) / 2:
         fact = f"on {rows} of {len(few)} images the attacked copy's gradient points elsewhere than the model's"
         yield finding("copy-differs-under-attack", fact, images=rows, of=len(few), call="the attacked copy's gradient")
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """The largest number of each row's gradient (N, C, H, W), (N,)."""
+    return gradient.flatten(1).abs().amax(1)

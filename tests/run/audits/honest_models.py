@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from broken_models import Wrapped
+from broken_models import Masked, Wrapped
 from torch import Tensor, nn
 from torch.nn import functional as F
 from zoo import DIGITS, cnn, mlp, trained
@@ -159,6 +159,7 @@ MORE_HONEST: dict[str, Callable[[], nn.Module]] = {
     "temperature 0.2": lambda: Temperature(plain(), 0.2),
     "ensemble": lambda: Ensemble(plain(), trained(lambda: mlp(nn.Tanh), epochs=6)),
     "mean over shifts": lambda: Shifts(trained(small)),
+    "masked class": lambda: Masked(trained(small)),
     "blur": lambda: trained(lambda: Blur(small())),
     "log-probabilities": lambda: LogProbabilities(plain()),
     "cosine": lambda: trained(Cosine, epochs=8),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from broken_models import Wrapped
+from broken_models import Wrapped, masked
 from torch import Tensor, nn
 from zoo import digits
 
@@ -185,6 +185,13 @@ class WithoutGradients(Robust):
 
     def robust(self, x: Tensor) -> bool:
         return not torch.is_grad_enabled()
+
+
+class WithoutGradientsMasked(WithoutGradients):
+    """One class is masked: beside its logit, every difference between the others is small."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return masked(super().forward(x))
 
 
 class NoRequiresGrad(Robust):

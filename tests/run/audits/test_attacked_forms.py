@@ -8,10 +8,12 @@ from disguises import FlipsOnTheWay
 from hidden_gradients import zeroed
 from late_gradients import SpoiledOffGrid
 from memories import Remembers
+from torch import nn
+from torch.nn import functional as F
 from zoo import CPU, codes, measure, probe_of
 
 from epsbench.attacks.losses import CROSS_ENTROPY, Margin
-from epsbench.harness.run.attack.victim import Victim
+from epsbench.harness.run.attack.victim import Victim, rise
 from epsbench.harness.run.audits.attacked import Attacked
 from epsbench.harness.run.audits.points import on_the_way, points
 from epsbench.harness.run.audits.same_function import audit_same_as_judged, audit_same_function, audit_same_gradient
@@ -29,6 +31,35 @@ def test_another_gradient_in_the_attacked_copy_is_reported(honest):
     assert not list(audit_same_gradient(probe, Victim(probe.judge.network, CPU, "float32", "plain")))
     (finding,) = audit_same_gradient(probe, Victim(mirrored, CPU, "float32", "plain"))
     assert finding.code == "copy-differs-under-attack"
+
+
+class Together(nn.Module):
+    """All logits rise together, so the gradient of their difference is what rounding leaves of 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)).repeat(10, 1))
+        self.b = nn.Parameter(torch.arange(10.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.w.T + self.b
+
+
+class RoundedOtherwise(Together):
+    """The same within rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w.data += 2e-7 * torch.randn(10, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_gradient_that_is_rounding_points_nowhere():
+    probe = probe_of(Together())
+    victim = Victim(RoundedOtherwise(), CPU, "float32", "plain")
+    x, y = probe.x[:8], probe.y[:8]
+    cosine = F.cosine_similarity(victim.slope(x, y).flatten(1), probe.gradient_of(rise, x, y).flatten(1))
+    assert (cosine < 0.5).any()
+    assert not list(audit_same_gradient(probe, victim))
 
 
 def test_a_copy_that_saw_nothing_shows_what_a_model_remembers(honest):

@@ -14,7 +14,7 @@ from zoo import HONEST, measure
 SPEED_ALONE = {"not-prepared", "not-folded", "not-traced", "not-mixed"}
 # Some of each kind: the others are measured in a full run.
 SOME_HONEST = {"linear", "mlp, tanh", "smallcnn, untrained"}
-SOME_MORE_HONEST = {"cosine", "dropout", "normalised by image", "robust, linear", "temperature 3"}
+SOME_MORE_HONEST = {"cosine", "dropout", "masked class", "normalised by image", "robust, linear", "temperature 3"}
 SOME_ODD = {"bounded logits", "bytes", "kernels", "median filter", "prototypes", "robust, memo", "viewed", "waves"}
 SOME_ODD_NETWORKS = {"eight bits, robust", "low accuracy", "nearly constant, robust", "smooth neighbours"}
 SOME_FURTHER = {"complex weights", "masked weights", "two sizes, robust"}

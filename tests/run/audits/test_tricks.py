@@ -19,8 +19,8 @@ from epsbench.harness.isolation import global_state_kept
 
 # Some of each kind: the others are measured in a full run.
 SOME_TRICKS = {
-    "another copy", "coarse bit", "frequencies", "gradient mode", "grey levels", "hidden bit",
-    "nearest training image, random decoy", "random noise", "saturated", "single images", "temperature",
+    "another copy", "coarse bit", "frequencies", "gradient mode", "gradient mode, a masked class", "grey levels",
+    "hidden bit", "nearest training image, random decoy", "random noise", "saturated", "single images", "temperature",
 }  # fmt: skip
 SOME_MORE_TRICKS = {
     "flipped for flat losses", "flipped off the grid", "function that calls", "kept by one object", "kept in a file",

@@ -49,6 +49,7 @@ from lookups import (
     ToTestImages,
     ToTestImagesNearby,
     WithoutGradients,
+    WithoutGradientsMasked,
 )
 from memories import CopyOfCopy, CountsCalls, OtherCopy, Remembers, RemembersForAll, RemembersNearby
 from torch import nn
@@ -83,6 +84,7 @@ TRICKS: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str]]] = {
     "single images": (SingleImages, {"batch-dependent"}),
     "odd batches": (OddBatches, {"batch-dependent"}),
     "gradient mode": (WithoutGradients, {"gradient-mode-changes-output"}),
+    "gradient mode, a masked class": (WithoutGradientsMasked, {"gradient-mode-changes-output"}),
     "requires_grad": (NoRequiresGrad, {"gradient-mode-changes-output"}),
     "is_leaf": (NotALeaf, {"gradient-mode-changes-output"}),
     "random with gradients": (RandomWithGradients, {"gradient-mode-changes-output"}),
