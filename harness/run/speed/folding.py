@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
@@ -23,7 +25,8 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     once, and where it keeps no running statistics. Raises one of `epsbench.harness.run.speed.program.UNTRACEABLE`
     where torch.fx cannot trace the model.
     """
-    traced = fx.symbolic_trace(copy_of(model))
+    network, tracer = copy_of(model), _Tracer()
+    traced = fx.GraphModule(network, tracer.trace(network))
     layers = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
@@ -40,6 +43,15 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     traced.graph.lint()
     traced.recompile()
     return traced
+
+
+class _Tracer(fx.Tracer):
+    """Goes through layers that are part of no module: `forward` made them, or they are kept in a list."""
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if any(m is each for each in self.root.modules()):
+            return super().call_module(m, forward, args, kwargs)
+        return forward(*args, **kwargs)
 
 
 def _folds(convolution: nn.Module, norm: nn.Module) -> bool:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records
 from epsbench.harness.run.runner import run_suite
 from epsbench.harness.run.speed import torch_private
-from epsbench.harness.run.speed.folding import fold_batch_norm
 from epsbench.harness.run.speed.torch_private import NAMES, Moved, private, schema
 
 ROOT = Path(__file__).parents[3]
@@ -127,39 +125,3 @@ def test_an_operation_without_a_schema_is_named():
     assert schema(torch.ops.aten.add_.Tensor).is_mutable
     with pytest.raises(Moved, match=r"has no object\._schema"):
         schema(object())
-
-
-class Branching(nn.Module):
-    """One convolution whose output is used twice, one layer that is called twice, and one batch norm to fold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.second, self.beside = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.twice, self.after = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        x = self.norm(self.first(x))
-        y = self.second(x)
-        y = y + self.beside(y)
-        return self.after(self.twice(y)) + self.after(self.twice(x))
-
-
-def test_batch_norm_is_folded_where_nothing_else_sees_the_convolution():
-    torch.manual_seed(0)
-    model = Branching()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            nn.init.normal_(module.weight)
-    model.double().eval()
-    folded, x = fold_batch_norm(model), torch.rand(3, 1, 8, 8, dtype=torch.float64)
-    torch.testing.assert_close(folded(x), model(x), rtol=1e-12, atol=1e-12)
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules()) == 2
-    assert isinstance(model.norm, nn.BatchNorm2d)
-
-
-def test_a_norm_without_statistics_stays():
-    folded = fold_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)).eval())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())

@@ -8,5 +8,6 @@ UNTRACEABLE = (
     AttributeError,
     ValueError,  # torch.fx.proxy.TraceError too
     IndexError,
+    NameError,  # of weights that belong to no module
     AssertionError,  # of a layer that eval() does not reach
 )
