@@ -34,7 +34,7 @@ def evaluate(
     y: Any = None,
     *,
     attack: Any = "autoattack",
-    norm: str | Sequence[str] | None = None,
+    norm: str | float | Sequence[str | float] | None = None,
     eps: Any = "8/255",
     out: str | Path | None = None,
     name: str = "",
@@ -62,7 +62,8 @@ def evaluate(
         y: Labels (n,), integers from 0. Only with images.
         attack: A name, with parameters as in ``"pgd:steps=40,random_start=true"``; a table such as
             ``{"name": "pgd", "steps": 40}``; an `epsbench.attacks.Attack`; or a list of these.
-        norm: the name of a norm, or a list; default: that of the attacks that are objects, else ``"linf"``.
+        norm: The name of a norm, or its p (1, 2 or ∞), or a list; default: that of the attacks that are objects, else
+            ``"linf"``.
         eps: The radius in pixel units, such as ``"8/255"`` or 0.03, or a list.
         out: A results folder. It keeps records and images; the same call goes on from there, and computes only what is
             missing. Default: nothing is kept.
@@ -111,7 +112,7 @@ def evaluate(
         results = results or Path(stack.enter_context(temporary_folder("epsbench-", "evaluate", "give out=, or ")))
         random: dict[str, Any] = {} if randomness is None else {"randomness": dict(randomness)}
         suite = evaluation_suite(
-            named, data, entries, norm or norms or "linf", _plain_numbers(eps), base=Path.cwd(),
+            named, data, entries, _norm_names(norm) or norms or "linf", _plain_numbers(eps), base=Path.cwd(),
             limit=_plain(limit), precision=precision, seed=_plain(seed), early_stop=_plain(early_stop), curve=curve,
             **random,
         )  # fmt: skip
@@ -206,6 +207,13 @@ def _names(class_names: Any) -> tuple[str, ...]:
             f"class_names: is a {type(class_names).__name__}; give a list of names, in the order of the model's outputs"
         )
     return tuple(map(str, class_names))
+
+
+def _norm_names(norm: Any) -> Any:
+    """Norms as they are named here, for those who write the p of a norm, as `torch.linalg.norm` does: 1, 2 or ∞."""
+    if isinstance(norm, list | tuple):
+        return [_norm_names(each) for each in norm]
+    return {1: "l1", 2: "l2", math.inf: "linf"}.get(norm, norm) if isinstance(norm, float | int) else norm
 
 
 def _plain(value: Any) -> Any:

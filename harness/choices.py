@@ -133,6 +133,12 @@ WeightsFolder = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Use at most N examples of each split.")]
 PrecisionOption = Annotated[Precision | None, typer.Option(help="Replaces the suite's own precision.")]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The weights of MODEL, a checkpoint or safetensors.")
+]
+Key = Annotated[str, typer.Option(metavar="KEY", help="Which weights of the file, such as ema.")]
+Mean = Annotated[str, typer.Option(metavar="M,M,M", help="What images are normalised with before MODEL.")]
+Std = Annotated[str, typer.Option(metavar="S,S,S", help="Likewise.")]
 SaveImages = Annotated[
     Path | None,
     typer.Option(metavar="FILE.npz", help="Also write the adversarial images, with labels, predictions and ε."),

@@ -43,7 +43,7 @@ def suite_of(
 
     Raises `InputError` for arguments that cannot be used.
     """
-    entries = [_model(parsed(model), weights, key, mean, std) for model in models]
+    entries = [with_weights(parsed(model), weights, key, mean, std) for model in models]
     if score is not None and attacks:
         raise InputError("--score: judges the images of a file, so no attack is made; leave out --attack")
     wanted: list[Entry] = [f"images:{score}"] if score else [parsed(each) for each in attacks or [DEFAULT_ATTACK]]
@@ -56,8 +56,11 @@ def suite_of(
     return suite
 
 
-def _model(model: Entry, weights: Path | None, key: str, mean: str, std: str) -> Entry:
-    """A model, with the weights of a file where one is given."""
+def with_weights(model: Entry, weights: Path | None, key: str, mean: str, std: str) -> Entry:
+    """A model, with the weights of a file where one is given.
+
+    Raises `InputError` for options that belong to such a file where there is none, and for numbers that are none.
+    """
     more: dict[str, Any] = {name: _numbers(name, text) for name, text in (("mean", mean), ("std", std)) if text}
     if weights is None:
         given = {"--key": key, "--mean": mean, "--std": std}

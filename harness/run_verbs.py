@@ -20,15 +20,19 @@ from epsbench.harness.choices import (
     Devices,
     Executor,
     KeepImages,
+    Key,
     Limit,
+    Mean,
     Out,
     Precision,
     PrecisionOption,
     Quiet,
     SaveImages,
+    Std,
     SuitesArgument,
     Threads,
     TimeLimit,
+    Weights,
     WeightsFolder,
     kept_images,
 )
@@ -117,12 +121,10 @@ def evaluate(
     eps: Annotated[
         list[str] | None, typer.Option(metavar="ε", help="In pixel units; may be repeated. Default: 8/255.")
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The weights of MODEL, a checkpoint or safetensors.")
-    ] = None,
-    key: Annotated[str, typer.Option(metavar="KEY", help="Which weights of the file, such as ema.")] = "",
-    mean: Annotated[str, typer.Option(metavar="M,M,M", help="What images are normalised with before MODEL.")] = "",
-    std: Annotated[str, typer.Option(metavar="S,S,S", help="Likewise.")] = "",
+    weights: Weights = None,
+    key: Key = "",
+    mean: Mean = "",
+    std: Std = "",
     out: Annotated[Path, typer.Option(metavar="DIR", help="The results folder.")] = Path("results/evaluate"),
     score: Annotated[
         Path | None, typer.Option(metavar="FILE.npz", help="Judge these adversarial images instead of attacking.")
@@ -168,18 +170,22 @@ def audit(
         typer.Argument(metavar="MODEL", help="A model, named as in a suite.", autocompletion=completion.models),
     ],
     data: DataName,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A file of weights; default: the model as it is built.")
-    ] = None,
+    weights: Weights = None,
+    key: Key = "",
+    mean: Mean = "",
+    std: Std = "",
     precision: PrecisionOption = None,
     device: Device = None,
     data_folder: DataDir = None,
     data_memory: DataMemory = None,
 ) -> None:
     """Audit a model before measuring it. Exit code 0: no finding voids its numbers, 1: one does, 2: cannot run."""
+    from epsbench.harness.evaluate_verb import with_weights
+    from epsbench.harness.plan.one_word import parsed
     from epsbench.harness.run.audits.alone import audit_alone
 
     wanted = precision or Precision.AUTO
-    code, text = audit_alone(model, data, weights=weights, precision=wanted.value, device=device, data_root=data_folder)
+    entry = with_weights(parsed(model), weights, key, mean, std)
+    code, text = audit_alone(entry, data, precision=wanted.value, device=device, data_root=data_folder)
     echo(text)
     raise typer.Exit(code)

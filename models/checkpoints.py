@@ -71,7 +71,8 @@ def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
     first = fits[0]
     if any(not _equal(first.state, other.state) for other in fits[1:]):
         choices = ", ".join(dict.fromkeys(_called(fit) for fit in fits))
-        remedy = f'name one, such as key = "{fits[-1].key}"' if first.key != fits[-1].key else "keep one in the file"
+        last = fits[-1].key
+        remedy = f'name one, such as key = "{last}" (--key {last})' if first.key != last else "keep one in the file"
         raise ValueError(f"weights {where}: {len(fits)} sets of weights fit this model ({choices}); {remedy}")
     if any(value.is_meta for value in first.state.values()):
         raise ValueError(f"weights {where}: the tensors have no data: they were on the device 'meta' when saved")
@@ -168,7 +169,7 @@ def _is_normalisation(name: str, value: Tensor, network: nn.Module) -> bool:
     if not layers:
         raise ValueError(
             f"{name} is {rounded(value)}: the file's model normalises its images, and the architecture does not; give "
-            "mean and std beside architecture, or normalise in the model"
+            "mean and std beside architecture (--mean and --std), or normalise in the model"
         )
     theirs = value.flatten().float()
     for layer in layers:

@@ -205,6 +205,13 @@ def test_a_damaged_file_of_images_is_one_message(call, tmp_path, content):
     assert "Traceback" not in error
 
 
+def test_an_array_without_a_name_is_no_file_of_images(call, tmp_path):
+    np.save(tmp_path / "made.npy", np.zeros((120, 1, 8, 8), np.float32))
+    code, _, error = call(*OWN, "--score", tmp_path / "made.npy", "--eps", "0.08", "--out", tmp_path / "out")
+    assert code == 2
+    assert "made.npy: holds one array without a name; save it as numpy.savez(" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [

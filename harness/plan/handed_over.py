@@ -31,8 +31,8 @@ class HandedOver(BatchAttack):
     """The images of a ``.npz`` file, one for each test image, in their order.
 
     The images are floats in [0, 1] or uint8, (n, C, H, W) or (n, H, W, C), in an array ``images`` or ``x_adv``. What
-    lies outside the ball or the box is projected, and a finding says so. Labels beside them must be those of the test
-    images (`other_labels`).
+    lies outside the ball is projected, and a finding says so. Labels beside them must be those of the test images
+    (`other_labels`).
     """
 
     version: ClassVar[int | str] = 1
@@ -55,7 +55,11 @@ class HandedOver(BatchAttack):
         arrays = members_of(Path(path))
         name = next((name for name in ARRAYS if name in arrays), None)
         if name is None:
-            raise InputError(f"{path}: has no array of images; call it images")
+            single = "" in arrays
+            what = "holds one array without a name" if single else "has no array of images"
+            raise InputError(
+                f"{path}: {what}; save it as numpy.savez({str(Path(path).with_suffix('.npz'))!r}, images=…)"
+            )
         member = arrays[name]
         member.require_plain()
         size = math.prod(member.shape) * (1 if member.dtype == np.uint8 else 4)

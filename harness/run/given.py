@@ -52,6 +52,11 @@ def given_data(x: Any, y: Any, classes: int, class_names: tuple[str, ...]) -> tu
     if isinstance(x, str | Mapping):
         if y is not None:
             raise InputError("y: labels come with data that is named; leave y out")
+        if isinstance(x, Mapping) and "name" not in x:
+            raise InputError(
+                "x: is a table without a name; give images and labels as x and y, or a table such as "
+                '{"name": "npz", "path": "test.npz"}'
+            )
         return _named(parsed(x) if isinstance(x, str) else dict(x), classes, class_names), {}
     where = "x"
     if y is None and isinstance(x, torch.utils.data.DataLoader):
@@ -84,7 +89,9 @@ def _of_arrays(x: Any, y: Any) -> Part:
     images = as_array(x, "x")
     if images.dtype == "uint8":
         raise InputError("x: is uint8; images are floats in [0, 1] here: give x / 255")
-    if images.dtype.kind in "iub":
+    if images.dtype.kind == "b":
+        raise InputError("x: is bool; images are floats in [0, 1]: give x.astype('float32'), or x.float() of a tensor")
+    if images.dtype.kind in "iu":
         raise InputError(f"x: is {images.dtype}; images are floats in [0, 1]: give x / 255")
     shape = images.shape
     if len(shape) == 4 and shape[3] in (1, 3) and shape[1] == shape[2] > 3:

@@ -38,6 +38,11 @@ def test_numbers_of_numpy_are_numbers(network, x, y):
     assert other[0].robust.tolist() == plain[0].robust.tolist()
 
 
+def test_a_norm_may_be_given_by_its_p(network, x, y):
+    result = epsbench.evaluate(network, x[:8], y[:8], attack="fgsm", norm=[1, 2.0, np.inf], eps=0.1)
+    assert [point.norm for point in result] == ["l1", "l2", "linf"]
+
+
 def test_the_file_of_data_may_be_a_path(network, x, y, tmp_path):
     np.savez(tmp_path / "test.npz", images=x.numpy(), labels=y.numpy())
     result = epsbench.evaluate(network, tmp_path / "test.npz", attack="fgsm", eps=0.1)

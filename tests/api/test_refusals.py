@@ -71,6 +71,9 @@ def _linear(classes: int = 10) -> nn.Module:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
+        (lambda x, y: (_linear(), x * 16, y), "in [0, 1]; divide them by the largest value that a pixel can have"),
+        (lambda x, y: (_linear(), x > 0.5, y), "x: is bool; images are floats in [0, 1]: give x.astype('float32')"),
+        (lambda x, y: (_linear(), {"images": x, "labels": y}, None), "x: is a table without a name; give images"),
         (lambda x, y: (_linear(), x * 255, y), "x: pixels go from 0 to 255, and must lie in [0, 1]"),
         (lambda x, y: (_linear(), (x * 255).byte(), y), "x: is uint8; images are floats in [0, 1] here: give x / 255"),
         (lambda x, y: (_linear(), x.permute(0, 2, 3, 1), y), "x: has the shape (80, 8, 8, 1), with channels last"),

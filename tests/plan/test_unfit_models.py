@@ -77,7 +77,7 @@ def test_a_model_of_the_users_that_cannot_be_built_is_refused(refused, tmp_path,
     (tmp_path / "nets.py").write_text(UNBUILT, encoding="utf-8")
     text = refused(small.replace('"smallcnn"', f'["smallcnn", "nets.py:{name}"]'))
     assert re.search(
-        rf"robustness\.matrix\.model: model 'nets\.py:{name}' cannot be built for digits: .*{message}", text
+        rf"robustness\.matrix\.model: model 'nets\.py:{name}' cannot be (built for|used on) digits: .*{message}", text
     )
     assert len(text.splitlines()) == 1
 

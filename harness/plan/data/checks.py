@@ -66,7 +66,9 @@ def _into_box(low: float, high: float) -> str:
     """What to do with pixels that go from ``low`` to ``high``."""
     if low >= -_OVERSHOT and high <= 1 + _OVERSHOT:  # rounding, or an interpolation that overshoots
         return "set what lies outside to 0 or 1: images.clip(0, 1)"
-    return "undo the normalisation: it belongs into the model" if low < 0 else "divide them by 255"
+    if low < 0:
+        return "undo the normalisation: it belongs into the model"
+    return "divide them by the largest value that a pixel can have, 255 for bytes"
 
 
 def _channels_first(images: np.ndarray, where: str, layout: str) -> np.ndarray:

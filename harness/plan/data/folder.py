@@ -187,7 +187,9 @@ class Folder(DataSource):
         there = {split: root / name for split, names in SPLITS.items() for name in names if (root / name).is_dir()}
         if "test" not in there and "validation" in there:
             there["test"] = there.pop("validation")
-        if not there or set(there) == {"train"}:
+        if set(there) == {"train"} and _subfolders(root) == [there["train"]] and _subfolders(there["train"]):
+            raise InputError(f"{root}: has train, and neither test nor val; give {there['train']} to measure on it")
+        if not there or set(there) == {"train"}:  # a class may be called so
             there = {"test": root}
         if not _subfolders(there["test"]):
             loose = any(path.suffix.lower() in ENDINGS for path in there["test"].iterdir())

@@ -15,7 +15,6 @@ from epsbench.harness.plan.data import DataDescription
 from epsbench.harness.plan.data.checks import checked_labels
 from epsbench.harness.plan.data.decoded import Decoder
 from epsbench.harness.plan.data.decoding import Shaping, by_threads, of_one_size
-from epsbench.harness.plan.data.ids import chosen_numbers
 from epsbench.harness.plan.data.manifest import described
 from epsbench.harness.plan.data.own import short_path
 from epsbench.harness.plan.data.source import DataSource, Facts, Part, Splits, description_of, digest_of
@@ -111,10 +110,7 @@ class HuggingFace(DataSource):
             known = self._labels(dataset, labels, split)
             pixels = self._decoded(self._plain(dataset, images), images, first.shape)
             parts[split] = Part(decoder.collect(split, pixels, len(dataset), self._where), known)
-        test = parts["test"]
-        if self.ids and test is not None:
-            parts["test"] = test.take(chosen_numbers(self.base / self.ids, len(test)))
-        return Splits.of(parts, self._where, names, work=decoder.work)
+        return Splits.of(parts, self._where, names, work=decoder.work, ids=self.base / self.ids if self.ids else None)
 
     @property
     def _chosen(self) -> Mapping[str, Any]:

@@ -13,7 +13,6 @@ from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.data import DataDescription
 from epsbench.harness.plan.data.checks import LAYOUTS, checked_labels
 from epsbench.harness.plan.data.decoded import Decoder
-from epsbench.harness.plan.data.ids import chosen_numbers
 from epsbench.harness.plan.data.manifest import described
 from epsbench.harness.plan.data.members import Member, members_of
 from epsbench.harness.plan.data.own import short_path
@@ -84,11 +83,8 @@ class Npz(DataSource):
                 wanted[split] = self._pair(arrays, split, self.path)
         decoder = Decoder(where, sum(_size(images) for images, _ in wanted.values()))
         parts: dict[str, Part | None] = {name: self._part(decoder, name, *pair) for name, pair in wanted.items()}
-        test = parts["test"]
-        if self.ids and test is not None:
-            parts["test"] = test.take(chosen_numbers(self.base / self.ids, len(test)))
         labels = tuple(map(str, names.read())) if names is not None else ()
-        return Splits.of(parts, where, labels, work=decoder.work)
+        return Splits.of(parts, where, labels, work=decoder.work, ids=self.base / self.ids if self.ids else None)
 
     def _arrays(self, name: str) -> Mapping[str, Member]:
         path = self.base / name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,7 @@ import numpy as np
 from epsbench.harness.errors import InputError
 from epsbench.harness.plan.data import DataDescription
 from epsbench.harness.plan.data.decoded import WorkFolder
+from epsbench.harness.plan.data.ids import chosen_numbers
 from epsbench.harness.plan.data.pixels import Images, chunks, taken
 
 SEED = 42
@@ -51,6 +53,8 @@ class Splits:
     """Splits that it lacks, each with the reason where there is one."""
     work: WorkFolder | None = field(default=None, compare=False)
     """The folder of the images that were decoded into files, until it is kept or goes."""
+    largest: int = field(default=0, compare=False)
+    """The largest label of the source: that of images that are not measured on counts, too."""
 
     @classmethod
     def of(
@@ -60,11 +64,13 @@ class Splits:
         class_names: tuple[str, ...] = (),
         missing: Mapping[str, str] | None = None,
         work: WorkFolder | None = None,
+        ids: Path | None = None,
     ) -> Splits:
         """The splits by name (``train``, ``validation``, ``test``); training examples are put into a random order.
 
-        Without a validation split, the last tenth of them becomes one. Raises `InputError` where there is no test
-        split, or where the images of two splits have different shapes.
+        Without a validation split, the last tenth of them becomes one. ``ids`` is a file of the positions of the test
+        images to measure on; default: all. Raises `InputError` where there is no test split, where the images of two
+        splits have different shapes, or for positions that there are not.
         """
         test, train, validation = (parts.get(name) for name in ("test", "train", "validation"))
         if test is None:
@@ -79,7 +85,9 @@ class Splits:
             if held_out:
                 validation = train.take(order[len(order) - held_out :])
             train = train.take(order[: len(order) - held_out])
-        return cls(test, train, validation, class_names, missing or {}, work)
+        largest = max(int(part.labels.max()) for part in (train, validation, test) if part is not None and len(part))
+        test = test.take(chosen_numbers(ids, len(test))) if ids else test
+        return cls(test, train, validation, distinct(class_names), missing or {}, work, largest)
 
     @property
     def parts(self) -> tuple[Part | None, Part | None, Part]:
@@ -129,7 +137,7 @@ class Facts:
 
 def description_of(splits: Splits, label: str, facts: Facts, content: str) -> DataDescription:
     """The description of what a source has read; ``content`` is a digest of it."""
-    largest = max(int(part.labels.max()) for part in splits.parts if part is not None and len(part))
+    largest = splits.largest
     classes = facts.classes or len(splits.class_names) or largest + 1
     if largest >= classes:
         raise InputError(f"{label}: has a label {largest}, and there are {classes} classes; they are counted from 0")
@@ -149,6 +157,12 @@ def description_of(splits: Splits, label: str, facts: Facts, content: str) -> Da
     )  # fmt: skip
     # Two data sets of one name, such as test.npz in two folders, never share a table.
     return replace(described, name=f"{label} ({described.identity[:8]})")
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes, each once: with its number where several classes have it, as two of ImageNet are a crane."""
+    times = Counter(names)
+    return tuple(f"{name} ({number})" if times[name] > 1 else name for number, name in enumerate(names))
 
 
 def statistics(images: Images, most: int = 2_000) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -123,12 +123,13 @@ def why_not_built(name: str, data: str, error: BaseException) -> str:
     text = " ".join(str(error).split())
     module, function = _raiser(error)
     if isinstance(error, InputError) or (isinstance(error, ValueError) and module.startswith("epsbench.models.")):
-        remedy = ""
+        remedy, fails = "", "built for"
         if function == "verified" and data in text:  # it does not take the images of this data, or gives other outputs
             given = in_memory("model", name) is not None  # an object, which has been built already
-            asked = _BATCHES if "does not take" in text else ""
+            asked = _BATCHES if "does not take" in text and "channels = 1" not in text else ""
+            fails = "used on"
             remedy = _TYPES if any(each in text for each in _LOW) else asked if given else _FACTS
-        return f"model {name!r} cannot be built for {data}: {text}{remedy}"
+        return f"model {name!r} cannot be {fails} {data}: {text}{remedy}"
     missing = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
     if missing and not Path(missing).is_absolute():
         remedy = (

@@ -79,7 +79,9 @@ def unreadable(place: str, base: Path, error: Exception) -> str:
         return f"{beside} is {kind_of(beside).text}; give the path of a file"
     if beside.with_name(f"{beside.name}.index").is_file():
         return f"{beside} is a checkpoint of TensorFlow; save the weights as a state dict of torch, with torch.save"
-    also = "" if here == beside or here.exists() else f", and there is no {here} either"
+    if here == beside:
+        return f"{beside} cannot be read ({reason}); check the path"
+    also = "" if here.exists() else f", and there is no {here} either"
     return f"{beside} cannot be read ({reason}){also}; give a path relative to the suite's folder"
 
 

@@ -14,6 +14,7 @@ from epsbench.harness.findings import Finding, voids
 from epsbench.harness.plan.named import Named
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
+from epsbench.harness.plan.one_word import Entry, parsed
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.audits.auditor import Auditor
 from epsbench.harness.run.audits.fresh_process import recipe_of_name
@@ -25,7 +26,6 @@ from epsbench.harness.run.speed.prepare import prepare
 from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.trial import Use, refusal
 from epsbench.models.base import Architecture, DataShape
-from epsbench.models.checkpoints import load_checkpoint
 
 IMAGES = 128
 # By kind of device. A CPU is left out of fp16, which takes it fifty times as long.
@@ -33,28 +33,27 @@ PRECISIONS = {"cpu": ("float32", "bf16"), "cuda": ("float32", "bf16", "fp16")}
 
 
 def audit_alone(
-    model: str,
+    model: Entry,
     data: str,
     *,
-    weights: Path | None = None,
     precision: str = "auto",
     device: str | None = None,
     data_root: Path | None = None,
 ) -> tuple[int, str]:
     """The exit code (1 where a finding voids the model's numbers, else 0) and the findings as text.
 
-    ``model`` is named as in a suite, relative to the current folder; ``weights`` is a file of its weights.
-    The text lists the share of zero gradients in every precision that suits the device, and findings for
-    ``precision`` only.
+    ``model`` is named as in a suite, and ``data`` in one word, relative to the current folder. The text lists the share
+    of zero gradients in every precision that suits the device, and findings for ``precision`` only.
+
     Raises `InputError` when the model, its weights or the data cannot be used.
     """
     here, chosen = Path.cwd(), choose_device(device)
     context = Context(here, here, chosen, suite="", base=here, data_root=data_root)
-    everything = context.data(read_data(data, here), None)
+    everything = context.data(read_data(parsed(data), here), None)
     examples, description = everything.test, everything.description
     named = registry.name_with_parameters("model", model, context.base)
-    build = _builder(named, description, weights, context)
-    if problem := refusal(model, build, everything, Use(batch=IMAGES)):
+    label, build = named.label(), _builder(named, description, context)
+    if problem := refusal(label, build, everything, Use(batch=IMAGES)):
         raise InputError(problem)
     rows = torch.arange(min(IMAGES, len(examples)), device=context.device)
     x, y = examples.pixels(rows), examples.labels[rows]
@@ -62,7 +61,7 @@ def audit_alone(
         network = build().eval()
         judge = Judge(network, context.device)
         logits = judge.logits(x, len(x))
-        recipe = recipe_of_name(named, description, context, weights)
+        recipe = recipe_of_name(named, description, context)
         auditor = Auditor(Probe(judge, x, y, len(x)), description, network, everything, recipe)
         findings = [*context.precision_findings(precision), *auditor.model(logits, y)]
         if not voids(findings):
@@ -72,16 +71,16 @@ def audit_alone(
     # The model is the user's code and may raise anything, or even try to exit.
     except FAILURES as error:
         reason = first_line(error) if str(error) else type(error).__name__
-        raise InputError(f"model {model!r} cannot be audited on {data}: {reason}") from error
+        raise InputError(f"model {label!r} cannot be audited on {data}: {reason}") from error
     right = int((logits.argmax(1) == y).sum())
-    head = f"{model} on {len(x)} test images of {data}: {right} right"
+    head = f"{label} on {len(x)} test images of {data}: {right} right"
     shares = [f"  gradients of exactly 0 in {name}: {share:.1%}" for name, share in auditor.shares.items()]
     lines = [f"{finding.severity:>7}  {finding.code}: {finding.message}" for finding in findings] or ["no findings"]
     return (1 if voids(findings) else 0), "\n".join([head, *shares, *lines])
 
 
-def _builder(model: Named, shape: DataShape, weights: Path | None, context: Context) -> Callable[[], nn.Module]:
-    """A function that builds the model with its weights, on the device. Raises `InputError` for what is no model."""
+def _builder(model: Named, shape: DataShape, context: Context) -> Callable[[], nn.Module]:
+    """A function that builds the model, on the device. Raises `InputError` for what is no model."""
     architecture = registry.make("model", model, context.base)
     if not isinstance(architecture, Architecture):
         raise InputError(f"model {model.label()!r} is no classifier, and only classifiers can be audited")
@@ -89,8 +88,6 @@ def _builder(model: Named, shape: DataShape, weights: Path | None, context: Cont
     def build() -> nn.Module:
         architecture.check(shape)
         network: nn.Module = seeded(lambda: architecture.build(shape), 0)
-        if weights is not None:
-            load_checkpoint(network, weights)
         return network.to(context.device)
 
     return build

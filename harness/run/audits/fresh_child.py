@@ -23,7 +23,6 @@ from epsbench.harness.run.machine.environment import arithmetic
 from epsbench.harness.run.machine.memory import in_chunks
 from epsbench.harness.run.training.seeding import seeded
 from epsbench.harness.run.training.weights import load_weights, weights_path
-from epsbench.models.checkpoints import load_checkpoint
 
 BATCH = 32  # images at a time
 
@@ -45,8 +44,6 @@ def _built(recipe: Recipe) -> nn.Module:
     network: nn.Module = seeded(lambda: architecture.build(recipe.shape), recipe.seed)
     if recipe.kept is not None and load_weights(*recipe.kept, network) is None:
         raise FileNotFoundError(f"{weights_path(*recipe.kept)} is no longer there")
-    if recipe.checkpoint is not None:
-        load_checkpoint(network, recipe.checkpoint)
     return network
 
 

@@ -70,9 +70,6 @@ class Recipe:
     kept: tuple[Path, str] | None = None
     """Folder and key of its trained weights; None where it is measured as it is built."""
 
-    checkpoint: Path | None = None
-    """A file of weights to load instead."""
-
 
 def recipe_of(cell: RobustnessCell, shape: DataShape, context: Context) -> Recipe | None:
     """How the model of a cell is built again; None for models without code of the user's, which hide nothing."""
@@ -81,9 +78,9 @@ def recipe_of(cell: RobustnessCell, shape: DataShape, context: Context) -> Recip
     return _recipe(cell.model, shape, context, seed=cell.seed, kept=kept)
 
 
-def recipe_of_name(model: Named, shape: DataShape, context: Context, checkpoint: Path | None) -> Recipe | None:
+def recipe_of_name(model: Named, shape: DataShape, context: Context) -> Recipe | None:
     """The same for a model that no cell names."""
-    return _recipe(model, shape, context, checkpoint=checkpoint and checkpoint.resolve())
+    return _recipe(model, shape, context)
 
 
 def _recipe(
@@ -92,7 +89,6 @@ def _recipe(
     context: Context,
     seed: int = 0,
     kept: tuple[Path, str] | None = None,
-    checkpoint: Path | None = None,
 ) -> Recipe | None:
     if registry.in_memory("model", model.name) is not None:
         return None  # an object of this process cannot be built elsewhere
@@ -100,7 +96,7 @@ def _recipe(
     if not isinstance(architecture.inner() if isinstance(architecture, FromFile) else architecture, Custom):
         return None
     built_for = Shape(shape.name, shape.shape, shape.classes, shape.mean, shape.std)
-    return Recipe(model, context.base.resolve(), built_for, str(context.device), seed, kept, checkpoint)
+    return Recipe(model, context.base.resolve(), built_for, str(context.device), seed, kept)
 
 
 class FreshProcess:

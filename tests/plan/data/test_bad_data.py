@@ -93,6 +93,12 @@ def test_a_rotation_noted_beside_the_pixels_is_not_made(base):
     assert read_data("photos", base).description.shape == (3, 8, 16)
 
 
+def _only_for_training(photos: Path) -> None:
+    photos.rename(photos.with_name("train"))
+    photos.mkdir()
+    photos.with_name("train").rename(photos / "train")
+
+
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
@@ -114,12 +120,19 @@ def test_a_rotation_noted_beside_the_pixels_is_not_made(base):
         (lambda photos: (photos / "c").mkdir(), "photos/c: holds no image (.bmp"),
         (lambda photos: [path.unlink() for path in photos.rglob("*.png")], "photos: holds no image"),
         (lambda photos: shutil.rmtree(photos / "b"), "all labels are 0"),
+        (_only_for_training, "photos: has train, and neither test nor val; give"),
     ],
-    ids=["broken", "truncated", "empty file", "16 bits", "size", "dangling link", "empty class", "none", "one class"],
+    ids=["broken", "truncated", "empty file", "16 bits", "size", "dangling link", "empty class", "none", "one class",
+         "only train"],
 )  # fmt: skip
 def test_folders_that_cannot_be_used(base, change, wanted):
     change(base / "photos")
     assert wanted in message(base)
+
+
+def test_a_class_may_be_called_train(base):
+    (base / "photos" / "b").rename(base / "photos" / "train")
+    assert read_data("photos", base).description.class_names == ("a", "train")
 
 
 def test_hidden_files_and_links_in_circles_are_no_images(base):

@@ -124,10 +124,17 @@ def test_ids_choose_examples_in_their_order(base):
     (base / "ids.txt").write_text("# chosen\n7\n2 ignored\n")
     read = splits({"name": "npz", "path": "test.npz", "ids": "ids.txt"}, base)
     assert np.array_equal(read.test.images, IMAGES[[7, 2]])
+    (base / "ids.txt").write_text("7\n3\n")  # labels 1 and 0: the classes are those of all the images
+    assert read_data({"name": "npz", "path": "test.npz", "ids": "ids.txt"}, base).description.classes == 3
     (base / "ids.txt").write_text("12\n")
     assert "'12' is no position in the data; give whole numbers from 0 to 11" in message(
         {"name": "npz", "path": "test.npz", "ids": "ids.txt"}, base
     )
+
+
+def test_classes_of_one_name_are_told_apart_by_their_numbers(base):
+    save(base, images=IMAGES, labels=LABELS, class_names=np.array(["crane", "cat", "crane", "dog"]))
+    assert read_data("test.npz", base).description.class_names == ("crane (0)", "cat", "crane (2)", "dog")
 
 
 def test_images_and_labels_in_two_files(base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -111,8 +112,23 @@ def test_weights_of_a_file_are_what_is_audited(folder):
     weights = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).state_dict()
     torch.save({name: value * 1e6 for name, value in weights.items()}, folder / "huge.pt")
     assert "zero-gradient" in audit("mine.py:Linear", "--weights", "huge.pt")[1]
-    with pytest.raises(InputError, match=r"none\.pt: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.pt cannot be read .*; check the path$"):
         audit("mine.py:Linear", "--weights", "none.pt")
+
+
+def test_names_take_parameters_in_one_word_and_weights_a_key_and_a_normalisation(folder):
+    weights = torch.load(right_on_most(folder))
+    torch.save({"model": {name: 0 * value for name, value in weights.items()}, "ema": weights}, folder / "two.pt")
+    test = load_data("digits", None, torch.device("cpu")).test
+    np.savez(folder / "mine.npz", images=test.pixels().numpy(), labels=test.labels.numpy())
+    right = "on 128 test images of digits: 120 right"
+    assert right in audit("mine.py:Linear:width=2", "--weights", "two.pt", "--key", "ema")[1]
+    assert right not in audit("mine.py:Linear", "--weights", "two.pt", "--key", "ema", "--mean", ".9", "--std", "1")[1]
+    with pytest.raises(InputError, match="--key: belongs to a file of weights"):
+        audit("mine.py:Linear", "--key", "ema")
+    file = "file:two.pt:architecture=mine.py:Linear,key=ema"
+    done = CliRunner().invoke(app, ["audit", file, "--data", "npz:path=mine.npz", "--device", "cpu"])
+    assert "on 128 test images of npz:path=mine.npz: 120 right" in done.output, done.exception
 
 
 @pytest.mark.parametrize(

@@ -192,4 +192,4 @@ def test_built_in_models_are_not_built_again(folder):
     context = job_of(folder, "honest", 0)[1]
     assert recipe_of_name(Named("smallcnn"), DIGITS, context, None) is None
     weights = Named("file:weights.safetensors", (("architecture", "smallcnn"),))
-    assert recipe_of_name(weights, DIGITS, context, None) is None
+    assert recipe_of_name(weights, DIGITS, context) is None
