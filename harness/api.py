@@ -91,7 +91,12 @@ def evaluate(
     """
     results = _folder(out)
     options = Options(
-        batch_size=_plain(batch_size), quiet=not progress, compile=compile, keep_images=ALL, remember=True
+        batch_size=_plain(batch_size),
+        quiet=not progress,
+        compile=compile,
+        keep_images=ALL,
+        remember=True,
+        temporary=results is None,
     )
     from epsbench.harness.run.given import device_of, given_data, given_model
     from epsbench.harness.run.given_attacks import attack_entries

@@ -51,6 +51,8 @@ class Options:
     """How many devices attack one model together: GPUs of this machine, processes that share its cores, or workers of a
     cluster. None: one GPU, or on a CPU as many processes as timing says; on a cluster, those that no other job needs.
     """
+    temporary: bool = False
+    """Whether the results folder goes with the call: an evaluation in Python that keeps nothing."""
     remember: bool = False
     """Whether what the audits found of a model is taken over from an earlier run of this process."""
 

@@ -52,6 +52,12 @@ ATTACK: dict[str, Code] = {
         "An earlier iterate fooled the model, and the image that the attack returned does not.",
         "return the first image that fools the model",
     ),
+    "misses-other-images": Code(
+        "warning",
+        "An attack for the smallest distance found nothing as near as test images of other classes, which are "
+        "adversarial examples: the model is not as robust as these distances say.",
+        "take more steps, or another attack for this norm",
+    ),
 }
 
 CELLS: dict[str, Code] = {

@@ -80,12 +80,13 @@ def _run(work: Plan, results: Path, options: Options) -> int:
         _require_records(jobs, context)
     except KeyboardInterrupt as stop:
         left = plan(suite, context.results, work.records, options.keep_images).pending
-        many = f"{len(suite.cells) - len(left)} of {len(suite.cells)} cells are recorded in {results}"
+        many = f"{len(suite.cells) - len(left)} of {len(suite.cells)} cells are recorded"
+        kept = f" in {results}" if not options.temporary else ", and nothing is kept"
+        remedy = "the same command goes on from there" if not options.temporary else "give out= to go on from there"
         timed = isinstance(stop, TimeIsUpError) and options.time_limit is not None
         why = f"time is up after {shown(options.time_limit or 0)}" if timed else "stopped"
         missing = f"; missing: {_missing(left)}" if timed and left else ""
-        console.print(f"{why}: {many}{missing}; the same command goes on from there", highlight=False, markup=False,
-                      soft_wrap=True)  # fmt: skip
+        console.print(f"{why}: {many}{kept}{missing}; {remedy}", highlight=False, markup=False, soft_wrap=True)
         return TIME_IS_UP if timed else INTERRUPTED
     finally:
         work.records.save()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import epsbench
+from epsbench.attacks import PGD
 from epsbench.harness.digest import cell_id
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import write_record
@@ -32,6 +33,19 @@ def test_a_results_folder_is_gone_on_with(network, x, y, tmp_path, monkeypatch):
     (tmp_path / "out" / "images" / f"{first.records[0].id}.npz").unlink()
     again = epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1, out=tmp_path / "out")
     assert np.array_equal(again.images, first.images)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_an_evaluation_that_is_stopped_says_what_is_kept(network, x, y, tmp_path, capsys, monkeypatch, keeps):
+    def stop(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PGD, "step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        epsbench.evaluate(network, x, y, attack=["fgsm", "pgd"], eps=0.1, out=tmp_path / "out" if keeps else None)
+    _, error = capsys.readouterr()
+    kept = f" in {tmp_path / 'out'}; the same command" if keeps else ", and nothing is kept; give out= to go on"
+    assert f"stopped: 1 of 2 cells are recorded{kept}" in error
 
 
 def test_models_of_one_class_in_one_folder_have_rows_of_their_own_by_name(network, x, y, tmp_path):

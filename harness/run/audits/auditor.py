@@ -37,6 +37,7 @@ from epsbench.harness.run.audits.gradients import (
 from epsbench.harness.run.audits.history import History, Seen
 from epsbench.harness.run.audits.in_depth import Made, audit_in_depth
 from epsbench.harness.run.audits.model import audit_model, not_finite
+from epsbench.harness.run.audits.other_images import audit_other_images
 from epsbench.harness.run.audits.own_attacks import OwnAttacks
 from epsbench.harness.run.audits.points import points
 from epsbench.harness.run.audits.probe import Probe
@@ -222,6 +223,7 @@ class Auditor:
                 findings.append(finding("few-classes", fact, classes=self.shape.classes, least=least))
             findings += guarded("the parts of the attack", lambda: audit_ensemble(attack, outcome, self.shape.classes))
             findings += guarded("the attack", lambda: audit_outcome(outcome, clean_loss if engine.white_box else None))
+            findings += guarded("other images", lambda: audit_other_images(attack.norm, outcome, engine.targets))
             if engine.white_box and not voids(findings):
                 findings += self._one_more_step(engine, attack, outcome)
         return findings

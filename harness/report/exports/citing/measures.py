@@ -79,9 +79,8 @@ OUR_OWN = frozenset({
     "memorised-images", "degenerate-posterior", "decoder-gradient", "constant-dimensions", "likelihood-at-floor",
     # gradients, the attack, cells against each other
     "gradient-not-finite", "precision-masked", "stuck-at-bounds", "no-op", "unmoved", "beyond-ball", "not-pixels",
-    "unkeyed-noise",
-    "outside-ball", "outside-box", "no-ascent", "unconverged", "one-step-short", "lost-iterate", "weaker-than-peers",
-    "eps-not-monotone",
+    "unkeyed-noise", "outside-ball", "outside-box", "no-ascent", "unconverged", "one-step-short", "lost-iterate",
+    "misses-other-images", "weaker-than-peers", "eps-not-monotone",
     # outputs and speed
     "audit-failed", "output-failed", "not-folded", "not-prepared", "not-mixed", "not-traced", "not-compiled",
     "not-graphed", "attacked-alone",
