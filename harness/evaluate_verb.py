@@ -43,7 +43,7 @@ def suite_of(
 
     Raises `InputError` for arguments that cannot be used.
     """
-    entries = [with_weights(parsed(model), weights, key, mean, std) for model in models]
+    entries = [with_weights(model, weights, key, mean, std) for model in models]
     if score is not None and attacks:
         raise InputError("--score: judges the images of a file, so no attack is made; leave out --attack")
     wanted: list[Entry] = [f"images:{score}"] if score else [parsed(each) for each in attacks or [DEFAULT_ATTACK]]
@@ -56,8 +56,8 @@ def suite_of(
     return suite
 
 
-def with_weights(model: Entry, weights: Path | None, key: str, mean: str, std: str) -> Entry:
-    """A model, with the weights of a file where one is given.
+def with_weights(model: str, weights: Path | None, key: str, mean: str, std: str) -> Entry:
+    """A model in one word, with the weights of a file where one is given.
 
     Raises `InputError` for options that belong to such a file where there is none, and for numbers that are none.
     """
@@ -66,8 +66,8 @@ def with_weights(model: Entry, weights: Path | None, key: str, mean: str, std: s
         given = {"--key": key, "--mean": mean, "--std": std}
         if used := [option for option, value in given.items() if value]:
             raise InputError(f"{used[0]}: belongs to a file of weights; name it with --weights FILE")
-        return model
-    return {"name": f"file:{weights}", "architecture": model, **more} | ({"key": key} if key else {})
+        return parsed(model)
+    return {"name": f"file:{weights}", "architecture": parsed(model), **more} | ({"key": key} if key else {})
 
 
 def _numbers(name: str, text: str) -> list[float]:

@@ -63,6 +63,11 @@ class Point:
         return self.record.status == "void"
 
     @property
+    def images(self) -> np.ndarray:
+        """The adversarial images (n, C, H, W), float32 in [0, 1]; an image that is wrong anyway is as it was."""
+        return np.array(self.per_image["images"])
+
+    @property
     def robust(self) -> np.ndarray:
         """Whether each image is classified correctly without and under the attack, (n,)."""
         assert self.record.verdicts is not None
@@ -164,7 +169,7 @@ class Evaluation:
 
         Of several attacks and ε: for each image the first that fools, in their order; else that of the last.
         """
-        images = np.array(self.points[-1].per_image["images"])
+        images = self.points[-1].images
         for point in reversed(self.points[:-1]):
             fooled, at = point.per_image["fooled"], 0
             for part in point.per_image.parts():

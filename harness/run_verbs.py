@@ -181,11 +181,10 @@ def audit(
 ) -> None:
     """Audit a model before measuring it. Exit code 0: no finding voids its numbers, 1: one does, 2: cannot run."""
     from epsbench.harness.evaluate_verb import with_weights
-    from epsbench.harness.plan.one_word import parsed
     from epsbench.harness.run.audits.alone import audit_alone
 
     wanted = precision or Precision.AUTO
-    entry = with_weights(parsed(model), weights, key, mean, std)
+    entry = with_weights(model, weights, key, mean, std)
     code, text = audit_alone(entry, data, precision=wanted.value, device=device, data_root=data_folder)
     echo(text)
     raise typer.Exit(code)
