@@ -147,7 +147,7 @@ def audit_same_gradient(probe: Probe, victim: Victim) -> Iterator[Finding]:
     """Compare the gradient of the copy that is attacked with that of the judge's network, at the probed images."""
     few, y = probe.x[:DIRECTIONS], probe.y[:DIRECTIONS]
     expected = probe.gradient_of(rise, few, y)
-    cosine = F.cosine_similarity(victim.slope(few, y).flatten(1), expected.flatten(1))
+    cosine = F.cosine_similarity(_scaled(victim.slope(few, y)), _scaled(expected))
     differs = ~(cosine > SAME_WAY) & (_largest(expected) > 0)
     if int(differs.sum()) <= len(few) / 2:
         return
@@ -157,6 +157,11 @@ def audit_same_gradient(probe: Probe, victim: Victim) -> Iterator[Finding]:
     if rows > len(few) / 2:
         fact = f"on {rows} of {len(few)} images the attacked copy's gradient points elsewhere than the model's"
         yield finding("copy-differs-under-attack", fact, images=rows, of=len(few), call="the attacked copy's gradient")
+
+
+def _scaled(gradient: Tensor) -> Tensor:
+    """Rows (N, d) whose largest number is 1 in size: the squares of tiny gradients would underflow."""
+    return gradient.flatten(1) / _largest(gradient).clamp_min(1e-38)[:, None]
 
 
 def _largest(gradient: Tensor) -> Tensor:

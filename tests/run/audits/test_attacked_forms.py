@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from broken_models import Wrapped
+from broken_models import Scaled, Wrapped
 from disguises import FlipsOnTheWay
 from hidden_gradients import zeroed
 from late_gradients import SpoiledOffGrid
@@ -60,6 +60,14 @@ def test_a_gradient_that_is_rounding_points_nowhere():
     cosine = F.cosine_similarity(victim.slope(x, y).flatten(1), probe.gradient_of(rise, x, y).flatten(1))
     assert (cosine < 0.5).any()
     assert not list(audit_same_gradient(probe, victim))
+
+
+def test_a_tiny_gradient_is_compared_like_any_other(honest):
+    probe = probe_of(Scaled(honest, 1e-25))
+    network = probe.judge.network
+    assert not list(audit_same_gradient(probe, Victim(network, CPU, "float32", "plain")))
+    (finding,) = audit_same_gradient(probe, Victim(lambda x: network(2 * x.detach() - x), CPU, "float32", "plain"))
+    assert finding.code == "copy-differs-under-attack"
 
 
 def test_a_copy_that_saw_nothing_shows_what_a_model_remembers(honest):
