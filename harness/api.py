@@ -218,7 +218,9 @@ def _norm_names(norm: Any) -> Any:
     """Norms as they are named here, for those who write the p of a norm, as `torch.linalg.norm` does: 1, 2 or ∞."""
     if isinstance(norm, list | tuple):
         return [_norm_names(each) for each in norm]
-    return {1: "l1", 2: "l2", math.inf: "linf"}.get(norm, norm) if isinstance(norm, float | int) else norm
+    if isinstance(norm, bool) or not isinstance(norm, float | int):
+        return norm
+    return {1: "l1", 2: "l2", math.inf: "linf"}.get(norm, norm)
 
 
 def _plain(value: Any) -> Any:
