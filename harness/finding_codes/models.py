@@ -8,7 +8,8 @@ MODEL: dict[str, Code] = {
     "not-finite": Code(
         "void",
         "The model's logits, its codes, or the attack's images, hold NaN or infinity.",
-        "find the division, logarithm or overflow that makes them",
+        "find the division, logarithm or overflow that makes them; a class that is left out needs a finite logit, such "
+        "as -1e4",
     ),
     "probabilities": Code(
         "void",
