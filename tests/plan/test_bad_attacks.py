@@ -53,7 +53,7 @@ ENSEMBLE = '{{ name = "ensemble", parts = [{}] }}'
         (ENSEMBLE.format(""), "parts is empty; name at least one attack"),
         (ENSEMBLE.format(ENSEMBLE.format('"pgd"')), "parts names an ensemble; name its attacks instead"),
         (ENSEMBLE.format('"autoattack"'), "parts names an ensemble; name its attacks instead"),
-        ('{ name = "ensemble" }', "parts is missing"),
+        ('{ name = "ensemble" }', 'parts is missing; give it, as in parts = ["fgsm", "square"]'),
         (ENSEMBLE.format('{ name = "fab-t", targets = 12 }'), "targets = 12 is beyond the 9 wrong classes"),
         ('{ name = "pgd", loss = "hinge" }', "unknown loss 'hinge'; known: cross-entropy"),
         ('{ name = "pgd", loss = "dlr-targeted" }', "needs a target class; set target, use apgd-t"),

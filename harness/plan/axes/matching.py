@@ -83,13 +83,41 @@ def _test(axis: str, value: Any, base: Path) -> Callable[[Any], bool]:
         )
     if isinstance(value, dict) and axis in KINDS:
         wanted = name_with_parameters(axis, value, base)
-        given = {(key, item) for key, item in wanted.params if key in value}
-        return lambda actual: actual.name == wanted.name and given <= set(actual.params)
+        return lambda actual: actual.name == wanted.name and _has(dict(actual.params), dict(wanted.params), value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"must be a value of the axis or a list of them, not {value!r}")
     if isinstance(value, str):
         value, _ = without_alias(axis, value, {})
     return lambda actual: bool((actual.name if isinstance(actual, Named) else actual) == value)
+
+
+def _has(actual: Mapping[str, Any], wanted: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether parameters are as ``given``; ``wanted`` has those with every default filled in.
+
+    A parameter that was added later is in neither where it has its default.
+    """
+    return all(
+        _is(actual[key], wanted[key], item) if key in actual and key in wanted else (key in actual) == (key in wanted)
+        for key, item in given.items() if key != "name"
+    )  # fmt: skip
+
+
+def _is(actual: Any, wanted: Any, given: Any) -> bool:
+    """Whether the value of a parameter is the wanted one. A name inside another matches with any other parameters."""
+    if isinstance(given, list) and isinstance(actual, tuple) and isinstance(wanted, tuple):
+        return len(actual) == len(wanted) == len(given) and all(map(_is, actual, wanted, given))
+    a, b = _table(actual), _table(wanted)
+    if a is None or b is None:
+        return bool(actual == wanted)
+    return a["name"] == b["name"] and _has(a, b, given if isinstance(given, Mapping) else {})
+
+
+def _table(value: Any) -> dict[str, Any] | None:
+    """A frozen table of a name and parameters as a dict; None for other values."""
+    if not isinstance(value, tuple) or not all(isinstance(each, tuple) and len(each) == 2 for each in value):
+        return None
+    table = dict(value)
+    return table if "name" in table else None
 
 
 def _nearest(value: Any, present: Iterable[Any]) -> str:

@@ -12,6 +12,9 @@ from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.plan.named import freeze
 from epsbench.harness.plan.names.raised import what_was_raised
 
+# Of types whose name says little to who writes a suite.
+_EXAMPLES = {"tuple[Attack, ...]": '["fgsm", "square"]'}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -52,6 +55,8 @@ def check_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, An
                     values[key] = freeze(value)
             except (ValueError, TypeError) as error:
                 problems.append(f"{key}: {error}")
+        elif parameter.required and parameter.type in _EXAMPLES:
+            problems.append(f"{key} is missing; give it, as in {key} = {_EXAMPLES[parameter.type]}")
         elif parameter.required:
             problems.append(
                 f"{key} is missing; give {key} = <{parameter.type}>, or name a function of your own that needs no {key}"

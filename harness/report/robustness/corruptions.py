@@ -12,7 +12,7 @@ from epsbench.harness.report.drawing.table import NEEDED, Column, Entry, Table, 
 from epsbench.harness.report.results.apart import SETTING, settings_by_cell
 from epsbench.harness.report.results.cells import way
 from epsbench.harness.report.results.loading import Results
-from epsbench.harness.report.results.units import ABSENT, data_name, percent
+from epsbench.harness.report.results.units import ABSENT, data_name, norm_name, percent
 
 CAPTION = (
     "Accuracy on corrupted test images, without an attack, and below it under an attack where the suite has one. "
@@ -35,9 +35,11 @@ def _table(data: str, records: Sequence[Record], results: Results) -> Table:
     severities = sorted({record.cell["corruption"]["severity"] for record in records})
     setting = settings_by_cell(records, ("augmentation", "subset", "start"))  # the model's name has these
     ways: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    several = len({record.cell["norm"] for record in records if record.cell["attack"]["name"] != "none"}) > 1
     for record in records:
         cell, attack = record.cell, record.cell["attack"]["name"]
-        under = "" if attack == "none" else f"{results.names.attack(cell)} ε {cell['eps']}"
+        norm = f" {norm_name(cell['norm'])}" if several else ""
+        under = "" if attack == "none" else f"{results.names.attack(cell)}{norm} ε {cell['eps']}"
         ways[canonical(way(cell)), under].append(record)
     lines = []
     for (_, under), group in ways.items():

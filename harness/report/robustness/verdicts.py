@@ -29,17 +29,18 @@ def difference(before: Bits, after: Bits) -> str | None:
 def difference_interval(before: Bits, after: Bits) -> tuple[float, float, float] | None:
     """The change of the share of correct verdicts over the seeds that both have: (value, low, high), shares in [-1, 1].
 
-    The 95 % interval is paired over images for one seed, and Student's t over several. None where no seed has
-    verdicts on the same images in both.
+    The 95 % interval is paired over images for one seed, and Student's t over several, unless all give the same
+    change. None where no seed has verdicts on the same images in both.
     """
     seeds = [seed for seed in before if seed in after and len(before[seed]) == len(after[seed]) > 0]
     if not seeds:
         return None
-    if len(seeds) == 1:
+    changes = [float(after[seed].mean() - before[seed].mean()) for seed in seeds]
+    if len(set(changes)) == 1:
         old, new = before[seeds[0]], after[seeds[0]]
         losses, gains = int((old & ~new).sum()), int((~old & new).sum())
         return paired_difference_interval(losses, gains, len(old))
-    return mean_interval([float(after[seed].mean() - before[seed].mean()) for seed in seeds])
+    return mean_interval(changes)
 
 
 def clean(row: Row) -> Bits:

@@ -70,12 +70,14 @@ class Auditor:
         data: Data | None = None,
         recipe: Recipe | None = None,
         identity: str = "",
+        trained: bool = False,
     ) -> None:
         """``probe`` has the judge, and a few test images of ``shape``.
 
         ``original`` is the model that judge and victim are copies of, and ``data`` is what it is trained and tested
         on. ``recipe`` is how the model is built again. Without one of them the audits that need it are left out.
         ``identity`` is a digest of weights, code and data, under which the audits are remembered; empty: they are not.
+        ``trained`` says that epsbench has trained the model.
         """
         self.probe = probe
         self.shape = shape
@@ -84,7 +86,7 @@ class Auditor:
         self.shares: dict[str, float] = {}
         self._history = History(partial(step_success, probe))
         self._shared = 0.0
-        self._made = Made(original, data, recipe)
+        self._made = Made(original, data, recipe, trained)
         self._in_depth_done = False
         self._clean_gradient: Tensor | None = None
         self._before: Tensor | None = None
@@ -121,7 +123,7 @@ class Auditor:
 
     def _of_outputs(self) -> list[Finding]:
         """Findings about outputs and gradients at the probe."""
-        findings = guarded("the model's outputs", lambda: audit_model(self.probe, self.shape))
+        findings = guarded("the model's outputs", lambda: audit_model(self.probe, self.shape, self._made.trained))
         if any(each.code == "not-finite" for each in findings):
             return findings
         gradient = self._clean_gradient = self._gradient()

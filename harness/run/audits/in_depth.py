@@ -38,6 +38,9 @@ class Made:
     recipe: Recipe | None = None
     """How it is built again."""
 
+    trained: bool = False
+    """Whether epsbench has trained it."""
+
     @property
     def train(self) -> Examples | None:
         """Its training images, where there are any."""

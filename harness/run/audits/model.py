@@ -28,8 +28,11 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def audit_model(probe: Probe, shape: DataShape) -> list[Finding]:
-    """Findings about the probed classifier. If its logits are not finite, nothing else is checked."""
+def audit_model(probe: Probe, shape: DataShape, trained: bool = False) -> list[Finding]:
+    """Findings about the probed classifier. If its logits are not finite, nothing else is checked.
+
+    ``trained``: epsbench has trained it, so on images as it is given here.
+    """
     logits = probe.logits_at(probe.x)
     broken = list(not_finite(logits))
     if broken:
@@ -37,7 +40,7 @@ def audit_model(probe: Probe, shape: DataShape) -> list[Finding]:
     return [
         *(audit_votes(probe) if probe.judge.random else _not_a_function(probe, logits)),
         *_probabilities(logits),
-        *_normalisation(probe, logits, shape),
+        *_normalisation(probe, logits, shape, trained),
         *_writes_input(probe),
         *audit_inner_gradients(probe),
     ]
@@ -97,7 +100,7 @@ def _probabilities(logits: Tensor) -> Iterator[Finding]:
         yield finding("probabilities", "the model's outputs are not negative and add up to 1", images=len(logits))
 
 
-def _normalisation(probe: Probe, logits: Tensor, shape: DataShape) -> Iterator[Finding]:
+def _normalisation(probe: Probe, logits: Tensor, shape: DataShape, trained: bool) -> Iterator[Finding]:
     layers = _normalised_again(probe)
     if layers:
         fact = f"the layer {layers[0]} normalises an input that is no longer within [0, 1]"
@@ -105,7 +108,7 @@ def _normalisation(probe: Probe, logits: Tensor, shape: DataShape) -> Iterator[F
         return
     right = logits.argmax(1) == probe.y
     wrong = (~right).nonzero().flatten()
-    if len(wrong) <= BETTER * len(right):
+    if trained or len(wrong) <= BETTER * len(right):
         return  # no other normalisation can gain so much
     for mean, std in _statistics(shape):
         m, s = (torch.tensor(v, device=probe.x.device).view(1, -1, 1, 1) for v in (mean, std))

@@ -116,7 +116,9 @@ class Bench:
             original = logits, classes
             clean_logits, clean_classes = original if test is data.test else _judged(judge, data.test, batch)
             recipe = recipe_of(first, data.description, context)
-            self.auditor = Auditor(Probe(judge, x, y, batch), data.description, network, data, recipe, identity)
+            trained = bool(dict(first.training)["epochs"])
+            probed = Probe(judge, x, y, batch)
+            self.auditor = Auditor(probed, data.description, network, data, recipe, identity, trained)
             self.auditor.model(clean_logits, data.test.labels)
         targets = targets_at(test, positions, logits[positions])
         precision = context.precision(streams[0].cells[0].precision)

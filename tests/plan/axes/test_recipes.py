@@ -103,6 +103,33 @@ def test_what_two_tables_say_together_is_checked(load):
         load(ROBUSTNESS.format(recipes="{ unsmoothed_epochs = 7 }"))
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "left"),
+    [
+        ('{ name = "discretised-logistic" }', {None}),
+        ('"discretised-logistic"', {None}),
+        ('{ name = "discretised-logistic", components = 3 }', {None, 5}),
+        ('{ name = "categorical" }', {3, 5}),
+    ],
+)
+def test_a_name_inside_another_matches_with_the_parameters_given(load, likelihood, left):
+    suite = load(f"""
+[generation]
+data = "digits"
+[generation.matrix]
+z_dim = 2
+model = [
+    "vae",
+    {{ name = "vae", likelihood = {{ name = "discretised-logistic", components = 3 }} }},
+    {{ name = "vae", likelihood = {{ name = "discretised-logistic", components = 5 }} }},
+]
+[[generation.exclude]]
+model = {{ name = "vae", likelihood = {likelihood} }}
+""")
+    # The default is no part of a cell, because the parameter was added later.
+    assert {dict(dict(cell.model.params).get("likelihood", ())).get("components") for cell in suite.cells} == left
+
+
 def test_a_key_that_no_recipe_has_is_named_in_where(load):
     text = GENERATION.format(recipes="{}") + "[[generation.exclude]]\ntraining = { epoch = 5 }\n"
     with pytest.raises(InputError, match="'epoch' is no key of a recipe; did you mean 'epochs'"):

@@ -43,6 +43,8 @@ def test_one_seed_is_paired_over_images_and_several_are_a_mean_over_seeds():
     old, new = right(90), np.roll(right(80), 5)  # 15 fall, 5 rise
     _, low, high = paired_difference_interval(int((old & ~new).sum()), int((~old & new).sum()), N)
     assert difference({0: old}, {0: new, 1: old}) == f"-10.0 points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    twice = dict.fromkeys((0, 1), old), dict.fromkeys((0, 1), new)  # seeds that agree say nothing of seeds
+    assert difference(*twice) == difference({0: old}, {0: new})
     before, after = {s: right(90) for s in range(3)}, {s: right(80 - s) for s in range(3)}
     _, low, high = mean_interval([-0.10, -0.11, -0.12])
     assert difference(before, after) == f"-11.0 points [{100 * low:+.1f}, {100 * high:+.1f}]"

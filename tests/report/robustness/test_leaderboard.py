@@ -149,6 +149,14 @@ def test_t_intervals_stay_inside_zero_and_one():
     assert (score.low, score.high) == (0.0, 1.0)
 
 
+def test_seeds_that_agree_have_the_interval_of_one():
+    """Student's t would be of width 0, and every difference certain."""
+    one = board(factory.robustness(everything, bits(0, 1))).rows[0].worst[Fraction(3, 10)]
+    same = board(*(factory.robustness(everything, bits(0, 1), seed=s) for s in (0, 1))).rows[0].worst[Fraction(3, 10)]
+    assert (same.value, same.low, same.high, same.seeds) == (one.value, one.low, one.high, 2)
+    assert same.low < same.value < same.high
+
+
 def test_data_sets_and_norms_have_boards_of_their_own_and_settings_rows_of_their_own():
     made = boards(
         Results(

@@ -13,12 +13,15 @@ import torch
 from torch import nn
 from zoo import DIGITS, codes, digits, measure, trained
 
-from epsbench.harness.records import write_record
+from epsbench.harness.options import Options
+from epsbench.harness.plan.suite import load_suite
+from epsbench.harness.records import read_records, write_record
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.audits.attack import audit_outcome
 from epsbench.harness.run.audits.model import audit_model
 from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.runner import run_suite
 from epsbench.models.catalogue import SmallCNN
 from epsbench.models.defenses import FGSMLoss
 from epsbench.models.layers import Normalise
@@ -76,6 +79,33 @@ def test_a_normalisation_outside_the_model_is_reported_where_it_hurts(honest):
     (finding,) = audit_model(Probe(judge, test.pixels(slice(0, 32)), test.labels[:32], 32), shape)
     assert finding.code == "normalised-twice"
     assert finding.evidence["accuracy_then"] > finding.evidence["accuracy"] + 0.2
+
+
+BRIEFLY_TRAINED = """
+[robustness]
+data = "digits"
+[robustness.training]
+epochs = 3
+[robustness.matrix]
+model = { name = "smallcnn", width = 8 }
+defense = { name = "pgd-batch", eps = 0.1, steps = 2 }
+attack = "fgsm"
+eps = 0.1
+"""
+
+
+def test_a_model_that_was_trained_here_lacks_no_normalisation(honest, tmp_path):
+    """It may do better on images that are normalised once more, where it was trained too briefly."""
+    (tmp_path / "brief.toml").write_text(BRIEFLY_TRAINED, encoding="utf-8")
+    run_suite(load_suite(tmp_path / "brief.toml"), tmp_path / "out", Options(device="cpu", quiet=True))
+    (record,) = read_records(tmp_path / "out")
+    assert not {"not-normalised", "normalised-twice"} & codes([record])
+    test = digits().test
+    probe = Probe(
+        Judge(broken.NotNormalised(honest), torch.device("cpu")), test.pixels(slice(64)), test.labels[:64], 64
+    )
+    assert "not-normalised" in {each.code for each in audit_model(probe, DIGITS)}
+    assert "not-normalised" not in {each.code for each in audit_model(probe, DIGITS, trained=True)}
 
 
 @pytest.mark.usefixtures("units_for_low_precision")
