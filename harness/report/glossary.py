@@ -35,7 +35,7 @@ HINTS = {
     "confused": "The share of the label's images that are taken for the other class",
     "calibration error": WORDS["calibration error"],
     "under attack": "The calibration error under the strongest attack",
-    "rank": "One more than the number of models whose interval lies wholly above",
+    "rank": "One more than the number of models whose interval lies wholly above that of the row",
     "model": "The network",
     "clean": WORDS["clean accuracy"],
     "worst case": WORDS["worst case"],

@@ -61,7 +61,9 @@ def _print(console: Console, table: Table) -> None:
         console.print(Text(f"  {note}", style="yellow"))
     if layout.left_out:
         left_out = some_of([_with_value(table, title) for title in layout.left_out], most=20)
-        console.print(Text(f"No room for: {left_out}. The HTML page has every column.", style="dim"))
+        console.print(
+            Text(f"Columns left out, for lack of width: {left_out}. The HTML page has all of them.", style="dim")
+        )
     if table.caption:
         console.print(Text(table.caption, style="dim"))
     console.print()

@@ -32,9 +32,9 @@ CAPTION = (
     "Optimality (AttackBench; Cinà et al., 2025): 1 for an attack that fools every image at the smallest distance that "
     "any attack here knows, 0 for one that fools none: the area between its curve of robust accuracy over the distance "
     "and that of the best of all attacks, divided by that of an attack that finds nothing, subtracted from 1. The best "
-    "is only the best of the attacks shown. Local: on one model; global: the mean over models. Measured at: an attack "
-    "that looks for the smallest distance is judged at every distance, any other at its own ε alone. Cost is for an "
-    "attacked image, over all ε. Passes: forward passes without a gradient."
+    "is only the best of the attacks shown. Local: on one model; global: the mean over models. Measured at: "
+    "where an attack is judged. One that looks for the smallest distance is judged at every distance, any other at its "
+    "own ε alone. Cost is for an attacked image, over all ε. Passes: forward passes without a gradient."
 )
 COST_CAPTION = (
     "A point is an attack: its global optimality against the gradients and further forward passes for an image, over "

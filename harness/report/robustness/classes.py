@@ -25,12 +25,12 @@ from epsbench.harness.statistics import share_with_interval
 
 BINS = 15
 CAPTION = (
-    "The accuracy of a class is the worst case over attacks at that ε, with the interval of one class: choosing the "
-    "extreme one is not allowed for. Confused: of the images of a class, the share that the model takes for the other "
-    "one under the strongest attack. Calibration error: the mean distance of confidence and accuracy over "
-    f"{BINS} bins of confidence of equal width (Guo et al., 2017), in percentage points; under attack, of the "
-    "strongest attack that judged every image at that ε. An image that is fooled is not attacked further, so the "
-    "attack does not raise the model's confidence in the wrong class. Of several seeds the first is shown."
+    "The accuracy of a class is the worst case over attacks at that ε. Its interval is that of one class: it does not "
+    "account for the choice of the lowest of several. Confused: of the images of a class, the share that the model "
+    "takes for the other one under the strongest attack. Calibration error: the mean distance of confidence and "
+    f"accuracy over {BINS} bins of confidence of equal width (Guo et al., 2017), in percentage points; under attack, "
+    "of the strongest attack that judged every image at that ε. An image that is fooled is not attacked further, so "
+    "the attack does not raise the model's confidence in the wrong class. Of several seeds the first is shown."
 )
 FOLDED = frozenset({"data", "augmentation", "setting", "ε", "attack"})
 

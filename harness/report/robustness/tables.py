@@ -79,8 +79,8 @@ def board_caption(board: Board) -> str:
     sentences = [
         f"The share{n} classified correctly, with 95 % intervals; ε in pixel units [0, 1]. Worst case: the share "
         "classified correctly under every attack at that ε. Sorted by the worst case at "
-        f"{_ranked_by(board)}. A rank is one more than the number of models whose interval lies wholly above. Where a "
-        "cell failed or is void, the worst case is an upper bound (≤) and the row has no rank.",
+        f"{_ranked_by(board)}. A rank is one more than the number of models whose interval lies wholly above that "
+        "of the row. Where a cell failed or is void, the worst case is an upper bound (≤) and the row has no rank.",
         *([OVER_SEEDS] if any(len(row.seeds) > 1 for row in board.rows) else []),
         *([TRANSFERRED] if board.transferred else []),
         *(f"{curve.capitalize()}: {how}" for curve, how in CURVES.items() if curve in board.curves),
