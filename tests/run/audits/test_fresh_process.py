@@ -120,7 +120,7 @@ def test_trained_weights_come_from_the_cache(folder):
 
 @pytest.fixture
 def recipe(folder) -> Recipe:
-    made = recipe_of_name(Named("models.py:honest"), DIGITS, job_of(folder, "honest", 0)[1], None)
+    made = recipe_of_name(Named("models.py:honest"), DIGITS, job_of(folder, "honest", 0)[1])
     assert made is not None
     return made
 
@@ -190,6 +190,6 @@ def test_without_a_folder_for_temporary_files_the_measurement_goes_on(folder, mo
 
 def test_built_in_models_are_not_built_again(folder):
     context = job_of(folder, "honest", 0)[1]
-    assert recipe_of_name(Named("smallcnn"), DIGITS, context, None) is None
+    assert recipe_of_name(Named("smallcnn"), DIGITS, context) is None
     weights = Named("file:weights.safetensors", (("architecture", "smallcnn"),))
     assert recipe_of_name(weights, DIGITS, context) is None
