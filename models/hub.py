@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -219,10 +218,7 @@ def verified(network: Any, data: DataShape, name: str) -> nn.Module:
             logits = network(probe)
     except _REFUSALS as error:
         shape = "×".join(map(str, data.shape))
-        reason = f"model {name} does not take the {shape} images of {data.name}: {error}"
-        if data.shape[0] == 3 and re.search(r"to have 1 channels?\b", str(error)):
-            reason += "; if its images are grey, say channels = 1 of a folder, as in folder:path=photos,channels=1"
-        raise ValueError(reason) from error
+        raise ValueError(f"model {name} does not take the {shape} images of {data.name}: {error}") from error
     finally:
         _set_mode(network, was_training)
     if not isinstance(logits, Tensor) or logits.shape != (2, data.classes):

@@ -12,7 +12,7 @@ import numpy as np
 from epsbench.harness.records import Record
 from epsbench.harness.report.drawing.table import Entry
 from epsbench.harness.report.results.units import percent, percent_range, plural
-from epsbench.harness.statistics import ends, mean_interval
+from epsbench.harness.statistics import interval_over_seeds
 
 State = Literal["ok", "failed", "void", "missing"]
 STATE_NAMES: dict[State, str] = {"ok": "ok", "failed": "failed", "void": "void", "missing": "not measured"}
@@ -62,8 +62,8 @@ def worst_case(robust: Sequence[np.ndarray]) -> np.ndarray:
 def over_seeds(scores: Sequence[Score]) -> Score:
     """The scores of one cell under several seeds as one: their mean with its Student-t interval.
 
-    Where all seeds give the same number, Student's t knows nothing of how far it may be off: the interval is that of
-    one seed, over images. Seeds without a number are left out of the mean, and the note counts them.
+    Where all seeds give the same number, the interval is that of one seed, over images. Seeds without a number are left
+    out of the mean, and the note counts them.
     """
     if len(scores) == 1:
         return scores[0]
@@ -80,9 +80,7 @@ def over_seeds(scores: Sequence[Score]) -> Score:
     if len(measured) == 1:
         return replace(measured[0], note=note, bound=bound)
     values = [score.value for score in measured if score.value is not None]
-    mean, low, high = mean_interval(values)
-    if len(set(values)) == 1:
-        low, high = ends(mean, measured[0].low, measured[0].high)
+    mean, low, high = interval_over_seeds(values, (measured[0].low, measured[0].high))
     return Score("ok", mean, max(0.0, low), min(1.0, high), measured[0].n, len(measured), bound, note, stdev(values))
 
 

@@ -14,7 +14,7 @@ from epsbench.harness.report.results.cells import AttackKey, attack_key
 from epsbench.harness.report.results.units import change_in_points
 from epsbench.harness.report.robustness.leaderboard import Row
 from epsbench.harness.report.robustness.scores import worst_case
-from epsbench.harness.statistics import mean_interval, paired_difference_interval
+from epsbench.harness.statistics import interval_over_seeds, paired_difference_interval
 
 Bits = Mapping[Any, np.ndarray]
 """Verdicts (n,) by seed: True where an image is classified correctly."""
@@ -35,12 +35,10 @@ def difference_interval(before: Bits, after: Bits) -> tuple[float, float, float]
     seeds = [seed for seed in before if seed in after and len(before[seed]) == len(after[seed]) > 0]
     if not seeds:
         return None
+    old, new = before[seeds[0]], after[seeds[0]]
+    _, *paired = paired_difference_interval(int((old & ~new).sum()), int((~old & new).sum()), len(old))
     changes = [float(after[seed].mean() - before[seed].mean()) for seed in seeds]
-    if len(set(changes)) == 1:
-        old, new = before[seeds[0]], after[seeds[0]]
-        losses, gains = int((old & ~new).sum()), int((~old & new).sum())
-        return paired_difference_interval(losses, gains, len(old))
-    return mean_interval(changes)
+    return interval_over_seeds(changes, (paired[0], paired[1]))
 
 
 def clean(row: Row) -> Bits:

@@ -97,3 +97,18 @@ def _rows_of_jacobian(losses: Tensor, x: Tensor, some: Tensor, *, together: bool
 def input_gradient(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """`loss_gradient` of the cross-entropy with labels ``y`` (N,)."""
     return loss_gradient(network, x, CROSS_ENTROPY, (y,))
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of the angle between two gradients (N, C, H, W), row by row, (N,); 0 where one of them is 0.
+
+    A confident example's gradient may be 1e-20 long. Each row is divided by its largest entry, since squares would
+    underflow.
+    """
+    first, second = (each.flatten(1) / largest(each).clamp_min(1e-38)[:, None] for each in (a, b))
+    return F.cosine_similarity(first, second)
+
+
+def largest(gradient: Tensor) -> Tensor:
+    """The largest number of each row's gradient (N, C, H, W), (N,)."""
+    return gradient.flatten(1).abs().amax(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -225,21 +225,34 @@ class Auditor:
                 findings.append(finding("few-classes", fact, classes=self.shape.classes, least=least))
             findings += guarded("the parts of the attack", lambda: audit_ensemble(attack, outcome, self.shape.classes))
             findings += guarded("the attack", lambda: audit_outcome(outcome, clean_loss if engine.white_box else None))
-            findings += guarded("other images", lambda: audit_other_images(attack.norm, outcome, engine.targets))
+            findings += self._nearer_images(engine, attack, outcome)
             if engine.white_box and not voids(findings):
                 findings += self._one_more_step(engine, attack, outcome)
         return findings
 
     def _one_more_step(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
         """Whether the attack has converged. The same images of the same attack are asked about once."""
-        victim, known = engine.victim, self._memory.there
+        victim = engine.victim
         chosen = stepped(outcome, engine.batch)
         at = engine.targets.index[chosen.to(engine.targets.index.device)]
         key = digest_of(attack, outcome.eps, victim.form, victim.precision, at, outcome.images[chosen])
+        return self._once(
+            key, "one more step", lambda: audit_convergence(attack, outcome, victim, engine.targets, chosen)
+        )
+
+    def _nearer_images(self, engine: Engine, attack: Attack, outcome: Outcome) -> list[Finding]:
+        """Whether the attack missed images of other classes. The distances of a run are those of every ε."""
+        distances, targets = outcome.distances, engine.targets
+        if distances is None:
+            return []
+        key = digest_of(attack, targets.index, torch.from_numpy(distances))
+        return self._once(key, "other images", lambda: audit_other_images(attack.norm, distances, targets))
+
+    def _once(self, key: str, what: str, audit: Callable[[], Iterable[Finding]]) -> list[Finding]:
+        """The findings of an audit that is made once for a ``key``, unless it raised."""
+        known = self._memory.there
         if key not in known:
-            findings = guarded(
-                "one more step", lambda: audit_convergence(attack, outcome, victim, engine.targets, chosen)
-            )
+            findings = guarded(what, audit)
             if failed(findings):
                 return findings
             known[key] = findings

@@ -10,7 +10,6 @@ import torch
 
 from epsbench.attacks.norms import Norm
 from epsbench.harness.findings import Finding, finding
-from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.attack.targets import Targets
 
 ROWS, OTHERS = 32, 64  # images with the largest distances, and images that they are compared with
@@ -18,23 +17,20 @@ NUMBERS = 2**20  # of all pixels that are compared with one image: fewer large i
 FEWEST = 2  # images
 
 
-def audit_other_images(norm: Norm, outcome: Outcome, targets: Targets) -> Iterator[Finding]:
-    """Whether other targets are nearer than what the attack returned.
+def audit_other_images(norm: Norm, distances: np.ndarray, targets: Targets) -> Iterator[Finding]:
+    """Whether other targets are nearer than what an attack returned for each, by its ``distances`` (n,).
 
     The model puts every target into its own class, so those of other classes are adversarial examples: an exact bound
     of the smallest distance, whatever the attack. It is far, but an attack that ends at no point at all is beyond it.
     """
-    if outcome.distances is None:
-        return
-    farthest = torch.from_numpy(np.argsort(-outcome.distances, kind="stable")[:ROWS]).to(targets.labels.device)
-    others = torch.arange(min(OTHERS, len(targets)), device=farthest.device)
-    images = targets.pixels(others)
-    images = images[: max(1, NUMBERS // images[0].numel())]
+    farthest = torch.from_numpy(np.argsort(-distances, kind="stable")[:ROWS]).to(targets.labels.device)
+    rows = targets.pixels(farthest)
+    others = min(OTHERS, max(1, NUMBERS // rows[0].numel()), len(targets))
+    images, labels = targets.pixels(torch.arange(others, device=farthest.device)), targets.labels[:others]
     nearer = []
-    for at in farthest.split(1):
-        apart = targets.labels[others[: len(images)]] != targets.labels[at]
-        distance = float(outcome.distances[int(at)])
-        if bool((norm.size(images[apart] - targets.pixels(at)) < distance * (1 - 1e-5)).any()):
+    for x, at in zip(rows.split(1), farthest.tolist(), strict=True):
+        distance, apart = float(distances[at]), labels != targets.labels[at]
+        if bool((norm.size(images[apart] - x) < distance * (1 - 1e-5)).any()):
             nearer.append(distance)
     if len(nearer) >= FEWEST:
         without = sum(map(math.isinf, nearer))

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from epsbench.attacks.losses import at_class
 from epsbench.harness.findings import Finding, finding
+from epsbench.harness.run.attack.gradient import cosines, largest
 from epsbench.harness.run.attack.victim import DOUBT, Victim, rise
 from epsbench.harness.run.audits import calls
 from epsbench.harness.run.audits.attacked import Attacked
@@ -147,23 +147,13 @@ def audit_same_gradient(probe: Probe, victim: Victim) -> Iterator[Finding]:
     """Compare the gradient of the copy that is attacked with that of the judge's network, at the probed images."""
     few, y = probe.x[:DIRECTIONS], probe.y[:DIRECTIONS]
     expected = probe.gradient_of(rise, few, y)
-    cosine = F.cosine_similarity(_scaled(victim.slope(few, y)), _scaled(expected))
-    differs = ~(cosine > SAME_WAY) & (_largest(expected) > 0)
+    cosine = cosines(victim.slope(few, y), expected)
+    differs = ~(cosine > SAME_WAY) & (largest(expected) > 0)
     if int(differs.sum()) <= len(few) / 2:
         return
     # Where the logits rise together, what is left of their difference's gradient is rounding.
-    differs &= _largest(expected) > FLOAT32 * _largest(probe.gradient_of(at_class, few, y))
+    differs &= largest(expected) > FLOAT32 * largest(probe.gradient_of(at_class, few, y))
     rows = int(differs.sum())
     if rows > len(few) / 2:
         fact = f"on {rows} of {len(few)} images the attacked copy's gradient points elsewhere than the model's"
         yield finding("copy-differs-under-attack", fact, images=rows, of=len(few), call="the attacked copy's gradient")
-
-
-def _scaled(gradient: Tensor) -> Tensor:
-    """Rows (N, d) whose largest number is 1 in size: the squares of tiny gradients would underflow."""
-    return gradient.flatten(1) / _largest(gradient).clamp_min(1e-38)[:, None]
-
-
-def _largest(gradient: Tensor) -> Tensor:
-    """The largest number of each row's gradient (N, C, H, W), (N,)."""
-    return gradient.flatten(1).abs().amax(1)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from epsbench.harness.findings import Finding, finding, slower
+from epsbench.harness.run.attack.gradient import cosines, largest
 from epsbench.harness.run.attack.judge import frozen_copy
 from epsbench.harness.run.attack.random_model import RandomVictim
 from epsbench.harness.run.attack.victim import Victim
@@ -122,22 +122,11 @@ def _agrees(
     close = torch.allclose(
         logits, reference_logits, rtol=1e-3, atol=1e-3 * float(reference_logits.abs().max().nan_to_num() + 1e-6)
     )
-    if close and (cosines(slope, reference) > 0.99).all():
+    moves = largest(reference) > 1e-30  # a confident example's gradient may be mostly rounding
+    if close and (cosines(slope, reference)[moves] > 0.99).all():
         return True
     findings.append(slower("not-prepared", f"the form '{candidate.form}' computes something else than the model", None))
     return False
-
-
-def cosines(gradient: Tensor, expected: Tensor) -> Tensor:
-    """Cosine of the angle between two gradients, row by row, for the rows where ``expected`` is more than rounding.
-
-    A confident example's gradient may be 1e-20 long. Each row is divided by its largest entry, since squares would
-    underflow.
-    """
-    largest = expected.flatten(1).abs().amax(1)
-    moves = largest > 1e-30
-    a, b = (t.flatten(1)[moves] / largest[moves, None] for t in (gradient, expected))
-    return F.cosine_similarity(a, b)
 
 
 def _precision(candidate: Victim, wanted: str, x: Tensor, y: Tensor, findings: list[Finding]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from epsbench.harness.api import evaluate
 from epsbench.harness.cli import main
@@ -128,6 +129,14 @@ def _only_for_training(photos: Path) -> None:
 def test_folders_that_cannot_be_used(base, change, wanted):
     change(base / "photos")
     assert wanted in message(base)
+
+
+def test_a_model_of_one_channel_is_told_how_a_folder_is_read_as_grey(base):
+    model = nn.Sequential(nn.Conv2d(1, 2, 8), nn.Flatten())
+    with pytest.raises(InputError, match=r"cannot be used on .* got 3 channels instead; if its images are grey, say"):
+        evaluate(model, base / "photos", attack="none")
+    result = evaluate(model, {"name": "folder", "path": str(base / "photos"), "channels": 1}, attack="none")
+    assert result.clean_accuracy.n == len(IMAGES)
 
 
 def test_a_class_may_be_called_train(base):
