@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -98,25 +97,34 @@ def test_every_message_is_a_line_of_its_own(call, tmp_path):
     assert all(line.startswith(f"epsbench: {tmp_path / 'bad.toml'}: robustness.") for line in err.splitlines())
 
 
-WITHOUT_TORCH = """
+WITHOUT = """
 import sys
 from epsbench.harness.cli import main
 try:
     main()
 finally:
-    assert "torch" not in sys.modules
+    slow = {forbidden} & sys.modules.keys()
+    assert not slow, slow
 """
+SLOW = {"torch", "torchvision", "timm", "scipy", "pandas", "matplotlib"}
+"""Packages whose import takes longer than what a verb that only reads does. `make bench` measures the verbs."""
+
+
+def without(*packages: str) -> str:
+    """A script that is the command line, and fails where it has imported one of these packages."""
+    return WITHOUT.format(forbidden=set(packages))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "limit"), [(["--help"], 1.5), (["list"], 3.0), (["plan", "mnist", "--out", "not-there"], 3.0)]
+    ("arguments", "packages"),
+    [
+        (["--help"], SLOW | {"numpy", "pydantic"}),
+        (["list"], SLOW),
+        (["plan", "mnist", "--out", "not-there"], SLOW),
+    ],
 )
-def test_what_only_reads_starts_fast_and_without_torch(arguments, limit):
-    began = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], cwd=ROOT, check=True, capture_output=True)
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Processor time, and three times what it takes: a busy machine is no failure.
-    assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < limit
+def test_what_only_reads_imports_nothing_slow(arguments, packages):
+    subprocess.run([sys.executable, "-c", without(*packages), *arguments], cwd=ROOT, check=True, capture_output=True)
 
 
 TINY = """
@@ -128,7 +136,7 @@ matrix = { model = "smallcnn", attack = ["noise", "fgsm"], eps = 0.1 }
 """
 
 
-def test_a_recorded_suite_is_reported_again_at_once_and_without_torch(tmp_path):
+def test_a_recorded_suite_is_reported_again_without_torch(tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
     command = [
         sys.executable,
@@ -142,11 +150,9 @@ def test_a_recorded_suite_is_reported_again_at_once_and_without_torch(tmp_path):
     ]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 2, first.stderr
-    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     again = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *command[3:]], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", without("torch"), *command[3:]], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 2
     assert again.returncode == first.returncode
     assert "smallcnn" in again.stdout
     newest = max(json.loads(path.read_text())["finished"] for path in (tmp_path / "out" / "cells").glob("*.json"))

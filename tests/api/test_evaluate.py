@@ -132,10 +132,11 @@ def test_adversarial_images_alone(network, x, y):
     assert 0.05 < (images - x).abs().max() <= 0.1 + 1e-6
 
 
-def test_import_is_fast_and_brings_no_torch():
+def test_import_brings_next_to_nothing():
+    """It takes 5 ms. Counted in modules, because a busy machine makes seconds longer, and never modules more."""
     script = (
-        "import sys, time; start = time.perf_counter(); import epsbench; taken = time.perf_counter() - start; "
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules; assert taken < 0.1, taken"
+        "import sys; before = set(sys.modules); import epsbench; new = sys.modules.keys() - before; "
+        "assert len(new) < 10, sorted(new)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -94,8 +94,15 @@ class DataDescription:
 
     def subset_identity(self, subset: str) -> str:
         """A digest of `identity` and of every index of this subset of the training examples."""
-        chosen = self.split()[0][SUBSETS[subset](self.sizes[0])]
-        return hashlib.sha256(self.identity.encode() + chosen.astype("<i8").tobytes()).hexdigest()[:16]
+        return self._subset_identities[subset]
+
+    @cached_property
+    def _subset_identities(self) -> dict[str, str]:
+        train = self.split()[0].astype("<i8")
+        parts = {subset: train[chosen(len(train))].tobytes() for subset, chosen in SUBSETS.items()}
+        return {
+            subset: hashlib.sha256(self.identity.encode() + part).hexdigest()[:16] for subset, part in parts.items()
+        }
 
 
 DATASETS: dict[str, DataDescription] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from dataclasses import fields, is_dataclass
 from functools import reduce
 from pathlib import Path
@@ -54,6 +55,9 @@ def _load_module(address: str, name: str, base: Path) -> ModuleType:
     if hint := _old_name(name):
         file = _file_of(name, base)
         raise InputError(f"{address!r}: {hint if not file else f'the file is {file}: give {_in_file(address, file)}'}")
+    loaded = sys.modules.get(name)
+    if loaded is not None and not getattr(getattr(loaded, "__spec__", None), "_initializing", False):
+        return loaded  # nothing runs: a suite of many cells asks for the same few modules hundreds of times
     try:
         with importing():
             return importlib.import_module(name)

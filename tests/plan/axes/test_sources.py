@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,14 @@ def test_halves_are_drawn_from_the_shuffled_split_and_have_identities_of_their_o
     assert not np.intersect1d(*halves).size
     assert abs(np.mean(halves[0]) - np.mean(halves[1])) < 0.1 * len(train)  # shuffled, not the first and the last
     assert len({data.identity, *(data.subset_identity(subset) for subset in SUBSETS)}) == 4
+
+
+def test_halves_are_digested_once(monkeypatch):
+    """A permutation of 50,000 images takes milliseconds, and a suite asks for it in every cell."""
+    data = replace(DATASETS["mnist"])
+    known = [data.subset_identity(subset) for subset in SUBSETS]
+    monkeypatch.setattr(type(data), "split", None)
+    assert [data.subset_identity(subset) for subset in SUBSETS] == known
 
 
 def test_the_defaults_are_no_part_of_a_cell(load, small):

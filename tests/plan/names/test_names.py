@@ -12,7 +12,7 @@ import pytest
 from epsbench.attacks.norms import NORMS
 from epsbench.attacks.pgd import PGD
 from epsbench.harness.errors import InputError
-from epsbench.harness.plan.names import kinds, registry
+from epsbench.harness.plan.names import kinds, loading, registry
 from epsbench.harness.plan.names.hubs import model_names
 from epsbench.harness.plan.names.kinds import KINDS, known_names
 from epsbench.harness.plan.names.registry import make, name_with_parameters
@@ -101,6 +101,13 @@ def test_every_problem_of_an_entry_is_reported_at_once():
     with pytest.raises(InputError) as raised:
         name_with_parameters("attack", {"name": "pgd", "steps": "4", "stats": 1}, HERE)
     assert len(raised.value.messages) == 2
+
+
+def test_a_module_that_is_loaded_is_not_imported_again(monkeypatch):
+    """A suite of many cells asks for the same few modules hundreds of times, and keeping global settings is slow."""
+    first = loading.load_object("epsbench.attacks.pgd:PGD", HERE)
+    monkeypatch.setattr(loading, "importing", None)
+    assert loading.load_object("epsbench.attacks.pgd:PGD", HERE) is first
 
 
 def test_an_attack_in_a_file_beside_the_suite(tmp_path):

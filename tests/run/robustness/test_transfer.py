@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import WITHIN
 from torch.nn import functional as F
 
 from epsbench.attacks.apgd_t import APGDT
@@ -326,7 +327,7 @@ def test_one_at_a_time_takes_its_turn(tmp_path):
     for each in visitors:
         each.start()
     for each in visitors:
-        each.join(timeout=20)
+        each.join(timeout=WITHIN)
     assert most == [1] * 8
     assert not path.exists()
 
