@@ -1,4 +1,4 @@
-"""What the verbs that only read cost, each in a fresh process, beside the import of NumPy as a measure of the machine."""
+"""What the verbs that only read cost in a fresh process, beside the import of NumPy as a measure of the machine."""
 
 from __future__ import annotations
 
