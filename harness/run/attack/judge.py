@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from epsbench.harness.run.attack.few_rows import alike
+from epsbench.harness.run.attack.few_rows import alike, with_alike_products
 from epsbench.harness.run.machine.copies import copy_of
 from epsbench.harness.run.machine.memory import in_chunks
 
@@ -31,7 +31,7 @@ class Judge:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self.network = in_float32(frozen_copy(model, device))
+        self.network = with_alike_products(in_float32(frozen_copy(model, device)))
         self.device = device
         self.forwards = 0
         self.layout = torch.contiguous_format

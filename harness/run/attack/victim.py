@@ -12,7 +12,7 @@ from torch import Tensor
 
 from epsbench.attacks.losses import CROSS_ENTROPY, Loss, at_class
 from epsbench.harness.findings import Finding
-from epsbench.harness.run.attack.few_rows import alike
+from epsbench.harness.run.attack.few_rows import alike, with_alike_products
 from epsbench.harness.run.attack.gradient import Score, loss_gradient, loss_jacobian
 from epsbench.harness.run.attack.graphs import Ladder
 from epsbench.harness.run.attack.line_search import lead_of
@@ -91,6 +91,9 @@ class Victim:
 
     random = False
     """Whether the model answers at random, so that its draws depend on what was asked before."""
+
+    def __post_init__(self) -> None:
+        with_alike_products(self.network)
 
     @property
     def passes(self) -> int:

@@ -11,6 +11,7 @@ from epsbench.attacks.losses import CROSS_ENTROPY, Loss
 from epsbench.harness.run.attack.gradient import loss_gradient
 from epsbench.harness.run.speed.program.forward import rewrite_forward
 from epsbench.harness.run.speed.program.packing import pack
+from epsbench.harness.run.speed.program.products import make_products_alike
 from epsbench.harness.run.speed.program.tracing import trace, values
 
 
@@ -35,6 +36,7 @@ class Program:
         self._step = trace(lambda x, *inputs: loss_gradient(forward, x, loss, inputs), x, *inputs)
         if torch.backends.mkldnn.is_available():
             pack(self._step, values(self._step, x, *inputs))
+        make_products_alike(self._step)
 
     def __call__(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -56,6 +58,7 @@ class ForwardProgram:
         self._forward = _forward(network, x, backward=False, own_layouts=own_layouts)
         if torch.backends.mkldnn.is_available():
             pack(self._forward, values(self._forward, x))
+        make_products_alike(self._forward)
 
     def __call__(self, x: Tensor) -> Tensor:
         with torch.no_grad():
