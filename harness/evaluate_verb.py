@@ -113,12 +113,11 @@ def saved_images(suite: Suite, results: Path, path: Path) -> str:
     Raises `InputError` where none is measured, or the file cannot be written.
     """
     cells = [cell for cell in suite.cells if isinstance(cell, RobustnessCell)]
-    records = [record for cell in cells if (record := find_record(results, cell.id)) and record.failure is None]
-    if not records:
+    known = ((cell.label(), find_record(results, cell.id)) for cell in cells)
+    measured = [(label, record) for label, record in known if record and record.failure is None]
+    if not measured:
         raise InputError(f"--save-images: no attack of {suite.name} was measured, so there are no images")
-    points = evaluation_of(results, records).points
-    written = save_images(points, path)
+    written = save_images(evaluation_of(results, [record for _, record in measured]).points, path)
     if len(written) == 1:
         return f"wrote {written[0]}"
-    names = (f"{file} ({point.attack} {point.norm} {point.eps})" for file, point in zip(written, points, strict=True))
-    return f"wrote {', '.join(names)}"
+    return f"wrote {', '.join(f'{file} ({label})' for file, (label, _) in zip(written, measured, strict=True))}"

@@ -20,6 +20,7 @@ from epsbench.harness.latex import escape
 from epsbench.harness.plan.data.budget import budget
 from epsbench.harness.plan.epsilon import parse_epsilon
 from epsbench.harness.records import Record, images_path, unpack_bits
+from epsbench.harness.records.tables import varying_by_name
 from epsbench.harness.saved_images import save_images
 from epsbench.harness.share import Share
 
@@ -37,10 +38,15 @@ class Point:
     per_image: PerImage
     """``images`` (n, C, H, W), ``labels``, ``clean_class``, ``adversarial_class``, ``distance``, … (n,)."""
 
+    telling: tuple[str, ...] = ()
+    """The attack's parameters that tell it from the others of its evaluation."""
+
     @property
     def attack(self) -> str:
-        """The attack's name."""
-        return str(self.record.cell["attack"]["name"])
+        """The attack's name, with its parameters where another attack of the evaluation has the same name."""
+        attack = self.record.cell["attack"]
+        shown = ", ".join(f"{key}={attack[key]}" for key in self.telling if key in attack)
+        return f"{attack['name']}({shown})" if shown else str(attack["name"])
 
     @property
     def norm(self) -> str:
@@ -299,7 +305,11 @@ def evaluation_of(results: Path, records: Sequence[Record], class_names: tuple[s
             for record in failed if record.failure
         ]  # fmt: skip
         raise InputError(messages)
-    return Evaluation(tuple(Point(record, _kept(results, record)) for record in records), class_names)
+    apart = varying_by_name(record.cell["attack"] for record in records)
+    points = (
+        Point(record, _kept(results, record), tuple(sorted(apart[record.cell["attack"]["name"]]))) for record in records
+    )
+    return Evaluation(tuple(points), class_names)
 
 
 def _kept(results: Path, record: Record) -> PerImage:

@@ -131,6 +131,17 @@ def test_the_same_command_goes_on_from_there(call, tmp_path):
     assert len(read_records(out)) == 4
 
 
+def test_files_of_images_are_told_apart(call, tmp_path):
+    images = tmp_path / "all.npz"
+    two = ("--attack", "pgd:steps=2", "--attack", "pgd:steps=5", "--eps", "0.08")
+    code, text, _ = call(*OWN, *two, "--out", tmp_path / "out", "--save-images", images)
+    assert code == 0
+    (line,) = (each for each in text.splitlines() if each.startswith("wrote "))
+    first, second = line.split("all-1.npz")
+    assert "steps=2" in first
+    assert "steps=5" in second
+
+
 def test_images_are_saved_and_scored(call, tmp_path):
     out, images = tmp_path / "out", tmp_path / "adversarial.npz"
     code, text, _ = call(*OWN, "--attack", "pgd:steps=5", "--eps", "0.08", "--out", out, "--save-images", images)

@@ -76,6 +76,17 @@ def test_it_shows_itself(result, x):
     assert len(result.table()) == 2
 
 
+def test_attacks_of_one_name_are_told_apart_by_what_differs(network, x, y):
+    both = epsbench.evaluate(network, x, y, attack=["pgd:steps=2", "pgd:steps=5", "fgsm"], eps="4/255")
+    names = ["pgd(steps=2)", "pgd(steps=5)", "fgsm"]
+    assert [point.attack for point in both] == names
+    assert list(both.table()["attack"]) == list(both.frame()["attack"].unique()) == names
+    for name in names:
+        assert f"{name} linf" in str(both)
+        assert f"{name} linf" in both._repr_html_()
+        assert f"{name} linf" in both.to_latex()
+
+
 def test_the_model_comes_back_as_it_was(x, y):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10)).train()
     before = copy.deepcopy(model.state_dict())
