@@ -89,7 +89,7 @@ def evaluate(
     Raises:
         InputError: For an argument that cannot be used, and where the attack or the model raises.
     """
-    results = _folder(out)
+    results = None if out is None else _path("out", out, "a results folder, or None to keep nothing")
     options = Options(
         batch_size=_plain(batch_size),
         quiet=not progress,
@@ -166,17 +166,24 @@ class Records(list[Record]):
         return frame(self)
 
 
-def records(results: str | Path) -> Records:
-    """The records of a results folder. Raises `InputError`, naming each file, for records that cannot be read."""
+def records(*results: str | Path | Sequence[str | Path]) -> Records:
+    """The records of a results folder; of several each cell once, with its newest record.
+
+    Raises `InputError`, naming each file, for records that cannot be read.
+    """
     from epsbench.harness.records import read_records
+    from epsbench.harness.report.results.joining import join
 
-    folder = Path(results)
-    if not (folder / "cells").is_dir():
-        raise InputError(f"{folder}: holds no records; give the results folder of a run")
-    return Records(read_records(folder))
+    located = []
+    for folder in _folders("records", results):
+        if not (folder / "cells").is_dir():
+            raise InputError(f"{folder}: holds no records; give the results folder of a run")
+        located += [(folder, record) for record in read_records(folder)]
+    return Records(sorted((record for _, record in join(located)[0]), key=lambda record: (record.started, record.id)))
 
 
-def report(*results: str | Path, format: str = "markdown", output: str | Path | None = None) -> str:
+def report(*results: str | Path | Sequence[str | Path], format: str = "markdown", output: str | Path | None = None
+           ) -> str:  # fmt: skip
     """The report on one results folder or several, in a format: ``text``, ``markdown``, ``csv``, ``json``, ``html``
     or ``latex``.
 
@@ -184,25 +191,30 @@ def report(*results: str | Path, format: str = "markdown", output: str | Path | 
     """
     from epsbench.harness.report.build import report as build
 
-    if not results:
-        raise InputError("report: give the results folder of a run, or several")
-    return build([Path(each) for each in results], format, Path(output) if output is not None else None, beside=False)
+    file = None if output is None else _path("output", output, "a file")
+    return build(_folders("report", results), format, file, beside=False)
 
 
 def load_model(results: str | Path, **where: Any) -> nn.Module:
     """The trained model of a results folder: a classifier or a VAE (`epsbench.harness.run.stored.load_model`)."""
     from epsbench.harness.run.stored import load_model as load
 
-    return load(results, **where)
+    return load(_path("load_model", results, "a results folder"), **where)
 
 
-def _folder(out: Any) -> Path | None:
-    """The results folder that a caller names. Raises `InputError` for what names none."""
-    if out is None:
-        return None
-    if not isinstance(out, str | os.PathLike) or not str(out):
-        raise InputError(f"out: is {out!r}; give the path of a results folder, or None to keep nothing")
-    return Path(out)
+def _folders(what: str, results: Sequence[Any]) -> list[Path]:
+    """The results folders that a caller names, one by one or in a list. Raises `InputError` for what names none."""
+    named = list(results[0]) if len(results) == 1 and isinstance(results[0], list | tuple) else results
+    if not named:
+        raise InputError(f"{what}: give the results folder of a run, or several")
+    return [_path(what, each, "a results folder") for each in named]
+
+
+def _path(what: str, value: Any, kind: str) -> Path:
+    """The path that a caller gives. Raises `InputError`, naming the argument, for what is none."""
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise InputError(f"{what}: is {value!r}; give the path of {kind}")
+    return Path(value)
 
 
 def _names(class_names: Any) -> tuple[str, ...]:

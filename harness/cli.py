@@ -56,7 +56,7 @@ def main() -> None:
     for line in renames:
         print(f"epsbench: {line}", file=sys.stderr)
     try:
-        app(arguments)
+        app(arguments, prog_name="epsbench")  # also as `python -m epsbench`
     except InputError as error:
         for message in error.messages:
             print(f"epsbench: {message}", file=sys.stderr)

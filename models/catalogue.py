@@ -112,7 +112,9 @@ class FromFile(Architecture):
 
     ``architecture`` is a name (``"resnet18"``, ``"timm:NAME"``) or a table (``{name = "resnet18", width = 32}``).
     ``key`` names one of several sets of weights in the file, such as ``"state_dict_ema"``. ``mean`` and ``std``, one
-    number a channel, are what a network that does not normalise its images itself was trained with.
+    number a channel, are what a network that does not normalise its images itself was trained with; where they are not
+    given, a mean and a std that the file holds beside the weights count. Mean 0 and std 1 leave the images as they are,
+    for an architecture whose code normalises them.
     """
 
     version: ClassVar[str] = "1b478a616e197e24"
@@ -157,7 +159,10 @@ class FromFile(Architecture):
         network = self.inner().build(data)
         if self.mean:
             network = normalised(network, self.mean, self.std, data)
-        network.loaded_from = load_checkpoint(network, Path(self.path), self.key)  # type: ignore[assignment]
+        loaded = load_checkpoint(network, Path(self.path), self.key)
+        if loaded.mean:
+            network = normalised(network, loaded.mean, loaded.std, data, source="file")
+        network.loaded_from = loaded.chosen  # type: ignore[assignment]
         return network
 
 

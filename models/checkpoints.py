@@ -25,7 +25,22 @@ _MEANS, _STDS = {"mean", "mu", "new_mean", "_mean"}, {"std", "sigma", "new_std",
 _MOST_CHANNELS = 4  # of a mean or a standard deviation of pixels
 
 
-def load_checkpoint(network: nn.Module, path: Path, key: str = "") -> str:
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded of a file."""
+
+    chosen: str
+    """Which set of weights, in words."""
+
+    mean: tuple[float, ...] = ()
+    """What the file's model subtracts from each channel, where the network does not normalise; one number is for all.
+    """
+
+    std: tuple[float, ...] = ()
+    """What it then divides by."""
+
+
+def load_checkpoint(network: nn.Module, path: Path, key: str = "") -> Loaded:
     """Load the set of weights in a file that fits ``network``, or the one under ``key``; returns which one that was.
 
     Raises `ValueError` as `load_state`, and where no set fits, or two that differ.
@@ -40,7 +55,8 @@ def load_checkpoint(network: nn.Module, path: Path, key: str = "") -> str:
 
 def load_into(network: nn.Module, state: State, where: str) -> None:
     """Copy ``state`` into ``network``. Raises `ValueError`, naming ``where``, when their tensors differ."""
-    _load(network, {"": state}, where)
+    if _load(network, {"": state}, where).mean:
+        raise ValueError(f"weights {where}: their model normalises its images, and this one does not")
 
 
 @dataclass(frozen=True)
@@ -50,9 +66,11 @@ class _Fit:
     key: str
     prefix: str
     state: State
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
-def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
+def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> Loaded:
     from epsbench.models.hub import HubNetwork
 
     # A network of timm or torchvision lies inside our own preparation; files with and without it load.
@@ -60,16 +78,17 @@ def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
     while isinstance(target, HubNetwork):
         target = target.network
     own = {name: value for name, value in target.state_dict().items() if isinstance(value, Tensor)}
-    fits, problems = [], []
+    fits: list[_Fit] = []
+    problems = []
     for key, state in sets.items():
         try:
-            fits += [_Fit(key, prefix, tensors) for prefix, tensors in _without_prefix(own, state, network)]
+            fits += _without_prefix(own, key, state, network)
         except ValueError as error:
             problems.append((len(own.keys() & state.keys()), str(error)))
     if not fits:
         raise ValueError(f"weights {where}: {max(problems)[1]}")
     first = fits[0]
-    if any(not _equal(first.state, other.state) for other in fits[1:]):
+    if any(not _alike(first, other) for other in fits[1:]):
         choices = ", ".join(dict.fromkeys(_called(fit) for fit in fits))
         last = fits[-1].key
         remedy = f'name one, such as key = "{last}" (--key {last})' if first.key != last else "keep one in the file"
@@ -84,10 +103,10 @@ def _load(network: nn.Module, sets: Mapping[str, State], where: str) -> str:
             )
     with torch.no_grad():
         target.load_state_dict(first.state, strict=False)  # `_without_prefix` has compared every name
-    return _called(first)
+    return Loaded(_called(first), first.mean, first.std)
 
 
-def _without_prefix(own: Mapping[str, Tensor], state: State, network: nn.Module) -> Iterator[tuple[str, State]]:
+def _without_prefix(own: Mapping[str, Tensor], key: str, state: State, network: nn.Module) -> Iterator[_Fit]:
     """Every prefix under which a set has all of the network's tensors, with those; raises `ValueError` if none does."""
     wanted = [name for name in own if not name.endswith(_COUNTER)]
     probe = wanted[0] if wanted else ""
@@ -102,11 +121,12 @@ def _without_prefix(own: Mapping[str, Tensor], state: State, network: nn.Module)
         raise ValueError(_misfit(own, state))
     taken = {prefix + name for prefix in complete for name in own}
     rest = {name: value for name, value in state.items() if name not in taken and not name.endswith(_COUNTER)}
-    rest = {name: value for name, value in rest.items() if not _is_normalisation(name, value, network)}
-    if rest:
-        raise ValueError(_differing([], sorted(rest), []))
+    statistics = {name: value for name, value in rest.items() if _kind_of_statistic(name, value)}
+    if others := sorted(rest.keys() - statistics.keys()):
+        raise ValueError(_differing([], others, []))
+    mean, std = _normalisation(statistics, network)
     for prefix in complete:
-        yield prefix, {name: state[prefix + name] for name in own if prefix + name in state}
+        yield _Fit(key, prefix, {name: state[prefix + name] for name in own if prefix + name in state}, mean, std)
 
 
 def _same(own: Mapping[str, Tensor], state: State, prefix: str, name: str) -> bool:
@@ -156,35 +176,53 @@ def _common_prefix(own: Mapping[str, Tensor], state: State) -> str:
     return max(["", *sorted(prefixes)], key=lambda prefix: sum(prefix + name in state for name in own), default="")
 
 
-def _is_normalisation(name: str, value: Tensor, network: nn.Module) -> bool:
-    """Whether a tensor is the mean or the standard deviation that the network normalises with, too.
-
-    Raises `ValueError` where the network normalises with other numbers.
-    """
+def _kind_of_statistic(name: str, value: Tensor) -> str:
+    """``"mean"`` or ``"std"`` for a tensor that is one of pixels, by its name and size; else nothing."""
     leaf = name.rpartition(".")[2]
     kind = "mean" if leaf in _MEANS else "std" if leaf in _STDS else ""
-    if not kind or value.numel() > _MOST_CHANNELS:
-        return False
-    layers = [module for module in network.modules() if isinstance(module, Normalise)]
-    if not layers:
+    return kind if value.numel() <= _MOST_CHANNELS else ""
+
+
+def _normalisation(statistics: State, network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the standard deviation that a file's model normalises with, where the network does not.
+
+    Raises `ValueError` where the network normalises with other numbers, and where it is not clear what they are.
+    """
+    layers = [module for module in network.modules() if isinstance(module, Normalise) and not module.is_identity]
+    for name, value in statistics.items():
+        for layer in layers:
+            _require_alike(name, value, getattr(layer, _kind_of_statistic(name, value)))
+    if not statistics or any(isinstance(module, Normalise) for module in network.modules()):
+        return (), ()
+    kinds = {_kind_of_statistic(name, value): value.flatten().tolist() for name, value in statistics.items()}
+    first, value = min(statistics.items())
+    if len(statistics) != 2 or len(kinds) != 2:
         raise ValueError(
-            f"{name} is {rounded(value)}: the file's model normalises its images, and the architecture does not; give "
-            "mean and std beside architecture (--mean and --std), or normalise in the model"
+            f"{first} is {rounded(value)}: the file's model normalises its images, and a mean and a standard deviation "
+            f"are needed for that, not {', '.join(sorted(statistics))}; give mean and std beside architecture (--mean "
+            "and --std)"
         )
-    theirs = value.flatten().float()
-    for layer in layers:
-        mine = getattr(layer, kind).flatten().cpu()
-        alike = len(mine) == len(theirs) or 1 in (len(mine), len(theirs))  # one number is for all channels
-        if not alike or not torch.allclose(mine, theirs, atol=1e-3):
-            raise ValueError(
-                f"{name} is {rounded(value)}, and the model normalises with {rounded(mine)}; give a model of your own "
-                "that normalises as the file does: path/to/file.py:Object"
-            )
-    return True
+    if max(kinds["mean"]) > 1 or min(kinds["std"]) <= 0:
+        raise ValueError(
+            f"{first} is {rounded(value)}, and is no statistic of pixels in [0, 1]; give mean and std beside "
+            "architecture (--mean and --std), divided by 255 where they are for bytes"
+        )
+    return tuple(kinds["mean"]), tuple(kinds["std"])
 
 
-def _equal(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+def _require_alike(name: str, value: Tensor, own: Tensor) -> None:
+    mine, theirs = own.flatten().cpu(), value.flatten().float()
+    alike = len(mine) == len(theirs) or 1 in (len(mine), len(theirs))  # one number is for all channels
+    if not alike or not torch.allclose(mine, theirs, atol=1e-3):
+        raise ValueError(
+            f"{name} is {rounded(value)}, and the model normalises with {rounded(mine)}; give a model of your own "
+            "that normalises as the file does: path/to/file.py:Object"
+        )
+
+
+def _alike(a: _Fit, b: _Fit) -> bool:
+    same = (a.mean, a.std) == (b.mean, b.std) and a.state.keys() == b.state.keys()
+    return same and all(torch.equal(value, b.state[name]) for name, value in a.state.items())
 
 
 def _called(fit: _Fit) -> str:

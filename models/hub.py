@@ -171,17 +171,21 @@ def _of_torchvision(weights: Any) -> Preprocessing:
     )  # fmt: skip
 
 
-def normalised(network: nn.Module, mean: Sequence[float], std: Sequence[float], data: DataShape) -> nn.Module:
+def normalised(
+    network: nn.Module, mean: Sequence[float], std: Sequence[float], data: DataShape, source: str = "suite"
+) -> nn.Module:
     """The network behind a normalisation; that of timm and torchvision, which is ours, is replaced.
 
-    Raises `ValueError` unless there is a mean for each channel, and where the network normalises its images itself:
-    then they would be normalised twice.
+    ``source`` is who gives the numbers, as in `Preprocessing`. Raises `ValueError` unless there is a mean for each
+    channel, and where the network normalises its images itself: then they would be normalised twice.
     """
+    if source == "file":  # one number there is for all channels
+        mean, std = (tuple(values) * data.shape[0] if len(values) == 1 else values for values in (mean, std))
     if len(mean) != data.shape[0]:
         raise ValueError(f"mean has {len(mean)} numbers, and the images of {data.name} have {data.shape[0]} channels")
     # Of what its library says of a network's images, resize and crop still hold.
     known = preprocessing_of(network) or Preprocessing("", (), ())
-    given = replace(known, source="suite", mean=tuple(mean), std=tuple(std))
+    given = replace(known, source=source, mean=tuple(mean), std=tuple(std))
     if isinstance(network, HubNetwork):
         channels = network.normalise.mean.numel()
         ours = Normalise(_for_channels(mean, channels), _for_channels(std, channels))

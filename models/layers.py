@@ -43,5 +43,10 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes no pixel: mean 0 and standard deviation 1."""
+        return bool((self.mean == 0).all() and (self.std == 1).all())
+
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std

@@ -15,7 +15,7 @@ class Preprocessing:
     """What happens to images before a network of another library."""
 
     source: str
-    """Who says so: ``"timm"``, ``"torchvision"``, or ``"suite"`` for numbers that a suite gives."""
+    """Who says so: ``"timm"``, ``"torchvision"``, ``"suite"``, or ``"file"`` for numbers in a file of weights."""
 
     mean: tuple[float, ...]
     """What the network subtracts from each channel of pixels in [0, 1]."""

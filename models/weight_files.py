@@ -7,11 +7,15 @@ network is for `epsbench.models.checkpoints` to say.
 from __future__ import annotations
 
 import argparse
+import collections
 import datetime
+import decimal
+import fractions
 import pathlib
 import pickle
 import re
 import types
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,8 +33,9 @@ State = dict[str, Tensor]
 _DEEPEST = 4
 _MOST_PARTS = 8  # of a tuple in a file that may hold weights; an optimiser's lists are longer
 _PLAIN: tuple[Any, ...] = (
-    argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray, pathlib.PosixPath,
-    pathlib.PurePosixPath, datetime.datetime, datetime.date, datetime.timedelta,
+    argparse.Namespace, types.SimpleNamespace, np.dtype, np.ndarray, pathlib.PosixPath, pathlib.PurePosixPath,
+    datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone, collections.defaultdict,
+    decimal.Decimal, fractions.Fraction, uuid.UUID, frozenset, range, slice, list, dict, int, float, str,
 )  # fmt: skip
 _READ = ("torch", "safetensors", "")  # the last: unknown, such as what old versions of torch saved
 _ACCEPTED = "what torch.save or safetensors made of a state dict"
@@ -50,7 +55,7 @@ def load_state(path: Path) -> dict[str, State]:
     except OSError as error:
         raise cannot_read_weights(path, error) from error
     except pickle.UnpicklingError as error:
-        other = re.search(r"GLOBAL ([\w.]+)", str(error))
+        other = re.search(r"(?:GLOBAL |got <class ')([\w.]+)", str(error))
         holds = f" (it holds {other.group(1)})" if other else ""
         raise ValueError(
             f"weights {path}: refused: it is no plain state dict{holds}, and loading it could run code from the file; "
@@ -109,7 +114,8 @@ def _remedy(code: str, name: str) -> str:
 
 
 def _unpickled(path: Path) -> Any:
-    """What torch saved. Beside the weights there may be plain values: arrays, namespaces, paths and times.
+    """What torch saved. Beside the weights there may be plain values: arrays, namespaces, paths, times, and
+    containers of the standard library.
 
     Making them runs no code of the file. Nothing else is allowed.
     """

@@ -212,6 +212,13 @@ def test_completion_can_be_shown_for_each_shell(shell):
     assert f"complete_{shell}" in done.stdout
 
 
+def test_completion_is_that_of_the_command_however_it_was_asked_for():
+    command = [sys.executable, "-m", "epsbench", "--show-completion", "bash"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "_EPSBENCH_COMPLETE=complete_bash" in done.stdout
+    assert done.stdout.rstrip().endswith(" epsbench")
+
+
 def test_files_and_folders_are_offered_beside_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "suites").mkdir()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
-_RATIO = re.compile(r"[+-]?\d+\s*/\s*\d+", re.ASCII)
+_RATIO = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)\s*/\s*(\d+\.?\d*|\.\d+)", re.ASCII)
 _LONGEST = 40
 _ROUNDED_DIGITS = 15
 _REMEDY = 'give a fraction such as "8/255" or a decimal such as 0.03, in pixel units'
@@ -32,11 +32,11 @@ def below_one(eps: Fraction, norm: str) -> str:
 
 
 def parse_epsilon(value: object, largest: float = 1) -> Fraction:
-    """The exact ε of ``"8/255"``, ``"0.3"``, ``0.3``, ``1`` or a `Fraction`, in pixel units, at most ``largest``.
+    """The exact ε of ``"8/255"``, ``"0.5/255"``, ``"0.3"``, ``0.3``, ``1`` or a `Fraction`, at most ``largest``.
 
-    A float means the decimal that it prints as, so ``0.3`` is 3/10. A float that arithmetic has rounded means the
-    number it was rounded from: ``0.15000000000000002`` is 3/20 and ``0.03137254901960784`` is 8/255. Raises
-    `ValueError`, with what to write instead, for anything that is not a finite number from 0 to ``largest``.
+    It is in pixel units. A float means the decimal that it prints as, so ``0.3`` is 3/10. A float that arithmetic has
+    rounded means the number it was rounded from: ``0.15000000000000002`` is 3/20 and ``0.03137254901960784`` is 8/255.
+    Raises `ValueError`, with what to write instead, for anything that is not a finite number from 0 to ``largest``.
     """
     fraction = _unrounded(value) if isinstance(value, float) and is_rounded(value) else _exact(value)
     if fraction < 0:
@@ -105,10 +105,10 @@ def _exact(value: object) -> Fraction:
         if _DECIMAL.fullmatch(text):
             return Fraction(text)
         if _RATIO.fullmatch(text):
-            numerator, denominator = (int(part) for part in text.split("/"))
+            numerator, denominator = (Fraction(part.strip()) for part in text.split("/"))
             if denominator == 0:
                 raise ValueError(f"ε {_show(value)} divides by zero; {_REMEDY}")
-            return Fraction(numerator, denominator)
+            return numerator / denominator
     raise ValueError(f"ε {_show(value)} is not a number; {_REMEDY}")
 
 

@@ -97,8 +97,11 @@ def _of_arrays(x: Any, y: Any) -> Part:
     if len(shape) == 4 and shape[3] in (1, 3) and shape[1] == shape[2] > 3:
         raise InputError(f"x: has the shape {shape}, with channels last; give them first: x.transpose(0, 3, 1, 2), or "
                          "x.permute(0, 3, 1, 2) of a tensor")  # fmt: skip
+    labels = as_array(y, "y")
+    if images.ndim == 3 and shape[0] == 3 != len(labels) == 1:
+        raise InputError(f"x: has the shape {shape}, as one image; add an axis for the number of images: x[None]")
     images = checked_images(images, "x", "nchw")
-    return Part(images, checked_labels(y, len(images), "y"))
+    return Part(images, checked_labels(labels, len(images), "y"))
 
 
 def _of_loader(loader: Any) -> Part:
@@ -121,7 +124,7 @@ def _batches(loader: Any, labels: list[int]) -> Iterator[np.ndarray]:
             return
         # The loader runs the user's dataset, which may raise anything.
         except Exception as error:
-            raise InputError(f"{place}: the loader raises {summary(error)}") from error
+            raise InputError(f"{place}: the loader raises {_cause(error)}") from error
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise InputError(f"{place}: is a {type(batch).__name__}; a loader must give images and labels")
         images, several = as_array(torch.as_tensor(batch[0]), place), batch[1]
@@ -132,6 +135,12 @@ def _batches(loader: Any, labels: list[int]) -> Iterator[np.ndarray]:
             )
         labels += [as_label(label, place) for label in several]
         yield images
+
+
+def _cause(error: Exception) -> str:
+    """Type and message of an exception; of one in a worker of a loader the last line, after the worker's traceback."""
+    text = str(error).strip()
+    return text.splitlines()[-1] if "Original Traceback" in text else summary(error)
 
 
 def given_model(model: Any, data: Entry, objects: Objects, called: str = "") -> tuple[Any, Objects]:

@@ -12,10 +12,11 @@ from epsbench.harness.digest import digest
 from epsbench.harness.errors import InputError, did_you_mean
 from epsbench.harness.plan.axes.starts import SCRATCH
 from epsbench.harness.plan.cell import decides_weights, weights_key
-from epsbench.harness.plan.data import DataDescription, describe
+from epsbench.harness.plan.data import DATASETS, DataDescription, describe
 from epsbench.harness.plan.later import GENERATION_RECIPE, ROBUSTNESS_RECIPE
 from epsbench.harness.plan.names import registry
 from epsbench.harness.plan.names.data import read_data
+from epsbench.harness.plan.names.kinds import known_names
 from epsbench.harness.plan.names.nested import of_record
 from epsbench.harness.records import Record, read_records
 from epsbench.harness.records.tables import varying, varying_by_name
@@ -55,10 +56,8 @@ def load_model(
         description = _description(record, Path(base))
         network = _built(record, description, Path(base))
     except InputError as error:
-        raise InputError(
-            [*error.messages, f"{folder}: so the model of record {record.id} cannot be built again; an object that a "
-             "program passed, as to evaluate(model, x, y), is in that program alone"]
-        ) from error  # fmt: skip
+        failed = f"{folder}: so the model of record {record.id} cannot be built again; {_remedy(record, Path(base))}"
+        raise InputError([*error.messages, failed]) from error
     place = Path(weights) if weights is not None else folder / "weights"
     if record.cell["training"]["epochs"]:
         path, info = weights_path(place, key), load_weights(place, key, network)
@@ -68,6 +67,16 @@ def load_model(
             )
         require_same(info.get("answers", {}), network, description.shape, path)
     return network.to(device).eval()
+
+
+def _remedy(record: Record, base: Path) -> str:
+    """What to do where the model of a record cannot be built again."""
+    for kind in ("data", "model"):
+        entry = record.cell[kind]
+        name = entry if isinstance(entry, str) else entry["name"]
+        if ":" not in name and name not in {*DATASETS, *known_names(kind)}:
+            return f"{name!r} was an object of a program, as in evaluate(model, x, y), and is in that program alone"
+    return f"its paths begin at {base.absolute()}; give base=, the folder of the suite or that the run began in"
 
 
 def _chosen(folder: Path, where: Mapping[str, Any]) -> Record:

@@ -18,6 +18,15 @@ from epsbench.harness.digest import cell_id
 from epsbench.harness.errors import InputError
 from epsbench.harness.records import write_record
 
+VICTIM = """
+import torch
+from torch import nn
+
+def load():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+
 
 def test_a_results_folder_is_gone_on_with(network, x, y, tmp_path, monkeypatch):
     first = epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1, out=tmp_path / "out")
@@ -106,8 +115,53 @@ def test_a_process_that_is_killed_in_the_middle_loses_no_finished_attack(tmp_pat
 
 def test_what_only_a_program_has_cannot_be_loaded_again(network, x, y, tmp_path):
     epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1, out=tmp_path / "out")
-    with pytest.raises(InputError, match="an object that a program passed"):
+    with pytest.raises(InputError, match="'arrays' was an object of a program") as raised:
         epsbench.load_model(tmp_path / "out")
+    assert "paths" not in str(raised.value)
+
+
+def test_a_model_whose_files_are_elsewhere_is_not_taken_for_an_object(x, y, tmp_path, monkeypatch):
+    np.savez(tmp_path / "test.npz", images=x.numpy(), labels=y.numpy())
+    (tmp_path / "victim.py").write_text(VICTIM, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    epsbench.evaluate("victim.py:load", "test.npz", attack="fgsm", eps=0.1, out="out")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(InputError, match=r"its paths begin at .*other; give base=") as raised:
+        epsbench.load_model("../out")
+    assert "object of a program" not in str(raised.value)
+    assert epsbench.load_model("../out", base="..")(x).shape == (len(x), 10)
+
+
+def test_the_records_of_several_folders_are_one_set(network, x, y, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    epsbench.evaluate(network, x, y, attack="fgsm", eps=0.1, out=first)
+    epsbench.evaluate(network, x, y, attack="fgsm", eps=[0.1, 0.2], out=second)
+    assert [len(epsbench.records(each)) for each in (first, second)] == [1, 2]
+    both = epsbench.records(first, second)
+    assert sorted(record.cell["eps"] for record in both) == ["0.1", "0.2"]
+    assert [record.id for record in both] == [record.id for record in epsbench.records([first, str(second)])]
+    assert {record.started for record in both} == {record.started for record in epsbench.records(second)}
+    assert epsbench.report([first, second]) == epsbench.report(first, second)
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ((None,), "is None; give the path of a results folder"),
+        ((3,), "is 3; give the path of a results folder"),
+        ((), "give the results folder of a run, or several"),
+        (([],), "give the results folder of a run, or several"),
+        ((["a", None],), "is None; give the path of a results folder"),
+    ],
+)
+def test_what_is_no_results_folder_is_refused(results, message):
+    for function in (epsbench.records, epsbench.report):
+        with pytest.raises(InputError, match=f"^{function.__name__}: {message}"):
+            function(*results)
+    if len(results) == 1:
+        with pytest.raises(InputError, match=r"^load_model: is "):
+            epsbench.load_model(*results)
 
 
 def test_the_frame_of_records_has_every_parameter(network, x, y, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,17 @@ class Broken(torch.utils.data.Dataset):
         return torch.zeros(1, 8, 8), 0
 
 
+class ElsewhereToo(nn.Module):
+    """Keeps a tensor where no `to` reaches it."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.zeros(1, device="meta")
+
+    def forward(self, x):
+        return (x.flatten(1) - self.mean)[:, :10]
+
+
 class Doubles(nn.Linear):
     pass
 
@@ -85,6 +98,10 @@ def _linear(classes: int = 10) -> nn.Module:
         (lambda x, y: (_linear(), x, None), "y: is missing"),
         (lambda x, y: (_linear(), Broken()), "x, example 2: raises OSError: file 2 is gone"),
         (lambda x, y: (_linear(), DataLoader(Broken(), 2)), "x, batch 1: the loader raises OSError: file 2 is gone"),
+        (lambda x, y: (_linear(), DataLoader(Broken(), 2, num_workers=1)), "batch 1: the loader raises OSError: file"),
+        (lambda x, y: (_linear(), x[0].expand(3, 8, 8), y[:1]), "x: has the shape (3, 8, 8), as one image; add"),
+        (lambda x, y: (_linear(), x[:1], y[0]), "y: is a single number; give one for each image"),
+        (lambda x, y: (ElsewhereToo(), x, y), "keep every tensor of the model in a parameter or a buffer"),
         (lambda x, y: (_linear(), DataLoader(TensorDataset(x, y), batch_size=None)), "x, batch 0: is one example, and"),
         (lambda x, y: (_linear(), x * 1.0000005, y), "pixels go from 0 to 1.0000005, and must lie in [0, 1]; set what"),
         (lambda x, y: (_linear().double(), x, y), "its weights are float64, and images are float32; call"),
@@ -119,6 +136,31 @@ def test_a_model_that_raises_is_not_advised_on_its_gradient(x, y):
     with pytest.raises(InputError, match="ValueError: the licence ran out") as raised:
         epsbench.evaluate(Exhausted(), x, y, attack="pgd:steps=3")
     assert "differentiated" not in str(raised.value)
+
+
+class RaisesWithGradients(nn.Module):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            raise self.error
+        return x.flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize(
+    ("model", "advice"),
+    [
+        (RaisesWithGradients(RuntimeError("the licence ran out")), "the model raises where its images ask for one"),
+        (lambda x: torch.from_numpy(x.numpy()).flatten(1)[:, :10], "remove torch.no_grad()"),
+        (lambda x: x.flatten(1)[:, :10].argsort(1).float(), "remove torch.no_grad()"),
+    ],
+    ids=["raises", "through NumPy", "no gradient"],
+)
+def test_the_advice_on_a_gradient_fits_what_was_raised(x, y, model, advice):
+    with pytest.raises(InputError, match=re.escape(advice)):
+        epsbench.evaluate(model, x, y, attack="pgd:steps=3")
 
 
 class EightImages(nn.Module):

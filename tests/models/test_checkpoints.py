@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import zipfile
-from collections import Counter
-from datetime import date
+from collections import Counter, defaultdict, deque
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from torch import nn
 from epsbench.harness.plan.data import DATASETS
 from epsbench.models.catalogue import Custom, FromFile, ResNet18, SmallCNN
 from epsbench.models.checkpoints import load_checkpoint, load_into
+from epsbench.models.hub import preprocessing_of
+from epsbench.models.preprocessing import preprocessing_text
 from epsbench.models.weight_files import load_state
 
 DIGITS = DATASETS["digits"]
@@ -50,6 +55,8 @@ SHAPES = {
     "numbers of NumPy and a namespace": lambda s: {"state_dict": s, "best": np.float64(0.93), "epoch": np.int64(4),
                                                   "args": argparse.Namespace(lr=0.1, arch="smallcnn")},
     "half precision": lambda s: {name: value.half() for name, value in s.items()},
+    "containers and numbers of Python": lambda s: {"model": s, "history": defaultdict(list), "lr": Fraction(1, 3),
+                                                   "seen": frozenset({1}), "when": datetime.now(UTC), "run": uuid4()},
     "the same twice": lambda s: {"state_dict": s, "model": prefixed(s, "module.")},
     "a scheduler and a path": lambda s: {"state_dict": s, "args": argparse.Namespace(out=Path("runs"), when=TODAY),
                                          "scheduler": {"milestones": Counter([30, 60])}},
@@ -80,7 +87,7 @@ def test_what_other_tools_save_loads(tmp_path, trained, shape):
 def test_the_choice_is_named(tmp_path, trained):
     torch.save({"state_dict": prefixed(trained.state_dict(), "model.")}, tmp_path / "c.pt")
     chosen = "'state_dict' without the prefix 'model.'"
-    assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt") == chosen
+    assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt").chosen == chosen
     assert FromFile(str(tmp_path / "c.pt"), "smallcnn").build(DIGITS).loaded_from == chosen
 
 
@@ -105,7 +112,7 @@ def test_two_prefixes_that_differ_are_not_guessed_at(tmp_path, trained):
 def test_a_set_for_another_network_beside_ours_does_not_disturb(tmp_path, trained):
     other = ResNet18(width=4).build(DIGITS).state_dict()
     torch.save({"generator": other, "classifier": trained.state_dict()}, tmp_path / "c.pt")
-    assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt").endswith("'classifier'")
+    assert load_checkpoint(SmallCNN().build(DIGITS), tmp_path / "c.pt").chosen.endswith("'classifier'")
 
 
 def test_a_checkpoint_that_would_load_partly_is_an_error(trained):
@@ -222,13 +229,63 @@ def test_mean_and_std_belong_to_a_network_that_does_not_normalise(tmp_path):
     stored = {f"1.{name}": value for name, value in bare.state_dict().items()}
     torch.save(stored | {"0.mean": torch.tensor([0.3]), "0.std": torch.tensor([0.4])}, tmp_path / "c.pt")
     architecture = Custom(Bare)
-    with pytest.raises(ValueError, match=r"0\.mean is \[0\.3\]: the file's model normalises .* give mean and std"):
-        FromFile(str(tmp_path / "c.pt"), architecture).build(DIGITS)
     with pytest.raises(ValueError, match=r"0\.std is \[0\.4\], and the model normalises with \[0\.5\]"):
         FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.3,), std=(0.5,)).build(DIGITS)
     network = FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.3,), std=(0.4,)).build(DIGITS)
     torch.testing.assert_close(network(X), bare((X - 0.3) / 0.4))
+    as_it_is = FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.0,), std=(1.0,)).build(DIGITS)
+    assert torch.equal(as_it_is(X), bare(X))
     with pytest.raises(ValueError, match="mean has 3 numbers, and the images of digits have 1 channels"):
         FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.3,) * 3, std=(0.4,) * 3).build(DIGITS)
     with pytest.raises(ValueError, match="give both"):
         FromFile(str(tmp_path / "c.pt"), architecture, mean=(0.3,))
+
+
+def test_the_mean_and_std_that_a_file_holds_beside_the_weights_count(tmp_path):
+    bare = Bare()
+    stored = {f"model.{name}": value for name, value in bare.state_dict().items()}
+    stored |= {"normalize.mean": torch.tensor([[[0.3]]]), "normalize.std": torch.tensor([[[0.4]]])}
+    torch.save({"state_dict": stored}, tmp_path / "c.pt")
+    network = FromFile(str(tmp_path / "c.pt"), Custom(Bare)).build(DIGITS)
+    torch.testing.assert_close(network(X), bare((X - 0.3) / 0.4))
+    known = preprocessing_of(network)
+    assert preprocessing_text(known.record()) == "normalises with mean 0.3 and std 0.4 (file)"
+    assert network.loaded_from == "'state_dict' without the prefix 'model.'"
+
+
+@pytest.mark.parametrize(
+    ("statistics", "message"),
+    [
+        ({"0.mean": [0.3]}, r"a mean and a standard deviation are needed for that, not 0\.mean; give mean and std"),
+        ({"0.mean": [0.3], "0.std": [0.4], "1.mean": [0.1]}, r"not 0\.mean, 0\.std, 1\.mean"),
+        ({"0.mean": [125.0], "0.std": [63.0]}, r"0\.mean is \[125\.0\], and is no statistic of pixels in \[0, 1\]"),
+        ({"0.mean": [0.3], "0.std": [0.0]}, "is no statistic of pixels"),
+        ({"0.mean": [0.3] * 3, "0.std": [0.4] * 3}, "mean has 3 numbers, and the images of digits have 1 channels"),
+    ],
+)
+def test_statistics_of_a_file_that_are_not_clear_are_refused(tmp_path, statistics, message):
+    tensors = {name: torch.tensor(value) for name, value in statistics.items()}
+    torch.save(Bare().state_dict() | tensors, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=message):
+        FromFile(str(tmp_path / "c.pt"), Custom(Bare)).build(DIGITS)
+
+
+def test_one_number_of_a_file_is_for_all_channels(tmp_path):
+    colour = replace(DIGITS, shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    torch.save(bare.state_dict() | {"mean": torch.tensor(0.3), "std": torch.tensor(0.4)}, tmp_path / "c.pt")
+    network = FromFile(str(tmp_path / "c.pt"), Custom(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 10))))
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(network.build(colour)(x), bare((x - 0.3) / 0.4))
+
+
+def test_weights_of_another_model_of_a_run_may_not_bring_a_normalisation():
+    with pytest.raises(ValueError, match="weights of x: their model normalises its images"):
+        load_into(Bare(), Bare().state_dict() | {"mean": torch.tensor([0.3]), "std": torch.tensor([0.4])}, "of x")
+
+
+@pytest.mark.parametrize("content", [defaultdict(list, {"loss": [1.0]}), deque([1])], ids=["defaultdict", "deque"])
+def test_a_container_that_torch_does_not_fill_is_named(tmp_path, trained, content):
+    torch.save({"model": trained.state_dict(), "history": content}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=rf"it holds collections\.{type(content).__name__}\)"):
+        load_state(tmp_path / "c.pt")

@@ -109,7 +109,7 @@ def test_what_is_no_weights_is_named_with_a_remedy(tmp_path, name):
 def test_a_file_that_is_called_otherwise_is_read_all_the_same(tmp_path):
     network = nn.Sequential(nn.Linear(40, 40, bias=False))
     (tmp_path / "pytorch_model.bin").write_bytes(safetensors())
-    assert load_checkpoint(network, tmp_path / "pytorch_model.bin") == "the whole file"
+    assert load_checkpoint(network, tmp_path / "pytorch_model.bin").chosen == "the whole file"
     (tmp_path / "model.safetensors").write_bytes(saved({"0.weight": torch.zeros(40, 40)}))
     load_checkpoint(network, tmp_path / "model.safetensors")
     assert not network[0].weight.any()

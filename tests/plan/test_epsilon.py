@@ -19,6 +19,8 @@ from epsbench.harness.plan.epsilon import format_epsilon, is_rounded, parse_epsi
         ("8/255", Fraction(8, 255)),
         (" 8 / 255 ", Fraction(8, 255)),
         ("16/510", Fraction(8, 255)),
+        ("0.5/255", Fraction(1, 510)),
+        (".5 / 1.0", Fraction(1, 2)),
         ("0.3", Fraction(3, 10)),
         (0.3, Fraction(3, 10)),
         (1e-05, Fraction(1, 100_000)),
@@ -38,6 +40,9 @@ def test_every_spelling_means_the_same_number(value, exact):
     [
         ("1/0", "divides by zero"),
         ("0/0", "divides by zero"),
+        ("1/0.0", "divides by zero"),
+        ("1//255", "not a number"),
+        ("./255", "not a number"),
         ("-8/255", "negative"),
         (-0.1, "negative"),
         (1.01, "above 1"),

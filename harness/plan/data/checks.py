@@ -125,6 +125,8 @@ def as_array(value: Any, where: str) -> np.ndarray:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise InputError(f"{where}: cannot be read as an array ({error})") from error
+    if not array.ndim and array.dtype.kind in "fiub":
+        raise InputError(f"{where}: is a single number; give one for each image, in an array")
     if array.dtype == object or not array.ndim:
         raise InputError(f"{where}: holds {type(value).__name__} objects where an array of numbers is needed")
     return array

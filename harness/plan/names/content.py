@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 
 _FACTS = "; a model of your own gets the data's shape, classes or num_classes where its signature names them"
 _BATCHES = "; it was asked about 2 images: forward() must take any number of them, of this shape"
-_TYPES = "; let forward() convert the images, which are float32, to the type of its weights"
+_TYPES = "; let forward() convert the images, which are float32, to the type of its weights, or call .float() on it"
+_DEVICES = "; keep every tensor of the model in a parameter or a buffer, and make new ones on x.device in forward()"
 _GREY = "; if its images are grey, say channels = 1 of a folder, as in folder:path=photos,channels=1"
 _ONE_CHANNEL = re.compile(r"to have 1 channels?, but got 3 channels")
+_ELSEWHERE = re.compile(r"(same|expected) device")
 _LOW = ("Half", "BFloat16", "double")
 _LARGEST_SHARE = 0.5  # of a model's numbers that may be fixed without its being a model that brings weights
 
@@ -132,6 +134,7 @@ def why_not_built(name: str, data: str, error: BaseException) -> str:
             fails, grey = "used on", _GREY if _ONE_CHANNEL.search(text) else ""
             asked = _BATCHES if "does not take" in text and not grey else ""
             remedy = _TYPES if any(each in text for each in _LOW) else grey + (asked if given else _FACTS)
+            remedy = _DEVICES if _ELSEWHERE.search(text) else remedy
         return f"model {name!r} cannot be {fails} {data}: {text}{remedy}"
     missing = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
     if missing and not Path(missing).is_absolute():

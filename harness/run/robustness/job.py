@@ -31,7 +31,7 @@ from epsbench.harness.run.audits.remembered import digest_of
 from epsbench.harness.run.context import Context
 from epsbench.harness.run.data.corruption import corrupted
 from epsbench.harness.run.data.examples import Data, Examples
-from epsbench.harness.run.failure import NO_GRADIENT, failed
+from epsbench.harness.run.failure import failed, without_gradient
 from epsbench.harness.run.machine.memory import release, reset_peak
 from epsbench.harness.run.robustness.attack_progress import AttackProgress
 from epsbench.harness.run.robustness.attacker import Attacker, Subject, make_attacker, splits
@@ -212,7 +212,7 @@ class Bench:
             except FAILURES as error:
                 blind = attacker is not None and not attacker.engine.victim.differentiable
                 blind = blind and stream.attack.query != "logits" and _answers(attacker)
-                advice = NO_GRADIENT if blind else ""
+                advice = without_gradient(error) if blind else ""
                 yield from (failed(cell, error, self.context, started, advice) for cell in pending)
 
     def _in_shards(self, stream: Stream, attacker: Attacker) -> Sharded | None:
