@@ -1,7 +1,12 @@
-"""Adversarial images as a file for others: ``images``, ``labels``, ``predictions`` and ``eps``. No torch."""
+"""Adversarial images as a file for others, which says what they are. No torch.
+
+Arrays ``images`` (n, C, H, W), ``labels`` and ``predictions`` (n,), and ``eps``; the names ``attack``, ``norm`` and
+``model``; and ``cell``, JSON, with all of their parameters as in a record.
+"""
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +20,9 @@ if TYPE_CHECKING:
 
 SAVED = {"labels": "labels", "predictions": "adversarial_class", "eps": "eps"}
 """The arrays of a file of saved images beside ``images``, each with what is kept of an image."""
+
+NAMES = ("attack", "norm", "model")
+"""What the file says of the cell in one word each."""
 
 
 def files_of_images(path: Path, points: int) -> list[Path]:
@@ -35,9 +43,11 @@ def files_of_images(path: Path, points: int) -> list[Path]:
 def _has_saved_images(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
-            return set(archive.namelist()) == {f"{name}.npy" for name in ("images", *SAVED)}
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
     except DAMAGED_ARCHIVE:
         return False
+    needed = {"images", *SAVED}  # earlier versions wrote nothing else
+    return needed <= names <= needed | {*NAMES, "cell"}
 
 
 def save_images(points: Sequence[Point], path: Path) -> list[Path]:
@@ -45,5 +55,12 @@ def save_images(points: Sequence[Point], path: Path) -> list[Path]:
     files = files_of_images(path, len(points))
     for point, file in zip(points, files, strict=True):
         others = {name: point.per_image[key] for name, key in SAVED.items()}
-        keep_archive(file, {"images": point.per_image.chunked(), **others}, compressed=True)
+        keep_archive(file, {"images": point.per_image.chunked(), **others, **_cell_of(point)}, compressed=True)
     return files
+
+
+def _cell_of(point: Point) -> dict[str, str]:
+    """What says of the images how they were made."""
+    cell = point.record.cell
+    named = {name: str(cell[name]["name"] if isinstance(cell[name], dict) else cell[name]) for name in NAMES}
+    return named | {"cell": json.dumps(cell, sort_keys=True)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -140,6 +141,11 @@ def test_files_of_images_are_told_apart(call, tmp_path):
     first, second = line.split("all-1.npz")
     assert "steps=2" in first
     assert "steps=5" in second
+    # The files say it themselves.
+    for number, steps in enumerate((2, 5)):
+        with np.load(tmp_path / f"all-{number}.npz") as file:
+            assert (file["attack"], file["norm"], file["model"]) == ("pgd", "linf", "file:best.pt")
+            assert json.loads(str(file["cell"]))["attack"]["steps"] == steps
 
 
 def test_images_are_saved_and_scored(call, tmp_path):
@@ -180,6 +186,9 @@ def test_no_file_that_somebody_needs_is_replaced_by_images(call, project, tmp_pa
     assert call(*measured, "--save-images", images)[0] == 0
     assert call(*measured, "--eps", "0.06", "--save-images", images)[0] == 0  # images-0.npz and images-1.npz
     assert call(*measured, "--save-images", images)[0] == 0  # its own file is replaced
+    with np.load(images) as file:  # as earlier versions wrote it
+        np.savez(images, **{name: file[name] for name in ("images", "labels", "predictions", "eps")})
+    assert call(*measured, "--save-images", images)[0] == 0
     before = images.read_bytes()
     code, _, error = call(*OWN, "--score", images, "--eps", "0.01", "--out", out, "--save-images", images)
     assert (code, images.read_bytes()) == (2, before)

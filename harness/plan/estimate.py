@@ -1,7 +1,7 @@
 """How long the rest of a plan will take, by what records of this machine took. No torch.
 
-The rates come from the results folder itself and from the indices of the folders beside it. What no record says
-anything about is counted, not guessed.
+The rates come from the records of the results folder and of the folders beside it. What no record says anything about
+is counted, not guessed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epsbench.harness.durations import shown
+from epsbench.harness.errors import InputError
 from epsbench.harness.hardware import device_names
 from epsbench.harness.plan.cell import Cell, RobustnessCell
 from epsbench.harness.plan.data import describe
 from epsbench.harness.plan.index_file import entry_of, read_index
 from epsbench.harness.plan.plan import Job, Plan, examples
 from epsbench.harness.plan.recorded_entry import Timing, network_key, training_key, work_key
+from epsbench.harness.records import read_record
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,35 @@ class Rates:
         return rates
 
 
+MOST_READ = 200
+"""Records that are read for their times beside those of the plan and of the indices: a tenth of a second for all."""
+
+
 def rates_of(plan: Plan) -> Rates:
-    """The rates of this machine that the plan's results folder and the indices of the folders beside it hold."""
-    timings = [entry.timing for cell in plan.suite.cells if (entry := plan.records.known(cell.id))]
+    """The rates of this machine that the plan's results folder and the folders beside it hold."""
+    known = {cell.id: entry for cell in plan.suite.cells if (entry := plan.records.known(cell.id))}
+    timings = [entry.timing for entry in known.values()]
     own = plan.records.results.absolute()
     try:
         beside = [path for path in sorted(own.parent.iterdir()) if path != own and path.is_dir()]
     except OSError:  # there is no such folder yet
         beside = []
-    for folder in beside:
-        entries = (entry_of(values) for _, values in read_index(folder).values())
-        timings += [entry.timing for entry in entries if entry is not None]
+    left = MOST_READ
+    for folder in (own, *beside):
+        indexed = {identity: entry_of(values) for identity, (_, values) in read_index(folder).items()}
+        timings += [entry.timing for identity, entry in indexed.items() if entry is not None and identity not in known]
+        others = [path for path in sorted((folder / "cells").glob("*.json")) if path.stem not in indexed | known]
+        timings += [timing for path in others[:left] if (timing := _timing_of(path)) is not None]
+        left -= min(left, len(others))
     return Rates.of(timings, device_names())
+
+
+def _timing_of(path: Path) -> Timing | None:
+    """The timing of a record; None where it cannot be read, which is for the verbs that need it to say."""
+    try:
+        return Timing.of(read_record(path))
+    except InputError:
+        return None
 
 
 class Estimator:

@@ -8,6 +8,7 @@ import pytest
 
 from epsbench.harness.hardware import device_names
 from epsbench.harness.listing import estimate_text, plan_table
+from epsbench.harness.plan import estimate
 from epsbench.harness.plan.estimate import Estimate, Estimator
 from epsbench.harness.plan.index_file import FEWEST
 from epsbench.harness.plan.order import cheapest_first
@@ -112,6 +113,27 @@ def test_what_no_record_says_is_said_not_guessed(tmp_path):
     made = planned(tmp_path)
     assert "have no record of this machine" in estimate_text(made, Estimator(made))
     assert plan_table(made, Estimator(made)).columns[-1].header == "gradients to do"
+
+
+@pytest.mark.parametrize("folder", ["mine", "other"], ids=["the same folder", "beside it"])
+def test_records_of_other_cells_count_too(tmp_path, folder):
+    """A few, which no index holds: of another ε in the same folder, or in one beside it. Damaged ones do not."""
+    (tmp_path / "other.toml").write_text(SUITE.replace("0.05, 0.1", "0.2"), encoding="utf-8")
+    other = plan(load_suite(str(tmp_path / "other.toml")), tmp_path / "all" / folder)
+    recorded(other, "fgsm")
+    (other.records.results / "cells" / f"{'0' * 16}.json").write_text("{", encoding="utf-8")
+    made = planned(tmp_path, tmp_path / "all" / "mine")
+    estimator = Estimator(made)
+    assert estimator.rates.records == 1
+    assert estimator.cell(made.pending[0]).measuring == pytest.approx(IMAGE * examples(made.pending[0]))
+
+
+def test_no_more_records_are_read_for_their_times_than_a_plan_can_wait_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "MOST_READ", 3)
+    for folder, eps in (("mine", "0.2, 0.3"), ("other", "0.4, 0.5, 0.6")):
+        (tmp_path / "other.toml").write_text(SUITE.replace("0.05, 0.1", eps), encoding="utf-8")
+        recorded(plan(load_suite(str(tmp_path / "other.toml")), tmp_path / "all" / folder), "fgsm")
+    assert Estimator(planned(tmp_path, tmp_path / "all" / "mine")).rates.records == 3
 
 
 def test_the_indices_of_the_folders_beside_it_count_too(tmp_path):

@@ -27,6 +27,7 @@ from epsbench.harness.run.attack.kept_images import blank_images, in_parts, is_i
 from epsbench.harness.run.attack.ledger import blank_outcome
 from epsbench.harness.run.attack.targets import Targets
 from epsbench.harness.run.robustness.partial import PartialResults
+from epsbench.harness.saved_images import NAMES, SAVED
 
 N = 60
 
@@ -86,7 +87,7 @@ def test_images_and_rows_are_those_from_memory(place, monkeypatch, model, images
         result.save_images(place / f"{name}.npz")
     for number in range(2):
         with np.load(place / f"a-{number}.npz") as a, np.load(place / f"b-{number}.npz") as b:
-            assert a.files == b.files == ["images", "labels", "predictions", "eps"]
+            assert a.files == b.files == ["images", *SAVED, *NAMES, "cell"]
             assert all(np.array_equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a.files)
 
 
