@@ -89,12 +89,12 @@ MODEL: dict[str, Code] = {
     ),
     "normalised-twice": Code(
         "warning",
-        "Pixels are normalised twice: the model has two such layers, or is more accurate when one is undone.",
+        "Pixels are normalised twice: the model has two such layers, or is clearly more accurate when one is undone.",
         "normalise once, inside the model, and pass pixels in [0, 1] to it",
     ),
     "not-normalised": Code(
         "warning",
-        "The model is far more accurate on normalised pixels, so its own normalisation is missing.",
+        "The model is clearly more accurate on normalised pixels, so its own normalisation is probably missing.",
         "add the normalisation that it was trained with as its first layer",
     ),
     "other-preprocessing": Code(

@@ -37,6 +37,7 @@ from epsbench.harness.run.audits.gradients import (
 from epsbench.harness.run.audits.history import History, Seen
 from epsbench.harness.run.audits.in_depth import Made, audit_in_depth
 from epsbench.harness.run.audits.model import audit_model, not_finite
+from epsbench.harness.run.audits.normalisation import audit_normalisation, labelled
 from epsbench.harness.run.audits.other_images import audit_other_images
 from epsbench.harness.run.audits.own_attacks import OwnAttacks
 from epsbench.harness.run.audits.points import points
@@ -109,7 +110,7 @@ class Auditor:
             if not self.findings:
                 self._before = self.probe.logits(self.probe.x[:REPEATED]) if not self.probe.judge.random else None
                 self._recall()
-                self.findings = list(self._memory.outputs) if self._recalled else self._of_outputs()
+                self.findings = list(self._memory.outputs) if self._recalled else self._of_outputs(logits, labels)
             if any(each.code == "not-finite" for each in self.findings):
                 return self.findings
             if logits is not None and labels is not None:
@@ -121,11 +122,14 @@ class Auditor:
                 self.findings += guarded("the data", lambda: audit_shared_images(data))
         return self.findings
 
-    def _of_outputs(self) -> list[Finding]:
-        """Findings about outputs and gradients at the probe."""
-        findings = guarded("the model's outputs", lambda: audit_model(self.probe, self.shape, self._made.trained))
+    def _of_outputs(self, logits: Tensor | None, labels: Tensor | None) -> list[Finding]:
+        """Findings about outputs and gradients, as `model`."""
+        findings = guarded("the model's outputs", lambda: audit_model(self.probe))
         if any(each.code == "not-finite" for each in findings):
             return findings
+        # A model that epsbench has trained was trained on images as it is given here.
+        images = None if self._made.trained else labelled(self.probe, self._made.data, logits, labels)
+        findings += guarded("the normalisation", lambda: audit_normalisation(self.probe, images, self.shape))
         gradient = self._clean_gradient = self._gradient()
         if gradient is not None:
             self.shares["float32"] = zero_share(gradient)

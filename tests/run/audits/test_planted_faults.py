@@ -13,15 +13,17 @@ import torch
 from torch import nn
 from zoo import DIGITS, codes, digits, measure, trained
 
+from epsbench.harness.findings import Finding
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records, write_record
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.audits.attack import audit_outcome
-from epsbench.harness.run.audits.model import audit_model
+from epsbench.harness.run.audits.normalisation import Labelled, audit_normalisation
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.runner import run_suite
+from epsbench.models.base import DataShape
 from epsbench.models.catalogue import SmallCNN
 from epsbench.models.defenses import FGSMLoss
 from epsbench.models.layers import Normalise
@@ -71,12 +73,19 @@ def test_a_model_that_hides_its_gradients_or_its_pixels_is_reported(honest, tmp_
     assert all(expected <= codes([record]) for record in records)
 
 
-def test_a_normalisation_outside_the_model_is_reported_where_it_hurts(honest):
-    """As arithmetic it is no layer to be seen; undoing it once must make the model better by 20 points."""
-    shape = replace(DIGITS, mean=(0.9,), std=(0.1,))
-    judge = Judge(broken.NormalisedOutside(honest, 0.9, 0.1), torch.device("cpu"))
+def normalisation_of(network: nn.Module, shape: DataShape, n: int = 256, trained: bool = False) -> list[Finding]:
+    """Findings about the normalisation of a model of digits."""
     test = digits().test
-    (finding,) = audit_model(Probe(judge, test.pixels(slice(0, 32)), test.labels[:32], 32), shape)
+    x, y = test.pixels(slice(n)), test.labels[:n]
+    probe = Probe(Judge(network, torch.device("cpu")), x[:64], y[:64], 64)
+    images = None if trained else Labelled(x, y, probe.logits(x))
+    return list(audit_normalisation(probe, images, shape))
+
+
+def test_a_normalisation_outside_the_model_is_reported_where_it_hurts(honest):
+    """As arithmetic it is no layer to be seen; undoing it once makes the model better."""
+    shape = replace(DIGITS, mean=(0.9,), std=(0.1,))
+    (finding,) = normalisation_of(broken.NormalisedOutside(honest, 0.9, 0.1), shape)
     assert finding.code == "normalised-twice"
     assert finding.evidence["accuracy_then"] > finding.evidence["accuracy"] + 0.2
 
@@ -100,12 +109,8 @@ def test_a_model_that_was_trained_here_lacks_no_normalisation(honest, tmp_path):
     run_suite(load_suite(tmp_path / "brief.toml"), tmp_path / "out", Options(device="cpu", quiet=True))
     (record,) = read_records(tmp_path / "out")
     assert not {"not-normalised", "normalised-twice"} & codes([record])
-    test = digits().test
-    probe = Probe(
-        Judge(broken.NotNormalised(honest), torch.device("cpu")), test.pixels(slice(64)), test.labels[:64], 64
-    )
-    assert "not-normalised" in {each.code for each in audit_model(probe, DIGITS)}
-    assert "not-normalised" not in {each.code for each in audit_model(probe, DIGITS, trained=True)}
+    assert [each.code for each in normalisation_of(broken.NotNormalised(honest), DIGITS)] == ["not-normalised"]
+    assert not normalisation_of(broken.NotNormalised(honest), DIGITS, trained=True)
 
 
 @pytest.mark.usefixtures("units_for_low_precision")
