@@ -18,7 +18,7 @@ from epsbench.harness.statistics import mcnemar_exact
 from epsbench.models.base import DataShape
 from epsbench.models.hub import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGES = 512  # that are classified with one normalisation more and one less
+IMAGES, PIXELS = 512, 2**23  # at most so many, to be classified with one normalisation more and one less
 FIRST = 64  # of those that are wrong: the rest is asked about where half of the gain shows on them
 SEEN = 32  # whose values before the first batch norm are compared with its statistics
 # A gain in accuracy that is worth a remark: so many points, and half of all errors or a third more right; and its
@@ -42,7 +42,8 @@ def labelled(probe: Probe, data: Data | None, logits: Tensor | None, labels: Ten
     """Some of the test images whose ``logits`` (n, classes) and ``labels`` (n,) are known, else the probed ones."""
     if data is None or logits is None or labels is None:
         return Labelled(probe.x, probe.y, probe.logits_at(probe.x))
-    at = some_of(len(logits), IMAGES, logits.device)
+    most = max(FIRST, min(IMAGES, PIXELS // probe.x[0].numel()))  # few of large images: they are all in memory
+    at = some_of(len(logits), most, logits.device)
     return Labelled(data.test.pixels(at), labels[at], logits[at])
 
 

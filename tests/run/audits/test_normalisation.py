@@ -11,7 +11,7 @@ from zoo import DIGITS, digits
 
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.audits.auditor import Auditor
-from epsbench.harness.run.audits.normalisation import Labelled, audit_normalisation
+from epsbench.harness.run.audits.normalisation import Labelled, audit_normalisation, labelled
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.data.examples import Examples
 
@@ -102,6 +102,14 @@ def test_what_a_batch_norm_has_seen_makes_a_small_gain_count(before, after, seen
 
 def test_a_batch_norm_without_statistics_says_nothing():
     assert codes_of(Counted(200, 204, 0, nn.BatchNorm2d(1, track_running_stats=False))) == []
+
+
+@pytest.mark.parametrize(("side", "images"), [(8, 512), (224, 167), (1000, 64)])
+def test_of_large_images_fewer_are_taken(side, images):
+    x = torch.zeros(1, 1, 1, 1).expand(600, 1, side, side)
+    data = replace(digits(), test=Examples(x, torch.zeros(600, dtype=torch.long), 1))
+    probe = Probe(Judge(nn.Identity(), torch.device("cpu")), x[:1], torch.zeros(1), 1)
+    assert len(labelled(probe, data, torch.zeros(600, 10), torch.zeros(600)).x) == images
 
 
 def test_the_auditor_looks_at_more_images_than_it_probes():
