@@ -104,7 +104,7 @@ def test_a_batch_norm_without_statistics_says_nothing():
     assert codes_of(Counted(200, 204, 0, nn.BatchNorm2d(1, track_running_stats=False))) == []
 
 
-@pytest.mark.parametrize(("side", "images"), [(8, 512), (224, 167), (1000, 64)])
+@pytest.mark.parametrize(("side", "images"), [(8, 512), (224, 167), (400, 64)])
 def test_of_large_images_fewer_are_taken(side, images):
     x = torch.zeros(1, 1, 1, 1).expand(600, 1, side, side)
     data = replace(digits(), test=Examples(x, torch.zeros(600, dtype=torch.long), 1))
