@@ -19,7 +19,7 @@ from epsbench.models.layers import CopiesInput
 VARIES = 1e-3
 # Images and passes. If a model draws one of two transforms for each batch, all 8 passes agree once in 128 runs.
 FEW, PASSES = 4, 8
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -81,7 +81,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 def _varies(module: nn.Module) -> bool:
     """Whether this layer, in its present mode, computes no fixed function."""
-    if isinstance(module, _BATCH_NORMS):
+    if isinstance(module, BATCH_NORMS):
         return module.training or module.running_mean is None
     return isinstance(module, _DROPOUTS) and module.training and module.p > 0
 

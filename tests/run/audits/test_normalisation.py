@@ -65,7 +65,7 @@ def codes_of(network: nn.Module) -> list[str]:
         (0, 60, True),
         (240, 246, False),  # less than half of the errors
         (252, 256, False),  # 4 images may be chance
-        (150, 165, False),  # 10 % more right
+        (109, 148, False),  # 36 % more right: a digits network after one epoch
         (150, 150, False),
         (200, 100, False),
         (256, 256, False),

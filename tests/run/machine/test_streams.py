@@ -85,7 +85,7 @@ def test_standard_error_loses_what_cannot_be_written_and_standard_output_shows_i
     ],
 )
 def test_no_memory_is_one_message(monkeypatch, capsys, error, message):
-    def fails(*arguments: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(cli, "app", fails)
@@ -98,7 +98,7 @@ def test_no_memory_is_one_message(monkeypatch, capsys, error, message):
 
 
 def test_a_mistake_in_an_import_stays_a_traceback(monkeypatch):
-    def fails(*arguments: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise ImportError("cannot import name 'x'")
 
     monkeypatch.setattr(cli, "app", fails)
