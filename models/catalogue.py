@@ -113,7 +113,7 @@ class FromFile(Architecture):
     ``architecture`` is a name (``"resnet18"``, ``"timm:NAME"``) or a table (``{name = "resnet18", width = 32}``).
     ``key`` names one of several sets of weights in the file, such as ``"state_dict_ema"``. ``mean`` and ``std``, one
     number a channel, are what a network that does not normalise its images itself was trained with; where they are not
-    given, a mean and a std that the file holds beside the weights count. Mean 0 and std 1 leave the images as they are,
+    given, a mean and a std among the tensors of the weights count. Mean 0 and std 1 leave the images as they are,
     for an architecture whose code normalises them.
     """
 

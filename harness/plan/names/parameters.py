@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from fractions import Fraction
 from typing import Any
 
 from epsbench.harness.errors import FAILURES, InputError, did_you_mean
-from epsbench.harness.plan.epsilon import parse_epsilon
+from epsbench.harness.plan.epsilon import any_epsilon, parse_epsilon
 from epsbench.harness.plan.named import freeze
 from epsbench.harness.plan.names.raised import what_was_raised
 
@@ -51,6 +52,8 @@ def check_parameters(parameters: Mapping[str, Parameter], given: Mapping[str, An
         if key in given:
             try:
                 value = _fit(parameter, given[key])
+                if isinstance(value, Fraction) and "norm" not in parameters:
+                    parse_epsilon(given[key])  # of L∞, where it is at most 1; what has a norm checks its own ε
                 if not (parameter.later and value == parameter.default):
                     values[key] = freeze(value)
             except (ValueError, TypeError) as error:
@@ -148,8 +151,8 @@ _FITS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "str": ("a string", _instance_of(str)),
     "bool": ("true or false", _instance_of(bool)),
     "tuple[float, ...]": ("a list of numbers", _numbers),
-    "Fraction": ("an ε", parse_epsilon),
-    "fractions.Fraction": ("an ε", parse_epsilon),
+    "Fraction": ("an ε", any_epsilon),
+    "fractions.Fraction": ("an ε", any_epsilon),
 }
 
 
@@ -167,4 +170,4 @@ def _fit(parameter: Parameter, value: Any) -> Any:
 
 def as_argument(parameter: Parameter, value: Any) -> Any:
     """A thawed value as the object takes it: an exact fraction where the annotation says so."""
-    return parse_epsilon(value) if "Fraction" in parameter.type and isinstance(value, str) else value
+    return any_epsilon(value) if "Fraction" in parameter.type and isinstance(value, str) else value

@@ -158,3 +158,12 @@ def test_a_module_that_is_a_file_here_is_named_as_a_file(tmp_path, name, file):
     with pytest.raises(InputError, match=re.escape(f"give {file}:net")) as raised:
         name_with_parameters("model", name, tmp_path)
     assert "epsbench.models" not in str(raised.value)
+
+
+def test_the_radius_of_a_defense_goes_by_its_norm():
+    """Under L2 a ball may be wider than the range of one pixel."""
+    named = name_with_parameters("defense", {"name": "pgd-replace", "norm": "l2", "eps": 2}, Path())
+    assert make("defense", named, Path()).eps == 2
+    for table in ({"name": "pgd-replace", "eps": 2}, {"name": "n-fgsm", "eps": "8"}):
+        with pytest.raises(InputError, match=r"between 0 and 1, not 2|ε must not be above 1"):
+            make("defense", name_with_parameters("defense", table, Path()), Path())
