@@ -161,7 +161,9 @@ class FromFile(Architecture):
             network = normalised(network, self.mean, self.std, data)
         loaded = load_checkpoint(network, Path(self.path), self.key)
         if loaded.mean:
-            network = normalised(network, loaded.mean, loaded.std, data, source="file")
+            channels = data.shape[0]  # one number of a file is for all of them
+            mean, std = (each * channels if len(each) == 1 else each for each in (loaded.mean, loaded.std))
+            network = normalised(network, mean, std, data, source="file")
         network.loaded_from = loaded.chosen  # type: ignore[assignment]
         return network
 

@@ -188,11 +188,12 @@ def _normalisation(statistics: State, network: nn.Module) -> tuple[tuple[float, 
 
     Raises `ValueError` where the network normalises with other numbers, and where it is not clear what they are.
     """
-    layers = [module for module in network.modules() if isinstance(module, Normalise) and not module.is_identity]
+    layers = [module for module in network.modules() if isinstance(module, Normalise)]
     for name, value in statistics.items():
         for layer in layers:
-            _require_alike(name, value, getattr(layer, _kind_of_statistic(name, value)))
-    if not statistics or any(isinstance(module, Normalise) for module in network.modules()):
+            if not layer.is_identity:
+                _require_alike(name, value, getattr(layer, _kind_of_statistic(name, value)))
+    if layers or not statistics:
         return (), ()
     kinds = {_kind_of_statistic(name, value): value.flatten().tolist() for name, value in statistics.items()}
     first, value = min(statistics.items())

@@ -179,8 +179,6 @@ def normalised(
     ``source`` is who gives the numbers, as in `Preprocessing`. Raises `ValueError` unless there is a mean for each
     channel, and where the network normalises its images itself: then they would be normalised twice.
     """
-    if source == "file":  # one number there is for all channels
-        mean, std = (tuple(values) * data.shape[0] if len(values) == 1 else values for values in (mean, std))
     if len(mean) != data.shape[0]:
         raise ValueError(f"mean has {len(mean)} numbers, and the images of {data.name} have {data.shape[0]} channels")
     # Of what its library says of a network's images, resize and crop still hold.

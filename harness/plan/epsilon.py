@@ -105,7 +105,7 @@ def _exact(value: object) -> Fraction:
         if _DECIMAL.fullmatch(text):
             return Fraction(text)
         if _RATIO.fullmatch(text):
-            numerator, denominator = (Fraction(part.strip()) for part in text.split("/"))
+            numerator, denominator = map(Fraction, text.split("/"))
             if denominator == 0:
                 raise ValueError(f"ε {_show(value)} divides by zero; {_REMEDY}")
             return numerator / denominator

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from epsbench.harness.durations import shown
@@ -95,7 +96,7 @@ class Rates:
 
 
 MOST_READ = 200
-"""Records that are read for their times beside those of the plan and of the indices: a tenth of a second for all."""
+"""Records that are read for their times beside those of the plan and of the indices: a quarter of a second for all."""
 
 
 def rates_of(plan: Plan) -> Rates:
@@ -131,8 +132,13 @@ class Estimator:
     def __init__(self, plan: Plan, weights: Path | None = None, rates: Rates | None = None) -> None:
         """``weights`` is the folder of trained weights; default: inside the results folder."""
         self._plan, self._weights = plan, weights or plan.records.results / "weights"
-        self.rates = rates or rates_of(plan)
+        self._given = rates
         self._known: dict[object, tuple[float | None, float | None]] = {}
+
+    @cached_property
+    def rates(self) -> Rates:
+        """What is known about time. Records are read for it, so it is looked up where somebody asks."""
+        return self._given or rates_of(self._plan)
 
     def jobs(self, jobs: Iterable[Job]) -> Estimate:
         """Some jobs of the plan, with the trainings that they still need."""

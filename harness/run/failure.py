@@ -27,14 +27,14 @@ RAISES_UNDER_GRADIENTS = (
     "this attack needs the model's gradient, and the model raises where its images ask for one: correct that, or use "
     "attacks without gradients, such as square"
 )
-_OF_AUTOGRAD = ("requires grad", "require grad", "differentia", "derivative", "nference", "graph", "inplace operation")
+_OF_AUTOGRAD = ("requires grad", "require grad", "differentia", "derivative", "inference", "graph", "inplace operation")
 """What torch says where operations have no gradient, or lose it."""
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 20_000  # characters
 
 
 def without_gradient(error: BaseException) -> str:
     """What to do where a model answers, and raised this when an attack asked for its gradient."""
-    return NO_GRADIENT if any(sign in str(error) for sign in _OF_AUTOGRAD) else RAISES_UNDER_GRADIENTS
+    return NO_GRADIENT if any(sign in str(error).lower() for sign in _OF_AUTOGRAD) else RAISES_UNDER_GRADIENTS
 
 
 def failed(cell: Cell, error: BaseException, context: Context, started: str, advice: str = "") -> Record:

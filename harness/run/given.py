@@ -98,7 +98,7 @@ def _of_arrays(x: Any, y: Any) -> Part:
         raise InputError(f"x: has the shape {shape}, with channels last; give them first: x.transpose(0, 3, 1, 2), or "
                          "x.permute(0, 3, 1, 2) of a tensor")  # fmt: skip
     labels = as_array(y, "y")
-    if images.ndim == 3 and shape[0] == 3 != len(labels) == 1:
+    if images.ndim == 3 and shape[0] == 3 and len(labels) == 1:
         raise InputError(f"x: has the shape {shape}, as one image; add an axis for the number of images: x[None]")
     images = checked_images(images, "x", "nchw")
     return Part(images, checked_labels(labels, len(images), "y"))

@@ -70,13 +70,14 @@ def _run(work: Plan, results: Path, options: Options) -> int:
         torch.set_num_threads(options.threads)
     suite, context = work.suite, _context(work, results.absolute(), options)
     jobs: Sequence[Job] = work.pending_jobs
+    estimator = Estimator(work, context.weights)
     if options.time_limit is not None:
-        jobs = cheapest_first(work, jobs, Estimator(work, context.weights))
+        jobs = cheapest_first(work, jobs, estimator)
     execute = _executor(options.executor)
     console = Console(stderr=True)
     try:
         with _terminate_as_interrupt(), _stopped_after(options.time_limit):
-            bad = _drive(_checked(jobs, context, execute), work, context, console, options)
+            bad = _drive(_checked(jobs, context, execute), work, context, estimator, console, options)
         _require_records(jobs, context)
     except KeyboardInterrupt as stop:
         left = plan(suite, context.results, work.records, options.keep_images).pending
@@ -148,14 +149,16 @@ def _require_records(jobs: Sequence[Job], context: Context) -> None:
         )
 
 
-def _drive(records: Iterator[Record], work: Plan, context: Context, console: Console, options: Options) -> int:
+def _drive(
+    records: Iterator[Record], work: Plan, context: Context, estimator: Estimator, console: Console, options: Options
+) -> int:
     """Take the records as they come, with bars on a terminal, else lines. Returns how many are failed or void."""
     bad = 0
     records = _until(records, options.time_limit)
     if options.quiet:
         return sum(record.status != "ok" for record in records)
     labels = {cell.id: cell.label() for job in work.jobs for cell in job.cells}
-    with _reporter(work, Estimator(work, context.weights), console) as reporter:
+    with _reporter(work, estimator, console) as reporter:
         context.progress = reporter
         for record in records:
             bad += record.status != "ok"

@@ -133,8 +133,12 @@ def why_not_built(name: str, data: str, error: BaseException) -> str:
             given = in_memory("model", name) is not None  # an object, which has been built already
             fails, grey = "used on", _GREY if _ONE_CHANNEL.search(text) else ""
             asked = _BATCHES if "does not take" in text and not grey else ""
-            remedy = _TYPES if any(each in text for each in _LOW) else grey + (asked if given else _FACTS)
-            remedy = _DEVICES if _ELSEWHERE.search(text) else remedy
+            if _ELSEWHERE.search(text):
+                remedy = _DEVICES
+            elif any(each in text for each in _LOW):
+                remedy = _TYPES
+            else:
+                remedy = grey + (asked if given else _FACTS)
         return f"model {name!r} cannot be {fails} {data}: {text}{remedy}"
     missing = str(error.filename) if isinstance(error, FileNotFoundError) and error.filename else ""
     if missing and not Path(missing).is_absolute():

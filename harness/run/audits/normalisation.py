@@ -59,9 +59,8 @@ def audit_normalisation(probe: Probe, images: Labelled | None, shape: DataShape)
         fact = f"the layer {layers[0]} normalises an input that is no longer within [0, 1]"
         yield finding("normalised-twice", fact, layers=len(layers))
         return
-    if images is None:
+    if images is None or bool((right := images.logits.argmax(1) == images.y).all()):
         return
-    right = images.logits.argmax(1) == images.y
     misfit = _misfit(probe, images.x)
     for mean, std in _statistics(shape):
         m, s = (torch.tensor(v, device=images.x.device).view(1, -1, 1, 1) for v in (mean, std))
@@ -89,8 +88,6 @@ def _better(probe: Probe, images: Labelled, right: Tensor, x: Tensor, misfit: fl
     rights, first = int(right.sum()), wrong[:FIRST]
     notable = max(GAIN * len(right), min(OF_ERRORS * len(wrong), OF_RIGHT * rights))
     needed = 1 if misfit > MISFIT else notable
-    if not len(wrong):
-        return None
     better = right.clone()
     better[first] = probe.logits(x[first]).argmax(1) == images.y[first]
     if int(better[first].sum()) / len(first) < needed / 2 / len(wrong):

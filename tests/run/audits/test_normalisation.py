@@ -11,7 +11,7 @@ from zoo import DIGITS, digits
 
 from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.audits.auditor import Auditor
-from epsbench.harness.run.audits.normalisation import Labelled, audit_normalisation, labelled
+from epsbench.harness.run.audits.normalisation import audit_normalisation, labelled
 from epsbench.harness.run.audits.probe import Probe
 from epsbench.harness.run.data.examples import Examples
 
@@ -52,8 +52,8 @@ class Counted(nn.Module):
 
 def codes_of(network: nn.Module) -> list[str]:
     x, y = images()
-    probe = Probe(Judge(network, torch.device("cpu")), x[:32], y[:32], 64)
-    return [each.code for each in audit_normalisation(probe, Labelled(x, y, probe.logits(x)), SHAPE)]
+    probe = Probe(Judge(network, torch.device("cpu")), x, y, 64)
+    return [each.code for each in audit_normalisation(probe, labelled(probe, None, None, None), SHAPE)]
 
 
 @pytest.mark.parametrize(

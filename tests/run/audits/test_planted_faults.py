@@ -11,17 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from zoo import DIGITS, codes, digits, measure, trained
+from zoo import DIGITS, codes, digits, measure, probe_of, trained
 
 from epsbench.harness.findings import Finding
 from epsbench.harness.options import Options
 from epsbench.harness.plan.suite import load_suite
 from epsbench.harness.records import read_records, write_record
-from epsbench.harness.run.attack.judge import Judge
 from epsbench.harness.run.attack.ledger import Outcome
 from epsbench.harness.run.audits.attack import audit_outcome
-from epsbench.harness.run.audits.normalisation import Labelled, audit_normalisation
-from epsbench.harness.run.audits.probe import Probe
+from epsbench.harness.run.audits.normalisation import audit_normalisation, labelled
 from epsbench.harness.run.runner import run_suite
 from epsbench.models.base import DataShape
 from epsbench.models.catalogue import SmallCNN
@@ -75,10 +73,8 @@ def test_a_model_that_hides_its_gradients_or_its_pixels_is_reported(honest, tmp_
 
 def normalisation_of(network: nn.Module, shape: DataShape, n: int = 256, trained: bool = False) -> list[Finding]:
     """Findings about the normalisation of a model of digits."""
-    test = digits().test
-    x, y = test.pixels(slice(n)), test.labels[:n]
-    probe = Probe(Judge(network, torch.device("cpu")), x[:64], y[:64], 64)
-    images = None if trained else Labelled(x, y, probe.logits(x))
+    probe = probe_of(network, n)
+    images = None if trained else labelled(probe, None, None, None)
     return list(audit_normalisation(probe, images, shape))
 
 
